@@ -1,0 +1,49 @@
+"""Feature Pyramid Network object detectors: train one on your own pictures, measure it, use it, ship it.
+
+The names below are the front door; each is imported when first used, so that `import fpn` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_FRONT_DOOR = {
+    "Classes": "fpn.structures",
+    "Detections": "fpn.structures",
+    "FpnError": "fpn.errors",
+    "TrainConfig": "fpn.training.config",
+    "draw": "fpn.drawing",
+    "evaluate": "fpn.evaluation",
+    "faster_rcnn": "fpn.detectors",
+    "load": "fpn.detectors",
+    "open_dataset": "fpn.data",
+    "save": "fpn.detectors",
+    "train": "fpn.training.trainer",
+}
+
+__all__ = [*_FRONT_DOOR, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from fpn.data import open_dataset
+    from fpn.detectors import faster_rcnn, load, save
+    from fpn.drawing import draw
+    from fpn.errors import FpnError
+    from fpn.evaluation import evaluate
+    from fpn.structures import Classes, Detections
+    from fpn.training.config import TrainConfig
+    from fpn.training.trainer import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FRONT_DOOR:
+        value = getattr(import_module(_FRONT_DOOR[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fpn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Datasets: reading, drawing, augmenting and loading pictures with their boxes."""

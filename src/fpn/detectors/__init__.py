@@ -1,0 +1,1 @@
+"""Parts put together into a detector with verbs."""

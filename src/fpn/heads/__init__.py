@@ -1,0 +1,1 @@
+"""From levels to raw predictions, and their losses."""

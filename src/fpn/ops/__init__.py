@@ -1,0 +1,1 @@
+"""Pure functions on plain tensors: no state, no checks of values, exportable."""

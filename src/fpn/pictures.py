@@ -1,0 +1,141 @@
+"""Reading pictures: any file or array a person may have, to an upright 8-bit RGB picture."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fpn.errors import DataNotFoundError, PictureError
+
+PictureLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
+
+# 2 ** 27 pixels is 400 MB as RGB: above any camera of today, below what a small machine has.
+MAX_PIXELS = 2**27
+# The suffixes taken when a folder is given. Pillow decides by content what a file really is.
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+def read_picture(source: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture as an upright RGB one.
+
+    Args:
+        source: a path, a PIL image, or a uint8 / uint16 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in RGB
+            order. Grey is repeated, transparency is laid on white, palettes are resolved, 16 bits are scaled to 8,
+            EXIF orientation is applied.
+        max_pixels: height times width that is accepted.
+
+    Raises:
+        DataNotFoundError: the path does not exist.
+        PictureError: not a picture, damaged, empty, or larger than `max_pixels`.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source))
+    if isinstance(source, Image.Image):
+        return _to_rgb(_upright(source))
+    path = Path(source)
+    if path.is_dir():
+        raise PictureError(f"{path}: is a folder, not a picture")
+    try:
+        with warnings.catch_warnings():
+            # We check the size ourselves, before any pixel is decoded.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as opened:
+                _check_size(opened.size, str(path), max_pixels)
+                opened.load()
+                return _to_rgb(_upright(opened))
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise PictureError(f"{path}: no permission to read it") from error
+    except UnidentifiedImageError as error:
+        what = "the file is empty" if path.stat().st_size == 0 else "not a picture of a known format"
+        raise PictureError(f"{path}: {what}. Remove it or save it again as JPEG or PNG.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path}: too many pixels ({error}). Make it smaller or cut it into tiles.") from error
+    except PictureError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise PictureError(f"{path}: the picture is damaged ({error}). Save it again or remove it.") from error
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture file as it stands upright, reading its header alone.
+
+    Raises:
+        DataNotFoundError, PictureError: as `read_picture`.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as opened:
+                width, height = opened.size
+                orientation = opened.getexif().get(0x0112, 1)
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{path}: not a readable picture ({error})") from error
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{where}: {width} x {height} is {width * height / 1e6:.0f} million pixels, more than the limit of "
+            f"{max_pixels / 1e6:.0f} million. Make it smaller or cut it into tiles."
+        )
+    if width == 0 or height == 0:
+        raise PictureError(f"{where}: the picture has no pixels")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise PictureError(f"array of shape {array.shape}: expected (H, W), (H, W, 3) or (H, W, 4)")
+    if array.size == 0:
+        raise PictureError(f"array of shape {array.shape}: the picture has no pixels")
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise PictureError(
+            f"array of {array.dtype}: expected uint8 (0..255). Multiply by 255 and convert if yours is 0..1."
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(picture)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture.copy() if not picture.im else picture
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        return _from_wide(picture)
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        with_alpha = picture.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_wide(picture: Image.Image) -> Image.Image:
+    """16-bit and float pictures: 16-bit ranges are scaled by 1/256; anything else is stretched to 0..255."""
+    values = np.asarray(picture, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise PictureError("the picture holds values that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 255 and picture.mode != "F":
+        scaled = values
+    elif low >= 0 and 255 < high <= 65535:
+        scaled = values / 256
+    else:
+        scaled = (values - low) * (255 / max(high - low, 1e-12))
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")

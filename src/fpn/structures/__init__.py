@@ -1,0 +1,9 @@
+"""Frozen dataclasses that cross borders, and nothing else."""
+
+from fpn.structures.classes import Classes
+from fpn.structures.images import ImageBatch
+from fpn.structures.instances import Detections, Proposals, Targets
+from fpn.structures.levels import Features, Level
+from fpn.structures.loss_terms import LossTerms
+
+__all__ = ["Classes", "Detections", "Features", "ImageBatch", "Level", "LossTerms", "Proposals", "Targets"]

@@ -1,0 +1,42 @@
+"""A batch of pictures at the network's door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fpn.shapes import Size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Pictures in network pixels.
+
+    Attributes:
+        pixels: (B, 3, H, W) float, normalised and padded at the right and bottom.
+        sizes: (B, 2) int64, each picture's (height, width) before padding.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.pixels.ndim == 4, f"pixels must be (B, 3, H, W), got {tuple(self.pixels.shape)}"
+        assert self.sizes.shape == (len(self.pixels), 2), f"sizes must be (B, 2), got {tuple(self.sizes.shape)}"
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def padded_size(self) -> Size:
+        """Height and width that all pictures of the batch share, padding included."""
+        return Size(*self.pixels.shape[-2:])
+
+    def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> ImageBatch:
+        """The same batch on another device (and, if given, in another memory format)."""
+        pixels = self.pixels.to(device, non_blocking=True)
+        if memory_format is not None:
+            pixels = pixels.contiguous(memory_format=memory_format)
+        return ImageBatch(pixels, self.sizes.to(device, non_blocking=True))
