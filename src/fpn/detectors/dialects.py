@@ -25,10 +25,11 @@ class Dialect:
     """Order of the colour channels that the network sees."""
     value_range: float = 1.0
     """Pixel value of white before mean and std: 1 or 255."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted a channel, in units of `value_range`, in the network's channel order."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divided by, a channel, after the mean."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted a channel, in units of `value_range`, in the network's channel order; None: as the backbone's
+    ImageNet weights were trained."""
+    std: tuple[float, float, float] | None = None
+    """Divided by, a channel, after the mean; None: as `mean`."""
     short_side: int = 800
     """The shorter side of a picture is scaled to this many pixels ..."""
     long_side: int | None = 1333
@@ -155,7 +156,7 @@ class Dialect:
     box_head: Literal["two_layers", "convolution"] = "two_layers"
     """Two 1024-wide layers, or fpn.pytorch's RCNN_top: an S x S convolution and a 1x1."""
     background: Literal["last", "first"] = "last"
-    """Index of background in the class logits."""
+    """Index of background in the class logits of the toolkit's files; inside our heads it is always the last."""
     class_agnostic: bool = False
     """True: one box a RoI, whatever its class."""
     roi_samples: int = 512
@@ -170,6 +171,8 @@ class Dialect:
     """`every` class of a RoI competes above the score limit, or only its `best` one (matterport)."""
     score_limit: float = 0.05
     """Detections must score more than this."""
+    detection_min_size: float = 0.0
+    """Detections with a side not longer than this are dropped, network pixels."""
     detection_nms: float = 0.5
     """IoU within a class above which a worse detection is dropped."""
     detections_limit: int = 100
@@ -184,6 +187,8 @@ PAPER = Dialect(
 TORCHVISION = Dialect(
     name="torchvision",
     source="torchvision 0.29: models/detection/{faster_rcnn,rpn,roi_heads,transform}.py, ops/poolers.py",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
     resize="torch",
     anchor_rounding=True,
     anchor_order="ratio_major",
@@ -193,6 +198,7 @@ TORCHVISION = Dialect(
     roi_aligned=False,
     roi_scale="measured",
     background="first",
+    detection_min_size=1e-2,
     box_beta=1 / 9,
 )
 
