@@ -1,0 +1,71 @@
+"""The rule by which the originals' weights and inputs were made: numbers from names alone.
+
+A weight is drawn from a generator seeded by its own name, so that any code that knows the names and shapes of a model
+has the same weights as the original had when its figures were written, without a file of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Entry = tuple[str, tuple[int, ...]]  # a weight's name and shape
+Factors = Sequence[tuple[str, float]]
+
+SHIFTS = frozenset({"bias", "beta", "running_mean", "moving_mean"})
+SCALES = frozenset({"weight", "gamma", "running_var", "moving_variance"})
+
+
+def generator(salt: str, name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(zlib.crc32((salt + name).encode("utf-8"))))
+
+
+def normal(salt: str, name: str, shape: Sequence[int], std: float, mean: float = 0.0) -> np.ndarray:
+    return (generator(salt, name).standard_normal(tuple(shape)) * std + mean).astype(np.float32)
+
+
+def uniform(salt: str, name: str, shape: Sequence[int], low: float, high: float) -> np.ndarray:
+    return (generator(salt, name).random(tuple(shape)) * (high - low) + low).astype(np.float32)
+
+
+def weight(salt: str, name: str, shape: tuple[int, ...], factors: Factors = ()) -> np.ndarray:
+    """The value of one parameter or buffer. Keras names end in ":0" and have the fan-in first."""
+    keras = name.endswith(":0")
+    leaf = re.split(r"[./]", name.removesuffix(":0"))[-1]
+    if leaf == "num_batches_tracked":
+        return np.zeros(shape, dtype=np.int64)
+    random = generator(salt, name)
+    if len(shape) >= 2:
+        fan_in = math.prod(shape[:-1] if keras else shape[1:])
+        value = random.standard_normal(shape) * math.sqrt(2 / fan_in)
+    elif leaf in SHIFTS:
+        value = random.standard_normal(shape) * 0.1
+    elif leaf in SCALES:
+        value = random.random(shape) + 0.5
+    else:
+        raise ValueError(f"the rule knows no leaf {leaf!r} (in {name!r})")
+    factor = next((number for pattern, number in factors if re.search(pattern, name)), 1.0)
+    return np.asarray(value * factor).astype(np.float32)
+
+
+def weights(salt: str, entries: Iterable[Entry], factors: Factors = ()) -> dict[str, np.ndarray]:
+    return {name: weight(salt, name, shape, factors) for name, shape in entries}
+
+
+def sha256(values: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for value in values.values():
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def from_spec(salt: str, spec: Mapping[str, Any]) -> np.ndarray:
+    """An input as a case's meta.json describes it: {"rule": "normal", "name": ..., "shape": ..., "std": ...}."""
+    assert spec["rule"] == "normal", spec
+    return normal(salt, spec["name"], spec["shape"], spec["std"])
