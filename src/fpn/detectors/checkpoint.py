@@ -1,0 +1,140 @@
+"""A model is one `.safetensors` file: weights, and the full recipe as JSON in its metadata. No pickle is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fpn import __version__
+from fpn.detectors.detector import Detector
+from fpn.detectors.dialects import Dialect
+from fpn.detectors.presets import build_faster_rcnn
+from fpn.errors import DataNotFoundError, ModelFileError
+from fpn.files import atomic_path
+from fpn.structures import Classes
+
+# Raised when a file of this version could not be read by an older `fpn`.
+FORMAT = 1
+
+# Which function builds which kind of detector.
+BUILDERS: dict[str, Callable[..., Detector]] = {"faster_rcnn": build_faster_rcnn}
+
+
+def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
+    """Write a detector to one `.safetensors` file, atomically.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    path = Path(path)
+    header = {
+        "format": FORMAT,
+        "fpn": __version__,
+        "recipe": detector.recipe,
+        "training": detector.training_record,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"fpn": json.dumps(header)})
+    return path
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Detector:
+    """Read a detector that `save` wrote, ready to predict.
+
+    Args:
+        path: a `.safetensors` model file.
+        device: where to put it; None: the GPU where there is one, else the CPU.
+
+    Raises:
+        DataNotFoundError: no such file.
+        ModelFileError: damaged, a pickle, another program's weights, or of a newer format.
+    """
+    path = Path(path)
+    header, state = _read(path)
+    detector = build_from_header(header, where=str(path))
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: weights do not fit their own recipe: {error}") from error
+    detector.training_record = header.get("training", {})
+    return detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A model file's metadata alone: `format`, `fpn`, `recipe`, `training`."""
+    return _open(Path(path), lambda file: _header(file.metadata(), Path(path)))
+
+
+def build_from_header(header: Mapping[str, Any], *, where: str) -> Detector:
+    """A detector with fresh weights from a model file's metadata."""
+    try:
+        recipe = dict(header["recipe"])
+        classes = Classes(tuple(recipe["classes"]), tuple(recipe["category_ids"]))
+        builder = BUILDERS[recipe["kind"]]
+        return builder(recipe, classes, dialect_from_json(recipe["dialect"]), weights=None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{where}: its recipe can't be understood ({type(error).__name__}: {error}). "
+            f"It was written by fpn {header.get('fpn')}, this is {__version__}."
+        ) from error
+
+
+def dialect_from_json(values: Mapping[str, Any]) -> Dialect:
+    """A dialect as JSON gives it back: lists become tuples; fields that an older file lacks take their default."""
+    known = {field.name for field in fields(Dialect)}
+    return Dialect(**{name: _tuples(value) for name, value in values.items() if name in known})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return _open(path, lambda file: (_header(file.metadata(), path), {k: file.get_tensor(k) for k in file.keys()}))  # noqa: SIM118
+
+
+def _open(path: Path, use: Callable[[Any], Any]) -> Any:
+    if not path.exists():
+        raise DataNotFoundError(f"{path}: no such model file")
+    if path.is_dir():
+        raise ModelFileError(f"{path}: is a folder; a model is one .safetensors file, such as {path}/best.safetensors")
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return use(file)
+    except PermissionError as error:
+        raise ModelFileError(f"{path}: no permission to read it") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: damaged or not a .safetensors file ({error}). Copy it again from where it came."
+        ) from error
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    # Pickle protocol 2 and later starts with 0x80; torch.save writes a zip around it.
+    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        raise ModelFileError(
+            f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. "
+            "Models of fpn are .safetensors files."
+        )
+
+
+def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    if not metadata or "fpn" not in metadata:
+        raise ModelFileError(f"{path}: holds weights, but no fpn recipe. Was it written by another program?")
+    header: dict[str, Any] = json.loads(metadata["fpn"])
+    if header.get("format", 0) > FORMAT:
+        raise ModelFileError(f"{path}: written by fpn {header.get('fpn')} in a newer format. Update fpn.")
+    return header
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

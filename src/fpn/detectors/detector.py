@@ -1,0 +1,116 @@
+"""A detector's verbs: losses, detect, predict."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fpn.detectors.preprocessing import Preprocessor
+from fpn.errors import ConfigError
+from fpn.pictures import PictureLike, read_picture
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+
+
+class Detector(nn.Module, ABC):
+    """Anything that finds objects. Each verb has one return type, in train and in eval.
+
+    Attributes:
+        classes: the K classes with their original ids.
+        preprocessor: the door between original and network pixels.
+        recipe: all that is needed to build the same detector again, JSON-able.
+        training_record: how the weights came to be, JSON-able; kept in the model file.
+    """
+
+    def __init__(self, *, classes: Classes, preprocessor: Preprocessor, recipe: dict[str, Any]) -> None:
+        super().__init__()
+        self.classes = classes
+        self.preprocessor = preprocessor
+        self.recipe = recipe
+        self.training_record: dict[str, Any] = {}
+
+    @abstractmethod
+    def losses(
+        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
+    ) -> LossTerms:
+        """Loss terms of a batch.
+
+        Args:
+            images: B pictures, network pixels.
+            targets: B pictures' objects, network pixels.
+            generator: source of randomness for sampling; None: torch's own.
+        """
+
+    @abstractmethod
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """B pictures' detections in network pixels, best first."""
+
+    @abstractmethod
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        """B pictures' class-free candidate boxes in network pixels, best first."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def predict(
+        self,
+        pictures: Sequence[PictureLike],
+        *,
+        batch_size: int = 8,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Detections]:
+        """Find objects in pictures of any size and kind.
+
+        Args:
+            pictures: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
+            batch_size: pictures that go through the network together.
+            progress: called with the number of pictures done after each batch.
+
+        Returns:
+            One `Detections` a picture, in the order given, boxes in pixels of the original (EXIF-upright) picture,
+            on the CPU.
+
+        Raises:
+            DataNotFoundError, PictureError: a picture is missing or can't be read.
+        """
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            raise ConfigError(f"predict takes a list of pictures, got {type(pictures).__name__}: write predict([...])")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size}: must be at least 1")
+        found: list[Detections] = []
+        for start in range(0, len(pictures), batch_size):
+            found += self._predict_batch(pictures[start : start + batch_size])
+            if progress is not None:
+                progress(len(found))
+        return found
+
+    def _predict_batch(self, pictures: Sequence[PictureLike]) -> list[Detections]:
+        prepared = [self.preprocessor.prepare(read_picture(picture)) for picture in pictures]
+        images = self.preprocessor.collate([p.pixels for p in prepared]).to(self.device)
+        with evaluating(self), torch.inference_mode():
+            found = self.detect(images)
+        return [self.preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put norms and dropout into their eval behaviour for a while, and every part back as it was."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of weights, buffers not counted."""
+    weights: list[Tensor] = list(module.parameters())
+    return sum(weight.numel() for weight in weights)

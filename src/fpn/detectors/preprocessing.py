@@ -1,0 +1,116 @@
+"""The one two-way door between original pixels and network pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fpn.detectors.dialects import Dialect
+from fpn.detectors.resizing import Frame, resize
+from fpn.errors import ConfigError
+from fpn.ops import boxes as box_ops
+from fpn.shapes import Size
+from fpn.structures import Detections, ImageBatch, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One picture inside the door.
+
+    Attributes:
+        pixels: (3, h, w) float32, normalised, not yet padded to the batch.
+        targets: the objects in network pixels, or None.
+        frame: how to get back.
+    """
+
+    pixels: Tensor
+    targets: Targets | None
+    frame: Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessor:
+    """Resizes, normalises and pads on the way in; brings detections back on the way out.
+
+    Attributes: as the fields of `Dialect` with the same names.
+    """
+
+    channel_order: str
+    value_range: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    short_side: int
+    long_side: int | None
+    resize: str
+    size_multiple: int
+    pad_before_mean: bool
+
+    @classmethod
+    def of(cls, dialect: Dialect) -> Preprocessor:
+        """The door that a dialect describes.
+
+        Raises:
+            ConfigError: mean or std is left to the backbone, or a side is not positive.
+        """
+        if dialect.mean is None or dialect.std is None:
+            raise ConfigError(f"dialect {dialect.name} leaves mean and std to the backbone: fill them in first")
+        if dialect.short_side < 1 or (dialect.long_side is not None and dialect.long_side < 1):
+            raise ConfigError(f"short side {dialect.short_side}, long side {dialect.long_side}: must be at least 1")
+        fields = {name: getattr(dialect, name) for name in cls.__dataclass_fields__}
+        return cls(**fields)
+
+    def prepare(self, picture: Image.Image, targets: Targets | None = None) -> Prepared:
+        """One RGB picture (and its objects) into network pixels.
+
+        Args:
+            picture: upright, 8-bit RGB.
+            targets: objects in pixels of that picture.
+        """
+        array, frame = resize(picture, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        if self.channel_order == "bgr":
+            array = array[:, :, ::-1]
+        # (h, w, 3) -> (3, h, w)
+        pixels = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float()
+        pixels = (pixels * (self.value_range / 255) - _column(self.mean)) / _column(self.std)
+        return Prepared(pixels, None if targets is None else self._move(targets, frame), frame)
+
+    def collate(self, pixels: Sequence[Tensor]) -> ImageBatch:
+        """Pad pictures (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`."""
+        sizes = torch.tensor([list(p.shape[-2:]) for p in pixels], dtype=torch.int64)
+        height, width = (_round_up(int(side), self.size_multiple) for side in sizes.amax(dim=0))
+        batch = torch.zeros(len(pixels), 3, height, width)
+        if self.pad_before_mean:
+            batch -= (_column(self.mean) / _column(self.std))[None]
+        for row, picture in zip(batch, pixels, strict=True):
+            row[:, : picture.shape[1], : picture.shape[2]] = picture
+        return ImageBatch(batch, sizes)
+
+    def restore(self, found: Detections, frame: Frame) -> Detections:
+        """Detections in network pixels, back in pixels of the original picture, clipped to it."""
+        boxes = frame.to_original(found.boxes)
+        boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
+        return replace(found, boxes=boxes)
+
+    def _move(self, targets: Targets, frame: Frame) -> Targets:
+        masks = targets.masks
+        if masks is not None:
+            masks = _resize_masks(masks, frame.network)
+        return Targets(frame.to_network(targets.boxes), targets.labels, targets.ignore, masks)
+
+
+def _resize_masks(masks: Tensor, size: Size) -> Tensor:
+    resized = torch.nn.functional.interpolate(masks[None].float(), size=tuple(size), mode="bilinear")
+    return resized[0] >= 0.5
+
+
+def _column(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

@@ -1,0 +1,236 @@
+"""Finished parts put together under a name: the one place where defaults live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fpn.detectors.dialects import DIALECTS, Dialect
+from fpn.detectors.preprocessing import Preprocessor
+from fpn.detectors.rcnn import FasterRCNN
+from fpn.errors import ConfigError
+from fpn.features.backbone import Backbone
+from fpn.features.pyramid import FeaturePyramid
+from fpn.heads.anchors import AnchorPlan
+from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
+from fpn.heads.pooling import RoiPooler
+from fpn.heads.proposal import ProposalHead, ProposalSelection
+from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.structures import Classes, Level
+
+
+def faster_rcnn(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    head_width: int = 1024,
+    **conventions: Any,
+) -> FasterRCNN:
+    """Faster R-CNN on a feature pyramid over any timm model.
+
+    Args:
+        classes: names of what to find, or a dataset's `classes`, which keep their original ids.
+        backbone: name of a timm model.
+        weights: "imagenet" (timm's hub), "offline" (from the package of the `offline` extra), a file, or None.
+        dialect: which toolkit's conventions to follow; a name or a `Dialect`.
+        short_side: shorter side of a picture inside the network, pixels; None: the dialect's.
+        long_side: limit of the longer side, pixels; None: in the dialect's proportion to `short_side`.
+        frozen_stages: stages of the backbone that are not trained, stem included (0..5).
+        frozen_norm: batch norms of the backbone keep their statistics and weights.
+        head_width: width of the box head's two layers.
+        conventions: single fields of the dialect to change, such as `anchor_ratios=(1.0,)`.
+
+    Raises:
+        ConfigError: an unknown dialect, field or backbone.
+        ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
+    """
+    recipe = {
+        "kind": "faster_rcnn",
+        "backbone": backbone,
+        "frozen_stages": frozen_stages,
+        "frozen_norm": frozen_norm,
+        "head_width": head_width,
+    }
+    spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions)
+    return build_faster_rcnn(recipe, Classes.of(classes), spoken, weights=weights)
+
+
+def adapt_dialect(
+    dialect: str | Dialect, *, short_side: int | None = None, long_side: int | None = None, **conventions: Any
+) -> Dialect:
+    """A dialect by name, with single conventions changed.
+
+    Raises:
+        ConfigError: unknown dialect or field.
+    """
+    spoken = dialect if isinstance(dialect, Dialect) else _named(dialect)
+    known = [field.name for field in fields(Dialect)]
+    for name in conventions:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}.{_nearest(name, known)}")
+    if short_side is not None and long_side is None and spoken.long_side is not None:
+        long_side = round(spoken.long_side * short_side / spoken.short_side)
+    if short_side is not None:
+        conventions["short_side"] = short_side
+    if long_side is not None:
+        conventions["long_side"] = long_side
+    return replace(spoken, **conventions)
+
+
+def build_faster_rcnn(
+    recipe: Mapping[str, Any], classes: Classes, dialect: Dialect, *, weights: str | Path | None
+) -> FasterRCNN:
+    """A detector from its recipe; `weights` as in `faster_rcnn`."""
+    if len(classes) == 0:
+        raise ConfigError("a detector needs at least one class")
+    body = Backbone(
+        recipe["backbone"],
+        weights=weights,
+        frozen_stages=recipe["frozen_stages"],
+        frozen_norm=recipe["frozen_norm"],
+    )
+    dialect = replace(dialect, mean=dialect.mean or body.pixel_mean, std=dialect.std or body.pixel_std)
+    features = build_pyramid(body, dialect)
+    full_recipe = {
+        **recipe,
+        "classes": list(classes.names),
+        "category_ids": list(classes.ids),
+        "dialect": asdict(dialect),
+    }
+    return assemble_faster_rcnn(features, classes, dialect, full_recipe)
+
+
+def build_pyramid(body: nn.Module, dialect: Dialect) -> FeaturePyramid:
+    """The pyramid that a dialect describes, on any bottom-up path."""
+    return FeaturePyramid(
+        body=body,
+        channels=dialect.pyramid_channels,
+        output_channels=dialect.output_channels,
+        top_down=dialect.top_down,
+        smoothed=dialect.smoothed,
+        smooth_before_merge=dialect.smooth_before_merge,
+        top_kernel=dialect.top_kernel,
+        bias=dialect.pyramid_bias,
+        extra_levels=dialect.extra_levels,
+    )
+
+
+def assemble_faster_rcnn(
+    features: nn.Module, classes: Classes, dialect: Dialect, recipe: dict[str, Any]
+) -> FasterRCNN:
+    """Heads after a dialect on any features module that declares `levels`."""
+    levels: tuple[Level, ...] = tuple(features.levels)  # type: ignore[arg-type]
+    return FasterRCNN(
+        features=features,
+        proposal=_proposal_head(levels, dialect),
+        box=_box_head(levels, len(classes), dialect, recipe.get("head_width", 1024)),
+        classes=classes,
+        preprocessor=Preprocessor.of(dialect),
+        recipe=recipe,
+    )
+
+
+def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
+    return ProposalHead(
+        levels=levels,
+        anchors=AnchorPlan(
+            sizes=dialect.anchor_sizes,
+            ratios=dialect.anchor_ratios,
+            ratio=dialect.anchor_ratio,
+            offset=dialect.anchor_offset,
+            rounded=dialect.anchor_rounding,
+            order=dialect.anchor_order,
+            strides=dialect.anchor_strides,
+        ),
+        coding=_coding(dialect, dialect.proposal_weights),
+        selection=ProposalSelection(
+            before_nms=dialect.proposals_before_nms,
+            after_nms=dialect.proposals_after_nms,
+            nms=dialect.proposal_nms,
+            min_size=dialect.proposal_min_size,
+            scope=dialect.proposal_scope,
+            padded=dialect.pad_proposals,
+        ),
+        sampling=Sampling(
+            positive_iou=dialect.anchor_positive_iou,
+            negative_iou=dialect.anchor_negative_iou,
+            keep_best=True,
+            count=dialect.anchor_samples,
+            positive_fraction=dialect.anchor_positive_fraction,
+            legacy_plus_one=dialect.legacy_plus_one,
+        ),
+        channels=dialect.proposal_channels,
+        objectness=dialect.objectness,
+        inside_only=dialect.anchors_inside_only,
+        beta=dialect.proposal_beta,
+    )
+
+
+def _box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int) -> BoxHead:
+    pooled = roi_levels(levels)
+    trunk = TwoLayerTrunk if dialect.box_head == "two_layers" else ConvolutionTrunk
+    return BoxHead(
+        pooler=RoiPooler(
+            levels=pooled,
+            output_size=dialect.pooled_size,
+            sampler=dialect.roi_sampler,
+            aligned=dialect.roi_aligned,
+            sampling_ratio=dialect.roi_sampling_ratio,
+            level_rule=dialect.level_rule,
+            canonical_size=dialect.level_canonical_size,
+            canonical_level=dialect.level_canonical,
+            scale=dialect.roi_scale,
+            legacy_plus_one=dialect.legacy_plus_one,
+        ),
+        trunk=trunk(channels=pooled[0].channels, pooled_size=dialect.pooled_size, width=width),
+        num_classes=num_classes,
+        coding=_coding(dialect, dialect.box_weights),
+        sampling=Sampling(
+            positive_iou=dialect.roi_positive_iou,
+            negative_iou=dialect.roi_positive_iou,
+            keep_best=False,
+            count=dialect.roi_samples,
+            positive_fraction=dialect.roi_positive_fraction,
+            legacy_plus_one=dialect.legacy_plus_one,
+        ),
+        selection=DetectionSelection(
+            score_limit=dialect.score_limit,
+            nms=dialect.detection_nms,
+            limit=dialect.detections_limit,
+            min_size=dialect.detection_min_size,
+            choice=dialect.head_class_choice,
+        ),
+        class_agnostic=dialect.class_agnostic,
+        beta=dialect.box_beta,
+    )
+
+
+def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """The levels RoIs are read from: up to level 5, P6 being for large anchors only (paper, section 4.1, footnote)."""
+    return tuple(level for level in levels if int(level.name[1:]) <= 5) or levels
+
+
+def _coding(dialect: Dialect, weights: tuple[float, float, float, float]) -> BoxCoding:
+    return BoxCoding(weights=weights, clamp=dialect.delta_clamp, legacy_plus_one=dialect.legacy_plus_one)
+
+
+def _named(name: str) -> Dialect:
+    if name not in DIALECTS:
+        raise ConfigError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}.{_nearest(name, list(DIALECTS))}")
+    return DIALECTS[name]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,61 @@
+"""Faster R-CNN on a feature pyramid (paper, sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fpn.detectors.detector import Detector
+from fpn.detectors.preprocessing import Preprocessor
+from fpn.heads.box import BoxHead
+from fpn.heads.proposal import ProposalHead
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+
+
+class FasterRCNN(Detector):
+    """Features, then proposals, then boxes: the order of the paper.
+
+    Args:
+        features: pixels (B, 3, H, W) -> named levels.
+        proposal: the region proposal network.
+        box: the head that classifies and refines proposals.
+        classes, preprocessor, recipe: as `Detector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        proposal: ProposalHead,
+        box: BoxHead,
+        classes: Classes,
+        preprocessor: Preprocessor,
+        recipe: dict[str, Any],
+    ) -> None:
+        super().__init__(classes=classes, preprocessor=preprocessor, recipe=recipe)
+        self.features = features
+        self.proposal = proposal
+        self.box = box
+
+    def losses(
+        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
+    ) -> LossTerms:
+        """Terms `objectness`, `proposal_box`, `classification` and `box`; see `Detector.losses`."""
+        features = self.features(images.pixels)
+        raw = self.proposal(features)
+        proposal_terms = self.proposal.losses(raw, images, targets, generator=generator)
+        proposals = self.proposal.propose(raw, images, training=True)
+        return proposal_terms + self.box.losses(features, images, proposals, targets, generator=generator)
+
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """See `Detector.detect`."""
+        features = self.features(images.pixels)
+        proposals = self.proposal.propose(self.proposal(features), images)
+        return self.box.detect(features, images, proposals)
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        """See `Detector.proposals`."""
+        return self.proposal.propose(self.proposal(self.features(images.pixels)), images)

@@ -1,0 +1,193 @@
+"""The box head: classifies RoIs and refines their boxes (paper, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpn.heads.pooling import RoiPooler
+from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.ops import boxes as box_ops
+from fpn.ops.losses import smooth_l1
+from fpn.ops.suppression import nms
+from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSelection:
+    """From scored boxes to detections.
+
+    Attributes:
+        score_limit: detections must score more than this.
+        nms: IoU within a class above which the worse of two is dropped.
+        limit: detections a picture.
+        min_size: a detection with a side shorter than this is dropped, network pixels.
+        choice: every class of a RoI competes, or only its best one (background included).
+    """
+
+    score_limit: float = 0.05
+    nms: float = 0.5
+    limit: int = 100
+    min_size: float = 0.0
+    choice: Literal["every", "best"] = "every"
+
+
+class TwoLayerTrunk(nn.Sequential):
+    """Two fully connected layers with ReLU, for pooled RoIs (R, channels, S, S) -> (R, width)."""
+
+    def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
+        super().__init__(
+            nn.Flatten(), nn.Linear(channels * pooled_size**2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
+        self.width = width
+        for layer in (self[1], self[3]):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+
+
+class ConvolutionTrunk(nn.Sequential):
+    """fpn.pytorch's RCNN_top: an S x S convolution and a 1x1, each with ReLU: (R, channels, S, S) -> (R, width)."""
+
+    def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, pooled_size, stride=pooled_size),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.width = width
+
+
+class BoxHead(nn.Module):
+    """Pools RoIs, runs a trunk, and tells class and box of each.
+
+    Args:
+        pooler: reads RoIs from the levels.
+        trunk: (R, C, S, S) -> (R, trunk.width).
+        num_classes: K, background not counted; it is the last of K + 1 logits.
+        coding: how deltas are read.
+        sampling: which RoIs the loss is taken on.
+        selection: how scored boxes become detections.
+        class_agnostic: one box a RoI instead of one a class.
+        beta: where smooth L1 turns from square to line; 0: plain L1.
+    """
+
+    def __init__(
+        self,
+        *,
+        pooler: RoiPooler,
+        trunk: TwoLayerTrunk | ConvolutionTrunk,
+        num_classes: int,
+        coding: BoxCoding,
+        sampling: Sampling,
+        selection: DetectionSelection,
+        class_agnostic: bool = False,
+        beta: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pooler, self.coding, self.sampling, self.selection = pooler, coding, sampling, selection
+        self.num_classes, self.class_agnostic, self.beta = num_classes, class_agnostic, beta
+        self.trunk = trunk
+        self.scores = nn.Linear(trunk.width, num_classes + 1)
+        self.deltas = nn.Linear(trunk.width, 4 * (1 if class_agnostic else num_classes))
+        nn.init.normal_(self.scores.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.scores.bias)
+        nn.init.zeros_(self.deltas.bias)
+
+    def forward(
+        self, features: Features, images: ImageBatch, boxes: Sequence[Tensor]
+    ) -> tuple[Float[Tensor, "r k1"], Float[Tensor, "r d"]]:
+        """Class logits (R, K+1), background last, and deltas (R, 4K) class by class (or (R, 4)) of all RoIs."""
+        hidden = self.trunk(self.pooler(features, images, boxes))
+        return self.scores(hidden), self.deltas(hidden)
+
+    def losses(
+        self,
+        features: Features,
+        images: ImageBatch,
+        proposals: Sequence[Proposals],
+        targets: Sequence[Targets],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> LossTerms:
+        """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
+        drawn = [self._draw(p, t, generator) for p, t in zip(proposals, targets, strict=True)]
+        boxes, labels, wanted = zip(*drawn, strict=True)
+        label = torch.cat(labels)
+        logits, deltas = self(features, images, boxes)
+        num_rois = max(len(label), 1)
+        classification = functional.cross_entropy(logits.float(), label, reduction="sum") / num_rois
+        positive = (label < self.num_classes).nonzero().squeeze(1)
+        predicted = self._of_class(deltas.float(), label.clamp(max=self.num_classes - 1))[positive]
+        regression = smooth_l1(predicted, torch.cat(wanted), beta=self.beta).sum() / num_rois
+        correct = (logits.detach().argmax(dim=1) == label).float().mean() if len(label) else logits.new_ones(())
+        return LossTerms(
+            {"classification": classification, "box": regression},
+            {
+                "positive_rois": regression.new_tensor(len(positive) / max(len(targets), 1)).detach(),
+                "roi_accuracy": correct.float(),
+            },
+        )
+
+    @torch.no_grad()
+    def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:
+        """Each picture's detections, best first, clipped to the picture, network pixels."""
+        rois = [p.boxes for p in proposals]
+        logits, deltas = self(features, images, rois)
+        counts = [len(boxes) for boxes in rois]
+        scores = logits.float().softmax(dim=1).split(counts)
+        per_class = deltas.float().unflatten(1, (-1, 4)).split(counts)  # each (N, K or 1, 4)
+        return [
+            self._select(r, s, d, size) for r, s, d, size in zip(rois, scores, per_class, images.sizes, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _draw(
+        self, proposals: Proposals, truth: Targets, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sampled RoIs (n, 4), their labels (n,) with K for background, and deltas for the positive ones."""
+        real = truth[~truth.ignore]
+        boxes = torch.cat([proposals.boxes, real.boxes])  # ground truth joins the proposals
+        positive, negative, gt_index = self.sampling.draw(boxes, truth, generator=generator)
+        background = torch.full_like(negative, self.num_classes)
+        labels = torch.cat([truth.labels[gt_index], background])
+        deltas = self.coding.encode(truth.boxes[gt_index], boxes[positive])
+        return boxes[torch.cat([positive, negative])], labels, deltas
+
+    def _of_class(self, deltas: Tensor, label: Tensor) -> Tensor:
+        """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
+        if self.class_agnostic:
+            return deltas
+        return deltas.unflatten(1, (-1, 4))[torch.arange(len(label), device=label.device), label]
+
+    def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, size: Tensor) -> Detections:
+        """One picture: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
+        wanted = scores[:, : self.num_classes]
+        if self.selection.choice == "best":
+            best = scores.argmax(dim=1, keepdim=True)
+            wanted = wanted.where(torch.arange(self.num_classes, device=best.device) == best, -1.0)
+        roi, label = (wanted > self.selection.score_limit).nonzero(as_tuple=True)
+        delta = deltas[roi, 0 if self.class_agnostic else label]
+        boxes = self.coding.decode(delta, rois[roi])
+        boxes = box_ops.clip(boxes, size[0], size[1], legacy_plus_one=self.coding.legacy_plus_one)
+        score = wanted[roi, label]
+        if self.selection.min_size > 0:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= self.selection.min_size
+            boxes, score, label = boxes[large], score[large], label[large]
+        kept = nms(
+            boxes,
+            score,
+            self.selection.nms,
+            groups=label,
+            limit=self.selection.limit,
+            legacy_plus_one=self.coding.legacy_plus_one,
+        )
+        return Detections(boxes[kept], score[kept], label[kept])

@@ -1,0 +1,106 @@
+"""Which references learn from which object: coding of boxes, matching and balanced sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fpn.ops.assignment import match, sample
+from fpn.ops.box_coding import decode, encode
+from fpn.structures import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxCoding:
+    """How a box is written relative to a reference (an anchor or a proposal).
+
+    Attributes:
+        weights: multipliers of (dx, dy, dw, dh).
+        clamp: upper limit of dw and dh before the exponential; None: no limit.
+        legacy_plus_one: width is x2 - x1 + 1.
+    """
+
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    clamp: float | None = math.log(1000 / 16)
+    legacy_plus_one: bool = False
+
+    def encode(self, boxes: Float[Tensor, "n 4"], references: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """Deltas that lead from `references` to `boxes`."""
+        return encode(boxes, references, weights=self.weights, legacy_plus_one=self.legacy_plus_one)
+
+    def decode(self, deltas: Float[Tensor, "... 4"], references: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+        """Boxes that `deltas` lead to from `references`."""
+        return decode(
+            deltas, references, weights=self.weights, clamp=self.clamp, legacy_plus_one=self.legacy_plus_one
+        )
+
+
+class Sampled(NamedTuple):
+    """The references of one picture that a loss is taken on.
+
+    Attributes:
+        positive: (P,) indices of references that shall become an object.
+        negative: (Q,) indices of references that shall become background.
+        gt_index: (P,) which object each positive one shall become.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    gt_index: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Rules for matching references to objects by IoU, and for drawing a balanced sample.
+
+    Attributes:
+        positive_iou: a reference with at least this IoU is positive.
+        negative_iou: a reference with less is negative; between the two it takes no part.
+        keep_best: each object's best references are positive, however low their IoU.
+        count: references drawn a picture.
+        positive_fraction: at most this part of them positive.
+        legacy_plus_one: IoU counts width as x2 - x1 + 1.
+    """
+
+    positive_iou: float
+    negative_iou: float
+    keep_best: bool
+    count: int
+    positive_fraction: float
+    legacy_plus_one: bool = False
+
+    def draw(
+        self,
+        references: Float[Tensor, "n 4"],
+        targets: Targets,
+        *,
+        usable: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Sampled:
+        """Match one picture's references to its objects and draw a sample.
+
+        Args:
+            references: xyxy, network pixels.
+            targets: the picture's objects; ignored ones are neither object nor background.
+            usable: (n,) bool, references that may take part; None: all.
+            generator: source of randomness; None: torch's own.
+        """
+        found = match(
+            references,
+            targets.boxes,
+            targets.ignore,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            keep_best=self.keep_best,
+            legacy_plus_one=self.legacy_plus_one,
+        )
+        kind = found.kind if usable is None else found.kind.masked_fill(~usable, -1)
+        positive, negative = sample(
+            kind, count=self.count, positive_fraction=self.positive_fraction, generator=generator
+        )
+        return Sampled(positive, negative, found.gt_index[positive])
