@@ -24,7 +24,7 @@ _FRONT_DOOR = {
     "train": "fpn.training.trainer",
 }
 
-__all__ = [*_FRONT_DOOR, "__version__"]  # noqa: PLE0604
+__all__ = [*_FRONT_DOOR, "__version__"]
 
 if TYPE_CHECKING:
     from fpn.data import open_dataset

@@ -126,9 +126,7 @@ def build_pyramid(body: nn.Module, dialect: Dialect) -> FeaturePyramid:
     )
 
 
-def assemble_faster_rcnn(
-    features: nn.Module, classes: Classes, dialect: Dialect, recipe: dict[str, Any]
-) -> FasterRCNN:
+def assemble_faster_rcnn(features: nn.Module, classes: Classes, dialect: Dialect, recipe: dict[str, Any]) -> FasterRCNN:
     """Heads after a dialect on any features module that declares `levels`."""
     levels: tuple[Level, ...] = tuple(features.levels)  # type: ignore[arg-type]
     return FasterRCNN(

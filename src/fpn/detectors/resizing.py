@@ -45,9 +45,7 @@ class Frame:
         return [self.offset[1], self.offset[0]] * 2
 
 
-def resize(
-    picture: Image.Image, *, method: str, short_side: int, long_side: int | None
-) -> tuple[np.ndarray, Frame]:
+def resize(picture: Image.Image, *, method: str, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Scale a picture so that its shorter side is `short_side`, unless the longer one would exceed `long_side`.
 
     Args:

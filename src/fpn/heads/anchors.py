@@ -43,7 +43,11 @@ class AnchorPlan:
         self, levels: Sequence[Level], map_sizes: Sequence[Size], padded_size: Size, device: torch.device
     ) -> list[Tensor]:
         """The anchors of every level, each (H*W*A, 4) xyxy in network pixels, in the order y, x, anchor."""
-        assert len(levels) == len(self.sizes) == len(map_sizes), (len(levels), len(self.sizes), len(map_sizes))
+        assert len(levels) == len(self.sizes) == len(map_sizes), (
+            len(levels),
+            len(self.sizes),
+            len(map_sizes),
+        )
         return [
             level_anchors(
                 size.height,

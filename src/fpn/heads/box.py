@@ -43,7 +43,11 @@ class TwoLayerTrunk(nn.Sequential):
 
     def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
         super().__init__(
-            nn.Flatten(), nn.Linear(channels * pooled_size**2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+            nn.Flatten(),
+            nn.Linear(channels * pooled_size**2, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
         )
         self.width = width
         for layer in (self[1], self[3]):

@@ -146,7 +146,12 @@ class ProposalHead(nn.Module):
         return self._loss_terms(anchors, logits, deltas, drawn, targets)
 
     def _loss_terms(
-        self, anchors: Tensor, logits: Tensor, deltas: Tensor, drawn: list[Sampled], targets: Sequence[Targets]
+        self,
+        anchors: Tensor,
+        logits: Tensor,
+        deltas: Tensor,
+        drawn: list[Sampled],
+        targets: Sequence[Targets],
     ) -> LossTerms:
         positive_logits = torch.cat([x[s.positive] for x, s in zip(logits, drawn, strict=True)]).float()
         negative_logits = torch.cat([x[s.negative] for x, s in zip(logits, drawn, strict=True)]).float()
@@ -168,7 +173,7 @@ class ProposalHead(nn.Module):
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
         )
 
-    def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, "n"] | None:
+    def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:
         if not self.inside_only:
             return None
         height, width = size[0], size[1]

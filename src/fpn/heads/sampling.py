@@ -35,9 +35,7 @@ class BoxCoding:
 
     def decode(self, deltas: Float[Tensor, "... 4"], references: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
         """Boxes that `deltas` lead to from `references`."""
-        return decode(
-            deltas, references, weights=self.weights, clamp=self.clamp, legacy_plus_one=self.legacy_plus_one
-        )
+        return decode(deltas, references, weights=self.weights, clamp=self.clamp, legacy_plus_one=self.legacy_plus_one)
 
 
 class Sampled(NamedTuple):
