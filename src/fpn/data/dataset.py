@@ -1,0 +1,186 @@
+"""What a dataset is, wherever its pictures come from: labelled files, drawn scenes, or a part of either."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import torch
+from PIL import Image
+
+from fpn.errors import DataError
+from fpn.pictures import read_picture
+from fpn.shapes import Size
+from fpn.structures import Classes, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled picture.
+
+    Attributes:
+        picture: upright RGB.
+        targets: its objects, in pixels of `picture`.
+        image_id: the id that the user's files gave it (COCO), or 1.. in order.
+        path: where it was read from; a name such as "scene 17" if it was drawn.
+    """
+
+    picture: Image.Image
+    targets: Targets
+    image_id: int
+    path: str
+
+
+class Dataset(ABC):
+    """Labelled pictures by index, in a fixed order. Cheap to hold and to send to loader workers.
+
+    A kind of dataset says how long it is and where picture, size and objects number i come from; everything else is
+    built on that here.
+
+    Attributes:
+        classes: the K class names with the ids that the user's files gave them.
+        name: short name for logs and tables, such as "bccd/trainval".
+        root: the folder that holds everything of this dataset.
+        dropped: one line for each invalid box that was left out (`drop_invalid=True`).
+        clipped: how many boxes reached more than two pixels out of their picture and were cut at its edge.
+    """
+
+    classes: Classes
+    name: str
+    root: Path
+    dropped: Sequence[str] = ()
+    clipped: int = 0
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image_id(self, index: int) -> int:
+        """The original id of picture number `index`."""
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """Where picture number `index` is."""
+
+    @abstractmethod
+    def size(self, index: int) -> Size:
+        """Height and width of the upright picture, without decoding it."""
+
+    @abstractmethod
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        """The objects of picture number `index` in original pixels, without decoding it.
+
+        Args:
+            index: number of the picture.
+            masks: also decode the (N, H, W) masks, where the dataset has them.
+        """
+
+    def picture(self, index: int) -> Image.Image:
+        """Picture number `index`, upright RGB."""
+        return read_picture(self.path(index))
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """The objects of one picture as COCO records without `id` and `image_id`."""
+        targets = self.targets(index)
+        boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
+        xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
+        return [
+            {"category_id": self.classes.ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)}
+            for box, label, skip in zip(xywh, labels, ignore, strict=True)
+        ]
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        number = self._number(index)
+        picture, path = self.picture(number), self.path(number)
+        said = self.size(number)
+        if picture.size != (said.width, said.height):
+            raise DataError(
+                f"{path}: the picture is {picture.width} x {picture.height} but its annotation says {said.width} x "
+                f"{said.height}, so its boxes can't be trusted. If the picture was resized or rotated, label it again "
+                "or restore it; if only the size is wrong, correct it in the annotation."
+            )
+        return Sample(picture, self.targets(number), self.image_id(number), path)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def _number(self, index: SupportsIndex) -> int:
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.name} has {len(self)} pictures, there is no number {number}")
+        return number % len(self)
+
+    def subset(self, indices: Iterable[SupportsIndex]) -> Dataset:
+        """The pictures with these numbers, in this order, with their original ids."""
+        return Subset(self, [self._number(index) for index in indices])
+
+    def coco(self) -> dict[str, Any]:
+        """The ground truth as a COCO json with the original ids; `ignore` objects have iscrowd 1."""
+        images, annotations = [], []
+        for index in range(len(self)):
+            image_id, size = self.image_id(index), self.size(index)
+            name = _relative(self.path(index), self.root)
+            images.append({"id": image_id, "file_name": name, "height": size.height, "width": size.width})
+            annotations += [{**record, "image_id": image_id} for record in self.annotations(index)]
+        for number, record in enumerate(annotations, start=1):
+            record["id"] = number
+        return {"images": images, "annotations": annotations, "categories": _categories(self.classes)}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {len(self)} pictures, {len(self.classes)} classes>"
+
+
+class Subset(Dataset):
+    """Some pictures of another dataset."""
+
+    def __init__(self, whole: Dataset, numbers: Sequence[int]) -> None:
+        self.whole = whole
+        # A tensor, not a list: workers share it, and a long one costs 8 bytes an entry.
+        self.numbers = torch.tensor(numbers, dtype=torch.int64)
+        self.classes, self.name, self.root = whole.classes, whole.name, whole.root
+        self.dropped, self.clipped = whole.dropped, whole.clipped
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def image_id(self, index: int) -> int:
+        """See `Dataset.image_id`."""
+        return self.whole.image_id(self._inner(index))
+
+    def path(self, index: int) -> str:
+        """See `Dataset.path`."""
+        return self.whole.path(self._inner(index))
+
+    def size(self, index: int) -> Size:
+        """See `Dataset.size`."""
+        return self.whole.size(self._inner(index))
+
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        """See `Dataset.targets`."""
+        return self.whole.targets(self._inner(index), masks=masks)
+
+    def picture(self, index: int) -> Image.Image:
+        """See `Dataset.picture`."""
+        return self.whole.picture(self._inner(index))
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """See `Dataset.annotations`."""
+        return self.whole.annotations(self._inner(index))
+
+    def _inner(self, index: int) -> int:
+        return int(self.numbers[self._number(index)])
+
+
+def _categories(classes: Classes) -> list[Mapping[str, Any]]:
+    return [{"id": number, "name": name} for number, name in zip(classes.ids, classes.names, strict=True)]
+
+
+def _relative(path: str, root: Path) -> str:
+    try:
+        return Path(path).relative_to(root).as_posix()
+    except ValueError:
+        return path
