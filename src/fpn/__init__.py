@@ -24,7 +24,20 @@ _FRONT_DOOR = {
     "train": "fpn.training.trainer",
 }
 
-__all__ = [*_FRONT_DOOR, "__version__"]
+__all__ = [
+    "Classes",
+    "Detections",
+    "FpnError",
+    "TrainConfig",
+    "__version__",
+    "draw",
+    "evaluate",
+    "faster_rcnn",
+    "load",
+    "open_dataset",
+    "save",
+    "train",
+]
 
 if TYPE_CHECKING:
     from fpn.data import open_dataset

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands: style, types, the floors of the house, and the tests.
+# Extra arguments go to pytest, for example: ./check.sh tests/ops -x
+set -euo pipefail
+cd "$(dirname "$0")"
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+pytest "$@"
