@@ -23,26 +23,40 @@ class Frame:
         network: size inside the network, before padding to the batch.
         scale: network pixels an original pixel, (y, x).
         offset: network position of the original's corner, (y, x).
+        content: size of the scaled picture inside `network`; None: it fills it.
+        inclusive: in network pixels x2 and y2 name the last pixel of a box, not the one behind it.
     """
 
     original: Size
     network: Size
     scale: tuple[float, float]
     offset: tuple[float, float] = (0.0, 0.0)
+    content: Size | None = None
+    inclusive: bool = False
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """Where the picture lies in network pixels, xyxy, in the same terms as its boxes."""
+        top, left = self.offset
+        height, width = self.content or self.network
+        return left, top, left + width - self.inclusive, top + height - self.inclusive
 
     def to_network(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy boxes of the original, in network pixels."""
-        return boxes * boxes.new_tensor(self._scales()) + boxes.new_tensor(self._offsets())
+        return (boxes - self._last(boxes)) * boxes.new_tensor(self._scales()) + boxes.new_tensor(self._offsets())
 
     def to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy boxes in network pixels, in pixels of the original."""
-        return (boxes - boxes.new_tensor(self._offsets())) / boxes.new_tensor(self._scales())
+        return (boxes - boxes.new_tensor(self._offsets())) / boxes.new_tensor(self._scales()) + self._last(boxes)
 
     def _scales(self) -> list[float]:
         return [self.scale[1], self.scale[0]] * 2
 
     def _offsets(self) -> list[float]:
         return [self.offset[1], self.offset[0]] * 2
+
+    def _last(self, boxes: Tensor) -> Tensor:
+        return boxes.new_tensor([0.0, 0.0, float(self.inclusive), float(self.inclusive)])
 
 
 def resize(picture: Image.Image, *, method: str, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
@@ -78,14 +92,120 @@ def _pillow(picture: Image.Image, short_side: int, long_side: int | None) -> tup
 def _torch(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sides rounded down (torchvision's GeneralizedRCNNTransform)."""
     original = Size(picture.height, picture.width)
-    # torchvision computes the factor in float32.
-    factor = float(np.float32(short_side) / np.float32(min(original)))
-    if long_side is not None:
-        factor = min(factor, float(np.float32(long_side) / np.float32(max(original))))
+    factor = scale_for(original, short_side, long_side)
     network = Size(*(max(int(side * factor), 1) for side in original))
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1)[None]
     resized = functional.interpolate(pixels, size=tuple(network), mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy(), _frame(original, network)
+
+
+def _opencv(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+    """Float, not antialiased, sampled at exactly 1 / scale, sides rounded half to even (fpn.pytorch's cv2.resize)."""
+    original = Size(picture.height, picture.width)
+    scale = scale_for(original, short_side, long_side)
+    network = Size(*(max(round(side * scale), 1) for side in original))
+    pixels = np.asarray(picture, dtype=np.float64)
+    pixels = _interpolate(pixels, network, (1 / scale, 1 / scale), rim="repeat")
+    return pixels.astype(np.float32), Frame(original, network, (scale, scale))
+
+
+def _opencv_8bit(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+    """8-bit, not antialiased, sides rounded (MMDetection); OpenCV's own fixed point may differ by one level."""
+    original = Size(picture.height, picture.width)
+    scale = scale_for(original, short_side, long_side)
+    network = Size(*(max(int(side * scale + 0.5), 1) for side in original))
+    frame = _frame(original, network)
+    step = (1 / frame.scale[0], 1 / frame.scale[1])
+    pixels = _interpolate(np.asarray(picture, dtype=np.float64), network, step, rim="repeat")
+    return np.floor(pixels + 0.5).astype(np.uint8), frame
+
+
+def _square(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+    """In the middle of a black square; see `resize_centred`."""
+    return resize_centred(picture, short_side=short_side, long_side=long_side)
+
+
+def _centred_64(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+    """In the middle of black sides that are multiples of 64, however long; see `resize_centred`."""
+    return resize_centred(picture, short_side=short_side, long_side=None, multiple=64)
+
+
+def resize_centred(
+    picture: Image.Image,
+    *,
+    short_side: int | None,
+    long_side: int | None,
+    min_scale: float = 0.0,
+    multiple: int | None = None,
+) -> tuple[np.ndarray, Frame]:
+    """Scale a picture up, never down for `short_side`, and put it in the middle of black (matterport's resize_image).
+
+    Values are truncated to 8 bits. matterport leaves normalised boxes by multiplying with (side - 1) and adding one
+    to the far corners: hence the inclusive frame, and a scale that is a ratio of sides less one.
+
+    Args:
+        picture: 8-bit RGB.
+        short_side: the shorter side becomes at least this long; None: no scaling for its sake.
+        long_side: the longer side becomes at most this long.
+        min_scale: scale at least by this, unless `long_side` forbids.
+        multiple: pad each side to a multiple of this; None: pad to a square of `long_side`.
+    """
+    original = Size(picture.height, picture.width)
+    scale = max(1.0, (short_side or 0) / min(original), min_scale)
+    if long_side is not None and round(max(original) * scale) > long_side:
+        scale = long_side / max(original)
+    content = Size(*(max(round(length * scale), 1) for length in original))
+    if multiple is None:
+        network = Size(*[long_side or max(content)] * 2)
+    else:
+        network = Size(*(-(-length // multiple) * multiple for length in content))
+    array = np.asarray(picture)
+    if scale != 1:
+        step = (original.height / content.height, original.width / content.width)
+        # Values are never negative, so that the cast truncates as NumPy's astype does in the original.
+        array = _interpolate(array.astype(np.float64), content, step, rim="black").astype(np.uint8)
+    return _centre(array, network), _centred_frame(original, content, network)
+
+
+def _centre(array: np.ndarray, network: Size) -> np.ndarray:
+    height, width = array.shape[:2]
+    top, left = (network.height - height) // 2, (network.width - width) // 2
+    around = np.zeros((*network, 3), dtype=np.uint8)
+    around[top : top + height, left : left + width] = array
+    return around
+
+
+def _centred_frame(original: Size, content: Size, network: Size) -> Frame:
+    # A side of one pixel has no length between its first and its last pixel.
+    scale = [max(inside - 1, 1) / max(outside - 1, 1) for inside, outside in zip(content, original, strict=True)]
+    offset = [float((outer - inner) // 2) for inner, outer in zip(content, network, strict=True)]
+    return Frame(original, network, (scale[0], scale[1]), (offset[0], offset[1]), content, inclusive=True)
+
+
+def _interpolate(pixels: np.ndarray, size: Size, step: tuple[float, float], *, rim: str) -> np.ndarray:
+    """Bilinear samples of (h, w, 3) at (index + 0.5) * step - 0.5; beyond the rim it is black, or the rim repeats."""
+    rows = _taps(pixels.shape[0], size.height, step[0], black=rim == "black")
+    columns = _taps(pixels.shape[1], size.width, step[1], black=rim == "black")
+    result = np.zeros((*size, 3))
+    # Corner by corner, and value * row weight * column weight, as scipy's zoom adds them up: where a cast truncates
+    # afterwards, another order of the same sum is one level off in every thousandth pixel.
+    for row, row_weight in rows:
+        part = pixels[row] * row_weight[:, None, None]
+        for column, column_weight in columns:
+            result += part[:, column] * column_weight[None, :, None]
+    return result
+
+
+def _taps(inside: int, outside: int, step: float, *, black: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The lower and upper neighbour of each sample on one axis: an index (outside,) and a weight (outside,)."""
+    last = inside - 1
+    position = (np.arange(outside) + 0.5) * step - 0.5
+    low = np.floor(position).astype(np.int64)
+    upper = position - low
+    lower = 1 - upper
+    if black:
+        lower, upper = lower * (low >= 0), upper * (low < last)
+    return [(low.clip(0, last), lower), ((low + 1).clip(0, last), upper)]
 
 
 def _frame(original: Size, network: Size) -> Frame:
@@ -95,4 +215,8 @@ def _frame(original: Size, network: Size) -> Frame:
 RESIZERS: dict[str, Callable[[Image.Image, int, int | None], tuple[np.ndarray, Frame]]] = {
     "pillow": _pillow,
     "torch": _torch,
+    "opencv": _opencv,
+    "opencv_8bit": _opencv_8bit,
+    "square": _square,
+    "centred_64": _centred_64,
 }

@@ -86,7 +86,7 @@ def cases(prefix: str) -> list[Case]:
 
 @lru_cache
 def entries(names: str) -> tuple[rule.Entry, ...]:
-    """Names and shapes of a model's weights. Keras lists carry the layer group first: (group, name, shape)."""
+    """Names and shapes of a model's weights. Keras lists carry the layer group before the name."""
     listed = json.loads((NAMES / names).read_text())["entries"]
     return tuple((e[1], tuple(e[2])) if isinstance(e[1], str) else (e[0], tuple(e[1])) for e in listed)
 

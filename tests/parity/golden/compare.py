@@ -42,7 +42,7 @@ def assert_near(
 def unmatched(rows: Tensor | np.ndarray, others: Tensor | np.ndarray, tolerance: float) -> int:
     """How many of `rows` have no partner among `others`, each partner given away once, nearest first.
 
-    NMS and top-k are discontinuous: two sets can be the same where two lists differ in the order of equal scores.
+    NMS and top-k are discontinuous: two sets can be the same where two lists differ in order.
     """
     rows, others = (torch.as_tensor(to_numpy(t), dtype=torch.float64) for t in (rows, others))
     if len(rows) == 0 or len(others) == 0:

@@ -1,7 +1,7 @@
 """The rule by which the originals' weights and inputs were made: numbers from names alone.
 
-A weight is drawn from a generator seeded by its own name, so that any code that knows the names and shapes of a model
-has the same weights as the original had when its figures were written, without a file of them.
+A weight is drawn from a generator seeded by its own name, so that any code that knows the names and shapes of a
+model has the same weights as the original had when its figures were written, without a file of them.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def sha256(values: Mapping[str, np.ndarray]) -> str:
 
 
 def from_spec(salt: str, spec: Mapping[str, Any]) -> np.ndarray:
-    """An input as a case's meta.json describes it: {"rule": "normal", "name": ..., "shape": ..., "std": ...}."""
+    """An input as a case's meta.json describes it: a rule, a name, a shape and a spread."""
     assert spec["rule"] == "normal", spec
     return normal(salt, spec["name"], spec["shape"], spec["std"])
