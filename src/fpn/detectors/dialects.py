@@ -7,7 +7,7 @@ A detector is built *from* a dialect; nothing else in the code knows a toolkit's
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -34,10 +34,10 @@ class Dialect:
     """The shorter side of a picture is scaled to this many pixels ..."""
     long_side: int | None = 1333
     """... unless the longer side would exceed this one; None: no limit."""
-    resize: Literal["pillow", "torch", "opencv", "square"] = "pillow"
-    """How pixels are resampled. `pillow`: 8-bit, antialiased bilinear. `torch`: float, after normalising, not
-    antialiased, size rounded down. `opencv`: float, sampled at exactly 1/scale. `square`: 8-bit order-1, then padded
-    at all sides to a square of `long_side` (matterport)."""
+    resize: Literal["pillow", "torch", "opencv", "opencv_8bit", "square", "centred_64"] = "pillow"
+    """How pixels are resampled. `pillow`: 8-bit, antialiased bilinear. `torch`: float, not antialiased, size rounded
+    down. `opencv`: float, sampled at exactly 1/scale. `opencv_8bit`: 8-bit, not antialiased. `square`: 8-bit by
+    truncation, then padded at all sides to a square of `long_side` (matterport); `centred_64`: to multiples of 64."""
     size_multiple: int = 32
     """Padded sides are multiples of this; 1: no padding."""
     pad_before_mean: bool = False
@@ -98,8 +98,13 @@ class Dialect:
     """Multipliers of (dx, dy, dw, dh) in the box head."""
     delta_clamp: float | None = math.log(1000 / 16)
     """Upper limit of dw and dh before the exponential; None: no limit."""
+    delta_clamp_both: bool = False
+    """True: minus `delta_clamp` is their lower limit, too (MMDetection)."""
     legacy_plus_one: bool = False
     """True: a box's width is x2 - x1 + 1, in coding, areas, IoU and clipping (Matlab's inheritance)."""
+    inclusive_corners: bool = False
+    """True: inside the network x2 and y2 name the last pixel, yet a width is x2 - x1: what matterport's boxes, divided
+    by (side - 1), amount to. Anchors end one pixel earlier and boxes are clipped to side - 1."""
 
     # --- proposals ----------------------------------------------------------------------------------------------
     objectness: Literal["sigmoid", "softmax", "softmax_mispaired"] = "sigmoid"
@@ -115,20 +120,22 @@ class Dialect:
     """Proposals that remain a picture in (training, testing), over all levels."""
     proposal_nms: float = 0.7
     """IoU above which a worse proposal is dropped."""
-    proposal_min_size: float = 0.0
-    """Proposals with a side not longer than this are dropped, network pixels."""
+    proposal_min_size: float | None = 0.0
+    """Proposals with a side not longer than this are dropped before NMS, network pixels; None: none are."""
     pad_proposals: bool = False
     """True: missing proposals are filled with (0, 0, 0, 0), which go through the box head (fpn.pytorch)."""
     anchor_positive_iou: float = 0.7
     """An anchor with at least this IoU is positive (the best one of each object is, too)."""
     anchor_negative_iou: float = 0.3
     """An anchor with less is negative."""
+    anchor_best_iou: float = 0.0
+    """An object's best anchor is positive only from this IoU on (MMDetection: 0.3)."""
     anchor_samples: int = 256
     """Anchors sampled a picture for the RPN's loss."""
     anchor_positive_fraction: float = 0.5
     """At most this part of them positive."""
     anchors_inside_only: bool = False
-    """True: anchors that cross the picture's rim take no part in training."""
+    """True: anchors that cross the picture's rim take no part in training, nor can they be an object's best one."""
     proposal_beta: float = 0.0
     """Smooth L1 turns from square to line at this error; 0: plain L1."""
 
@@ -140,7 +147,8 @@ class Dialect:
     level_canonical: int = 4
     """k0 of equation 1."""
     level_size_relative: bool = False
-    """True: the canonical size is 224 pixels of the *padded* picture's sqrt(area) in normalised boxes (matterport)."""
+    """True: sizes are counted with sides divided by (padded side - 1) and the canonical size by sqrt(padded area), as
+    matterport does; off by a thousandth from plain pixels."""
     roi_sampler: Literal["align", "align_avg", "crop", "crop_and_resize", "pool"] = "align"
     """How a RoI is read from its map."""
     roi_aligned: bool = True
@@ -153,8 +161,9 @@ class Dialect:
     # --- box head -----------------------------------------------------------------------------------------------
     pooled_size: int = 7
     """Side S of a pooled RoI, in cells."""
-    box_head: Literal["two_layers", "convolution"] = "two_layers"
-    """Two 1024-wide layers, or fpn.pytorch's RCNN_top: an S x S convolution and a 1x1."""
+    box_head: Literal["two_layers", "convolution", "convolution_norm"] = "two_layers"
+    """Two 1024-wide layers, or an S x S convolution and a 1x1 (fpn.pytorch's RCNN_top), or those with a batch norm
+    after each (matterport)."""
     background: Literal["last", "first"] = "last"
     """Index of background in the class logits of the toolkit's files; inside our heads it is always the last."""
     class_agnostic: bool = False
@@ -171,16 +180,22 @@ class Dialect:
     """`every` class of a RoI competes above the score limit, or only its `best` one (matterport)."""
     score_limit: float = 0.05
     """Detections must score more than this."""
-    detection_min_size: float = 0.0
-    """Detections with a side not longer than this are dropped, network pixels."""
+    detection_min_size: float | None = None
+    """Detections with a side not longer than this are dropped before NMS, network pixels; None: none are."""
     detection_nms: float = 0.5
     """IoU within a class above which a worse detection is dropped."""
+    detection_nms_frame: Literal["network", "original"] = "network"
+    """In which pixels that IoU is taken; it matters with `legacy_plus_one` only (fpn.pytorch: original)."""
     detections_limit: int = 100
     """Detections a picture."""
+    whole_pixels: bool = False
+    """True: detections leave rounded to whole pixels, half to even, and those without an area are dropped."""
 
 
 PAPER = Dialect(
     name="paper",
+    # Two departures, both after the paper: RoIAlign (He et al. 2017, arXiv:1703.06870) where it has RoI pooling, and
+    # plain L1 where Girshick 2015 has smooth L1. What the network sees is what its backbone was trained on.
     source="Lin et al. 2017, arXiv:1612.03144, sections 3 to 5; Ren et al. 2015, arXiv:1506.01497, where it is silent",
 )
 
@@ -202,4 +217,164 @@ TORCHVISION = Dialect(
     box_beta=1 / 9,
 )
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (PAPER, TORCHVISION)}
+DETECTRON2 = Dialect(
+    name="detectron2",
+    source="facebookresearch/detectron2 02b5c4e: config/defaults.py, configs/Base-RCNN-FPN.yaml, modeling/",
+    channel_order="bgr",
+    value_range=255.0,
+    mean=(103.53, 116.28, 123.675),
+    std=(1.0, 1.0, 1.0),
+    bottleneck_stride="1x1",
+    proposals_before_nms=(2000, 1000),
+    proposals_after_nms=(1000, 1000),
+    roi_sampling_ratio=0,
+)
+
+MMDETECTION = Dialect(
+    name="mmdetection",
+    source="open-mmlab/mmdetection 3.x: configs/_base_/models/faster-rcnn_r50_fpn.py, models/dense_heads, task_modules",
+    value_range=255.0,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    resize="opencv_8bit",
+    anchor_order="ratio_major",
+    delta_clamp_both=True,
+    proposals_before_nms=(2000, 1000),
+    proposals_after_nms=(1000, 1000),
+    anchor_best_iou=0.3,
+    roi_sampling_ratio=0,
+)
+
+FPN_PYTORCH = Dialect(
+    name="fpn_pytorch",
+    # Kept as they are, though mistaken, because the weights were trained with them: the last stage has stride 1 while
+    # its anchors are laid with 32 and 64 pixels, so that they reach far beyond the picture; the softmax pairs other
+    # channels than are read; equation 1 has the natural logarithm; padded proposals are classified like real ones.
+    # `top_down` is that of torch 0.2 and 0.3, for which the file was written; from torch 0.4 on it is "bilinear".
+    source="jwyang/fpn.pytorch 23bd1d2: lib/model/{fpn,rpn,utils}, cfgs/res101.yml, test_net.py",
+    channel_order="bgr",
+    value_range=255.0,
+    mean=(102.9801, 115.9465, 122.7717),
+    std=(1.0, 1.0, 1.0),
+    short_side=600,
+    long_side=None,
+    resize="opencv",
+    size_multiple=1,
+    bottleneck_stride="1x1",
+    stem_pool="ceil",
+    last_stage_stride=1,
+    top_down="bilinear_corners",
+    smoothed="all_but_top",
+    smooth_before_merge=True,
+    anchor_ratio="width/height",
+    anchor_strides=(4, 8, 16, 32, 64),
+    delta_clamp=None,
+    legacy_plus_one=True,
+    objectness="softmax_mispaired",
+    proposal_channels=512,
+    proposal_scope="all",
+    proposals_before_nms=(12000, 6000),
+    proposals_after_nms=(2000, 300),
+    proposal_min_size=None,
+    pad_proposals=True,
+    anchors_inside_only=True,
+    proposal_beta=1 / 9,
+    level_rule="round_ln",
+    roi_sampler="align_avg",
+    roi_scale="first_height",
+    box_head="convolution",
+    background="first",
+    roi_samples=128,
+    box_beta=1.0,
+    score_limit=0.0,
+    detection_nms=0.3,
+    detection_nms_frame="original",
+)
+
+PYTORCH_FPN = Dialect(
+    name="pytorch_fpn",
+    # A pyramid and no detector: from here on down the fields are the defaults. FPN101() has [2, 2, 2, 2] blocks.
+    # `top_down` is that of torch >= 0.4; with torch 0.3, current when the file was written, it was "bilinear_corners".
+    source="kuangliu/pytorch-fpn 4421a71: fpn.py",
+    top_down="bilinear",
+    smoothed="all_but_top",
+    extra_levels="none",
+    anchor_sizes=((32.0,), (64.0,), (128.0,), (256.0,)),
+)
+
+MATTERPORT = Dialect(
+    name="matterport",
+    source="matterport/Mask_RCNN: mrcnn/{config,model,utils}.py",
+    value_range=255.0,
+    mean=(123.7, 116.8, 103.9),
+    std=(1.0, 1.0, 1.0),
+    short_side=800,
+    long_side=1024,
+    resize="square",
+    size_multiple=64,
+    pad_before_mean=True,
+    bottleneck_stride="1x1",
+    norm_epsilon=1e-3,
+    backbone_bias=True,
+    stem_pool="same",
+    anchor_ratio="width/height",
+    proposal_weights=(10.0, 10.0, 5.0, 5.0),
+    delta_clamp=None,
+    inclusive_corners=True,
+    objectness="softmax",
+    proposal_channels=512,
+    proposal_scope="all",
+    proposals_before_nms=(6000, 6000),
+    proposals_after_nms=(2000, 1000),
+    proposal_min_size=None,
+    pad_proposals=True,
+    proposal_beta=1.0,
+    level_rule="round_log2",
+    level_size_relative=True,
+    roi_sampler="crop_and_resize",
+    box_head="convolution_norm",
+    background="first",
+    roi_samples=200,
+    roi_positive_fraction=0.33,
+    box_beta=1.0,
+    head_class_choice="best",
+    score_limit=0.7,
+    detection_nms=0.3,
+    whole_pixels=True,
+)
+
+MATTERPORT_128 = replace(
+    MATTERPORT,
+    name="matterport_128",
+    source="matterport/Mask_RCNN with an fpn_graph whose last 3x3 convolutions have 128 filters",
+    output_channels=128,
+)
+
+MINIMAL = Dialect(
+    name="minimal",
+    # A pyramid and no detector. It calls its coarsest level p1; here levels are named by their stride, finest p1.
+    source="the three-level teaching FPN: three stride-2 convolutions, a 3x3 at the top, smoothed maps handed down",
+    pyramid_channels=32,
+    output_channels=32,
+    smoothed="all_but_top",
+    smooth_before_merge=True,
+    top_kernel=3,
+    extra_levels="none",
+    finest_level=1,
+    anchor_sizes=((16.0,), (32.0,), (64.0,)),
+)
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        PAPER,
+        TORCHVISION,
+        DETECTRON2,
+        MMDETECTION,
+        FPN_PYTORCH,
+        PYTORCH_FPN,
+        MATTERPORT,
+        MATTERPORT_128,
+        MINIMAL,
+    )
+}
