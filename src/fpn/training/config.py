@@ -1,0 +1,169 @@
+"""Every knob of a training run, checked before work starts. Imports no torch, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fpn.errors import ConfigError, DataNotFoundError
+
+# These may change when a run is resumed: they alter neither weights nor metrics.
+FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tensorboard"})
+
+
+class TrainConfig(BaseModel):
+    """How to train. Frozen; an unknown name is an error that says the nearest one.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(12, ge=1, description="Passes over the data. 12 is the usual 1x schedule.")
+    steps: int | None = Field(None, ge=1, description="Train this many optimizer steps instead of whole epochs.")
+    batch_size: int = Field(
+        4, ge=1, description="Pictures a forward pass, over all processes together. 4 fits a laptop's memory."
+    )
+    accumulate: int = Field(
+        1, ge=1, description="Batches whose gradients are averaged into one step: a larger batch in the same memory."
+    )
+
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "adamw", description="adamw needs less tuning in short runs; sgd is the paper's."
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak rate. None: sgd 0.02 * pictures / 16; adamw 0.0003 * sqrt(pictures / 4); pictures a step.",
+    )
+    backbone_multiplier: float = Field(
+        1.0, ge=0, description="The backbone's learning rate as a multiple of the others'. 1: the same."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd, and beta1 of adamw.")
+    weight_decay: float | None = Field(
+        None, ge=0, description="Not applied to norms and biases. None: 0.0001 for sgd, 0.05 for adamw."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps of linear warm-up. None: a tenth of the run, at most 500."
+    )
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine", description="What the rate does after warm-up: fall to 0, fall tenfold at each milestone, or stay."
+    )
+    milestones: tuple[float, ...] = Field(
+        (0.67, 0.89), description="Where schedule=step falls, as fractions of the run (60 000 and 80 000 of 90 000)."
+    )
+    clip_norm: float = Field(
+        10.0, ge=0, description="Longest gradient (L2 norm over all weights). 0: no limit. 10 stops only explosions."
+    )
+    ema_decay: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Decay a step of the averaged weights that are validated and saved; lower at the start of a run: "
+        "min(decay, (1 + step) / (10 + step)). 0: no averaging.",
+    )
+
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="Of the network's arithmetic; boxes are always float32. auto: bf16 where the chip has it."
+    )
+    channels_last: bool = Field(True, description="Keep maps in NHWC order in memory: faster convolutions.")
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: the GPU where there is one.")
+    deterministic: bool = Field(
+        False, description="Only algorithms that repeat bit by bit, also on a GPU. Slower there; a CPU repeats anyway."
+    )
+    frozen: tuple[str, ...] = Field(
+        (), description="Parts that are not trained, such as features.body or proposal, beside the preset's own."
+    )
+
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right flip.")
+    vertical_flip: float = Field(
+        0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial pictures."
+    )
+    scale: tuple[float, float] = Field(
+        (1.0, 1.0), description="Smallest and largest factor of a random zoom. (1, 1): none."
+    )
+    colour: float = Field(
+        0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
+    )
+    aspect_grouping: bool = Field(
+        True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
+    )
+    workers: int | None = Field(
+        None, ge=0, description="Processes that read pictures. None: one less than the CPU's cores, 1 to 8. 0: none."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
+
+    validate_every: int = Field(1, ge=0, description="Epochs between validations. 0: only after the last.")
+    log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl; their values are means.")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Minutes between checkpoints in last/, beside the one each epoch: what a crash can cost."
+    )
+    tensorboard: bool = Field(False, description="Also write TensorBoard files (extra `tensorboard`).")
+
+    def __init__(self, **values: Any) -> None:
+        _refuse_unknown(values, type(self).model_fields)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale}: expected 0 < smallest <= largest")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(f"milestones {self.milestones}: expected rising fractions of the run between 0 and 1")
+        return self
+
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """Read settings from a TOML or YAML file; `changes` win over the file.
+
+        Raises:
+            DataNotFoundError: no such file.
+            ConfigError: not TOML or YAML, an unknown name, or a value out of range.
+        """
+        path = Path(path)
+        try:
+            return cls(**{**_read(path), **changes})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataNotFoundError(f"{path}: can't read the settings ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise ConfigError("is not a text file") from None
+    try:
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text) or {}
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"can't be parsed: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"expected lines such as 'epochs: 12', got a {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
+    for name in values:
+        if name not in known:
+            close = get_close_matches(name, list(known), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+            raise ConfigError(f"unknown setting {name!r}.{hint}")
+
+
+def _sentence(detail: Any) -> str:
+    """One of pydantic's complaints as: name value: what was expected."""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,118 @@
+"""Looking at the losses without making the device wait: running means, and the watch for values that are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fpn.errors import TrainingError
+from fpn.structures import LossTerms
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """One optimizer step's numbers, still on the device.
+
+    Attributes:
+        terms: names of the loss terms; the first `len(terms)` values.
+        counts: names of the counts; the next ones. The last value is the gradient's norm.
+        values: (len(terms) + len(counts) + 1,) float32.
+    """
+
+    terms: tuple[str, ...]
+    counts: tuple[str, ...]
+    values: Tensor
+
+    @classmethod
+    def of(cls, losses: Sequence[LossTerms], gradient_norm: Tensor) -> StepValues:
+        """Means of a step's forward passes (more than one when gradients are accumulated)."""
+        first = losses[0]
+        rows = [
+            torch.stack([value.detach().float() for value in (*one.terms.values(), *one.counts.values())])
+            for one in losses
+        ]
+        values = torch.cat((torch.stack(rows).mean(0), gradient_norm.detach().float().reshape(1)))
+        return cls(tuple(first.terms), tuple(first.counts), values)
+
+
+class Meter:
+    """Running means over a log interval."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.sum: Tensor | None = None
+        self._terms: tuple[str, ...] = ()
+        self._counts: tuple[str, ...] = ()
+
+    def add(self, step: StepValues) -> None:
+        """Count one step in, without waiting for it."""
+        self._terms, self._counts = step.terms, step.counts
+        self.sum = step.values if self.sum is None else self.sum + step.values
+        self.steps += 1
+
+    def read(self, reduce: Callable[[Tensor], Tensor] = lambda mean: mean) -> dict[str, float]:
+        """Means by name with their total as "loss" first; starts the next interval. One wait for the device.
+
+        Args:
+            reduce: takes the mean over processes.
+        """
+        assert self.sum is not None, "nothing was added since the last reading"
+        means = reduce(self.sum / self.steps).tolist()
+        self.steps, self.sum = 0, None
+        named = dict(zip((*self._terms, *self._counts, "gradient_norm"), means, strict=True))
+        return {"loss": math.fsum(means[: len(self._terms)]), **named}
+
+    def load(self, steps: int, total: Tensor | None) -> None:
+        """Go on in the middle of an interval."""
+        self.steps, self.sum = steps, total
+
+
+class LossWatch:
+    """Stops a run whose losses or gradients are not finite, and names the pictures.
+
+    On a CPU looking costs nothing, so each step is looked at before it changes the weights. On a GPU every look would
+    make it wait, so steps are kept and looked at together: at each log interval and before each checkpoint.
+
+    Args:
+        immediate: look at every step.
+        names: from a picture's index to its name.
+        remedy: the last sentence of the message.
+    """
+
+    def __init__(self, *, immediate: bool, names: Callable[[int], str], remedy: str) -> None:
+        self._immediate = immediate
+        self._names = names
+        self._remedy = remedy
+        self._kept: list[tuple[int, StepValues, list[int]]] = []
+
+    def add(self, step: int, values: StepValues, indices: list[int]) -> None:
+        """Keep a step's values and pictures; look at once if that is free."""
+        self._kept.append((step, values, indices))
+        if self._immediate:
+            self.look()
+
+    def look(self) -> None:
+        """Look at all steps kept.
+
+        Raises:
+            TrainingError: a value is not finite; names step, terms and pictures.
+        """
+        kept, self._kept = self._kept, []
+        if not kept:
+            return
+        finite = torch.stack([values.values.isfinite().all() for _, values, _ in kept]).tolist()
+        if not all(finite):
+            self._stop(*kept[finite.index(False)])
+
+    def _stop(self, step: int, values: StepValues, indices: list[int]) -> None:
+        names = (*values.terms, *values.counts, "gradient_norm")
+        wrong = [f"{n} = {v}" for n, v in zip(names, values.values.tolist(), strict=True) if not math.isfinite(v)]
+        pictures = "\n  ".join(self._names(index) for index in indices)
+        raise TrainingError(
+            f"step {step}: {', '.join(wrong)} is not finite. Pictures in that step:\n  {pictures}\n"
+            f"Look at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
+        )

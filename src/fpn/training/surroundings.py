@@ -1,0 +1,148 @@
+"""The machine around a run: device and processes, precision, randomness, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+
+from fpn.errors import ConfigError, MissingExtraError
+from fpn.training.config import TrainConfig
+
+
+def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
+    """Processes and device: one process alone, or what `accelerate launch` / torchrun started.
+
+    Raises:
+        ConfigError: the batch can't be shared out evenly.
+        MissingExtraError: TensorBoard was asked for and is not installed.
+    """
+    cpu = config.device == "cpu" or not torch.accelerator.is_available()
+    if not torch.distributed.is_initialized():
+        # accelerate keeps the first run's device for the whole process; a notebook may train on another one next.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if config.tensorboard:
+        _need_tensorboard(output)
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="no",  # LossModule casts, so that a second run in one process may choose otherwise
+        log_with="tensorboard" if config.tensorboard else None,
+        project_dir=None if output is None else str(output),
+        # The others wait while the first process validates; when one dies the launcher ends the rest at once anyway.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+    )
+    if config.batch_size % accelerator.num_processes:
+        raise ConfigError(
+            f"batch_size {config.batch_size}: can't be shared out to {accelerator.num_processes} processes evenly; "
+            "it counts the pictures of all processes together"
+        )
+    return accelerator
+
+
+def choose_precision(config: TrainConfig, device: torch.device) -> str:
+    """ "bf16" or "float32": as asked, or bf16 where the chip multiplies it faster than float32."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if has_fast_bf16(device) else "float32"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrices of bfloat16 are multiplied in hardware (emulated bf16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return _cpu_has_bf16()
+    return False
+
+
+def _cpu_has_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.12 and later
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's own sources of randomness."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global source is what third-party layers use
+    torch.manual_seed(seed)
+
+
+def seed_step(seed: int, step: int, process: int, device: torch.device) -> torch.Generator:
+    """Make all randomness of a step a function of (seed, step, process), and return the generator for sampling.
+
+    A run that goes on at step 400 then draws what it would have drawn, whatever happened before: nothing about
+    randomness needs saving. Costs some 50 microseconds a step.
+    """
+    mixed = int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
+    seed_all(mixed)
+    return torch.Generator(device).manual_seed(mixed)
+
+
+@contextmanager
+def algorithms(deterministic: bool) -> Iterator[None]:
+    """Inside the `with`, only algorithms that repeat bit by bit (if asked)."""
+    if not deterministic:
+        yield
+        return
+    # cuBLAS reads this when it starts; it is the setting that torch's documentation of determinism asks for.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, tuned = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = tuned
+
+
+class Interrupt:
+    """Turns the first Ctrl-C (or a scheduler's SIGTERM) into a wish to stop after this step; a second stops at once."""
+
+    def __init__(self) -> None:
+        self.wished = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._wish)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _wish(self, _number: int, _frame: FrameType | None) -> None:
+        self.wished = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+
+def _need_tensorboard(output: Path | None) -> None:
+    if output is None:
+        raise ConfigError("tensorboard: needs an output folder to write to")
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "tensorboard: is not installed; install fpn with the extra `tensorboard`: pip install 'fpn[tensorboard]'"
+        ) from error
