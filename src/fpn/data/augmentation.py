@@ -1,0 +1,216 @@
+"""Random flips, zoom and colour for training: the same pictures for the same (seed, epoch, index), whoever asks.
+
+Zooming in cuts out a part, zooming out lays the picture on a larger ground; neither resamples, because the detector's
+preprocessor resizes to the network's size right after. So one interpolation happens, not two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageStat
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as transforms
+
+from fpn.data.dataset import Sample
+from fpn.errors import ConfigError
+from fpn.shapes import Size
+from fpn.structures import Targets
+
+
+def random_for(seed: int, epoch: int, index: int) -> torch.Generator:
+    """The source of randomness of one picture in one epoch. Neither the worker nor what came before matters."""
+    # Neighbouring seeds must not give related streams: SeedSequence mixes all bits of all three numbers.
+    mixed = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Changes a labelled picture at random; boxes, masks and ignore flags follow.
+
+    Attributes:
+        flip: probability of a left-right flip, 0..1.
+        vertical_flip: probability of an upside-down flip, 0..1. For cells, aerial tiles: things without an up.
+        scale: least and greatest zoom; above 1 objects get larger (a part is cut out around one of the objects), below
+            1 smaller (the picture lies somewhere on a ground of its mean colour). All ratios are equally likely.
+        colour: strength of brightness, contrast, saturation and hue changes, 0 (none) to 1 (wild).
+        min_visible: an object of which the cut leaves less than this part becomes `ignore`: it is neither an example
+            of its class nor of the background.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    colour: float = 0.0
+    min_visible: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "vertical_flip", "colour", "min_visible"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"augmentation {name}={value}: must be between 0 and 1")
+        low, high = self.scale
+        if not 0.1 <= low <= high <= 10:
+            raise ConfigError(
+                f"augmentation scale={low, high}: expected least and greatest zoom between 0.1 and 10, "
+                "such as (0.8, 1.25)"
+            )
+
+    def __call__(self, sample: Sample, random: torch.Generator) -> Sample:
+        """Another version of the sample.
+
+        Args:
+            sample: left as it is.
+            random: where all chances come from, see `random_for`. The number of draws doesn't depend on the picture.
+        """
+        chance = _Draws(*torch.rand(len(_Draws._fields), generator=random, dtype=torch.float64).tolist())
+        picture, targets = self._zoom(sample.picture, sample.targets, chance)
+        picture, targets = self._flip(picture, targets, chance)
+        return replace(sample, picture=self._recolour(picture, chance), targets=targets)
+
+    def _zoom(self, picture: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
+        low, high = (math.log(bound) for bound in self.scale)
+        zoom = math.exp(low + chance.zoom * (high - low))
+        if zoom == 1:
+            return picture, targets
+        size = Size(max(1, round(picture.height / zoom)), max(1, round(picture.width / zoom)))
+        if zoom < 1:
+            return _lay_out(picture, targets, size, chance)
+        return self._cut_out(picture, targets, size, chance)
+
+    def _cut_out(
+        self, picture: Image.Image, targets: Targets, size: Size, chance: _Draws
+    ) -> tuple[Image.Image, Targets]:
+        centre = _some_centre(targets, chance.object)
+        top = _cut_start(picture.height, size.height, None if centre is None else centre[1], chance.y)
+        left = _cut_start(picture.width, size.width, None if centre is None else centre[0], chance.x)
+        cut = transforms.crop(picture, top, left, size.height, size.width)
+        return cut, _cut_targets(targets, top, left, size, self.min_visible)
+
+    def _flip(self, picture: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
+        if chance.flip < self.flip:
+            picture, targets = _move(transforms.horizontal_flip, picture, targets)
+        if chance.vertical_flip < self.vertical_flip:
+            picture, targets = _move(transforms.vertical_flip, picture, targets)
+        return picture, targets
+
+    def _recolour(self, picture: Image.Image, chance: _Draws) -> Image.Image:
+        if self.colour == 0:
+            return picture
+        # Half as strong again for saturation: people notice it least, and labels never depend on it.
+        picture = transforms.adjust_brightness(picture, _factor(0.4 * self.colour, chance.brightness))
+        picture = transforms.adjust_contrast(picture, _factor(0.4 * self.colour, chance.contrast))
+        picture = transforms.adjust_saturation(picture, _factor(0.6 * self.colour, chance.saturation))
+        changed: Image.Image = transforms.adjust_hue(picture, 0.1 * self.colour * (2 * chance.hue - 1))
+        return changed
+
+
+class _Draws(NamedTuple):
+    """All chances of one picture, uniform in 0..1, drawn at once: switching one change off leaves the others alone."""
+
+    zoom: float
+    object: float
+    x: float
+    y: float
+    flip: float
+    vertical_flip: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
+def _factor(strength: float, drawn: float) -> float:
+    return 1 + strength * (2 * drawn - 1)
+
+
+def _as_boxes(boxes: Tensor, size: Size) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(size))
+
+
+def _as_masks(masks: Tensor) -> tv_tensors.Mask:
+    return tv_tensors.Mask(masks)
+
+
+def _move(
+    kernel: Callable[..., Any], picture: Image.Image, targets: Targets, **how: Any
+) -> tuple[Image.Image, Targets]:
+    """Apply one of torchvision's kernels that loses nothing to picture, boxes and masks."""
+    boxes = kernel(_as_boxes(targets.boxes, Size(picture.height, picture.width)), **how).as_subclass(Tensor)
+    masks = None if targets.masks is None else kernel(_as_masks(targets.masks), **how).as_subclass(Tensor)
+    return kernel(picture, **how), Targets(boxes, targets.labels, targets.ignore, masks)
+
+
+def _some_centre(targets: Targets, drawn: float) -> tuple[float, float] | None:
+    """The middle of one object that counts, as x and y; None if there is none."""
+    boxes = targets.boxes[~targets.ignore]
+    if len(boxes) == 0:
+        return None
+    x1, y1, x2, y2 = boxes[int(drawn * len(boxes))].tolist()
+    return (x1 + x2) / 2, (y1 + y2) / 2
+
+
+def _cut_start(whole: int, part: int, keep: float | None, drawn: float) -> int:
+    """Where a cut of `part` of `whole` pixels starts so that it holds the coordinate `keep`."""
+    first, last = 0, whole - part
+    if keep is not None:
+        first, last = max(first, math.ceil(keep) - part), min(last, math.floor(keep))
+    # A box that reaches out of the picture may have its middle there too.
+    first, last = min(first, whole - part), max(last, 0)
+    return min(first, last) + int(drawn * (abs(last - first) + 1))
+
+
+def _cut_targets(targets: Targets, top: int, left: int, size: Size, min_visible: float) -> Targets:
+    """The objects as seen in a cut: clipped, those mostly cut away ignored, those outside dropped."""
+    canvas = _as_boxes(targets.boxes, size)
+    moved = transforms.crop(canvas, top, left, size.height, size.width)
+    boxes = transforms.clamp_bounding_boxes(moved).as_subclass(Tensor)
+    masks = targets.masks
+    before, after = _areas(targets.boxes), _areas(boxes)
+    if masks is not None and len(masks):
+        cut = transforms.crop(_as_masks(masks), top, left, size.height, size.width).as_subclass(Tensor)
+        boxes = _tighten(boxes, cut, touched=after < before)
+        before, after, masks = _pixels(masks), _pixels(cut), cut
+    mostly_gone = after < min_visible * before
+    # Less than a pixel is no object, and coders divide by width and height.
+    remains = (after > 0) & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)
+    return Targets(boxes, targets.labels, targets.ignore | mostly_gone, masks)[remains]
+
+
+def _tighten(boxes: Tensor, masks: Tensor, *, touched: Tensor) -> Tensor:
+    """Fit the boxes that the cut touched to what their masks still show."""
+    boxes = boxes.clone()
+    for number in (touched & masks.flatten(1).any(dim=1)).nonzero().flatten().tolist():
+        y, x = masks[number].any(dim=1).nonzero(), masks[number].any(dim=0).nonzero()
+        boxes[number] = torch.cat([x[0], y[0], x[-1] + 1, y[-1] + 1]).to(boxes.dtype)
+    return boxes
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
+
+
+def _pixels(masks: Tensor) -> Tensor:
+    return masks.flatten(1).sum(dim=1).float()
+
+
+def _lay_out(picture: Image.Image, targets: Targets, size: Size, chance: _Draws) -> tuple[Image.Image, Targets]:
+    """Put the picture somewhere on a larger ground of its mean colour."""
+    below, right = size.height - picture.height, size.width - picture.width
+    top, left = int(chance.y * (below + 1)), int(chance.x * (right + 1))
+    mean = [round(value) for value in ImageStat.Stat(picture).mean]
+    padding = [left, top, right - left, below - top]
+    # Only the picture's ground is filled; masks get zeros.
+    laid = transforms.pad(picture, padding, fill=mean)
+    _, moved = _move(transforms.pad, picture, targets, padding=padding)
+    return laid, moved
