@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class Classes(Sequence[str]):
         if len(self.names) != len(self.ids):
             raise ConfigError(f"{len(self.names)} class names but {len(self.ids)} category ids")
         for what, values in (("class name", self.names), ("category id", self.ids)):
-            repeated = {str(value) for value in values if values.count(value) > 1}  # type: ignore[arg-type]
+            repeated = {str(value) for value, count in Counter(values).items() if count > 1}
             if repeated:
                 raise ConfigError(f"{what} {', '.join(sorted(repeated))} is given more than once")
 

@@ -1,0 +1,122 @@
+"""Outlines as annotation files write them: checked in form, kept as JSON bytes, decoded to masks when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from hotcoco import mask as coco_mask
+from torch import Tensor
+
+from fpn.errors import DataError
+from fpn.shapes import Size
+
+# COCO's three ways: polygons [[x, y, x, y, ...], ...], or a run-length code {"size": [h, w], "counts": [...] or "..."}.
+Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def pack(segmentation: Any) -> bytes:
+    """JSON bytes of a COCO segmentation; none for an absent or empty one.
+
+    Raises:
+        ValueError: it is neither polygons nor a run-length code. The caller knows where it stands.
+    """
+    if not segmentation:
+        return b""
+    if isinstance(segmentation, dict):
+        if not {"size", "counts"} <= segmentation.keys():
+            raise ValueError("segmentation is an object without 'size' and 'counts'")
+    elif not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
+        raise ValueError("segmentation is neither a list of polygons nor a run-length code")
+    return _encode(segmentation).encode("ascii")
+
+
+def unpack(packed: bytes, *, scale: tuple[float, float] | None = None) -> Segmentation | None:
+    """The reverse of `pack`; `scale` (x, y) multiplies polygons that were written as fractions of the picture."""
+    if not packed:
+        return None
+    segmentation: Segmentation = json.loads(packed)
+    if scale is None or isinstance(segmentation, dict):
+        return segmentation
+    return [[value * scale[k % 2] for k, value in enumerate(part)] for part in segmentation]
+
+
+def to_mask(segmentation: Segmentation | None, box: Tensor, size: Size, where: str) -> Tensor:
+    """The (H, W) bool mask of one object; the filled box when it has no outline.
+
+    Raises:
+        DataError: the outline is broken or of another size than the picture.
+    """
+    try:
+        if segmentation is None:
+            return _filled_box(box, size)
+        if isinstance(segmentation, dict):
+            return _from_runs(segmentation, size)
+        return _from_polygons(segmentation, size)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{where}: broken segmentation ({error})") from error
+
+
+def _filled_box(box: Tensor, size: Size) -> Tensor:
+    mask = torch.zeros(size, dtype=torch.bool)
+    left, top, right, bottom = box.round().long().tolist()
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _from_polygons(parts: list[list[float]], size: Size) -> Tensor:
+    polygons = [[float(value) for value in part] for part in parts if len(part) >= 6]
+    for polygon in polygons:
+        if len(polygon) % 2:
+            raise ValueError(f"a polygon has {len(polygon)} numbers, an odd count")
+        _check_reach(polygon, size)
+    if not polygons:
+        return torch.zeros(size, dtype=torch.bool)
+    return _decode(coco_mask.merge(coco_mask.frPyObjects(polygons, size.height, size.width)))
+
+
+def _check_reach(polygon: list[float], size: Size) -> None:
+    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside."""
+    reach = 10 * max(size)
+    if not all(math.isfinite(value) and abs(value) <= reach for value in polygon):
+        raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} picture")
+
+
+def _from_runs(code: dict[str, Any], size: Size) -> Tensor:
+    if code["size"] != [size.height, size.width]:
+        raise ValueError(f"run-length code for height, width {code['size']}, the picture has {list(size)}")
+    counts = code["counts"]
+    runs = [int(run) for run in counts] if isinstance(counts, list) else _parse_counts(counts)
+    if any(run < 0 for run in runs) or sum(runs) != size.height * size.width:
+        raise ValueError("the runs do not add up to the picture")
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    # Runs go down the columns: (W * H) -> (W, H) -> (H, W)
+    return torch.from_numpy(values.reshape(size.width, size.height).T.copy())
+
+
+def _parse_counts(text: Any) -> list[int]:
+    """COCO's compressed counts: 5 bits a character, each run from the third as a difference to the one two before."""
+    if not isinstance(text, str):
+        raise ValueError(f"counts of type {type(text).__name__}")
+    runs: list[int] = []
+    value, shift = 0, 0
+    for code in (ord(character) - 48 for character in text):
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("counts hold a character that is none of COCO's code")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if not code & 0x20:
+            if code & 0x10:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value, shift = 0, 0
+    return runs
+
+
+def _decode(code: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(coco_mask.decode(code))).bool()
