@@ -92,7 +92,7 @@ class Detector(nn.Module, ABC):
 
     def _predict_batch(self, pictures: Sequence[PictureLike]) -> list[Detections]:
         prepared = [self.preprocessor.prepare(read_picture(picture)) for picture in pictures]
-        images = self.preprocessor.collate([p.pixels for p in prepared]).to(self.device)
+        images = self.preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(self.device)
         with evaluating(self), torch.inference_mode():
             found = self.detect(images)
         return [self.preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]

@@ -49,6 +49,7 @@ class Preprocessor:
     resize: str
     size_multiple: int
     pad_before_mean: bool
+    whole_pixels: bool = False
 
     @classmethod
     def of(cls, dialect: Dialect) -> Preprocessor:
@@ -79,8 +80,13 @@ class Preprocessor:
         pixels = (pixels * (self.value_range / 255) - _column(self.mean)) / _column(self.std)
         return Prepared(pixels, None if targets is None else self._move(targets, frame), frame)
 
-    def collate(self, pixels: Sequence[Tensor]) -> ImageBatch:
-        """Pad pictures (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`."""
+    def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
+        """Pad pictures (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
+
+        Args:
+            pixels: of pictures that went through `prepare`.
+            frames: theirs; detecting needs them where a picture lies inside of padding, or NMS runs in its own pixels.
+        """
         sizes = torch.tensor([list(p.shape[-2:]) for p in pixels], dtype=torch.int64)
         height, width = (_round_up(int(side), self.size_multiple) for side in sizes.amax(dim=0))
         batch = torch.zeros(len(pixels), 3, height, width)
@@ -88,13 +94,19 @@ class Preprocessor:
             batch -= (_column(self.mean) / _column(self.std))[None]
         for row, picture in zip(batch, pixels, strict=True):
             row[:, : picture.shape[1], : picture.shape[2]] = picture
-        return ImageBatch(batch, sizes)
+        if frames is None:
+            return ImageBatch(batch, sizes)
+        windows = torch.tensor([frame.window for frame in frames]) if any(f.content for f in frames) else None
+        return ImageBatch(batch, sizes, windows, torch.tensor([frame.scale for frame in frames]))
 
     def restore(self, found: Detections, frame: Frame) -> Detections:
         """Detections in network pixels, back in pixels of the original picture, clipped to it."""
         boxes = frame.to_original(found.boxes)
         boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
-        return replace(found, boxes=boxes)
+        if not self.whole_pixels:
+            return replace(found, boxes=boxes)
+        boxes = boxes.round()  # half to even, as numpy.around
+        return replace(found, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
     def _move(self, targets: Targets, frame: Frame) -> Targets:
         masks = targets.masks

@@ -16,6 +16,7 @@ from fpn.detectors.rcnn import FasterRCNN
 from fpn.errors import ConfigError
 from fpn.features.backbone import Backbone
 from fpn.features.pyramid import FeaturePyramid
+from fpn.features.resnet import ResNetVariant
 from fpn.heads.anchors import AnchorPlan
 from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
 from fpn.heads.pooling import RoiPooler
@@ -99,6 +100,7 @@ def build_faster_rcnn(
         weights=weights,
         frozen_stages=recipe["frozen_stages"],
         frozen_norm=recipe["frozen_norm"],
+        variant=resnet_variant(dialect),
     )
     dialect = replace(dialect, mean=dialect.mean or body.pixel_mean, std=dialect.std or body.pixel_std)
     features = build_pyramid(body, dialect)
@@ -109,6 +111,17 @@ def build_faster_rcnn(
         "dialect": asdict(dialect),
     }
     return assemble_faster_rcnn(features, classes, dialect, full_recipe)
+
+
+def resnet_variant(dialect: Dialect) -> ResNetVariant:
+    """How the dialect's ResNet differs from timm's."""
+    return ResNetVariant(
+        stride_on=dialect.bottleneck_stride,
+        norm_epsilon=dialect.norm_epsilon,
+        conv_bias=dialect.backbone_bias,
+        stem_pool=dialect.stem_pool,
+        last_stage_stride=dialect.last_stage_stride,
+    )
 
 
 def build_pyramid(body: nn.Module, dialect: Dialect) -> FeaturePyramid:
@@ -150,6 +163,7 @@ def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
             rounded=dialect.anchor_rounding,
             order=dialect.anchor_order,
             strides=dialect.anchor_strides,
+            inclusive_corners=dialect.inclusive_corners,
         ),
         coding=_coding(dialect, dialect.proposal_weights),
         selection=ProposalSelection(
@@ -166,6 +180,7 @@ def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
             keep_best=True,
             count=dialect.anchor_samples,
             positive_fraction=dialect.anchor_positive_fraction,
+            best_iou=dialect.anchor_best_iou,
             legacy_plus_one=dialect.legacy_plus_one,
         ),
         channels=dialect.proposal_channels,
@@ -177,7 +192,6 @@ def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
 
 def _box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int) -> BoxHead:
     pooled = roi_levels(levels)
-    trunk = TwoLayerTrunk if dialect.box_head == "two_layers" else ConvolutionTrunk
     return BoxHead(
         pooler=RoiPooler(
             levels=pooled,
@@ -188,10 +202,11 @@ def _box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, wid
             level_rule=dialect.level_rule,
             canonical_size=dialect.level_canonical_size,
             canonical_level=dialect.level_canonical,
+            size_relative=dialect.level_size_relative,
             scale=dialect.roi_scale,
             legacy_plus_one=dialect.legacy_plus_one,
         ),
-        trunk=trunk(channels=pooled[0].channels, pooled_size=dialect.pooled_size, width=width),
+        trunk=_trunk(pooled[0].channels, dialect, width),
         num_classes=num_classes,
         coding=_coding(dialect, dialect.box_weights),
         sampling=Sampling(
@@ -208,10 +223,18 @@ def _box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, wid
             limit=dialect.detections_limit,
             min_size=dialect.detection_min_size,
             choice=dialect.head_class_choice,
+            nms_frame=dialect.detection_nms_frame,
         ),
         class_agnostic=dialect.class_agnostic,
         beta=dialect.box_beta,
     )
+
+
+def _trunk(channels: int, dialect: Dialect, width: int) -> TwoLayerTrunk | ConvolutionTrunk:
+    if dialect.box_head == "two_layers":
+        return TwoLayerTrunk(channels=channels, pooled_size=dialect.pooled_size, width=width)
+    epsilon = dialect.norm_epsilon if dialect.box_head == "convolution_norm" else None
+    return ConvolutionTrunk(channels=channels, pooled_size=dialect.pooled_size, width=width, norm_epsilon=epsilon)
 
 
 def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
@@ -220,7 +243,13 @@ def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
 
 
 def _coding(dialect: Dialect, weights: tuple[float, float, float, float]) -> BoxCoding:
-    return BoxCoding(weights=weights, clamp=dialect.delta_clamp, legacy_plus_one=dialect.legacy_plus_one)
+    return BoxCoding(
+        weights=weights,
+        clamp=dialect.delta_clamp,
+        clamp_both=dialect.delta_clamp_both,
+        legacy_plus_one=dialect.legacy_plus_one,
+        inclusive_corners=dialect.inclusive_corners,
+    )
 
 
 def _named(name: str) -> Dialect:

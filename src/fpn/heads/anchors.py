@@ -25,6 +25,7 @@ class AnchorPlan:
         rounded: corners around the centre are rounded to whole pixels.
         order: which of size and ratio changes slowest within a cell.
         strides: "declared" by the levels, "measured" as padded size // map size, or fixed numbers.
+        inclusive_corners: x2 and y2 name the last pixel, so that they are one less.
     """
 
     sizes: tuple[tuple[float, ...], ...]
@@ -34,6 +35,7 @@ class AnchorPlan:
     rounded: bool = False
     order: Literal["size_major", "ratio_major"] = "size_major"
     strides: tuple[int, ...] | Literal["declared", "measured"] = "declared"
+    inclusive_corners: bool = False
 
     def per_cell(self) -> tuple[int, ...]:
         """A for each level."""
@@ -48,7 +50,7 @@ class AnchorPlan:
             len(self.sizes),
             len(map_sizes),
         )
-        return [
+        grids = [
             level_anchors(
                 size.height,
                 size.width,
@@ -63,6 +65,9 @@ class AnchorPlan:
             )
             for index, size in enumerate(map_sizes)
         ]
+        if not self.inclusive_corners:
+            return grids
+        return [grid - grid.new_tensor([0.0, 0.0, 1.0, 1.0]) for grid in grids]
 
     def _stride(self, index: int, level: Level, size: Size, padded_size: Size) -> tuple[int, int]:
         if self.strides == "declared":

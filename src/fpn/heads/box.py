@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpn.features.frozen import FrozenNorm
 from fpn.heads.pooling import RoiPooler
 from fpn.heads.sampling import BoxCoding, Sampling
-from fpn.ops import boxes as box_ops
 from fpn.ops.losses import smooth_l1
 from fpn.ops.suppression import nms
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
@@ -27,15 +27,17 @@ class DetectionSelection:
         score_limit: detections must score more than this.
         nms: IoU within a class above which the worse of two is dropped.
         limit: detections a picture.
-        min_size: a detection with a side shorter than this is dropped, network pixels.
+        min_size: a detection with a side not longer than this is dropped before NMS, network pixels; None: none is.
         choice: every class of a RoI competes, or only its best one (background included).
+        nms_frame: in which pixels the IoU is taken; it matters only where a width is x2 - x1 + 1.
     """
 
     score_limit: float = 0.05
     nms: float = 0.5
     limit: int = 100
-    min_size: float = 0.0
+    min_size: float | None = None
     choice: Literal["every", "best"] = "every"
+    nms_frame: Literal["network", "original"] = "network"
 
 
 class TwoLayerTrunk(nn.Sequential):
@@ -56,16 +58,19 @@ class TwoLayerTrunk(nn.Sequential):
 
 
 class ConvolutionTrunk(nn.Sequential):
-    """fpn.pytorch's RCNN_top: an S x S convolution and a 1x1, each with ReLU: (R, channels, S, S) -> (R, width)."""
+    """fpn.pytorch's RCNN_top: an S x S convolution and a 1x1, each with ReLU: (R, channels, S, S) -> (R, width).
 
-    def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
-        super().__init__(
-            nn.Conv2d(channels, width, pooled_size, stride=pooled_size),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+    With `norm_epsilon` each convolution is followed by a norm whose statistics stay as they are loaded (matterport).
+    """
+
+    def __init__(
+        self, *, channels: int, pooled_size: int, width: int = 1024, norm_epsilon: float | None = None
+    ) -> None:
+        layers: list[nn.Module] = []
+        for convolution in (nn.Conv2d(channels, width, pooled_size, stride=pooled_size), nn.Conv2d(width, width, 1)):
+            norm = [] if norm_epsilon is None else [FrozenNorm(width, eps=norm_epsilon)]
+            layers += [convolution, *norm, nn.ReLU()]
+        super().__init__(*layers, nn.Flatten())
         self.width = width
 
 
@@ -150,7 +155,8 @@ class BoxHead(nn.Module):
         scores = logits.float().softmax(dim=1).split(counts)
         per_class = deltas.float().unflatten(1, (-1, 4)).split(counts)  # each (N, K or 1, 4)
         return [
-            self._select(r, s, d, size) for r, s, d, size in zip(rois, scores, per_class, images.sizes, strict=True)
+            self._select(r, s, d, images, index)
+            for index, (r, s, d) in enumerate(zip(rois, scores, per_class, strict=True))
         ]
 
     @torch.no_grad()
@@ -172,22 +178,21 @@ class BoxHead(nn.Module):
             return deltas
         return deltas.unflatten(1, (-1, 4))[torch.arange(len(label), device=label.device), label]
 
-    def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, size: Tensor) -> Detections:
-        """One picture: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
+    def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
+        """Picture `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
         wanted = scores[:, : self.num_classes]
         if self.selection.choice == "best":
             best = scores.argmax(dim=1, keepdim=True)
             wanted = wanted.where(torch.arange(self.num_classes, device=best.device) == best, -1.0)
         roi, label = (wanted > self.selection.score_limit).nonzero(as_tuple=True)
         delta = deltas[roi, 0 if self.class_agnostic else label]
-        boxes = self.coding.decode(delta, rois[roi])
-        boxes = box_ops.clip(boxes, size[0], size[1], legacy_plus_one=self.coding.legacy_plus_one)
+        boxes = self._clip(self.coding.decode(delta, rois[roi]), images, index)
         score = wanted[roi, label]
-        if self.selection.min_size > 0:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= self.selection.min_size
+        if self.selection.min_size is not None:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.selection.min_size
             boxes, score, label = boxes[large], score[large], label[large]
         kept = nms(
-            boxes,
+            boxes / self._nms_scale(images, index),
             score,
             self.selection.nms,
             groups=label,
@@ -195,3 +200,14 @@ class BoxHead(nn.Module):
             legacy_plus_one=self.coding.legacy_plus_one,
         )
         return Detections(boxes[kept], score[kept], label[kept])
+
+    def _clip(self, boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
+        if images.windows is None:
+            return self.coding.clip(boxes, images.sizes[index, 0], images.sizes[index, 1])
+        window = images.windows[index]
+        return torch.minimum(torch.maximum(boxes, window[:2].repeat(2)), window[2:].repeat(2))
+
+    def _nms_scale(self, images: ImageBatch, index: int) -> Tensor:
+        if self.selection.nms_frame == "network" or images.scales is None:
+            return images.pixels.new_ones(4, dtype=torch.float32)
+        return images.scales[index].flip(0).repeat(2)  # (y, x) -> (x, y, x, y)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fpn.ops.roi_pooling import choose_levels, pool_rois
+from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level
 
 
@@ -28,6 +29,7 @@ class RoiPooler:
         max_pool: `crop` reads a grid of twice the side and takes the maximum of 2x2.
         level_rule: rounding and logarithm of equation 1.
         canonical_size: the side in pixels that goes to level `canonical_level`.
+        size_relative: sides are divided by (padded side - 1), the canonical size by sqrt(padded area).
         scale: map cells a pixel: "declared" 1 / stride; "measured" the power of two nearest to map / padded size;
             "first_height" map height / height of the first picture.
         legacy_plus_one: a RoI's width is x2 - x1 + 1 in equation 1.
@@ -42,6 +44,7 @@ class RoiPooler:
     level_rule: Literal["floor_log2", "round_log2", "round_ln"] = "floor_log2"
     canonical_size: float = 224.0
     canonical_level: int = 4
+    size_relative: bool = False
     scale: Literal["declared", "measured", "first_height"] = "declared"
     legacy_plus_one: bool = False
 
@@ -67,7 +70,7 @@ class RoiPooler:
             [self._scale(level, m, images) for level, m in zip(self.levels, maps, strict=True)],
             rois,
             image_index,
-            self.assign(rois),
+            self.assign(rois, images.padded_size),
             output_size=self.output_size,
             sampler=self.sampler,
             sampling_ratio=self.sampling_ratio,
@@ -76,7 +79,7 @@ class RoiPooler:
             image_size=tuple(images.padded_size),
         )
 
-    def assign(self, rois: Float[Tensor, "r 4"]) -> Tensor:
+    def assign(self, rois: Float[Tensor, "r 4"], padded_size: Size | None = None) -> Tensor:
         """Index into `levels` for each RoI: equation 1, clamped to the levels there are."""
         if len(self.levels) == 1:
             return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
@@ -86,11 +89,17 @@ class RoiPooler:
             finest=numbers[0],
             coarsest=numbers[-1],
             rule=self.level_rule,
-            canonical_size=self.canonical_size,
+            canonical_size=self.canonical_size * self._relative(padded_size),
             canonical_level=self.canonical_level,
             legacy_plus_one=self.legacy_plus_one,
         )
         return chosen - numbers[0]
+
+    def _relative(self, padded_size: Size | None) -> float:
+        if not self.size_relative or padded_size is None:
+            return 1.0
+        height, width = padded_size
+        return math.sqrt((height - 1) * (width - 1) / (height * width))
 
     def _scale(self, level: Level, feature: Tensor, images: ImageBatch) -> tuple[float, float]:
         if self.scale == "declared":

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from fpn.heads.anchors import AnchorPlan
 from fpn.heads.sampling import BoxCoding, Sampled, Sampling
-from fpn.ops import boxes as box_ops
 from fpn.ops.losses import smooth_l1
 from fpn.ops.suppression import nms, top_k
 from fpn.shapes import Size
@@ -45,7 +44,7 @@ class ProposalSelection:
         before_nms: top-k by score in (training, testing), a level or over all by `scope`.
         after_nms: proposals that remain a picture in (training, testing).
         nms: IoU above which the worse of two is dropped.
-        min_size: a proposal with a side not longer than this is dropped, network pixels.
+        min_size: a proposal with a side not longer than this is dropped, network pixels; None: none is.
         scope: whether top-k and suppression work within a level or over all levels together.
         padded: missing proposals are filled with (0, 0, 0, 0) at score 0.
     """
@@ -53,7 +52,7 @@ class ProposalSelection:
     before_nms: tuple[int, int] = (2000, 1000)
     after_nms: tuple[int, int] = (2000, 1000)
     nms: float = 0.7
-    min_size: float = 0.0
+    min_size: float | None = 0.0
     scope: Literal["level", "all"] = "level"
     padded: bool = False
 
@@ -124,7 +123,7 @@ class ProposalHead(nn.Module):
         part = torch.cat([torch.full_like(s[0], i, dtype=torch.int64) for i, (s, _) in enumerate(best)])
         top_scores, boxes = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
         height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
-        boxes = box_ops.clip(boxes, height, width, legacy_plus_one=self.coding.legacy_plus_one)
+        boxes = self.coding.clip(boxes, height, width)
         return [self._suppress(b, s, part, after) for b, s in zip(boxes, top_scores, strict=True)]
 
     def losses(
@@ -190,8 +189,8 @@ class ProposalHead(nn.Module):
         return values, self.coding.decode(chosen.float(), anchors[index])
 
     def _suppress(self, boxes: Tensor, scores: Tensor, part: Tensor, limit: int) -> Proposals:
-        if self.selection.min_size > 0:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) >= self.selection.min_size
+        if self.selection.min_size is not None:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.selection.min_size
             boxes, scores, part = boxes[large], scores[large], part[large]
         kept = nms(
             boxes,

@@ -17,14 +17,20 @@ class ImageBatch:
     Attributes:
         pixels: (B, 3, H, W) float, normalised and padded at the right and bottom.
         sizes: (B, 2) int64, each picture's (height, width) before padding.
+        windows: (B, 4) float32 xyxy, where the picture's content lies, if not at the top left; or None.
+        scales: (B, 2) float32, network pixels an original pixel (y, x); None: not known.
     """
 
     pixels: Tensor
     sizes: Tensor
+    windows: Tensor | None = None
+    scales: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, f"pixels must be (B, 3, H, W), got {tuple(self.pixels.shape)}"
         assert self.sizes.shape == (len(self.pixels), 2), f"sizes must be (B, 2), got {tuple(self.sizes.shape)}"
+        assert self.windows is None or self.windows.shape == (len(self.pixels), 4), "one window a picture"
+        assert self.scales is None or self.scales.shape == (len(self.pixels), 2), "one scale a picture and axis"
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -39,4 +45,7 @@ class ImageBatch:
         pixels = self.pixels.to(device, non_blocking=True)
         if memory_format is not None:
             pixels = pixels.contiguous(memory_format=memory_format)
-        return ImageBatch(pixels, self.sizes.to(device, non_blocking=True))
+        sizes = self.sizes.to(device, non_blocking=True)
+        windows = None if self.windows is None else self.windows.to(device, non_blocking=True)
+        scales = None if self.scales is None else self.scales.to(device, non_blocking=True)
+        return ImageBatch(pixels, sizes, windows, scales)
