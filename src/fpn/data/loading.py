@@ -1,7 +1,7 @@
 """Batches for training: which pictures, in which order, and the workers that read, change and prepare them.
 
 The order is a function of (seed, epoch), a picture's changes of (seed, epoch, index). So nothing has to be remembered
-but (epoch, batch) to go on exactly where a run stopped, with any number of workers. The epoch travels with every batch's
+but (epoch, batch) to go on exactly where a run stopped, with any number of workers. The epoch travels with each batch's
 numbers; workers that live on from epoch to epoch can't miss it.
 """
 
