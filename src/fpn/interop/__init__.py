@@ -1,1 +1,6 @@
-"""Other toolkits' weights, turned into ours."""
+"""Other toolkits' weights -> ours: one file a toolkit."""
+
+from fpn.interop.conversion import TOOLKITS, convert
+from fpn.interop.converted import Converted
+
+__all__ = ["TOOLKITS", "Converted", "convert"]

@@ -1,0 +1,71 @@
+"""One door for other toolkits' weights: the toolkit is recognised by its names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpn.errors import ModelFileError
+from fpn.interop import detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn
+from fpn.interop.converted import Converted
+
+
+class Toolkit(NamedTuple):
+    """What this house knows of a toolkit: how its names look, and how its weights become ours."""
+
+    recognises: Callable[[Collection[str]], bool]
+    convert: Callable[..., Converted]
+
+
+TOOLKITS: dict[str, Toolkit] = {
+    "fpn.pytorch": Toolkit(fpn_pytorch.recognises, fpn_pytorch.convert),
+    "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.convert),
+    "three-level FPN": Toolkit(minimal.recognises, minimal.convert),
+    "matterport": Toolkit(matterport.recognises, matterport.convert),
+    "Detectron2": Toolkit(detectron2.recognises, detectron2.convert),
+}
+# Under these keys checkpoints keep their weights, beside optimizers and counters.
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+def convert(state: Mapping[str, Any], **conventions: Any) -> Converted:
+    """Put another toolkit's weights into our modules.
+
+    Args:
+        state: the toolkit's names to arrays or tensors, or a checkpoint that holds such a mapping as "model" or
+            "state_dict". A prefix "module." (of data-parallel training) does no harm.
+        conventions: fields of the dialect that the weights were trained with and that no name tells, such as
+            `roi_sampler="pool"`; for detectors also `classes`, the class names.
+
+    Returns:
+        The module in eval mode, the dialect that was found, and the names that had no place.
+
+    Raises:
+        ModelFileError: no toolkit has such names, or weights are missing or of other shapes.
+        ConfigError: an unknown convention.
+    """
+    tensors = _tensors(_unwrap(state))
+    for toolkit in TOOLKITS.values():
+        if toolkit.recognises(tensors.keys()):
+            return toolkit.convert(tensors, **conventions)
+    first = ", ".join(list(tensors)[:3]) or "no names at all"
+    raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")
+
+
+def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in WRAPPERS:
+        if isinstance(state.get(key), Mapping):
+            return _unwrap(state[key])
+    return state
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix("module."): torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        for name, value in state.items()
+        if isinstance(value, (Tensor, np.ndarray, list, float, int))
+    }

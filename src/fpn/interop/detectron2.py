@@ -1,0 +1,80 @@
+"""facebookresearch/detectron2: Faster R-CNN, the boxes of Mask R-CNN, and RetinaNet's pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from fpn.detectors.dialects import DETECTRON2, Dialect
+from fpn.interop.building import build
+from fpn.interop.converted import Converted, State
+from fpn.interop.renaming import Rules, rename
+from fpn.structures import Classes
+
+NET = r"backbone\.bottom_up"
+RULES: Rules = (
+    (r".*\.num_batches_tracked", None),
+    (NET + r"\.stem\.conv1\.norm\.(.+)", r"features.body.net.bn1.\1"),
+    (NET + r"\.stem\.conv1\.(.+)", r"features.body.net.conv1.\1"),
+    # res2..res5 are our layer1..layer4.
+    (NET + r"\.res2\.(.+)", r"stage.1.\1"),
+    (NET + r"\.res3\.(.+)", r"stage.2.\1"),
+    (NET + r"\.res4\.(.+)", r"stage.3.\1"),
+    (NET + r"\.res5\.(.+)", r"stage.4.\1"),
+    (r"backbone\.fpn_lateral(\d)\.(.+)", r"features.laterals.c\1.\2"),
+    (r"backbone\.fpn_output(\d)\.(.+)", r"features.smooths.p\1.\2"),
+    (r"backbone\.top_block\.(p\d)\.(.+)", r"features.extras.\1.\2"),
+    (r"proposal_generator\.rpn_head\.conv\.(.+)", r"proposal.shared.\1"),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"proposal.objectness.\1"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"proposal.deltas.\1"),
+    (r"roi_heads\.box_head\.fc1\.(.+)", r"box.trunk.1.\1"),
+    (r"roi_heads\.box_head\.fc2\.(.+)", r"box.trunk.3.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.deltas.\1"),
+)
+BLOCK_RULES: Rules = (
+    (r"stage\.(\d)\.(\d+)\.shortcut\.norm\.(.+)", r"features.body.net.layer\1.\2.downsample.1.\3"),
+    (r"stage\.(\d)\.(\d+)\.shortcut\.(.+)", r"features.body.net.layer\1.\2.downsample.0.\3"),
+    (r"stage\.(\d)\.(\d+)\.conv(\d)\.norm\.(.+)", r"features.body.net.layer\1.\2.bn\3.\4"),
+    (r"stage\.(\d)\.(.+)", r"features.body.net.layer\1.\2"),
+    (r"(.+)", r"\1"),
+)
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether the names are this toolkit's."""
+    return any(name.startswith("backbone.fpn_lateral") for name in names)
+
+
+def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+    """Its weights in our detector, or RetinaNet's in our pyramid.
+
+    Args:
+        state: the `model` of its checkpoint.
+        classes: names of the classes; None: "class 1", "class 2", ...
+        conventions: fields of the dialect that are not as usual, such as `bottleneck_stride="3x3"` for a backbone that
+            was trained elsewhere than at Microsoft.
+    """
+    staged, leftover = rename(state, RULES)
+    renamed, _ = rename(staged, BLOCK_RULES)
+    dialect = DETECTRON2
+    if "features.laterals.c2.weight" not in renamed:
+        dialect = _retinanet(renamed)
+    if "box.trunk.1.weight" in renamed:
+        cells = renamed["box.trunk.1.weight"].shape[1] / len(renamed["features.laterals.c2.weight"])
+        dialect = replace(dialect, pooled_size=round(math.sqrt(cells)))
+    return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
+
+
+def _retinanet(renamed: State) -> Dialect:
+    """P3 to P7, the last two by convolutions on C5, or in some configurations on P5."""
+    width = renamed["features.extras.p6.weight"].shape[1]
+    on_c5 = width == renamed["features.laterals.c5.weight"].shape[1]
+    return replace(
+        DETECTRON2,
+        finest_level=3,
+        extra_levels="convolutions_on_c5" if on_c5 else "convolutions_on_p5",
+        anchor_sizes=tuple(tuple(size * 2 ** (k / 3) for k in range(3)) for size in (32, 64, 128, 256, 512)),
+    )

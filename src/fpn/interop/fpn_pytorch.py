@@ -1,0 +1,57 @@
+"""jwyang/fpn.pytorch: Faster R-CNN with FPN on ResNets. See `FPN_PYTORCH` for what it does unlike the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from fpn.detectors.dialects import FPN_PYTORCH
+from fpn.interop.building import build
+from fpn.interop.converted import Converted, State
+from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.structures import Classes
+
+RULES: Rules = (
+    (r".*\.num_batches_tracked", None),
+    (r"RCNN_roi_feat_ds\..+", None),  # in every checkpoint, used by no one
+    (r"RCNN_layer0\.0\.(.+)", r"features.body.net.conv1.\1"),
+    (r"RCNN_layer0\.1\.(.+)", r"features.body.net.bn1.\1"),
+    (r"RCNN_layer([1-4])\.0\.(.+)", r"features.body.net.layer\1.\2"),
+    (r"RCNN_toplayer\.(.+)", r"features.laterals.c5.\1"),
+    (r"RCNN_latlayer1\.(.+)", r"features.laterals.c4.\1"),
+    (r"RCNN_latlayer2\.(.+)", r"features.laterals.c3.\1"),
+    (r"RCNN_latlayer3\.(.+)", r"features.laterals.c2.\1"),
+    (r"RCNN_smooth1\.(.+)", r"features.smooths.p4.\1"),
+    (r"RCNN_smooth2\.(.+)", r"features.smooths.p3.\1"),
+    (r"RCNN_smooth3\.(.+)", r"features.smooths.p2.\1"),
+    (r"RCNN_rpn\.RPN_Conv\.(.+)", r"proposal.shared.\1"),
+    (r"RCNN_rpn\.RPN_cls_score\.(.+)", r"proposal.objectness.\1"),
+    (r"RCNN_rpn\.RPN_bbox_pred\.(.+)", r"proposal.deltas.\1"),
+    (r"RCNN_top\.(\d)\.(.+)", r"box.trunk.\1.\2"),
+    (r"RCNN_cls_score\.(.+)", r"box.scores.\1"),
+    (r"RCNN_bbox_pred\.(.+)", r"box.deltas.\1"),
+)
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether the names are this toolkit's."""
+    return "RCNN_toplayer.weight" in names
+
+
+def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+    """Its weights in our detector.
+
+    Args:
+        state: the `model` of its checkpoint.
+        classes: names of the foreground classes; None: "class 1", "class 2", ...
+        conventions: fields of the dialect that are not as usual: `roi_sampler="pool"` for a net trained with
+            POOLING_MODE pool, `top_down="bilinear"` for one trained with torch 0.4 or later.
+    """
+    renamed, leftover = rename(state, RULES)
+    for part in ("weight", "bias"):
+        if f"box.scores.{part}" in renamed:
+            renamed[f"box.scores.{part}"] = background_last(renamed[f"box.scores.{part}"])
+            renamed[f"box.deltas.{part}"] = without_background(renamed[f"box.deltas.{part}"])
+    if "box.trunk.0.weight" in renamed:
+        conventions = {"pooled_size": renamed["box.trunk.0.weight"].shape[-1], **conventions}
+    return build(renamed, FPN_PYTORCH, leftover, classes=classes, conventions=conventions)

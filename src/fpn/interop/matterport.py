@@ -1,0 +1,106 @@
+"""matterport/Mask_RCNN: Keras arrays, their axes and channel orders turned into ours. Masks are left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpn.detectors.dialects import MATTERPORT, MATTERPORT_128
+from fpn.interop.building import build
+from fpn.interop.converted import Converted, State
+from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.structures import Classes
+
+RULES: Rules = (
+    (r"conv1/(\w+)", r"features.body.net.conv1.\1"),
+    (r"bn_conv1/(\w+)", r"features.body.net.bn1.\1"),
+    (r"res(\d)([a-z])_branch2([abc])/(\w+)", r"block.\1.\2.conv\3.\4"),
+    (r"bn(\d)([a-z])_branch2([abc])/(\w+)", r"block.\1.\2.bn\3.\4"),
+    (r"res(\d)([a-z])_branch1/(\w+)", r"block.\1.\2.downsample.0.\3"),
+    (r"bn(\d)([a-z])_branch1/(\w+)", r"block.\1.\2.downsample.1.\3"),
+    (r"fpn_(c\d)p\d/(\w+)", r"features.laterals.\1.\2"),
+    (r"fpn_(p\d)/(\w+)", r"features.smooths.\1.\2"),
+    (r"rpn_conv_shared/(\w+)", r"proposal.shared.\1"),
+    (r"rpn_class_raw/(\w+)", r"proposal.objectness.\1"),
+    (r"rpn_bbox_pred/(\w+)", r"proposal.deltas.\1"),
+    (r"mrcnn_class_conv1/(\w+)", r"box.trunk.0.\1"),
+    (r"mrcnn_class_bn1/(\w+)", r"box.trunk.1.\1"),
+    (r"mrcnn_class_conv2/(\w+)", r"box.trunk.3.\1"),
+    (r"mrcnn_class_bn2/(\w+)", r"box.trunk.4.\1"),
+    (r"mrcnn_class_logits/(\w+)", r"box.scores.\1"),
+    (r"mrcnn_bbox_fc/(\w+)", r"box.deltas.\1"),
+)
+LEAVES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether the names are this toolkit's, with or without layer groups and ":0"."""
+    return any(re.search(r"(^|/)fpn_c5p5/kernel(:0)?$", name) for name in names)
+
+
+def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+    """Its weights in our detector, or a graph without heads in our pyramid.
+
+    Args:
+        state: Keras weight names, such as "conv1/kernel:0" (groups before them do no harm), to arrays in Keras' axes.
+        classes: names of the foreground classes; None: "class 1", "class 2", ...
+        conventions: fields of the dialect that are not as usual, such as `score_limit=0.5`.
+    """
+    originals = {_plain(name): name for name in state}
+    renamed, leftover = rename({plain: state[name] for plain, name in originals.items()}, RULES)
+    ours = {_finish(name): _turn(value) for name, value in renamed.items()}
+    _reorder(ours)
+    dialect = MATTERPORT
+    if len(ours["features.smooths.p2.weight"]) != len(ours["features.laterals.c2.weight"]):
+        dialect = MATTERPORT_128
+    if "box.trunk.0.weight" in ours:
+        conventions = {"pooled_size": ours["box.trunk.0.weight"].shape[-1], **conventions}
+    return build(ours, dialect, tuple(originals[name] for name in leftover), classes=classes, conventions=conventions)
+
+
+def _plain(name: str) -> str:
+    """The layer's own name and its leaf: "rpn_model/rpn_conv_shared/kernel:0" -> "rpn_conv_shared/kernel"."""
+    return "/".join(name.removesuffix(":0").split("/")[-2:])
+
+
+def _finish(name: str) -> str:
+    """Keras' leaf and its letters for blocks and branches as our words and numbers."""
+    stem, _, leaf = name.rpartition(".")
+    found = re.fullmatch(r"block\.(\d)\.([a-z])\.(.+)", stem)
+    if found:
+        part = re.sub(r"^(conv|bn)([abc])$", lambda m: f"{m[1]}{_number(m[2]) + 1}", found[3])
+        stem = f"features.body.net.layer{int(found[1]) - 1}.{_number(found[2])}.{part}"
+    return f"{stem}.{LEAVES[leaf]}"
+
+
+def _number(letter: str) -> int:
+    return ord(letter) - ord("a")
+
+
+def _turn(value: Tensor) -> Tensor:
+    """Kernels (kh, kw, in, out) -> (out, in, kh, kw); dense ones (in, out) -> (out, in)."""
+    return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T if value.ndim == 2 else value
+
+
+def _reorder(state: dict[str, Tensor]) -> None:
+    """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh); background from the first class to the last."""
+    swapped = torch.tensor([1, 0, 3, 2])
+    for part in ("weight", "bias"):
+        for name in (f"proposal.deltas.{part}", f"box.deltas.{part}"):
+            if name in state:
+                value = state[name]
+                state[name] = value.reshape(-1, 4, *value.shape[1:])[:, swapped].reshape(value.shape)
+        if f"box.scores.{part}" in state:
+            state[f"box.scores.{part}"] = background_last(state[f"box.scores.{part}"])
+            state[f"box.deltas.{part}"] = without_background(state[f"box.deltas.{part}"])

@@ -1,0 +1,41 @@
+"""The three-level teaching FPN: three convolutions, a 3x3 at the top, smoothed maps handed down.
+
+It calls its coarsest map p1 and its finest p3; our levels are named by their stride, so that they are p3 and p1. Its
+`latlayer1` is built but never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from fpn.detectors.dialects import MINIMAL
+from fpn.detectors.presets import adapt_dialect, build_pyramid
+from fpn.features.bodies import ThreeLayerBody
+from fpn.interop.building import fill_pyramid, read_widths
+from fpn.interop.converted import Converted, State
+from fpn.interop.renaming import Rules, rename
+
+RULES: Rules = (
+    (r"bottomlayer(\d)\.(.+)", r"features.body.convolutions.c\1.\2"),
+    (r"latlayer1\..+", None),
+    (r"latlayer2\.(.+)", r"features.laterals.c2.\1"),
+    (r"latlayer3\.(.+)", r"features.laterals.c1.\1"),
+    (r"toplayer1\.(.+)", r"features.laterals.c3.\1"),
+    (r"toplayer2\.(.+)", r"features.smooths.p2.\1"),
+    (r"toplayer3\.(.+)", r"features.smooths.p1.\1"),
+)
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether the names are this net's."""
+    return {"bottomlayer1.weight", "toplayer1.weight"} <= set(names)
+
+
+def convert(state: State, **conventions: Any) -> Converted:
+    """Its weights in our pyramid, whose finest map is p1."""
+    renamed, leftover = rename(state, RULES)
+    dialect = adapt_dialect(read_widths(renamed, MINIMAL), **conventions)
+    body = ThreeLayerBody([len(renamed[f"features.body.convolutions.c{k}.weight"]) for k in (1, 2, 3)])
+    own = {name.removeprefix("features."): value for name, value in renamed.items()}
+    return fill_pyramid(build_pyramid(body, dialect), own, dialect, leftover)

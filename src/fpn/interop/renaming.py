@@ -1,0 +1,75 @@
+"""Small ordered tables that turn a toolkit's names into ours, and the loading that checks them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fpn.errors import ModelFileError
+from fpn.interop.converted import State
+
+# Pattern of a whole name -> its new name, tried in order; None: known, and not needed.
+Rules = Sequence[tuple[str, str | None]]
+
+
+def rename(state: State, rules: Rules) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Names and values that a rule renames, and the names that are left over."""
+    renamed: dict[str, Tensor] = {}
+    leftover: list[str] = []
+    for name, value in state.items():
+        new = _new_name(name, rules)
+        if new is None:
+            leftover.append(name)
+        else:
+            renamed[new] = value
+    return renamed, tuple(leftover)
+
+
+def _new_name(name: str, rules: Rules) -> str | None:
+    for pattern, replacement in rules:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return None if replacement is None else found.expand(replacement)
+    return None
+
+
+def fill(module: nn.Module, state: State, *, toolkit: str) -> None:
+    """Put weights into a module, all of them and into all of it.
+
+    Raises:
+        ModelFileError: a weight is missing, has another shape, or is one too many.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise ModelFileError(f"{toolkit} weights: nothing for {_some(missing)}. Is the file whole?")
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise ModelFileError(f"{toolkit} weights: no place for {_some(unknown)}. This variant is not supported.")
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise ModelFileError(
+                f"{toolkit} weights: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}. "
+                "This variant is not supported."
+            )
+    with torch.no_grad():
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def background_last(scores: Tensor) -> Tensor:
+    """(K + 1, ...) class scores with background first -> last."""
+    return scores.roll(-1, dims=0)
+
+
+def without_background(deltas: Tensor) -> Tensor:
+    """(4 * (K + 1), ...) deltas class by class with background first -> (4K, ...); (4, ...) stays."""
+    return deltas[4:] if len(deltas) > 4 else deltas
