@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fpn.errors import ConfigError
 from fpn.features.backbone import Backbone
@@ -46,7 +45,9 @@ def resnet_body(
 
 
 class ThreeLayerBody(FeatureExtractor):
-    """The teaching net under the three-level pyramid: three 3x3 convolutions of stride 2, each with a ReLU.
+    """The teaching net under the three-level pyramid: three 3x3 convolutions of stride 2.
+
+    As in the original there is no ReLU between them: it shows shapes and connections, and can't learn much.
 
     Submodules: `convolutions` by c-name.
     """
@@ -69,6 +70,6 @@ class ThreeLayerBody(FeatureExtractor):
         """The maps of c1, c2, c3."""
         features: Features = {}
         for name, convolution in self.convolutions.items():
-            pixels = functional.relu(convolution(pixels))
+            pixels = convolution(pixels)
             features[name] = pixels
         return features
