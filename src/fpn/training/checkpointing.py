@@ -131,7 +131,7 @@ def refuse_changes(run: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     """
     changes = [
         f"{part}.{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for part in ("config", "recipe", "data")
+        for part in ("config", "recipe", "data", "surroundings")
         for old, new in [(before[part], json.loads(json.dumps(now[part])))]
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not (part == "config" and key in FREE_ON_RESUME)
@@ -147,8 +147,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     save_file(tensors, folder / TENSORS)
     (folder / PROGRESS).write_text(json.dumps(checkpoint.progress), encoding="utf-8")
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in (TENSORS, PROGRESS)]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    lines = [_checksum(folder / name) for name in (TENSORS, PROGRESS)]
+    (folder / CHECKSUMS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for name in (TENSORS, PROGRESS, CHECKSUMS):
         _flush(folder / name)
     _flush(folder)
@@ -157,9 +157,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 def _is_whole(folder: Path) -> bool:
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        expected = dict(reversed(line.split("  ", 1)) for line in lines)
-        return all(_digest(folder / name) == expected[name] for name in (TENSORS, PROGRESS))
-    except (OSError, KeyError, ValueError):
+        return lines == [_checksum(folder / name) for name in (TENSORS, PROGRESS)]
+    except (OSError, UnicodeDecodeError):
         return False
 
 
@@ -173,9 +172,9 @@ def _clear(last: Path) -> None:
         shutil.rmtree(left_over, ignore_errors=True)
 
 
-def _digest(path: Path) -> str:
+def _checksum(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {path.name}"
 
 
 def _flush(path: Path) -> None:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -87,7 +87,7 @@ class TrainConfig(BaseModel):
         0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial pictures."
     )
     scale: tuple[float, float] = Field(
-        (1.0, 1.0), description="Smallest and largest factor of a random zoom. (1, 1): none."
+        (1.0, 1.0), description="Least and greatest factor of a random zoom, such as 0.8 1.25. 1 1: none."
     )
     colour: float = Field(
         0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
@@ -96,14 +96,16 @@ class TrainConfig(BaseModel):
         True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
     )
     workers: int | None = Field(
-        None, ge=0, description="Processes that read pictures. None: one less than the CPU's cores, 1 to 8. 0: none."
+        None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
 
     validate_every: int = Field(1, ge=0, description="Epochs between validations. 0: only after the last.")
     log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl; their values are means.")
     checkpoint_minutes: float = Field(
-        10.0, gt=0, description="Minutes between checkpoints in last/, beside the one each epoch: what a crash can cost."
+        10.0,
+        gt=0,
+        description="Minutes between checkpoints in last/, beside the one each epoch: what a crash can cost.",
     )
     tensorboard: bool = Field(False, description="Also write TensorBoard files (extra `tensorboard`).")
 
@@ -115,7 +117,7 @@ class TrainConfig(BaseModel):
             raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _agree(self) -> TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale {self.scale}: expected 0 < smallest <= largest")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
@@ -123,7 +125,7 @@ class TrainConfig(BaseModel):
         return self
 
     @classmethod
-    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+    def from_file(cls, path: str | Path, **changes: Any) -> TrainConfig:
         """Read settings from a TOML or YAML file; `changes` win over the file.
 
         Raises:

@@ -34,8 +34,8 @@ class Journal:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
             raise OutputError(
-                f"{self._path}: writing failed ({error.strerror}). The last checkpoint is intact: free some space, then "
-                f"go on with --resume {self._path.parent}."
+                f"{self._path}: writing failed ({error.strerror}). The last checkpoint is intact: "
+                f"free some space, then go on with --resume {self._path.parent}."
             ) from error
 
     def length(self) -> int:

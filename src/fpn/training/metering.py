@@ -45,12 +45,12 @@ class Meter:
     def __init__(self) -> None:
         self.steps = 0
         self.sum: Tensor | None = None
-        self._terms: tuple[str, ...] = ()
+        self.terms: tuple[str, ...] = ()
         self._counts: tuple[str, ...] = ()
 
     def add(self, step: StepValues) -> None:
         """Count one step in, without waiting for it."""
-        self._terms, self._counts = step.terms, step.counts
+        self.terms, self._counts = step.terms, step.counts
         self.sum = step.values if self.sum is None else self.sum + step.values
         self.steps += 1
 
@@ -63,8 +63,8 @@ class Meter:
         assert self.sum is not None, "nothing was added since the last reading"
         means = reduce(self.sum / self.steps).tolist()
         self.steps, self.sum = 0, None
-        named = dict(zip((*self._terms, *self._counts, "gradient_norm"), means, strict=True))
-        return {"loss": math.fsum(means[: len(self._terms)]), **named}
+        named = dict(zip((*self.terms, *self._counts, "gradient_norm"), means, strict=True))
+        return {"loss": math.fsum(means[: len(self.terms)]), **named}
 
     def load(self, steps: int, total: Tensor | None) -> None:
         """Go on in the middle of an interval."""

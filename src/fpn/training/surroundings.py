@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,7 +63,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether matrices of bfloat16 are multiplied in hardware (emulated bf16 is slower than float32)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return _cpu_has_bf16()
     return False
@@ -78,7 +79,7 @@ def _cpu_has_bf16() -> bool:
 def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's own sources of randomness."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # the global source is what third-party layers use
+    np.random.seed(seed)  # the global source is what third-party layers use
     torch.manual_seed(seed)
 
 
@@ -140,9 +141,5 @@ class Interrupt:
 def _need_tensorboard(output: Path | None) -> None:
     if output is None:
         raise ConfigError("tensorboard: needs an output folder to write to")
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "tensorboard: is not installed; install fpn with the extra `tensorboard`: pip install 'fpn[tensorboard]'"
-        ) from error
+    if find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard: is not installed. Get it with: pip install 'fpn[tensorboard]'")

@@ -1,0 +1,134 @@
+"""Putting a run together: look at the data, build the parts, write down what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from fpn import __version__
+from fpn.data.augmentation import Augment
+from fpn.data.dataset import Dataset
+from fpn.data.loading import Loader, make_loader
+from fpn.detectors import Detector
+from fpn.errors import ConfigError, TrainingError
+from fpn.training.config import TrainConfig
+from fpn.training.metering import LossWatch
+from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
+from fpn.training.run import LossModule, Run, steps_an_epoch
+from fpn.training.surroundings import choose_precision, make_accelerator, seed_all
+
+
+def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
+    """Look for what would make training pointless, before it costs anything.
+
+    Raises:
+        TrainingError: no pictures or no objects.
+        ConfigError: the data's classes are not the detector's.
+    """
+    for role, data in (("training", dataset), ("validation", validation)):
+        if data is None:
+            continue
+        if len(data) == 0:
+            raise TrainingError(f"{data.name}: has no pictures, so there is nothing for {role}")
+        if list(data.classes) != list(detector.classes):
+            raise ConfigError(
+                f"{data.name}: its classes are {_list(data.classes)}, the detector's are {_list(detector.classes)}. "
+                "Build the detector with classes=dataset.classes."
+            )
+        if all(bool(data.targets(index).ignore.all()) for index in range(len(data))):
+            raise TrainingError(
+                f"{data.name}: none of its {len(data)} pictures has an object that counts, so there is nothing for "
+                f"{role}. Are the annotations where the format wants them?"
+            )
+
+
+def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: Path | None) -> Run:
+    """All parts of a run at step 0; moves the detector to its device and memory layout."""
+    accelerator = make_accelerator(config, folder)
+    seed_all(config.seed)
+    detector.to(accelerator.device)
+    if config.channels_last:
+        detector.to(memory_format=torch.channels_last)
+    detector.train()
+    freeze(detector, config.frozen)
+    bf16 = choose_precision(config, accelerator.device) == "bf16"
+    loader = _loader(detector, dataset, config, accelerator)
+    total = config.steps or config.epochs * steps_an_epoch(len(loader), config.accumulate)
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        detector=detector,
+        module=accelerator.prepare_model(LossModule(detector, bf16=bf16)),
+        loader=loader,
+        optimizer=make_optimizer(detector, config),
+        schedule=Schedule.of(config, total),
+        average=Average(detector, config.ema_decay) if config.ema_decay > 0 else None,
+        watch=LossWatch(
+            immediate=accelerator.device.type == "cpu",
+            names=dataset.path,
+            remedy="" if folder is None else f"The last checkpoint in {folder / 'last'} is intact.",
+        ),
+        total=total,
+    )
+
+
+def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `run.json` says: all that decides the result, JSON-able."""
+    return {
+        "fpn": __version__,
+        "config": run.config.model_dump(mode="json"),
+        "recipe": run.detector.recipe,
+        "data": {
+            "name": dataset.name,
+            "pictures": len(dataset),
+            "classes": list(dataset.classes),
+            "category_ids": list(dataset.classes.ids),
+            "fingerprint": fingerprint(dataset),
+            "validation": None if validation is None else fingerprint(validation),
+        },
+        "surroundings": {
+            "device": run.accelerator.device.type,
+            "processes": run.accelerator.num_processes,
+            "precision": choose_precision(run.config, run.accelerator.device),
+        },
+        "notes": dict(notes or {}),
+    }
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A digest of names and objects, in order: whether two datasets teach the same. Pixels are not read."""
+    digest = hashlib.sha256()
+    for index in range(len(dataset)):
+        targets = dataset.targets(index)
+        name = dataset.path(index).removeprefix(str(dataset.root))  # the same when the folder was moved
+        digest.update(f"{name}\n{dataset.image_id(index)}\n".encode())
+        for tensor in (targets.boxes, targets.labels, targets.ignore):
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> Loader:
+    return make_loader(
+        dataset,
+        prepare=detector.preprocessor.prepare,
+        collate=detector.preprocessor.collate,
+        augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
+        batch_size=config.batch_size // accelerator.num_processes,
+        seed=config.seed,
+        num_workers=config.workers,
+        aspect_grouping=config.aspect_grouping,
+        # A last batch of one picture would weigh as much as a full one. Which pictures are left out changes each epoch.
+        drop_last=len(dataset) >= config.batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

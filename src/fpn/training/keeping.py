@@ -1,0 +1,193 @@
+"""What happens beside the steps: logging, checkpoints, validation, and keeping the best weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fpn.data.dataset import Dataset
+from fpn.data.loading import Batch
+from fpn.detectors import save
+from fpn.errors import OutputError
+from fpn.training.checkpointing import BEST, METRICS, read_checkpoint, write_checkpoint
+from fpn.training.journal import Journal
+from fpn.training.progress import Silent
+from fpn.training.run import Run, capture, restore
+
+# What an epoch's line tells of an `Evaluation`; "ap" decides which weights are best.
+MEASURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+
+
+class Keeper:
+    """Keeps a run's books.
+
+    Args:
+        run: whose steps.
+        folder: the run's folder, or None.
+        record: what `run.json` says; goes into the model file too.
+        validation: what to measure on, or None.
+        reporter: who tells people.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path | None, record: Mapping[str, Any], validation: Dataset | None, reporter: Silent
+    ) -> None:
+        self._run = run
+        self._folder = folder
+        self._record = record
+        self._validation = validation
+        self._reporter = reporter
+        # Only the first process writes; the states of the others are equal.
+        self._writes = folder is not None and run.accelerator.is_main_process
+        self._journal = Journal(folder / METRICS if folder is not None and self._writes else None)
+        self._best: dict[str, Tensor] | None = None
+        self._pictures = 0
+        self._logged_at = self._saved_at = time.monotonic()
+
+    @property
+    def model(self) -> Path | None:
+        """The model file to use."""
+        return None if self._folder is None else self._folder / BEST
+
+    def begin(self, *, resumed: bool) -> None:
+        """Go to the newest whole checkpoint, or write the first: a run killed at once begins with the same weights."""
+        if self._run.config.tensorboard:
+            self._run.accelerator.init_trackers("tensorboard")
+        checkpoint = read_checkpoint(self._folder) if resumed and self._folder is not None else None
+        if checkpoint is None:
+            self._journal.cut(0)
+            self._save()
+        else:
+            restore(self._run, checkpoint)
+            self._journal.cut(checkpoint.progress["journal_bytes"])
+            self._reporter.note(f"going on after step {self._run.position.step}")
+
+    def after_step(self, group: list[Batch]) -> None:
+        """Log and save when it is time."""
+        run, position = self._run, self._run.position
+        self._pictures += sum(len(batch.indices) for batch in group) * run.accelerator.num_processes
+        self._reporter.step(position.step, position.epoch + 1)
+        if position.step % run.config.log_every == 0 or run.done:
+            self._log()
+        if time.monotonic() - self._saved_at > 60 * run.config.checkpoint_minutes:
+            self._save()
+
+    def after_epoch(self) -> None:
+        """Validate, keep the best weights, save."""
+        began = time.monotonic()
+        self._run.watch.look()
+        position, every = self._run.position, self._run.config.validate_every
+        position.epoch, position.batch = position.epoch + 1, 0
+        due = self._run.done or (every > 0 and position.epoch % every == 0)
+        with self._averaged():
+            if self._validation is None:
+                self._keep_best(None)
+            elif due:
+                self._keep_best(self._validate(self._validation))
+        self._save()
+        self._logged_at += time.monotonic() - began  # images a second are of training alone
+
+    def stop(self) -> None:
+        """Save and leave, as Ctrl-C asked.
+
+        Raises:
+            KeyboardInterrupt: always.
+        """
+        self._save()
+        hint = "nothing is saved" if self._folder is None else f"go on with: fpn train --resume {self._folder}"
+        self._reporter.note(f"stopped after step {self._run.position.step}; {hint}")
+        raise KeyboardInterrupt
+
+    def put_best_weights(self) -> None:
+        """Leave the best weights in the detector."""
+        if self._best is None and self.model is not None and self.model.exists():
+            self._best = load_file(self.model)
+        if self._best is not None:
+            self._run.detector.load_state_dict(self._best)
+
+    def _log(self) -> None:
+        run = self._run
+        run.watch.look()
+        means = run.meter.read(lambda mean: run.accelerator.reduce(mean, "mean"))
+        now = time.monotonic()
+        speed = self._pictures / max(now - self._logged_at, 1e-9)
+        self._pictures, self._logged_at = 0, now
+        line = {
+            "kind": "step",
+            "step": run.position.step,
+            "epoch": run.position.epoch + 1,
+            "learning_rate": run.schedule.rate(run.position.step - 1),
+            **means,
+            "images_per_second": round(speed, 2),
+        }
+        self._journal.write(line)
+        self._track(line)
+        self._reporter.values({name: means[name] for name in ("loss", *run.meter.terms)}, speed)
+
+    def _validate(self, validation: Dataset) -> float:
+        """AP of the detector as it is now, the same in every process; told, tracked and written down."""
+        from fpn.evaluation import evaluate
+
+        run, began = self._run, time.monotonic()
+        ap = torch.zeros(1, device=run.accelerator.device)
+        if run.accelerator.is_main_process:
+            measured = evaluate(run.detector, validation, batch_size=max(1, run.config.batch_size))
+            figures = {name: float(getattr(measured, name)) for name in MEASURES}
+            ap += figures["ap"]
+            seconds = round(time.monotonic() - began, 2)
+            line = {"kind": "epoch", "step": run.position.step, "epoch": run.position.epoch, **figures}
+            self._journal.write({**line, "seconds": seconds})
+            self._track(line)
+            self._reporter.note(
+                f"epoch {run.position.epoch}/{run.epochs}  AP {figures['ap']:.3f}  AP50 {figures['ap50']:.3f}  "
+                f"small {figures['ap_small']:.3f}  medium {figures['ap_medium']:.3f}  "
+                f"large {figures['ap_large']:.3f}  measured in {seconds:.0f} s"
+            )
+        return float(broadcast(ap))
+
+    def _keep_best(self, ap: float | None) -> None:
+        position = self._run.position
+        if ap is not None and position.best_ap is not None and not ap > position.best_ap:
+            return
+        position.best_ap, position.best_epoch = ap, position.epoch
+        self._best = {name: tensor.detach().cpu().clone() for name, tensor in self._run.detector.state_dict().items()}
+        if self._writes:
+            self._write_model()
+
+    def _write_model(self) -> None:
+        position, detector = self._run.position, self._run.detector
+        assert self.model is not None, "only asked where there is a folder"
+        detector.training_record = {**self._record, "step": position.step, "epoch": position.epoch}
+        if position.best_ap is not None:
+            detector.training_record["ap"] = position.best_ap
+        try:
+            save(detector, self.model)
+        except SafetensorError as error:  # how safetensors says that the disk is full
+            raise OutputError(
+                f"{self.model}: writing failed ({error}). The last checkpoint is intact: free some space, then go on "
+                f"with --resume {self._folder}."
+            ) from error
+
+    def _save(self) -> None:
+        self._run.watch.look()
+        if self._writes and self._folder is not None:
+            write_checkpoint(self._folder, capture(self._run, self._journal.length()))
+        self._saved_at = time.monotonic()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._run.average is None else self._run.average.applied()
+
+    def _track(self, line: Mapping[str, Any]) -> None:
+        if self._run.config.tensorboard:
+            kind = line["kind"]
+            values = {f"{kind}/{name}": value for name, value in line.items() if name not in ("kind", "step")}
+            self._run.accelerator.log(values, step=line["step"])

@@ -1,0 +1,204 @@
+"""A run: its parts, its position, one step of it, and its state as tensors and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fpn.data.loading import Batch, Loader
+from fpn.detectors import Detector
+from fpn.errors import ModelFileError
+from fpn.structures import ImageBatch, LossTerms, Targets
+from fpn.training.checkpointing import Checkpoint
+from fpn.training.config import TrainConfig
+from fpn.training.metering import LossWatch, Meter, StepValues
+from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
+from fpn.training.surroundings import seed_step
+
+
+class LossModule(nn.Module):
+    """What DDP wraps: its forward is the detector's `losses` in the run's precision."""
+
+    def __init__(self, detector: Detector, *, bf16: bool) -> None:
+        super().__init__()
+        self.detector = detector
+        self.bf16 = bf16
+
+    def forward(self, images: ImageBatch, targets: Sequence[Targets], generator: torch.Generator) -> LossTerms:
+        """See `Detector.losses`."""
+        with torch.autocast(images.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.detector.losses(images, targets, generator=generator)
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: epochs done, validation included.
+        batch: batches of the current epoch done.
+        best_ap: highest AP of a validation so far, or None.
+        best_epoch: after which epoch that was; 0: none yet.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_ap: float | None = None
+    best_epoch: int = 0
+
+
+@dataclass(kw_only=True)
+class Run:
+    """All that a training loop needs, built before its first step.
+
+    Attributes:
+        module: `detector` inside `LossModule`, in DDP where several processes train.
+        average: averaged weights, or None.
+        total: optimizer steps of the whole run.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    detector: Detector
+    module: nn.Module
+    loader: Loader
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: Average | None
+    watch: LossWatch
+    total: int
+    position: Position = field(default_factory=Position)
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run begins."""
+        return -(-self.total // steps_an_epoch(len(self.loader), self.config.accumulate))
+
+    @property
+    def done(self) -> bool:
+        """No step is left."""
+        return self.position.step >= self.total
+
+    @property
+    def finished(self) -> bool:
+        """No step is left, and the last epoch is closed: validated and saved."""
+        return self.done and self.position.batch == 0
+
+    @property
+    def epoch_done(self) -> bool:
+        """No batch of the current epoch is left."""
+        return self.position.batch >= len(self.loader)
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """The rest of the current epoch: the batches of one optimizer step after another."""
+        if self.done:
+            return
+        self.loader.set_epoch(self.position.epoch, skip=self.position.batch)
+        batches = iter(self.loader)
+        while group := list(islice(batches, self.config.accumulate)):
+            yield group
+
+    def take_step(self, group: list[Batch]) -> None:
+        """Forward, backward, look, step, average: position moves on by one step.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite.
+        """
+        step, device = self.position.step, self.accelerator.device
+        generator = seed_step(self.config.seed, step, self.accelerator.process_index, device)
+        set_rate(self.optimizer, self.schedule.rate(step))
+        losses = [
+            self._backward(batch, generator, share=1 / len(group), last=number == len(group))
+            for number, batch in enumerate(group, start=1)
+        ]
+        values = StepValues.of(losses, clip_gradients(self.optimizer, self.config.clip_norm))
+        self.watch.add(step + 1, values, [index for batch in group for index in batch.indices])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(step)
+        self.meter.add(values)
+        self.position.step += 1
+        self.position.batch += len(group)
+
+    def _backward(self, batch: Batch, generator: torch.Generator, *, share: float, last: bool) -> LossTerms:
+        device = self.accelerator.device
+        layout = torch.channels_last if self.config.channels_last else None
+        images = batch.images.to(device, memory_format=layout)
+        targets = [each.to(device) for each in batch.targets]
+        # Gradients of several batches are added up before processes exchange them, once a step.
+        with nullcontext() if last else self.accelerator.no_sync(self.module):
+            losses: LossTerms = self.module(images, targets, generator)
+            (losses.total * share).backward()  # type: ignore[no-untyped-call]
+        return losses
+
+
+def steps_an_epoch(batches: int, accumulate: int) -> int:
+    """Optimizer steps in an epoch of so many batches; the last step may hold fewer of them."""
+    return -(-batches // accumulate)
+
+
+def capture(run: Run, journal_bytes: int) -> Checkpoint:
+    """Everything that going on bit by bit needs. Randomness needs nothing: it is a function of the step."""
+    tensors = {f"model/{name}": tensor for name, tensor in run.detector.state_dict().items()}
+    if run.average is not None:
+        tensors |= {f"average/{name}": tensor for name, tensor in run.average.weights.items()}
+    for name, weight in _optimized(run):
+        for key, value in run.optimizer.state.get(weight, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{name}/{key}"] = value
+    if run.meter.sum is not None:
+        tensors["meter"] = run.meter.sum
+    progress = {**asdict(run.position), "meter_steps": run.meter.steps, "journal_bytes": journal_bytes}
+    return Checkpoint(tensors, progress)
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Put a run, freshly built with the same settings, where `capture` was called."""
+    parts = _by_part(checkpoint.tensors)
+    device = run.accelerator.device
+    try:
+        run.detector.load_state_dict(parts["model"])
+        if run.average is not None:
+            run.average.load(parts["average"])
+    except (KeyError, RuntimeError) as error:
+        raise ModelFileError(f"the checkpoint does not fit the detector: {error}") from error
+    _restore_optimizer(run, parts.get("optimizer", {}))
+    names = [each.name for each in fields(Position)]
+    run.position = Position(**{name: checkpoint.progress[name] for name in names})
+    total = checkpoint.tensors.get("meter")
+    run.meter.load(checkpoint.progress["meter_steps"], None if total is None else total.to(device))
+
+
+def _restore_optimizer(run: Run, saved: Mapping[str, Tensor]) -> None:
+    weights = dict(_optimized(run))
+    for name, value in saved.items():
+        weight_name, key = name.rsplit("/", 1)
+        weight = weights[weight_name]
+        if value.shape == weight.shape:
+            # As the optimizer itself makes it, with the weight's memory layout: fused kernels rely on that.
+            run.optimizer.state[weight][key] = torch.empty_like(weight).copy_(value)
+        else:
+            run.optimizer.state[weight][key] = value.to(weight.device if run.optimizer.defaults["fused"] else "cpu")
+
+
+def _optimized(run: Run) -> Iterator[tuple[str, nn.Parameter]]:
+    for group in run.optimizer.param_groups:
+        yield from zip(group["names"], group["params"], strict=True)
+
+
+def _by_part(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = tensor
+    return parts
