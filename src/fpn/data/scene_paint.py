@@ -24,7 +24,7 @@ def background(random: Random, height: int, width: int) -> np.ndarray:
     pattern = _PATTERNS[int(random.integers(len(_PATTERNS)))]
     values = pattern(random, height, width)
     # Texture of every scale lies on every pattern: nothing in a photo is flat.
-    values = values + random.uniform(0.05, 0.25) * (_fractal(random, height, width, cells=12, octaves=2) - 0.5)
+    values = values + random.uniform(0.05, 0.25) * (_fractal(random, height, width, cells=12.0, octaves=2) - 0.5)
     painted = _ramp(values, _ground_colours(random))
     if random.random() < 0.5:
         _scratch(random, painted)
@@ -56,7 +56,7 @@ def paint_object(random: Random, canvas: np.ndarray, pose: Pose, patch: Patch, *
 def finish(random: Random, canvas: np.ndarray) -> Image.Image:
     """Light, lens and sensor: uneven brightness, sometimes blur, always some noise."""
     height, width = canvas.shape[:2]
-    light = 1 + random.uniform(0.1, 0.5) * (_noise(random, height, width, cells=2) - 0.5)
+    light = 1 + random.uniform(0.1, 0.5) * (_noise(random, height, width, cells=2.0) - 0.5)
     blur = random.uniform(0.3, 0.8) if random.random() < 0.3 else 0.0
     grain = _grain(random, height, width)
     bands = []
@@ -167,7 +167,7 @@ def _gradient(random: Random, height: int, width: int) -> np.ndarray:
 
 
 def _stripes(random: Random, height: int, width: int) -> np.ndarray:
-    bend = random.uniform(0, 0.25) * _noise(random, height, width, cells=3)
+    bend = random.uniform(0, 0.25) * _noise(random, height, width, cells=3.0)
     wave = np.sin((_slope(random, height, width) + bend) * (2 * math.pi * random.uniform(4, 20)))
     # From soft waves to hard bands.
     return 0.5 + 0.5 * np.clip(wave * random.uniform(0.6, 4), -1, 1)
@@ -186,7 +186,7 @@ def _camouflage(random: Random, height: int, width: int) -> np.ndarray:
 
 
 def _sand(random: Random, height: int, width: int) -> np.ndarray:
-    coarse = _noise(random, height, width, cells=3)
+    coarse = _noise(random, height, width, cells=3.0)
     fine = _noise(random, height, width, cells=min(height, width) / random.uniform(2, 5))
     return 0.5 * coarse + 0.5 * fine
 
@@ -233,7 +233,7 @@ def _fill(random: Random, pose: Pose, patch: Patch, main: np.ndarray) -> np.ndar
         return _ramp(_gradient(random, height, width), [dark, light])
     if kind < 0.8:
         return _ramp(_stripes(random, height, width), [dark, main])
-    return _ramp(_fractal(random, height, width, cells=4, octaves=2), [dark, light])
+    return _ramp(_fractal(random, height, width, cells=4.0, octaves=2), [dark, light])
 
 
 def _line_rim(random: Random, fill: np.ndarray, pose: Pose, patch: Patch, main: np.ndarray) -> None:

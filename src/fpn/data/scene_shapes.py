@@ -68,8 +68,8 @@ class Pose:
             inset: how far the outline is drawn inwards, 0 to 0.5 of the half extent; a ring's hole grows by as much.
         """
         outer = self._place(_outer(self.shape) * (1 - inset))
-        left, top = np.floor(outer.min(axis=0)).astype(int)
-        right, bottom = np.ceil(outer.max(axis=0)).astype(int)
+        left, top = (math.floor(low) for low in outer.min(axis=0))
+        right, bottom = (math.ceil(high) for high in outer.max(axis=0))
         # Finer for small ones, where a pixel is a large part of the object.
         fine = 8 if self.extent < 32 else 4 if self.extent < 128 else 2
         canvas = Image.new("L", ((right - left) * fine, (bottom - top) * fine), 0)
@@ -77,7 +77,7 @@ class Pose:
         draw.polygon(_subpixels(outer, left, top, fine), fill=255)
         if self.shape == "ring":
             draw.polygon(_subpixels(self._place(_circle() * (_HOLE + inset)), left, top, fine), fill=0)
-        return Patch(int(top), int(left), np.asarray(canvas.reduce(fine)))
+        return Patch(top, left, np.asarray(canvas.reduce(fine)))
 
     def _place(self, points: np.ndarray) -> np.ndarray:
         """Unit outline (n, 2) -> picture coordinates."""

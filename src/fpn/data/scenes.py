@@ -60,7 +60,7 @@ class SceneDataset(Dataset):
         height: int | tuple[int, int] = 256,
         width: int | tuple[int, int] = (256, 320),
         objects: tuple[int, int] = (1, 9),
-        extent: tuple[float, float] = (8, 300),
+        extent: tuple[float, float] = (8.0, 300.0),
     ) -> None:
         """Describe the scenes; nothing is drawn yet.
 
@@ -221,7 +221,7 @@ def _others_stay_visible(layout: _Layout, whole: list[int], hidden: np.ndarray) 
 def _visible_box(layout: _Layout, number: int) -> list[int]:
     rows, columns = layout.patches[number].window()
     seen = layout.owner[rows, columns] == number
-    y, x = seen.any(axis=1).nonzero()[0], seen.any(axis=0).nonzero()[0]
+    y, x = seen.any(axis=1).nonzero()[0].tolist(), seen.any(axis=0).nonzero()[0].tolist()
     return [columns.start + x[0], rows.start + y[0], columns.start + x[-1] + 1, rows.start + y[-1] + 1]
 
 

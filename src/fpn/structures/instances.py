@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fpn.structures.classes import Classes
 
+# Not None: a field that is declared a tensor is one, also while it is being filled in.
+_NOT_GIVEN = torch.zeros(0, dtype=torch.bool)
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -18,17 +21,18 @@ class Targets:
     Attributes:
         boxes: (N, 4) float32 xyxy.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool: crowds and difficult objects, neither object nor background in training and measuring.
+        ignore: (N,) bool: crowds and difficult objects, neither object nor background in training and measuring. None
+            of them when left out.
         masks: (N, H, W) bool in the frame of the picture, or None.
     """
 
     boxes: Tensor
     labels: Tensor
-    ignore: Tensor = field(default=None)  # type: ignore[assignment]
+    ignore: Tensor = field(default=_NOT_GIVEN)
     masks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.ignore is None:
+        if self.ignore is _NOT_GIVEN:
             object.__setattr__(self, "ignore", torch.zeros_like(self.labels, dtype=torch.bool))
         assert self.boxes.shape == (len(self.labels), 4), f"boxes must be (N, 4), got {tuple(self.boxes.shape)}"
         assert len(self.ignore) == len(self.labels), "one ignore flag a box"
