@@ -58,9 +58,7 @@ class Case:
     def stored_part(self, name: str, full: np.ndarray) -> np.ndarray:
         """The part of a full output that the case keeps, after a check of the whole's shape."""
         about = self.meta["arrays"][name]
-        assert list(full.shape) == about["full_shape"], (
-            f"{self.name}/{name}: {full.shape}, not {about['full_shape']}"
-        )
+        assert list(full.shape) == about["full_shape"], f"{self.name}/{name}: {full.shape}, not {about['full_shape']}"
         return full[parse_slice(about["stored_slice"])] if "stored_slice" in about else full
 
 
@@ -93,11 +91,13 @@ def entries(names: str) -> tuple[rule.Entry, ...]:
 
 def same_weights(case: Case, names: str) -> dict[str, np.ndarray]:
     """The original's weights for this case, proven by the digest in its meta.json."""
-    state = dict(_weights(case.salt, names, tuple(case.factors)))
-    assert rule.sha256(state) == case.meta["weights_sha256"], f"{case.name}: the rule gives other weights"
-    return state
+    state, digest = _weights(case.salt, names, tuple(case.factors))
+    assert digest == case.meta["weights_sha256"], f"{case.name}: the rule gives other weights"
+    return dict(state)
 
 
-@lru_cache(maxsize=4)
-def _weights(salt: str, names: str, factors: tuple[tuple[str, float], ...]) -> dict[str, np.ndarray]:
-    return rule.weights(salt, entries(names), factors)
+# Two models at a time: a ResNet-101 detector has 250 MB of weights.
+@lru_cache(maxsize=2)
+def _weights(salt: str, names: str, factors: tuple[tuple[str, float], ...]) -> tuple[dict[str, np.ndarray], str]:
+    state = rule.weights(salt, entries(names), factors)
+    return state, rule.sha256(state)

@@ -31,9 +31,7 @@ def assert_map(case: Case, name: str, full: Tensor | np.ndarray, tolerance: floa
         assert off <= tolerance, f"{case.name}/{name}: {statistic} of the whole is off by {off:.2e}"
 
 
-def assert_near(
-    actual: Tensor | np.ndarray, expected: np.ndarray, tolerance: float, *, relative: float = 0.0
-) -> None:
+def assert_near(actual: Tensor | np.ndarray, expected: np.ndarray, tolerance: float, *, relative: float = 0.0) -> None:
     actual = to_numpy(actual)
     assert actual.shape == expected.shape, f"shape {actual.shape}, not {expected.shape}"
     np.testing.assert_allclose(actual, expected, rtol=relative, atol=tolerance)

@@ -11,9 +11,7 @@ SALT = "public/"
 
 def test_conv1_starts_as_written():
     conv1 = rule.weight(SALT, "conv1.weight", (64, 3, 7, 7))
-    np.testing.assert_allclose(
-        conv1.ravel()[:4], [-0.03230361, -0.05540656, -0.11351453, 0.03237467], rtol=1e-6
-    )
+    np.testing.assert_allclose(conv1.ravel()[:4], [-0.03230361, -0.05540656, -0.11351453, 0.03237467], rtol=1e-6)
     assert conv1.sum(dtype=np.float64) == pytest.approx(8.489988, rel=1e-6)
 
 
