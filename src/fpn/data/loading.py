@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from fpn.structures import ImageBatch, Targets
 _ORDER = 0x0D3
 
 
+@runtime_checkable
 class Prepared(Protocol):
     """What `prepare` returns: at least network pixels (3, h, w), and targets in them."""
 
@@ -163,8 +164,8 @@ class Loader:
             batch_size=None,  # one item of the plan is a whole batch
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_begin_work if num_workers else None,
-            multiprocessing_context=_start_method() if num_workers else None,
+            worker_init_fn=begin_work if num_workers else None,
+            multiprocessing_context=start_method() if num_workers else None,
             pin_memory=pin_memory,
             # Else each epoch would draw from torch's own source, and a resumed run would differ from an unbroken one.
             generator=torch.Generator(),
@@ -313,7 +314,7 @@ class _Parcel:
     @classmethod
     def pack(cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int]) -> _Parcel:
         pixels: Tensor | np.ndarray = images.pixels
-        if not _fits_shared_memory(images.pixels):
+        if not fits_shared_memory(images.pixels):
             pixels = images.pixels.numpy()
         return cls(
             pixels=pixels,
@@ -413,17 +414,19 @@ class _Workbench:
             raise
 
 
-def _begin_work(_: int) -> None:
+def begin_work(_: int) -> None:
+    """What a loader worker does first."""
     # Ctrl-C reaches all processes of a terminal; the main one decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
-def _start_method() -> str:
+def start_method() -> str:
+    """How loader workers start: forked where that exists."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def _fits_shared_memory(pixels: Tensor) -> bool:
+def fits_shared_memory(pixels: Tensor) -> bool:
     """Whether a worker may use shared memory: containers often have 64 MB of it, and die when it is full."""
     shared = Path("/dev/shm")
     if torch.utils.data.get_worker_info() is None or not shared.is_dir():
