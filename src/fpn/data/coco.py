@@ -18,7 +18,7 @@ from typing import Any
 
 from fpn.data.building import Options, TableBuilder
 from fpn.data.layout import WHOLE, Layout
-from fpn.data.reading import SHOWN, Folder, enumerate_faults, make_classes, nearest, read_json, shorten
+from fpn.data.reading import SHOWN, Folder, enumerate_faults, make_classes, read_json, shorten
 from fpn.data.table import TableDataset
 from fpn.errors import DataError, DataNotFoundError
 from fpn.shapes import Size
@@ -186,22 +186,14 @@ class _Reader:
         paths = [self.folder.inside(base, name, self.where) for name in names]
         missing = [path for path in paths if not self.folder.has(path)]
         if missing:
-            self._stop_for(missing, len(paths), base)
+            self._stop_for(missing, len(paths))
         return [self.folder.relative(path) for path in paths]
 
     def _candidates(self) -> list[Path]:
         root, split = self.folder.root, _split_name(self.file)
         stem = split.rstrip("0123456789")
-        subfolders = [
-            f"images/{split}",
-            split,
-            f"{split}/images",
-            f"images/{stem}",
-            stem,
-            "images",
-            "data",
-            "JPEGImages",
-        ]
+        own = [f"images/{split}", split, f"{split}/images", f"images/{stem}", stem]
+        subfolders = [*own, "images", "data", "JPEGImages"]
         beside = Path(os.path.abspath(self.file)).parent  # noqa: PTH100
         return [beside] if self.file.name == ROBOFLOW else [*(root / name for name in subfolders), root, beside]
 
@@ -212,19 +204,16 @@ class _Reader:
         hits = [sum(self.folder.has(folder / name) for name in sample if "\0" not in name) for folder in candidates]
         return candidates[hits.index(max(hits))]
 
-    def _stop_for(self, missing: list[str], count: int, base: Path) -> None:
+    def _stop_for(self, missing: list[str], count: int) -> None:
         if len(missing) == count:
             looked = ", ".join(dict.fromkeys(self.folder.relative(folder) for folder in self._candidates()))
             raise DataNotFoundError(
                 f"{self.where}: none of its {count} pictures was found, such as {Path(missing[0]).name}. Looked in "
                 f"{looked} of {self.folder.root}. Put the pictures into images/ there."
             )
-        faults = []
-        for path in missing:
-            folder, name = os.path.split(path)
-            faults.append(
-                f"{self.folder.relative(path)} does not exist{nearest(name, self.folder.listing(folder))[:-1]}"
-            )
+        faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
+        for shown, path in enumerate(missing[:SHOWN]):
+            faults[shown] += self.folder.neighbour(path)
         head = f"{self.where}: {len(missing)} of {count} pictures are missing:"
         faults = faults if len(faults) > 1 else [f"{self.where}: picture {faults[0]}"]
         raise DataNotFoundError(enumerate_faults(head, faults, "Restore them, or take them out of the json."))

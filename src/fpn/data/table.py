@@ -51,7 +51,7 @@ class Table:
         labels: (M,) int64 in 0..K-1.
         ignore: (M,) bool.
         areas: (M,) float64, as the file says; NaN where it does not.
-        segmentations: M outlines as JSON, or None if no object has one.
+        segmentations: M outlines as `segmentation.pack` makes them, or None if no object has one.
         fractions: whether boxes and polygons are parts of the picture, as YOLO writes them.
     """
 

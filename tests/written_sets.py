@@ -1,0 +1,108 @@
+"""Writes one small labelled dataset in each format, in the plainest layout, for tests to open or to spoil."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+
+class Thing(NamedTuple):
+    name: str
+    box: tuple[float, float, float, float]
+    ignore: bool = False
+
+
+class Shot(NamedTuple):
+    file: str
+    width: int
+    height: int
+    things: tuple[Thing, ...] = ()
+
+
+CLASSES = ("bolt", "nut", "washer")
+# Odd sizes, a picture without objects in the middle, a box that fills its picture, fractions of a pixel.
+SHOTS = (
+    Shot("a.png", 53, 37, (Thing("nut", (3, 4, 20, 30)), Thing("bolt", (0, 0, 53, 37)))),
+    Shot("b.png", 31, 64),
+    Shot("c.jpg", 101, 7, (Thing("washer", (50.25, 1.5, 99.75, 6)),)),
+)
+
+
+def save_picture(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (90, 120, 150)).save(path)
+
+
+def coco_json(shots: tuple[Shot, ...] = SHOTS, ids: tuple[int, ...] = (3, 7, 11)) -> dict[str, Any]:
+    """Image ids 100, 101, ...; annotation ids 1, 2, ...; category ids with gaps."""
+    images, annotations = [], []
+    for row, shot in enumerate(shots):
+        images.append({"id": 100 + row, "file_name": shot.file, "width": shot.width, "height": shot.height})
+        for thing in shot.things:
+            x1, y1, x2, y2 = thing.box
+            record = {"image_id": 100 + row, "category_id": ids[CLASSES.index(thing.name)]}
+            record |= {"id": len(annotations) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(thing.ignore)}
+            annotations.append(record)
+    categories = [{"id": number, "name": name} for number, name in zip(ids, CLASSES, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def write_json(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+def write_coco(root: Path, shots: tuple[Shot, ...] = SHOTS) -> Path:
+    for shot in shots:
+        save_picture(root / "images" / shot.file, shot.width, shot.height)
+    write_json(root / "annotations/instances.json", coco_json(shots))
+    return root
+
+
+def voc_xml(shot: Shot) -> str:
+    objects = "".join(
+        f"<object><name>{thing.name}</name><difficult>{int(thing.ignore)}</difficult><bndbox><xmin>{thing.box[0]}</xmin>"
+        f"<ymin>{thing.box[1]}</ymin><xmax>{thing.box[2]}</xmax><ymax>{thing.box[3]}</ymax></bndbox></object>\n"
+        for thing in shot.things
+    )
+    size = f"<size><width>{shot.width}</width><height>{shot.height}</height><depth>3</depth></size>"
+    return f"<annotation>\n<filename>{shot.file}</filename>{size}\n{objects}</annotation>\n"
+
+
+def write_voc(root: Path, shots: tuple[Shot, ...] = SHOTS) -> Path:
+    for shot in shots:
+        save_picture(root / "JPEGImages" / shot.file, shot.width, shot.height)
+        write_text(root / "Annotations" / f"{Path(shot.file).stem}.xml", voc_xml(shot))
+    return root
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def yolo_lines(shot: Shot) -> str:
+    lines = []
+    for thing in shot.things:
+        x1, y1, x2, y2 = thing.box
+        values = (
+            (x1 + x2) / 2 / shot.width,
+            (y1 + y2) / 2 / shot.height,
+            (x2 - x1) / shot.width,
+            (y2 - y1) / shot.height,
+        )
+        lines.append(f"{CLASSES.index(thing.name)} {' '.join(f'{value:.9f}' for value in values)}\n")
+    return "".join(lines)
+
+
+def write_yolo(root: Path, shots: tuple[Shot, ...] = SHOTS, *, split: str = "train") -> Path:
+    for shot in shots:
+        save_picture(root / "images" / split / shot.file, shot.width, shot.height)
+        if shot.things:
+            write_text(root / "labels" / split / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
+    write_text(root / "data.yaml", f"path: .\n{split}: images/{split}\nnames: [{', '.join(CLASSES)}]\n")
+    return root
