@@ -394,7 +394,8 @@ class _Workbench:
             # As a value: torch would wrap what a worker raises into a page of traceback.
             return error
         images = self.collate([each.pixels for each in prepared])
-        return _Parcel.pack(images, [each.targets or Targets.empty() for each in prepared], numbers)
+        targets = [Targets.empty() if each.targets is None else each.targets for each in prepared]
+        return _Parcel.pack(images, targets, numbers)
 
     def _prepare(self, epoch: int, number: int) -> Prepared:
         path = self.dataset.path(number)
