@@ -69,9 +69,9 @@ class AnchorPlan:
             return grids
         return [grid - grid.new_tensor([0.0, 0.0, 1.0, 1.0]) for grid in grids]
 
-    def _stride(self, index: int, level: Level, size: Size, padded_size: Size) -> tuple[int, int]:
+    def _stride(self, index: int, level: Level, size: Size, padded_size: Size) -> tuple[float, float]:
         if self.strides == "declared":
-            return level.stride, level.stride
+            return float(level.stride), float(level.stride)
         if self.strides == "measured":
-            return padded_size.height // size.height, padded_size.width // size.width
-        return self.strides[index], self.strides[index]
+            return float(padded_size.height // size.height), float(padded_size.width // size.width)
+        return float(self.strides[index]), float(self.strides[index])

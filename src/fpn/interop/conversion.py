@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fpn.errors import ModelFileError
-from fpn.interop import detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn
+from fpn.interop import detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
 from fpn.interop.converted import Converted
 
 
@@ -27,6 +27,7 @@ TOOLKITS: dict[str, Toolkit] = {
     "three-level FPN": Toolkit(minimal.recognises, minimal.convert),
     "matterport": Toolkit(matterport.recognises, matterport.convert),
     "Detectron2": Toolkit(detectron2.recognises, detectron2.convert),
+    "torchvision": Toolkit(torchvision.recognises, torchvision.convert),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
 WRAPPERS = ("model", "state_dict", "model_state_dict")

@@ -1,0 +1,57 @@
+"""pytorch/vision: fasterrcnn_resnet50_fpn and its relatives with a two-layer box head on a bottleneck ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from fpn.detectors.dialects import TORCHVISION
+from fpn.interop.building import build
+from fpn.interop.converted import Converted, State
+from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.structures import Classes
+
+# inner_blocks.0 is the finest, c2. Files from before torchvision 0.13 lack the inner ".0" of these blocks.
+LEVELS = (2, 3, 4, 5)
+RULES: Rules = (
+    (r".*\.num_batches_tracked", None),
+    (r"backbone\.body\.(.+)", r"features.body.net.\1"),
+    *(
+        (rf"backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.laterals.c{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+    *(
+        (rf"backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.smooths.p{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+    (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"proposal.shared.\1"),
+    (r"rpn\.head\.cls_logits\.(.+)", r"proposal.objectness.\1"),
+    (r"rpn\.head\.bbox_pred\.(.+)", r"proposal.deltas.\1"),
+    (r"roi_heads\.box_head\.fc6\.(.+)", r"box.trunk.1.\1"),
+    (r"roi_heads\.box_head\.fc7\.(.+)", r"box.trunk.3.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.deltas.\1"),
+)
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether the names are this toolkit's."""
+    return any(name.startswith("backbone.fpn.inner_blocks.") for name in names)
+
+
+def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+    """Its weights in our detector; background's logit moves to the end, its unread boxes are dropped.
+
+    Args:
+        state: a `state_dict` of `fasterrcnn_resnet50_fpn`.
+        classes: names of the classes without background; None: "class 1", "class 2", ...
+        conventions: fields of the dialect that are not as usual, such as `short_side=640`.
+    """
+    renamed, leftover = rename(state, RULES)
+    for name in ("box.scores.weight", "box.scores.bias"):
+        if name in renamed:
+            renamed[name] = background_last(renamed[name])
+    for name in ("box.deltas.weight", "box.deltas.bias"):
+        if name in renamed:
+            renamed[name] = without_background(renamed[name])
+    return build(renamed, TORCHVISION, leftover, classes=classes, conventions=conventions)
