@@ -1,0 +1,143 @@
+"""Which references (anchors or proposals) learn from which object, and a balanced sample of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int, Num
+from torch import Tensor
+
+from fpn.ops.boxes import area, pairwise_intersection
+
+# Elements of the IoU matrix computed at once: what fits a cache on a CPU, what fills a GPU.
+_CHUNK_CPU = 1 << 18
+_CHUNK_DEVICE = 1 << 25
+# A negative reference with at least this part of its area in an ignore region takes no part.
+_IGNORED_COVERAGE = 0.5
+
+
+class Match(NamedTuple):
+    """What each of n references shall become.
+
+    Attributes:
+        gt_index: (n,) int64, the object with the highest IoU; 0 where there is none.
+        kind: (n,) int8: 1 positive, 0 negative, -1 neither.
+    """
+
+    gt_index: Tensor
+    kind: Tensor
+
+
+@torch.no_grad()
+def match(
+    boxes: Num[Tensor, "n 4"],
+    gt_boxes: Num[Tensor, "m 4"],
+    gt_ignore: Bool[Tensor, " m"],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    keep_best: bool,
+    legacy_plus_one: bool = False,
+) -> Match:
+    """Match references to ground truth by IoU.
+
+    Args:
+        boxes: references, xyxy.
+        gt_boxes: ground truth, in the same pixels.
+        gt_ignore: crowds and difficult objects: no reference becomes one, and a negative one that lies at least half
+            within one is neither.
+        positive_iou: from this IoU on a reference is positive.
+        negative_iou: below this it is negative, between the two neither.
+        keep_best: each object's best references, ties included, are positive whatever their IoU, unless it is 0. They
+            keep the object they overlap most, which may be another one.
+        legacy_plus_one: widths are x2 - x1 + 1.
+
+    Returns:
+        Without objects everything is negative, but for what lies in ignore regions.
+    """
+    if len(gt_boxes) == 0 or len(boxes) == 0:
+        nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return Match(nothing, nothing.to(torch.int8))
+    # On a CPU it costs nothing to look whether there are crowds at all; a GPU would have to be waited for.
+    ignore = gt_ignore if gt_ignore.is_cuda or bool(gt_ignore.any()) else None
+    overlaps = _Overlaps(boxes, gt_boxes, ignore, legacy_plus_one)
+    best, gt_index, gt_best, ignored = overlaps.summary()
+    positive, negative = best >= positive_iou, best < negative_iou
+    kind = positive.to(torch.int8) - (~positive & ~negative).to(torch.int8)
+    kind = torch.where((kind == 0) & ignored, -1, kind)
+    if keep_best:
+        kind = torch.where(overlaps.equal(gt_best), 1, kind)
+    return Match(gt_index, kind)
+
+
+class _Overlaps:
+    """The (m, n) matrix of IoUs of objects with references, a chunk of references at a time.
+
+    Ignored objects have an IoU of -1. A matrix of one chunk is kept; a larger one is computed again when asked for
+    again: 200 000 anchors and 500 objects would take 400 MB.
+    """
+
+    def __init__(self, boxes: Tensor, gt_boxes: Tensor, ignore: Tensor | None, legacy_plus_one: bool) -> None:
+        self.gt_boxes, self.ignore, self.legacy_plus_one = gt_boxes, ignore, legacy_plus_one
+        self.gt_area = area(gt_boxes, legacy_plus_one=legacy_plus_one)
+        budget = _CHUNK_DEVICE if boxes.is_cuda else _CHUNK_CPU
+        self.parts = boxes.split(max(budget // len(gt_boxes), 1))
+        self.kept: tuple[Tensor, Tensor] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """IoUs (m, c), and which references (c,) lie in an ignore region, chunk by chunk."""
+        if self.kept is None and len(self.parts) == 1:
+            self.kept = self._of(self.parts[0])
+        yield from (self._of(part) for part in self.parts) if self.kept is None else [self.kept]
+
+    def summary(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Each reference's highest IoU and whose it is (n,), each object's highest (m,), and what is ignored (n,)."""
+        rows = [(*iou.max(dim=0), iou.amax(dim=1), ignored) for iou, ignored in self]
+        best, gt_index, gt_best, ignored = zip(*rows, strict=True)
+        return torch.cat(best), torch.cat(gt_index), torch.stack(gt_best).amax(dim=0), torch.cat(ignored)
+
+    def equal(self, gt_best: Tensor) -> Tensor:
+        """(n,) which references have an object's highest IoU, when that is not 0."""
+        wanted = torch.where(gt_best > 0, gt_best, torch.nan)[:, None]  # nothing equals NaN
+        return torch.cat([(iou == wanted).any(dim=0) for iou, _ in self])
+
+    def _of(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        shared = pairwise_intersection(self.gt_boxes, boxes, legacy_plus_one=self.legacy_plus_one)
+        own = area(boxes, legacy_plus_one=self.legacy_plus_one)
+        union = self.gt_area[:, None] + own - shared
+        iou = shared / torch.where(union > 0, union, 1.0)
+        if self.ignore is None:
+            return iou, torch.zeros_like(own, dtype=torch.bool)
+        inside = (shared >= _IGNORED_COVERAGE * own) & (own > 0) & self.ignore[:, None]
+        return torch.where(self.ignore[:, None], -1.0, iou), inside.any(dim=0)
+
+
+@torch.no_grad()
+def sample(
+    kind: Int[Tensor, " n"], *, count: int, positive_fraction: float, generator: torch.Generator | None = None
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " q"]]:
+    """Draw positive and negative references, uniformly and without replacement.
+
+    Args:
+        kind: 1 positive, 0 negative, -1 neither.
+        count: how many to draw; negatives fill up what positives leave.
+        positive_fraction: at most this part of `count` is positive.
+        generator: source of randomness; None: torch's own.
+
+    Returns:
+        Indices into `kind` of positives and of negatives, in random order; fewer where there are not enough.
+    """
+    source = kind.device if generator is None else generator.device
+    keys = torch.rand(len(kind), generator=generator, device=source).to(kind.device)
+    positive, negative = kind == 1, kind == 0
+    available = torch.stack([positive.sum(), negative.sum()]).tolist()  # the one wait for a GPU: results have a length
+    num_positive = min(int(count * positive_fraction), available[0])
+    num_negative = min(count - num_positive, available[1])
+    return _draw(keys, positive, num_positive), _draw(keys, negative, num_negative)
+
+
+def _draw(keys: Tensor, wanted: Tensor, count: int) -> Tensor:
+    """`count` indices where `wanted`: those with the highest of the random `keys`."""
+    return torch.where(wanted, keys, -1.0).topk(count).indices
