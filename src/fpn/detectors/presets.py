@@ -144,15 +144,16 @@ def assemble_faster_rcnn(features: nn.Module, classes: Classes, dialect: Dialect
     levels: tuple[Level, ...] = tuple(features.levels)  # type: ignore[arg-type]
     return FasterRCNN(
         features=features,
-        proposal=_proposal_head(levels, dialect),
-        box=_box_head(levels, len(classes), dialect, recipe.get("head_width", 1024)),
+        proposal=proposal_head(levels, dialect),
+        box=box_head(levels, len(classes), dialect, recipe.get("head_width", 1024)),
         classes=classes,
         preprocessor=Preprocessor.of(dialect),
         recipe=recipe,
     )
 
 
-def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
+def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
+    """The region proposal network that a dialect describes, on any levels."""
     return ProposalHead(
         levels=levels,
         anchors=AnchorPlan(
@@ -190,7 +191,8 @@ def _proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
     )
 
 
-def _box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int) -> BoxHead:
+def box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int = 1024) -> BoxHead:
+    """The box head that a dialect describes, on any levels; `width` is that of its two layers."""
     pooled = roi_levels(levels)
     return BoxHead(
         pooler=RoiPooler(
