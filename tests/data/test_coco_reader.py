@@ -61,16 +61,18 @@ def _open_spoilt(root: Path, spoil: Spoil) -> str:
         (lambda d: d.update(images={}), "'images' must be a list of objects, it is a dict"),
         (lambda d: d["images"][0].update(width=-5), "has width -5 and height 37"),
         (lambda d: d["images"][0].update(width=1e400), "has width inf"),
+        (lambda d: d["images"][0].update(width=2**31 - 1), "a.png: annotated as 2147483647 x 37"),
         (lambda d: d["images"][0].update(file_name="../../etc/a.png"), "leads out of the dataset's folder"),
         (lambda d: d["images"][0].update(file_name="/etc/passwd"), "leads out of the dataset's folder"),
-        (lambda d: d["images"][0].update(file_name="a\0.png"), "leads out of the dataset's folder"),
+        (lambda d: d["images"][0].update(file_name="a\0.png"), "'a\\x00.png' is not a file name"),
+        (lambda d: d["images"][0].update(file_name="\ud800"), "is not a file name"),
         (lambda d: d["images"][0].pop("file_name"), "image 1 (id 100) has no 'file_name'"),
     ],
 )
 def test_a_broken_entry_is_named(spoil: Spoil, says: str, tmp_path: Path) -> None:
     message = _open_spoilt(tmp_path, spoil)
     assert says in message
-    assert "instances.json" in message or "has no pictures" in message
+    assert "instances.json" in message or "has no pictures" in message or "a.png" in message
 
 
 def test_a_missing_picture_is_named_with_its_neighbour(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_a_misspelt_path_names_its_neighbour(tmp_path: Path) -> None:
     write_coco(tmp_path / "screws")
     with pytest.raises(DataNotFoundError, match=r"screw: no such file or folder. Did you mean 'screws'\?"):
         open_dataset(tmp_path / "screw")
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        open_dataset(tmp_path / "pipe.json")
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:

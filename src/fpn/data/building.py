@@ -14,7 +14,7 @@ from fpn.data.reading import Limits, enumerate_faults
 from fpn.data.segmentation import pack
 from fpn.data.table import Table, TableDataset, Texts
 from fpn.errors import DataError
-from fpn.pictures import picture_size
+from fpn.pictures import MAX_PIXELS, picture_size
 from fpn.shapes import Size
 from fpn.structures import Classes
 
@@ -46,6 +46,11 @@ class TableBuilder:
         """Start a picture; without `size` its header is asked, at once for boxes in pixels, later for fractions."""
         if size is None and not self.fractions:
             size = Size(*picture_size(self.root / name))
+        if size is not None and size.height * size.width > MAX_PIXELS:
+            raise DataError(
+                f"{name}: annotated as {size.width} x {size.height}, more than the {MAX_PIXELS / 1e6:.0f} million "
+                "pixels that can be read. Correct the size, or cut the picture into tiles."
+            )
         self._names.append(name.encode("utf-8", "surrogateescape"))
         self._image_ids.append(image_id)
         self._sizes.extend(size or (0, 0))

@@ -76,8 +76,12 @@ def _recognise(path: Path) -> Layout:
 
 def _check_exists(path: Path) -> None:
     try:
-        if path.exists():
+        if path.is_dir():
+            os.listdir(path)  # noqa: PTH208  # raises where we have no permission to look
+        if path.is_dir() or path.is_file():
             return
+        if path.exists():
+            raise DataError(f"{path}: neither a file nor a folder")
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
         raise DataNotFoundError(f"{path}: can't be opened ({error})") from error

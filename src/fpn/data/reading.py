@@ -209,12 +209,14 @@ class Folder:
         """The path that `name`, as an annotation in `where` writes it, has when taken from `folder`.
 
         Raises:
-            DataError: it is empty or leads out of the dataset's folder.
+            DataError: it is no file name or leads out of the dataset's folder.
         """
+        if not name or not _is_text(name):
+            raise DataError(f"{where}: {shorten(name)} is not a file name")
         path = os.path.normpath(os.path.join(self._absolute(folder), name))  # noqa: PTH118
         if "\\" in name and not self.has(path):
             path = os.path.normpath(os.path.join(self._absolute(folder), name.replace("\\", "/")))  # noqa: PTH118
-        if not name or "\0" in name or not path.startswith(self._prefix()):
+        if not path.startswith(self._prefix()):
             raise DataError(
                 f"{where}: file name {shorten(name)} leads out of the dataset's folder {self.root}. "
                 "Write file names relative to that folder."
@@ -234,6 +236,11 @@ class Folder:
 
     def _prefix(self) -> str:
         return str(self.root).rstrip(os.sep) + os.sep
+
+
+def _is_text(name: str) -> bool:
+    """False for what no file is called and no terminal can print: null characters and halves of surrogate pairs."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def shorten(value: object, limit: int = 60) -> str:
