@@ -129,6 +129,30 @@ def test_colour_changes_pixels_but_not_boxes():
     assert np.abs(np.asarray(changed.picture, dtype=int) - np.asarray(sample.picture)).mean() > 3
 
 
+def test_grey_stays_grey_under_all_colour_changes():
+    """Hue and saturation leave it alone; brightness and contrast change all channels alike, within 0.6 to 1.4."""
+    levels = np.linspace(40, 160, 64, dtype=np.uint8).reshape(8, 8)
+    sample = Sample(Image.fromarray(np.stack([levels] * 3, axis=2)), Targets.empty(), 1, "drawn")
+    brightest, darkest = 0.0, 1000.0
+    for index in range(50):
+        changed = np.asarray(Augment(flip=0.0, colour=1.0)(sample, random_for(0, 0, index)).picture, dtype=int)
+        assert np.ptp(changed, axis=2).max() <= 1
+        brightest, darkest = max(brightest, changed.mean()), min(darkest, changed.mean())
+    assert 100 * 1.2 < brightest <= 101 * 1.4
+    assert 99 * 0.6 <= darkest < 100 * 0.8
+
+
+def test_a_hue_change_turns_colours_about_grey():
+    red = Sample(Image.new("RGB", (8, 8), (180, 90, 90)), Targets.empty(), 1, "drawn")
+    turned = [
+        Augment(flip=0.0, colour=1.0)(red, random_for(0, 0, index)).picture.getpixel((0, 0)) for index in range(50)
+    ]
+    # Towards yellow in some, towards purple in others; never the other side of the circle.
+    assert any(green > blue + 10 for _, green, blue in turned)
+    assert any(blue > green + 10 for _, green, blue in turned)
+    assert all(r >= max(green, blue) for r, green, blue in turned)
+
+
 def test_changes_are_a_function_of_seed_epoch_and_index():
     sample, augment = SceneDataset(1)[0], Augment(scale=(0.5, 2.0), colour=1.0)
 
