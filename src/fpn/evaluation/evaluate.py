@@ -1,0 +1,150 @@
+"""`evaluate`: a detector on a dataset, measured as COCO measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fpn.data.dataset import Dataset
+from fpn.detectors.detector import Detector, evaluating
+from fpn.errors import ConfigError, DataError
+from fpn.evaluation.coco import CocoMetrics, ProposalRecall, coco_metrics, proposal_recall
+from fpn.evaluation.reading import Batch, read_batches
+from fpn.evaluation.report import Evaluation
+from fpn.structures import Classes, Detections, Proposals
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 8,
+    workers: int | None = None,
+    proposals: bool = False,
+    precision: Literal["float32", "bf16"] = "float32",
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Detect in every picture of a dataset and measure the result against its truth.
+
+    Classes are matched by name. What the detector finds of classes that the dataset does not label is left out. The
+    detector keeps its mode, weights and device.
+
+    Args:
+        detector: what to measure, where it is.
+        dataset: labelled pictures.
+        batch_size: pictures that go through the network together.
+        workers: processes that read ahead; 0: this one reads; None: half of the cores.
+        proposals: also measure the class-free proposals (a second pass through the network).
+        precision: of the network's arithmetic; boxes are always float32.
+        progress: called with the number of pictures done after each batch.
+
+    Raises:
+        DataError: no pictures, or an annotation that does not fit its picture.
+        ConfigError: the dataset has a class that the detector was not trained on.
+        PictureError, DataNotFoundError: a picture can't be read.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name}: has no pictures to measure on")
+    began = time.monotonic()
+    category_ids = match_classes(detector.classes, dataset)
+    found: dict[int, Detections] = {}
+    proposed: dict[int, Proposals] = {}
+    cast = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with evaluating(detector), torch.inference_mode(), cast:
+        for batch in read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers):
+            found |= _detect(detector, batch)
+            if proposals:
+                proposed |= _propose(detector, batch)
+            if progress is not None:
+                progress(len(found))
+    truth = dataset.coco()
+    recall = _proposal_recall(truth, dataset, proposed) if proposals else None
+    return _report(dataset, truth, _records(detector, dataset, found, category_ids), recall, time.monotonic() - began)
+
+
+def match_classes(classes: Classes, dataset: Dataset) -> dict[int, int]:
+    """Detector label -> the dataset's category id, by name; labels that the dataset does not know are left out.
+
+    Raises:
+        ConfigError: the dataset has a class that the detector does not know.
+    """
+    ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
+    unknown = [name for name in ids if name not in classes.names]
+    if unknown:
+        close = get_close_matches(unknown[0], classes.names, n=1)
+        hint = f" Is {close[0]!r} the same?" if close else ""
+        raise ConfigError(
+            f"{dataset.name}: the detector does not know the class {', '.join(map(repr, unknown))}; it was trained on "
+            f"{', '.join(classes.names)}.{hint} Rename or remove it in the annotations."
+        )
+    return {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
+
+
+def _detect(detector: Detector, batch: Batch) -> dict[int, Detections]:
+    found = detector.detect(batch.images.to(detector.device))
+    rows = zip(batch.numbers, found, batch.frames, strict=True)
+    return {number: detector.preprocessor.restore(each.to("cpu"), frame) for number, each, frame in rows}
+
+
+def _propose(detector: Detector, batch: Batch) -> dict[int, Proposals]:
+    proposed = detector.proposals(batch.images.to(detector.device))
+    restored: dict[int, Proposals] = {}
+    for number, each, frame in zip(batch.numbers, proposed, batch.frames, strict=True):
+        # The door moves detections; a proposal is one without a class.
+        as_found = Detections(each.boxes, each.scores, torch.zeros_like(each.scores, dtype=torch.int64)).to("cpu")
+        as_found = detector.preprocessor.restore(as_found, frame)
+        restored[number] = Proposals(as_found.boxes, as_found.scores)
+    return restored
+
+
+def _records(
+    detector: Detector, dataset: Dataset, found: dict[int, Detections], category_ids: dict[int, int]
+) -> list[dict[str, Any]]:
+    """COCO records in the dataset's order, with its ids instead of the detector's."""
+    ids = {detector.classes.ids[label]: category_id for label, category_id in category_ids.items()}
+    records = [
+        record
+        for number in sorted(found)
+        for record in found[number].to_coco(image_id=dataset.image_id(number), classes=detector.classes)
+        if record["category_id"] in ids
+    ]
+    for record in records:
+        record["category_id"] = ids[record["category_id"]]
+    return records
+
+
+def _proposal_recall(truth: dict[str, Any], dataset: Dataset, proposed: dict[int, Proposals]) -> ProposalRecall:
+    return proposal_recall(truth, {dataset.image_id(number): _rows(each) for number, each in proposed.items()})
+
+
+def _rows(proposed: Proposals) -> np.ndarray:
+    """(n, 5): x, y, w, h and score."""
+    boxes = proposed.boxes.double()
+    return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2], proposed.scores.double()[:, None]), dim=1).numpy()
+
+
+def _report(
+    dataset: Dataset,
+    truth: dict[str, Any],
+    records: Sequence[dict[str, Any]],
+    recall: ProposalRecall | None,
+    seconds: float,
+) -> Evaluation:
+    metrics = coco_metrics(truth, records)
+    ignored = sum(record["iscrowd"] for record in truth["annotations"])
+    return Evaluation(
+        **{field.name: getattr(metrics, field.name) for field in fields(CocoMetrics)},
+        dataset=dataset.name,
+        pictures=len(dataset),
+        objects=len(truth["annotations"]) - ignored,
+        ignored=ignored,
+        seconds=seconds,
+        detections=list(records),
+        proposals=recall,
+    )

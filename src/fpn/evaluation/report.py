@@ -1,0 +1,105 @@
+"""What measuring a detector came to, as numbers, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from fpn.evaluation.coco import CocoMetrics, ProposalRecall
+from fpn.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(CocoMetrics):
+    """COCO's numbers of a detector on a dataset; -1 where there was nothing to measure.
+
+    Attributes:
+        dataset: name of the dataset.
+        pictures: how many were looked at.
+        objects: how many counted.
+        ignored: crowds and difficult objects, which neither count nor hurt.
+        seconds: wall time of reading, detecting and counting.
+        detections: COCO result records, with the dataset's image and category ids.
+        proposals: recall of the class-free proposals, if it was asked for.
+    """
+
+    dataset: str
+    pictures: int
+    objects: int
+    ignored: int
+    seconds: float
+    detections: list[dict[str, Any]]
+    proposals: ProposalRecall | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able figures, without the detections; what was not measured is None."""
+        about = {name: getattr(self, name) for name in ("dataset", "pictures", "objects", "ignored")}
+        figures = {f.name: getattr(self, f.name) for f in fields(CocoMetrics) if f.name != "per_class"}
+        found = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
+        per_class = [_without_gaps(asdict(each)) for each in self.per_class]
+        recall = None if self.proposals is None else _without_gaps(asdict(self.proposals))
+        return {**about, **found, **_without_gaps(figures), "per_class": per_class, "proposals": recall}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` as JSON, atomically.
+
+        Raises:
+            OutputError: the file can't be written.
+        """
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        return Path(path)
+
+    def save_detections(self, path: str | os.PathLike[str]) -> Path:
+        """Write the detections as a COCO results file, atomically.
+
+        Raises:
+            OutputError: the file can't be written.
+        """
+        write_text(path, json.dumps(self.detections))
+        return Path(path)
+
+    def table(self) -> Table:
+        """The figures for a terminal of 80 columns or more; a dash where there was nothing to measure."""
+        table = Table(title=self._title(), title_justify="left", title_style="bold", header_style="bold")
+        table.add_column("", overflow="fold", min_width=14)
+        for heading in ("objects", "all", "IoU.50", "IoU.75", "small", "medium", "large"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        values = (self.ap, self.ap50, self.ap75, self.ap_small, self.ap_medium, self.ap_large)
+        table.add_row("AP", str(self.objects), *_figures(values), style="bold")
+        for each in self.per_class:
+            values = (each.ap, each.ap50, each.ap75, each.ap_small, each.ap_medium, each.ap_large)
+            table.add_row(f"  {each.name}", str(each.objects), *_figures(values))
+        table.add_section()
+        table.add_row("AR, 1 a picture", "", *_figures((self.ar1,)))
+        table.add_row("AR, 10", "", *_figures((self.ar10,)))
+        by_size = (self.ar_small, self.ar_medium, self.ar_large)
+        table.add_row("AR, 100", "", *_figures((self.ar100,)), "", "", *_figures(by_size))
+        if self.proposals is not None:
+            _add_proposals(table, self.proposals)
+        return table
+
+    def _title(self) -> str:
+        ignored = f", {self.ignored} more ignored" if self.ignored else ""
+        return f"{self.dataset}: {self.pictures} pictures, {self.objects} objects{ignored}"
+
+
+def _add_proposals(table: Table, recall: ProposalRecall) -> None:
+    table.add_section()
+    for limit in (100, 1000):
+        sizes = (getattr(recall, f"ar{limit}_{size}") for size in ("small", "medium", "large"))
+        overall = getattr(recall, f"ar{limit}")
+        table.add_row(f"proposal AR, {limit}", "", *_figures((overall,)), "", "", *_figures(sizes))
+
+
+def _figures(values: Iterable[float]) -> list[str]:
+    return ["-" if value < 0 else f"{value:.3f}" for value in values]
+
+
+def _without_gaps(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and value < 0 else value for name, value in figures.items()}

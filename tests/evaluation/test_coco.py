@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import coco as oracle_data
+from pycocotools.cocoeval import COCOeval as Oracle
+
+from fpn.errors import DataError
+from fpn.evaluation.coco import coco_metrics, proposal_recall
+
+SUMMARY = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
+SUMMARY += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
+
+
+def truth(*boxes: tuple[int, int, list[float]], categories: tuple[int, ...] = (3, 7), crowd: bool = False) -> Any:
+    """Two pictures, 1 and 2; each box is (image, category, xywh)."""
+    annotations = [
+        {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": int(crowd)}
+        for n, (i, c, b) in enumerate(boxes, start=1)
+    ]
+    images = [{"id": n, "width": 400, "height": 300, "file_name": f"{n}.jpg"} for n in (1, 2)]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": n, "name": f"class {n}"} for n in categories],
+    }
+
+
+def found(image: int, category: int, box: list[float], score: float) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "bbox": box, "score": score}
+
+
+def oracle(ground_truth: Any, records: list[dict[str, Any]], *, proposals: bool = False) -> Oracle:
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = oracle_data.COCO()
+        data.dataset = ground_truth
+        data.createIndex()
+        if records:
+            results = data.loadRes([dict(each) for each in records])
+        else:  # pycocotools can't load an empty list
+            results = oracle_data.COCO()
+            results.dataset = {**ground_truth, "annotations": []}
+            results.createIndex()
+        counter = Oracle(data, results, "bbox")
+        if proposals:
+            counter.params.useCats, counter.params.maxDets = 0, [1, 100, 1000]
+        counter.evaluate()
+        counter.accumulate()
+        if not proposals:
+            counter.summarize()
+    return counter
+
+
+def scattered(seed: int, *, pictures: int = 12, num_found: int = 15) -> tuple[Any, list[dict[str, Any]]]:
+    """Random truth with crowds, pictures without truth, a class without objects, gaps between ids; noisy detections."""
+    random = np.random.default_rng(seed)
+    ids = [int(n) * 17 + 5 for n in range(pictures)]
+    annotations: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    for image in ids:
+        for _ in range(int(random.integers(0, 8))):
+            side = np.exp(random.uniform(np.log(6), np.log(250), 2))
+            box = [*random.uniform(0, 300, 2), *side]
+            number = {"id": len(annotations) + 1, "image_id": image, "category_id": int(random.choice([2, 9, 90]))}
+            extent = {"bbox": box, "area": float(box[2] * box[3] * 0.8), "iscrowd": int(random.random() < 0.15)}
+            annotations.append(number | extent)
+            if random.random() < 0.8:
+                near = (np.array(box) + random.normal(0, 0.07, 4) * side.mean()).clip(1).tolist()
+                records.append(found(image, number["category_id"], near, float(random.random())))
+        for _ in range(int(random.integers(0, num_found))):
+            box = [*random.uniform(0, 300, 2), *random.uniform(4, 200, 2)]
+            # Scores with ties.
+            records.append(found(image, int(random.choice([2, 9, 41, 90])), box, float(random.integers(0, 10)) / 10))
+    images = [{"id": n, "width": 600, "height": 600, "file_name": str(n)} for n in ids]
+    # Not sorted: per_class has to follow this order.
+    categories = [{"id": n, "name": f"class {n}"} for n in (90, 2, 41, 9)]
+    return {"images": images, "annotations": annotations, "categories": categories}, records
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_twelve_numbers_equal_pycocotools(seed: int) -> None:
+    ground_truth, records = scattered(seed)
+    ours = asdict(coco_metrics(ground_truth, records))
+    theirs = oracle(ground_truth, records).stats
+    np.testing.assert_allclose([ours[name] for name in SUMMARY], theirs, rtol=0, atol=1e-12)
+
+
+def test_each_class_equals_pycocotools_on_that_class_alone() -> None:
+    ground_truth, records = scattered(7)
+    per_class = coco_metrics(ground_truth, records).per_class
+    assert [each.category_id for each in per_class] == [90, 2, 41, 9]
+    precision = oracle(ground_truth, records).eval["precision"]  # (IoU, recall, class by id, size, limit)
+    for each, place in zip(per_class, [3, 0, 2, 1], strict=True):
+        for size, value in enumerate([each.ap, each.ap_small, each.ap_medium, each.ap_large]):
+            part = precision[:, :, place, size, 2]
+            expected = part[part > -1].mean() if (part > -1).any() else -1
+            assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_proposal_recall_equals_pycocotools_without_classes() -> None:
+    ground_truth, records = scattered(3, pictures=6, num_found=400)
+    boxes = {
+        image["id"]: np.array([[*r["bbox"], r["score"]] for r in records if r["image_id"] == image["id"]])
+        for image in ground_truth["images"]
+    }
+    ours = proposal_recall(ground_truth, boxes)
+    # One class for all: pycocotools would order boxes with equal scores by class, and ours have none.
+    alike = [{**record, "category_id": 2} for record in records]
+    recall = oracle(ground_truth, alike, proposals=True).eval["recall"]  # (IoU, 1, size, limit)
+
+    def expected(size: int, limit: int) -> float:
+        part = recall[:, :, size, limit]
+        return float(part[part > -1].mean())
+
+    assert ours.ar100 == pytest.approx(expected(0, 1), abs=1e-12)
+    assert ours.ar1000 == pytest.approx(expected(0, 2), abs=1e-12)
+    assert ours.ar1000_small == pytest.approx(expected(1, 2), abs=1e-12)
+    assert ours.ar1000_medium == pytest.approx(expected(2, 2), abs=1e-12)
+    assert ours.ar1000_large == pytest.approx(expected(3, 2), abs=1e-12)
+    assert ours.ar100_small == pytest.approx(expected(1, 1), abs=1e-12)
+    assert ours.ar1000 > ours.ar100
+
+
+def test_a_perfect_detection_of_the_only_object_scores_one() -> None:
+    metrics = coco_metrics(truth((1, 3, [10, 10, 20, 20])), [found(1, 3, [10, 10, 20, 20], 0.4)])
+    assert (metrics.ap, metrics.ap_small, metrics.ar1) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_sizes_and_classes_without_objects_are_minus_one_and_do_not_lower_the_mean() -> None:
+    metrics = coco_metrics(truth((1, 3, [10, 10, 20, 20])), [found(1, 3, [10, 10, 20, 20], 0.4)])
+    assert (metrics.ap_medium, metrics.ap_large) == (-1.0, -1.0)
+    assert [each.ap for each in metrics.per_class] == pytest.approx([1.0, -1.0])
+    assert [each.objects for each in metrics.per_class] == [1, 0]
+
+
+def test_half_the_objects_found_at_iou_070_gives_a_recall_of_a_quarter() -> None:
+    # 14 x 20 inside of 20 x 20 is an IoU of 0.7: right at 0.5, 0.55, 0.6, 0.65 and 0.7, half of the ten thresholds.
+    ground_truth = truth((1, 3, [0, 0, 20, 20]), (2, 3, [0, 0, 20, 20]))
+    metrics = coco_metrics(ground_truth, [found(1, 3, [0, 0, 14, 20], 0.9)])
+    assert metrics.ar100 == pytest.approx(0.25)
+    # Precision 1 up to recall 0.5: 51 of the 101 recall points.
+    assert metrics.ap50 == pytest.approx(51 / 101)
+    assert metrics.ap75 == 0.0
+
+
+def test_no_detection_at_all_scores_zero() -> None:
+    metrics = coco_metrics(truth((1, 3, [10, 10, 20, 20])), [])
+    assert (metrics.ap, metrics.ar100) == (0.0, 0.0)
+    theirs = oracle(truth((1, 3, [10, 10, 20, 20])), []).stats
+    np.testing.assert_array_equal([asdict(metrics)[name] for name in SUMMARY], theirs)
+
+
+def test_truth_without_objects_is_undefined() -> None:
+    assert coco_metrics(truth(), [found(1, 3, [0, 0, 5, 5], 0.9)]).ap == -1.0
+
+
+def test_a_detection_inside_a_crowd_is_neither_right_nor_wrong() -> None:
+    object_and_crowd = truth((1, 3, [0, 0, 20, 20]))
+    object_and_crowd["annotations"] += truth((1, 3, [100, 100, 200, 100]), crowd=True)["annotations"]
+    object_and_crowd["annotations"][1]["id"] = 2
+    in_crowd = found(1, 3, [120, 120, 30, 30], 0.99)
+    assert coco_metrics(object_and_crowd, [in_crowd, found(1, 3, [0, 0, 20, 20], 0.5)]).ap == pytest.approx(1.0)
+    outside = found(1, 3, [20, 120, 30, 30], 0.99)
+    assert coco_metrics(object_and_crowd, [outside, found(1, 3, [0, 0, 20, 20], 0.5)]).ap == pytest.approx(0.5)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    coco_metrics(truth((1, 3, [10, 10, 20, 20])), [])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_picture_or_category_is_named() -> None:
+    with pytest.raises(DataError, match="image_id 5"):
+        coco_metrics(truth(), [found(5, 3, [0, 0, 5, 5], 0.9)])
+    with pytest.raises(DataError, match="category_id 4"):
+        coco_metrics(truth(), [found(1, 4, [0, 0, 5, 5], 0.9)])

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fpn.data.scenes import SceneDataset
+from fpn.errors import ConfigError, DataError, OutputError, PictureError
+from fpn.evaluation import Evaluation, evaluate
+from .seer import SCENES, Seer, detections, greys, seer
+
+
+def printed(evaluation: Evaluation, width: int = 80) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(evaluation.table())
+    return console.export_text().splitlines()
+
+
+def test_finding_everything_scores_one_whatever_size_the_network_saw(tmp_path: Path) -> None:
+    measured = evaluate(seer(), greys(tmp_path), workers=0, batch_size=2)
+    assert measured.ap == pytest.approx(1.0)
+    assert (measured.pictures, measured.objects, measured.ignored) == (4, 4, 0)
+
+
+def test_records_carry_original_pixels_and_the_ids_of_the_file(tmp_path: Path) -> None:
+    records = evaluate(seer(), greys(tmp_path), workers=0).detections
+    assert [(each["image_id"], each["category_id"]) for each in records] == [(140, 17), (140, 2), (220, 2), (260, 4)]
+    assert records[1]["bbox"] == pytest.approx([30, 2, 28, 26], abs=1e-4)
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    # Another order, and a class that the dataset does not label: whatever is found of it does not count.
+    names = ("gear", "washer", "bolt", "nut")
+    known = {grey: detections(names, objects) for grey, (_, objects) in SCENES.items()}
+    known[80] = detections(names, [("gear", [0, 0, 40, 80])], score=0.99)
+    measured = evaluate(Seer(names, known), greys(tmp_path), workers=0)
+    assert measured.ap == pytest.approx(1.0)
+    assert {each["category_id"] for each in measured.detections} == {2, 4, 17}
+
+
+def test_a_class_that_the_detector_does_not_know_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'washer'.*Is 'washers' the same\?"):
+        evaluate(Seer(("bolt", "nut", "washers"), {}), greys(tmp_path))
+
+
+def test_each_picture_is_seen_once_and_workers_change_nothing(tmp_path: Path) -> None:
+    dataset, done = greys(tmp_path), []
+    alone = evaluate(seer(), dataset, workers=0, batch_size=1, progress=done.append)
+    helped = evaluate(seer(), dataset, workers=2, batch_size=1)
+    assert done == [1, 2, 3, 4]
+    assert helped.detections == alone.detections
+
+
+def test_a_detector_in_training_is_measured_in_eval_and_goes_on_training(tmp_path: Path) -> None:
+    detector = seer().train()
+    state = torch.random.get_rng_state()
+    evaluate(detector, greys(tmp_path), workers=0)
+    assert detector.saw[0] == (False, True, torch.float32)
+    assert detector.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_bf16_is_used_when_asked_for(tmp_path: Path) -> None:
+    detector = seer()
+    evaluate(detector, greys(tmp_path), workers=0, precision="bf16")
+    assert detector.saw[0][2] == torch.bfloat16
+
+
+def test_proposals_are_measured_without_classes(tmp_path: Path) -> None:
+    classes = ("bolt", "nut", "washer")
+    half = {grey: detections(classes, objects[:1]) for grey, (_, objects) in SCENES.items()}
+    measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, proposals=True)
+    # Three of the four objects, one picture's second is missing; sizes 20 x 20 (small) and 40 x 50 (medium).
+    assert measured.proposals is not None
+    assert measured.proposals.ar1000 == pytest.approx(0.75)
+    assert measured.proposals.ar100_medium == pytest.approx(1.0)
+    assert measured.proposals.ar100_large == -1.0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> None:
+    dataset = greys(tmp_path)
+    (tmp_path / "images" / "120.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"120\.png"):
+        evaluate(seer(), dataset, workers=workers, batch_size=1)
+
+
+def test_a_dataset_without_pictures_is_refused() -> None:
+    with pytest.raises(DataError, match="no pictures"):
+        evaluate(seer(), SceneDataset(0))
+
+
+def test_the_table_fits_80_columns_and_shows_a_dash_for_what_was_not_measured(tmp_path: Path) -> None:
+    lines = printed(evaluate(seer(), greys(tmp_path), workers=0, proposals=True))
+    assert max(map(len, lines)) <= 80
+    bolt = next(line for line in lines if "bolt" in line)
+    # 28 x 26 and 40 x 50 pixels: one small, one medium, none large.
+    assert bolt.replace("│", " ").split() == ["bolt", "2", "1.000", "1.000", "1.000", "1.000", "1.000", "-"]
+    assert any("proposal AR, 1000" in line for line in lines)
+
+
+def test_the_json_says_null_for_what_was_not_measured(tmp_path: Path) -> None:
+    evaluate(seer(), greys(tmp_path / "set"), workers=0).save(tmp_path / "deep" / "metrics.json")
+    saved = json.loads((tmp_path / "deep" / "metrics.json").read_text())
+    assert saved["ap50"] == pytest.approx(1.0)
+    assert saved["ap_large"] is None
+    assert [each["name"] for each in saved["per_class"]] == ["washer", "nut", "bolt"]
+
+
+def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    measured = evaluate(seer(), greys(tmp_path / "set"), workers=0)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="Choose another --output"):
+        measured.save(tmp_path / "file" / "metrics.json")
+    assert (tmp_path / "file").read_text() == "mine"
