@@ -80,11 +80,12 @@ def _check_exists(path: Path) -> None:
             os.listdir(path)  # noqa: PTH208  # raises where we have no permission to look
         if path.is_dir() or path.is_file():
             return
-        if path.exists():
-            raise DataError(f"{path}: neither a file nor a folder")
+        special = path.exists()
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
         raise DataNotFoundError(f"{path}: can't be opened ({error})") from error
+    if special:
+        raise DataError(f"{path}: neither a file nor a folder")
     raise DataNotFoundError(f"{path}: no such file or folder.{nearest(path.name, siblings)}")
 
 

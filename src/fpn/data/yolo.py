@@ -76,8 +76,8 @@ def find_configured(path: Path) -> Layout | str:
         files = [*sorted(path.glob("*.yaml")), *sorted(path.glob("*.yml"))]
         files = [file for file in files if looks_like_config(file)]
         if len(files) != 1:
-            found = f"several ({', '.join(file.name for file in files)}): give one" if files else "none"
-            return f"no single .yaml file with names and train or val: {found}"
+            several = ", ".join(file.name for file in files)
+            return f"several .yaml files ({several}): give one" if files else "no .yaml with names and train or val"
         file = files[0]
     # The file's own `path` may lead elsewhere only if the file itself was named by the caller.
     config = read_config(file, trusted=path.is_file())
