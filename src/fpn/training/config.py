@@ -17,14 +17,29 @@ from fpn.errors import ConfigError, DataNotFoundError
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tensorboard"})
 
 
-class TrainConfig(BaseModel):
-    """How to train. Frozen; an unknown name is an error that says the nearest one.
+class Settings(BaseModel):
+    """Named settings. Frozen; an unknown name is an error that says the nearest one.
 
     Raises:
         ConfigError: an unknown name, or a value out of range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        refuse_unknown(values, type(self).model_fields)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+
+class TrainConfig(Settings):
+    """How to train.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of range.
+    """
 
     epochs: int = Field(12, ge=1, description="Passes over the data. 12 is the usual 1x schedule.")
     steps: int | None = Field(None, ge=1, description="Train this many optimizer steps instead of whole epochs.")
@@ -109,13 +124,6 @@ class TrainConfig(BaseModel):
     )
     tensorboard: bool = Field(False, description="Also write TensorBoard files (extra `tensorboard`).")
 
-    def __init__(self, **values: Any) -> None:
-        _refuse_unknown(values, type(self).model_fields)
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
-
     @model_validator(mode="after")
     def _agree(self) -> TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -134,12 +142,18 @@ class TrainConfig(BaseModel):
         """
         path = Path(path)
         try:
-            return cls(**{**_read(path), **changes})
+            return cls(**{**read_settings(path), **changes})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Names and values of a TOML or YAML file.
+
+    Raises:
+        DataNotFoundError: no such file.
+        ConfigError: not TOML or YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -155,7 +169,8 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Stop at a name that is not known, and say the nearest one that is."""
     for name in values:
         if name not in known:
             close = get_close_matches(name, list(known), n=1)
