@@ -114,6 +114,13 @@ def test_a_label_gives_way_to_others_and_is_left_out_where_all_is_taken():
     assert place([(0.0, 0.0, 200.0, 200.0)]) is None
 
 
+def test_the_surest_label_lies_on_top():
+    boxes = [[60.0, 50.0, 140.0, 100.0], [62.0, 51.0, 142.0, 101.0]]
+    drawn = draw(grey(), found(boxes, [0.2, 0.9], [0, 1]), CLASSES)
+    # The chip above the second box, at its left edge, shows that box's class.
+    assert drawn.getpixel((66, 37)) == pytest.approx(colour_of(1), abs=14)
+
+
 def test_colours_are_stable_and_differ_within_three_palettes():
     colours = [colour_of(label) for label in range(21)]
     assert len(set(colours)) == 21

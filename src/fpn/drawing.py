@@ -32,7 +32,7 @@ _IGNORED: Colour = (170, 170, 170)
 _INK: Colour = (32, 32, 32)
 _PAPER: Colour = (250, 250, 248)
 # A label that would lie on others by more than this part of its area is left out: the box's colour says enough.
-_MAX_COVERED = 0.4
+_MAX_COVERED = 0.25
 
 
 def colour_of(label: int) -> Colour:
@@ -202,19 +202,22 @@ def _tint_masks(canvas: Image.Image, masks: Tensor, marks: Sequence[_Mark]) -> I
 
 
 def _draw_labels(pen: ImageDraw.ImageDraw, marks: Sequence[_Mark], line: int, size: tuple[int, int]) -> None:
-    font = _font(_font_size(size))
-    placed: list[Rectangle] = []
+    font = _font(_font_size(size, len(marks)))
+    margin = font.size * 0.25
     boxes = np.array([mark.box for mark in marks]).reshape(-1, 4)
+    labels: list[tuple[_Mark, Rectangle, float]] = []
+    placed: list[Rectangle] = []
     for mark in marks:
-        extent = pen.textbbox((0, 0), mark.text, font=font)
-        margin = font.size * 0.25
-        width, height = extent[2] - extent[0] + 2 * margin, font.size + 2 * margin
+        start, _, end, _ = pen.textbbox((0, 0), mark.text, font=font)
+        width, height = end - start + 2 * margin, font.size + 2 * margin
         spot = _place(mark.box, width, height, line, size, np.array(placed).reshape(-1, 4), boxes)
-        if spot is None:
-            continue
-        placed.append(spot)
+        if spot is not None:
+            placed.append(spot)
+            labels.append((mark, spot, margin - start))
+    # The surest choose their places first and lie on top.
+    for mark, spot, inset in reversed(labels):
         pen.rounded_rectangle(spot, radius=margin, fill=(*mark.colour, 235))
-        middle = (spot[0] + margin - extent[0], (spot[1] + spot[3]) / 2)
+        middle = (spot[0] + inset, (spot[1] + spot[3]) / 2)
         pen.text(middle, mark.text, font=font, fill=_ink_on(mark.colour), anchor="lm")
 
 
@@ -271,8 +274,10 @@ def _ink_on(colour: Colour) -> Colour:
     return (255, 255, 255) if on_white > on_black else (0, 0, 0)
 
 
-def _font_size(size: tuple[int, int]) -> int:
-    return round(min(40, max(10, min(size) / 34)))
+def _font_size(size: tuple[int, int], count: int) -> int:
+    """Pixels: grows with the picture, shrinks when there are many objects."""
+    crowd: float = (max(count, 25) / 25) ** 0.3
+    return int(min(40, max(10, min(size) / (34 * crowd))) + 0.5)
 
 
 @lru_cache(maxsize=16)
