@@ -52,7 +52,7 @@ def _corner(size: float, height_by_width: float) -> tuple[float, float]:
 
 
 def anchor_grid(
-    height: int, width: int, *, stride: tuple[float, float], cell: Float[Tensor, "a 4"], offset: float = 0.0
+    height: int, width: int, *, stride: tuple[float | int, float | int], cell: Float[Tensor, "a 4"], offset: float = 0.0
 ) -> Float[Tensor, "n 4"]:
     """The anchors of a map of `height` x `width` cells: (H*W*A, 4) xyxy, in the order y, x, anchor.
 
@@ -73,7 +73,7 @@ def anchor_grid(
 def level_anchors(
     height: int,
     width: int,
-    stride: tuple[float, float],
+    stride: tuple[float | int, float | int],
     sizes: Sequence[float],
     ratios: Sequence[float],
     *,
@@ -93,7 +93,7 @@ def level_anchors(
 def _draw(
     height: int,
     width: int,
-    stride: tuple[float, float],
+    stride: tuple[float | int, float | int],
     sizes: tuple[float, ...],
     ratios: tuple[float, ...],
     ratio: Ratio,

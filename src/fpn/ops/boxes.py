@@ -26,8 +26,8 @@ def area(boxes: Num[Tensor, "*n 4"], *, legacy_plus_one: bool = False) -> Float[
 
 def clip(
     boxes: Num[Tensor, "*n 4"],
-    height: float | Num[Tensor, ...],
-    width: float | Num[Tensor, ...],
+    height: float | int | Num[Tensor, ...],
+    width: float | int | Num[Tensor, ...],
     *,
     legacy_plus_one: bool = False,
 ) -> Float[Tensor, "*n 4"]:
@@ -46,7 +46,7 @@ def clip(
     return torch.stack([_limit(v, top) for v, top in zip((x1, y1, x2, y2), limits, strict=True)], dim=-1)
 
 
-def _limit(values: Tensor, top: float | Tensor) -> Tensor:
+def _limit(values: Tensor, top: float | int | Tensor) -> Tensor:
     if isinstance(top, Tensor):
         return torch.minimum(values.clamp(min=0), top.to(values.dtype))
     return values.clamp(0, top)

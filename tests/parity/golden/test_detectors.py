@@ -1,0 +1,153 @@
+"""Whole detectors: from the original's weights and the stored picture to its final detections."""
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fpn.detectors.detector import Detector, evaluating
+from fpn.detectors.dialects import FPN_PYTORCH
+from fpn.detectors.preprocessing import Prepared, Preprocessor
+from fpn.detectors.presets import adapt_dialect
+from fpn.interop import convert
+from fpn.structures import Detections, ImageBatch
+from parity.golden.cases import Case, case, cases, same_weights
+from parity.golden.compare import assert_map, assert_near, assert_same_set
+
+YX = [1, 0, 3, 2]
+
+
+def prepare(figures: Case, preprocessor: Preprocessor) -> tuple[Prepared, ImageBatch]:
+    prepared = preprocessor.prepare(Image.fromarray(figures["image_rgb"]))
+    return prepared, preprocessor.collate([prepared.pixels], [prepared.frame])
+
+
+def rows(boxes: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    """One row a detection, in units in which a hundredth is little: pixels, whole classes, tenths of a score."""
+    return torch.cat([boxes.double(), labels[:, None].double(), scores[:, None].double() * 10], dim=1)
+
+
+def assert_same_detections(found: Detections, boxes: Tensor, labels: Tensor, scores: Tensor) -> None:
+    assert_same_set(rows(found.boxes, found.labels, found.scores), rows(boxes, labels, scores).numpy(), 0.01)
+
+
+def predict(detector: Detector, figures: Case) -> Detections:
+    [found] = detector.predict([figures["image_rgb"]])
+    return found
+
+
+def from_config(figures: Case, **conventions) -> dict:
+    """The short side that the case's config line states."""
+    side = int(figures.meta["config"].split("MIN_SIZE_TEST=")[1])
+    return {"short_side": side, "long_side": 1333, **conventions}
+
+
+# --- Detectron2 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("figures", [case("d2_10_full_faster"), case("d2_10_full_mask")], ids=lambda f: f.name)
+def test_detectron2(figures):
+    state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
+    converted = convert(state, **from_config(figures))
+    detector = converted.module
+    assert all(name.startswith("roi_heads.mask_head.") for name in converted.leftover)
+    assert_same_detections(
+        predict(detector, figures), *(torch.from_numpy(figures[name]) for name in ("pred_boxes", "classes", "scores"))
+    )
+    if "proposals" not in figures.arrays:
+        return
+    _, images = prepare(figures, detector.preprocessor)
+    assert list(images.pixels.shape) == figures.meta["padded_shape"]
+    with torch.no_grad():
+        for name, value in detector.features(images.pixels).items():
+            assert_map(figures, f"feat_{name}", value)
+        [proposals] = detector.proposals(images)
+    best = figures["proposals"]
+    assert_same_set(proposals.boxes[: len(best)], best, 0.01)
+    logits = torch.from_numpy(figures["objectness"])
+    assert_near(proposals.scores[: len(best)], logits.sigmoid().numpy(), 1e-4)
+
+
+def test_detectron2_retinanet_as_far_as_its_pyramid():
+    figures = case("d2_10_full_retinanet")
+    converted = convert(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
+    _, images = prepare(figures, Preprocessor.of(converted.dialect))
+    with torch.no_grad():
+        maps = converted.module(images.pixels)
+    assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
+    for name, value in maps.items():
+        assert_map(figures, f"feat_{name}", value)
+    assert all(name.startswith("head.") for name in converted.leftover)
+
+
+# --- fpn.pytorch -----------------------------------------------------------------------------------------------------
+
+
+def fpn_pytorch(figures: Case) -> Detector:
+    picture = case("fpnpt_i_preprocess")
+    figures.arrays["image_rgb"] = picture["image_rgb"]
+    conventions = {
+        "top_down": "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear",
+        "roi_sampler": {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]],
+        "short_side": round(min(figures.meta["im_info"][0][:2])),
+        "score_limit": figures.meta["thresh"],
+        "detection_nms": figures.meta["nms"],
+        "detections_limit": figures.meta["max_per_image"],
+    }
+    state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
+    return convert(state, **conventions).module
+
+
+@pytest.mark.parametrize("figures", cases("fpnpt_i_full"), ids=lambda f: f.name)
+def test_fpn_pytorch(figures):
+    detector = fpn_pytorch(figures)
+    prepared, images = prepare(figures, detector.preprocessor)
+    height, width, scale = figures.meta["im_info"][0]
+    assert (*prepared.frame.network, prepared.frame.scale[0]) == pytest.approx((height, width, scale))
+    with torch.no_grad():
+        [proposals] = detector.proposals(images)
+    assert_same_set(proposals.boxes, figures["rois"][0, :, 1:], 0.01)
+    expected = torch.from_numpy(figures["detections"])
+    assert_same_detections(predict(detector, figures), expected[:, 1:5], expected[:, 0] - 1, expected[:, 5])
+
+
+@pytest.mark.parametrize("target", [160, 600])
+def test_fpn_pytorch_preprocessing(target):
+    figures = case("fpnpt_i_preprocess")
+    prepared, images = prepare(figures, Preprocessor.of(adapt_dialect(FPN_PYTORCH, short_side=target)))
+    assert_map(figures, f"blob_{target}", images.pixels)
+    info = [*prepared.frame.network, prepared.frame.scale[0]]
+    assert info == pytest.approx(figures[f"im_info_{target}"][0].tolist())
+
+
+# --- matterport ------------------------------------------------------------------------------------------------------
+
+
+def test_matterport():
+    figures = case("mrcnn_9_full")
+    config = figures.meta["config"]
+    state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
+    converted = convert(
+        state,
+        short_side=config["IMAGE_MIN_DIM"],
+        long_side=config["IMAGE_MAX_DIM"],
+        proposals_after_nms=(2000, config["POST_NMS_ROIS_INFERENCE"]),
+        detections_limit=config["DETECTION_MAX_INSTANCES"],
+        score_limit=config["DETECTION_MIN_CONFIDENCE"],
+    )
+    detector = converted.module
+    assert all(name.startswith("mrcnn_mask") for name in converted.leftover)
+    _, images = prepare(figures, detector.preprocessor)
+    assert_map(figures, "molded", images.pixels.permute(0, 2, 3, 1).numpy())
+    last = torch.tensor([images.padded_size.width - 1, images.padded_size.height - 1] * 2)
+    with torch.no_grad(), evaluating(detector):
+        [proposals] = detector.proposals(images)
+        [inside] = detector.detect(images)
+    assert_same_set((proposals.boxes / last)[:, YX], figures["rpn_rois"][0], 1e-4)
+    expected = torch.from_numpy(figures["detections"])[0]
+    expected = expected[expected[:, 4] > 0]
+    ours = torch.cat([(inside.boxes / last)[:, YX], inside.labels[:, None] + 1, inside.scores[:, None]], dim=1)
+    assert_same_set(ours, expected.numpy(), 1e-4)
+    boxes = torch.from_numpy(figures["final_rois"])[:, YX]
+    labels, scores = torch.from_numpy(figures["final_class_ids"]) - 1, torch.from_numpy(figures["final_scores"])
+    assert_same_detections(predict(detector, figures), boxes, labels, scores)
