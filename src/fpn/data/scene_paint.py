@@ -45,8 +45,8 @@ def paint_object(random: Random, canvas: np.ndarray, pose: Pose, patch: Patch, *
         _cast_shadow(canvas, pose)
     rows, columns = patch.window()
     below = canvas[rows, columns]
-    cover = (patch.coverage.astype(np.float32) / 255)[..., None]
-    main = _contrasting(random, (below * cover).sum(axis=(0, 1)) / cover.sum())
+    cover = _share(patch)
+    main = _contrasting(random, (below * cover).sum(axis=(0, 1)) / cover[..., 0].sum())
     fill = _fill(random, pose, patch, main)
     if random.random() < 0.4 and pose.extent >= 20:
         _line_rim(random, fill, pose, patch, main)
@@ -124,7 +124,7 @@ def _ramp(values: np.ndarray, colours: Sequence[np.ndarray]) -> np.ndarray:
     steps = np.arange(256)
     table = np.stack([np.interp(steps, stops, [c[k] for c in colours]) for k in range(3)], axis=1)
     level = np.clip(values * 255, 0, 255).astype(np.uint8)
-    blended: np.ndarray = table.astype(np.float32)[level]
+    blended: np.ndarray = table.astype(np.float32).take(level, axis=0)
     return blended
 
 
@@ -239,11 +239,11 @@ def _fill(random: Random, pose: Pose, patch: Patch, main: np.ndarray) -> np.ndar
 def _line_rim(random: Random, fill: np.ndarray, pose: Pose, patch: Patch, main: np.ndarray) -> None:
     """Give the surface a rim of another brightness, in place."""
     inner = pose.patch(inset=random.uniform(0.08, 0.18))
-    rim = np.ones((*patch.coverage.shape, 1), dtype=np.float32)
+    rim = np.ones((*patch.coverage.shape, 3), dtype=np.float32)
     top, left = inner.top - patch.top, inner.left - patch.left
     local = Patch(top, left, inner.coverage).clipped(*patch.coverage.shape)
     rows, columns = local.window()
-    rim[rows, columns, 0] = 1 - local.coverage.astype(np.float32) / 255
+    rim[rows, columns] -= _share(local)
     colour = _shade(main, random.uniform(0.3, 0.6) if random.random() < 0.5 else random.uniform(1.5, 2.2))
     fill += rim * (colour - fill)
 
@@ -258,4 +258,9 @@ def _cast_shadow(canvas: np.ndarray, pose: Pose) -> None:
     soft = Patch(solid.top - margin, solid.left - margin, np.asarray(padded)).clipped(height, width)
     if soft.coverage.size:
         rows, columns = soft.window()
-        canvas[rows, columns] *= 1 - 0.45 * (soft.coverage.astype(np.float32) / 255)[..., None]
+        canvas[rows, columns] *= 1 - 0.45 * _share(soft)
+
+
+def _share(patch: Patch) -> np.ndarray:
+    """Coverage as (h, w, 3) float32 in 0..1. Repeated, because numpy is six times slower on a last axis of one."""
+    return np.repeat(patch.coverage.astype(np.float32)[..., None] / 255, 3, axis=2)
