@@ -155,6 +155,8 @@ class Dialect:
     """`align`: True shifts by half a cell (Detectron2 V2); False is the legacy grid with sides of at least 1 cell."""
     roi_sampling_ratio: int = 2
     """`align`: samples a bin and axis; 0: adaptive, ceil(side / bins)."""
+    roi_max_pool: bool = False
+    """`crop`: True reads a grid of twice the side and keeps the largest of each 2x2 (CROP_RESIZE_WITH_MAX_POOL)."""
     roi_scale: Literal["declared", "measured", "first_height"] = "declared"
     """Map cells a pixel: 1 / stride; 2 ** round(log2(map / padded size)); or map height / first image's height."""
 

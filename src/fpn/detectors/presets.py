@@ -101,6 +101,7 @@ def build_faster_rcnn(
         frozen_stages=recipe["frozen_stages"],
         frozen_norm=recipe["frozen_norm"],
         variant=resnet_variant(dialect),
+        out=tuple(range(dialect.finest_level, 6)),
     )
     dialect = replace(dialect, mean=dialect.mean or body.pixel_mean, std=dialect.std or body.pixel_std)
     features = build_pyramid(body, dialect)
@@ -201,6 +202,7 @@ def box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, widt
             sampler=dialect.roi_sampler,
             aligned=dialect.roi_aligned,
             sampling_ratio=dialect.roi_sampling_ratio,
+            max_pool=dialect.roi_max_pool,
             level_rule=dialect.level_rule,
             canonical_size=dialect.level_canonical_size,
             canonical_level=dialect.level_canonical,

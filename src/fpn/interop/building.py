@@ -38,10 +38,22 @@ def build(
         "frozen_norm": True,
         "head_width": width,
     }
+    if dialect.background == "first":
+        state = _background_last(state)
     named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
     detector = build_faster_rcnn(recipe, named, dialect, weights=None)
     fill(detector, state, toolkit=dialect.name)
     return Converted(detector.eval(), dialect, leftover)
+
+
+def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Background from the first of the class scores to the last, and out of the deltas."""
+    moved = dict(state)
+    for part in ("weight", "bias"):
+        moved[f"box.scores.{part}"] = state[f"box.scores.{part}"].roll(-1, dims=0)
+        deltas = state[f"box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
+        moved[f"box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
+    return moved
 
 
 def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> Converted:

@@ -8,7 +8,7 @@ from typing import Any
 from fpn.detectors.dialects import FPN_PYTORCH
 from fpn.interop.building import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.interop.renaming import Rules, rename
 from fpn.structures import Classes
 
 RULES: Rules = (
@@ -48,10 +48,6 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
             POOLING_MODE pool, `top_down="bilinear"` for one trained with torch 0.4 or later.
     """
     renamed, leftover = rename(state, RULES)
-    for part in ("weight", "bias"):
-        if f"box.scores.{part}" in renamed:
-            renamed[f"box.scores.{part}"] = background_last(renamed[f"box.scores.{part}"])
-            renamed[f"box.deltas.{part}"] = without_background(renamed[f"box.deltas.{part}"])
     if "box.trunk.0.weight" in renamed:
         conventions = {"pooled_size": renamed["box.trunk.0.weight"].shape[-1], **conventions}
     return build(renamed, FPN_PYTORCH, leftover, classes=classes, conventions=conventions)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fpn.detectors.dialects import MATTERPORT, MATTERPORT_128
 from fpn.interop.building import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.interop.renaming import Rules, rename
 from fpn.structures import Classes
 
 RULES: Rules = (
@@ -94,13 +94,10 @@ def _turn(value: Tensor) -> Tensor:
 
 
 def _reorder(state: dict[str, Tensor]) -> None:
-    """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh); background from the first class to the last."""
+    """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh)."""
     swapped = torch.tensor([1, 0, 3, 2])
     for part in ("weight", "bias"):
         for name in (f"proposal.deltas.{part}", f"box.deltas.{part}"):
             if name in state:
                 value = state[name]
                 state[name] = value.reshape(-1, 4, *value.shape[1:])[:, swapped].reshape(value.shape)
-        if f"box.scores.{part}" in state:
-            state[f"box.scores.{part}"] = background_last(state[f"box.scores.{part}"])
-            state[f"box.deltas.{part}"] = without_background(state[f"box.deltas.{part}"])

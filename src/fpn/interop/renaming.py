@@ -63,13 +63,3 @@ def fill(module: nn.Module, state: State, *, toolkit: str) -> None:
 def _some(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
-
-
-def background_last(scores: Tensor) -> Tensor:
-    """(K + 1, ...) class scores with background first -> last."""
-    return scores.roll(-1, dims=0)
-
-
-def without_background(deltas: Tensor) -> Tensor:
-    """(4 * (K + 1), ...) deltas class by class with background first -> (4K, ...); (4, ...) stays."""
-    return deltas[4:] if len(deltas) > 4 else deltas

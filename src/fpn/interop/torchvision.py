@@ -8,7 +8,7 @@ from typing import Any
 from fpn.detectors.dialects import TORCHVISION
 from fpn.interop.building import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, background_last, rename, without_background
+from fpn.interop.renaming import Rules, rename
 from fpn.structures import Classes
 
 # inner_blocks.0 is the finest, c2. Files from before torchvision 0.13 lack the inner ".0" of these blocks.
@@ -48,10 +48,4 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.
     """
     renamed, leftover = rename(state, RULES)
-    for name in ("box.scores.weight", "box.scores.bias"):
-        if name in renamed:
-            renamed[name] = background_last(renamed[name])
-    for name in ("box.deltas.weight", "box.deltas.bias"):
-        if name in renamed:
-            renamed[name] = without_background(renamed[name])
     return build(renamed, TORCHVISION, leftover, classes=classes, conventions=conventions)
