@@ -16,6 +16,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.loading import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
+from fpn.evaluation.evaluate import match_classes
 from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch
 from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
@@ -30,16 +31,18 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
         TrainingError: no pictures or no objects.
         ConfigError: the data's classes are not the detector's.
     """
+    if list(dataset.classes) != list(detector.classes):
+        raise ConfigError(
+            f"{dataset.name}: its classes are {_list(dataset.classes)}, the detector's are {_list(detector.classes)}. "
+            "Build the detector with classes=dataset.classes."
+        )
+    if validation is not None:
+        match_classes(detector.classes, validation)
     for role, data in (("training", dataset), ("validation", validation)):
         if data is None:
             continue
         if len(data) == 0:
             raise TrainingError(f"{data.name}: has no pictures, so there is nothing for {role}")
-        if list(data.classes) != list(detector.classes):
-            raise ConfigError(
-                f"{data.name}: its classes are {_list(data.classes)}, the detector's are {_list(detector.classes)}. "
-                "Build the detector with classes=dataset.classes."
-            )
         if all(bool(data.targets(index).ignore.all()) for index in range(len(data))):
             raise TrainingError(
                 f"{data.name}: none of its {len(data)} pictures has an object that counts, so there is nothing for "

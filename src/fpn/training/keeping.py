@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,6 +17,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.loading import Batch
 from fpn.detectors import save
 from fpn.errors import OutputError
+from fpn.evaluation.evaluate import evaluate
 from fpn.training.checkpointing import BEST, METRICS, read_checkpoint, write_checkpoint
 from fpn.training.journal import Journal
 from fpn.training.progress import Silent
@@ -25,6 +25,8 @@ from fpn.training.run import Run, capture, restore
 
 # What an epoch's line tells of an `Evaluation`; "ap" decides which weights are best.
 MEASURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+
+SHOWN = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 
 
 class Keeper:
@@ -88,11 +90,14 @@ class Keeper:
         position, every = self._run.position, self._run.config.validate_every
         position.epoch, position.batch = position.epoch + 1, 0
         due = self._run.done or (every > 0 and position.epoch % every == 0)
+        figures: dict[str, float] = {}
         with self._averaged():
             if self._validation is None:
                 self._keep_best(None)
             elif due:
-                self._keep_best(self._validate(self._validation))
+                figures = self._measure(self._validation)
+                self._keep_best(figures["ap"])
+        self._tell_epoch(figures, round(time.monotonic() - began, 2))
         self._save()
         self._logged_at += time.monotonic() - began  # images a second are of training alone
 
@@ -133,26 +138,25 @@ class Keeper:
         self._track(line)
         self._reporter.values({name: means[name] for name in ("loss", *run.meter.terms)}, speed)
 
-    def _validate(self, validation: Dataset) -> float:
-        """AP of the detector as it is now, the same in every process; told, tracked and written down."""
-        from fpn.evaluation import evaluate
-
-        run, began = self._run, time.monotonic()
-        ap = torch.zeros(1, device=run.accelerator.device)
+    def _measure(self, validation: Dataset) -> dict[str, float]:
+        """What the detector as it is now reaches; the same in every process."""
+        run = self._run
+        figures = dict.fromkeys(MEASURES, 0.0)
         if run.accelerator.is_main_process:
-            measured = evaluate(run.detector, validation, batch_size=max(1, run.config.batch_size))
+            # float32 whatever the run's precision: `fpn evaluate` on the saved file then finds the same AP.
+            measured = evaluate(run.detector, validation, batch_size=run.config.batch_size, workers=run.config.workers)
             figures = {name: float(getattr(measured, name)) for name in MEASURES}
-            ap += figures["ap"]
-            seconds = round(time.monotonic() - began, 2)
-            line = {"kind": "epoch", "step": run.position.step, "epoch": run.position.epoch, **figures}
-            self._journal.write({**line, "seconds": seconds})
-            self._track(line)
-            self._reporter.note(
-                f"epoch {run.position.epoch}/{run.epochs}  AP {figures['ap']:.3f}  AP50 {figures['ap50']:.3f}  "
-                f"small {figures['ap_small']:.3f}  medium {figures['ap_medium']:.3f}  "
-                f"large {figures['ap_large']:.3f}  measured in {seconds:.0f} s"
-            )
-        return float(broadcast(ap))
+        broadcast_object_list(shared := [figures])
+        return shared[0]
+
+    def _tell_epoch(self, figures: Mapping[str, float], seconds: float) -> None:
+        position = self._run.position
+        line = {"kind": "epoch", "step": position.step, "epoch": position.epoch, **figures}
+        self._journal.write({**line, "seconds": seconds})
+        self._track(line)
+        if figures:
+            told = "  ".join(f"{SHOWN[name]} {_figure(figures[name])}" for name in SHOWN)
+            self._reporter.note(f"epoch {position.epoch}/{self._run.epochs}  {told}  measured in {seconds:.0f} s")
 
     def _keep_best(self, ap: float | None) -> None:
         position = self._run.position
@@ -191,3 +195,8 @@ class Keeper:
             kind = line["kind"]
             values = {f"{kind}/{name}": value for name, value in line.items() if name not in ("kind", "step")}
             self._run.accelerator.log(values, step=line["step"])
+
+
+def _figure(value: float) -> str:
+    """COCO says -1 where there is no object of that size."""
+    return "-" if value < 0 else f"{value:.3f}"

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from fpn.training import keeping
+
+
+@pytest.fixture
+def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The APs that the next validations find, first one first."""
+    coming: list[float] = []
+
+    def evaluate(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(**{**dict.fromkeys(keeping.MEASURES, 0.0), "ap": coming.pop(0)})
+
+    monkeypatch.setattr(keeping, "evaluate", evaluate)
+    yield coming
+    assert coming == [], "not every validation took place"

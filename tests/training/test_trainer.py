@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fpn.data.scenes import SceneDataset
+from fpn.errors import ConfigError, OutputError, TrainingError
+from fpn.training.config import TrainConfig
+from fpn.training.run import Run
+from fpn.training.trainer import train
+
+from .tiny import TinyDetector, tiny_detector, tiny_scenes
+
+# Six scenes in batches of two: three steps an epoch.
+CONFIG = TrainConfig(
+    epochs=3, batch_size=2, workers=0, device="cpu", precision="float32", learning_rate=0.01, log_every=2, seed=1
+)
+
+
+def changed(**settings: object) -> TrainConfig:
+    return CONFIG.model_copy(update=settings)
+
+
+def lines(run, kind="step"):
+    every = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timings = ("images_per_second", "seconds")
+    return [{k: v for k, v in line.items() if k not in timings} for line in every if line["kind"] == kind]
+
+
+def equal(one: TinyDetector, other: TinyDetector) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+TAKE_STEP = Run.take_step
+
+
+def kill_at(monkeypatch, step):
+    """Make a run end like by SIGKILL when step number `step` is done, but nothing was written about it yet."""
+
+    def take_and_die(self, group):
+        TAKE_STEP(self, group)
+        if self.position.step == step:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(Run, "take_step", take_and_die)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    train(tiny_detector(), tiny_scenes(), changed(epochs=12), output=tmp_path / "run", progress=False)
+    losses = [line["loss"] for line in lines(tmp_path / "run")]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(optimizer):
+    config = changed(optimizer=optimizer)
+    one, two, three = tiny_detector(), tiny_detector(), tiny_detector()
+    train(one, tiny_scenes(), config, progress=False)
+    train(two, tiny_scenes(), config, progress=False)
+    train(three, tiny_scenes(), config.model_copy(update={"seed": 2}), progress=False)
+    assert equal(one, two)
+    assert not equal(one, three)
+
+
+def test_the_number_of_workers_changes_nothing():
+    one, two = tiny_detector(), tiny_detector()
+    train(one, tiny_scenes(), CONFIG, progress=False)
+    train(two, tiny_scenes(), changed(workers=2), progress=False)
+    assert equal(one, two)
+
+
+def test_a_line_a_log_interval_holds_terms_counts_rate_and_gradient(tmp_path):
+    train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    told = lines(tmp_path / "run")
+    assert [(line["step"], line["epoch"]) for line in told] == [(2, 1), (4, 2), (6, 2), (8, 3), (9, 3)]
+    assert set(told[0]) == {
+        "kind",
+        "step",
+        "epoch",
+        "learning_rate",
+        "loss",
+        "count",
+        "box",
+        "objects",
+        "gradient_norm",
+    }
+    assert told[0]["loss"] == pytest.approx(told[0]["count"] + told[0]["box"])
+    assert told[0]["learning_rate"] == pytest.approx(
+        0.01 * 0.5 * (1 + 0.9396926)
+    )  # cosine, step 1 of 9: cos 20 degrees
+
+
+def test_each_epoch_has_a_line_without_validation_too(tmp_path):
+    train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    expected = [{"kind": "epoch", "step": 3 * epoch, "epoch": epoch} for epoch in (1, 2, 3)]
+    assert lines(tmp_path / "run", "epoch") == expected
+
+
+def test_the_best_weights_are_those_of_the_epoch_with_the_highest_ap(tmp_path, aps):
+    aps += [0.2, 0.5, 0.3]
+    detector = tiny_detector()
+    result = train(detector, tiny_scenes(), CONFIG, validation=tiny_scenes(2), output=tmp_path / "run", progress=False)
+    assert (result.best_ap, result.best_epoch, result.epochs, result.steps) == (pytest.approx(0.5), 2, 3, 9)
+    saved = load_file(result.model)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in detector.state_dict().items())
+    assert [line["ap"] for line in lines(tmp_path / "run", "epoch")] == [0.2, 0.5, 0.3]
+
+
+def test_validation_can_be_rarer_but_is_never_left_out_at_the_end(aps):
+    aps += [0.2, 0.1]
+    config = changed(validate_every=2)
+    result = train(tiny_detector(), tiny_scenes(), config, validation=tiny_scenes(2), progress=False)
+    assert (result.best_ap, result.best_epoch) == (pytest.approx(0.2), 2)
+
+
+def test_without_validation_the_best_weights_are_the_last_average(tmp_path):
+    plain, averaged = tiny_detector(), tiny_detector()
+    train(plain, tiny_scenes(), changed(ema_decay=0.0), progress=False)
+    result = train(averaged, tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    assert (result.best_ap, result.best_epoch) == (None, 3)
+    assert not equal(plain, averaged)
+    assert torch.equal(load_file(result.model)["head.weight"], averaged.head.weight)
+
+
+def test_steps_take_the_place_of_epochs():
+    result = train(tiny_detector(), tiny_scenes(), changed(steps=4), progress=False)
+    assert (result.steps, result.epochs) == (4, 2)
+
+
+def test_two_batches_of_one_make_the_step_of_one_batch_of_two(monkeypatch):
+    # Without norms, dropout, draws by lot and padding, which depend on how pictures are batched.
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.zeros(count))
+    one, two = tiny_detector(), tiny_detector()
+    for each in (one, two):
+        each.features["body"] = torch.nn.Conv2d(3, 4, 3, stride=4)
+    two.load_state_dict(one.state_dict())
+    data = SceneDataset(6, seed=3, height=32, width=32, objects=(1, 3), extent=(8.0, 24.0))
+    train(one, data, changed(optimizer="sgd"), progress=False)
+    train(two, data, changed(optimizer="sgd", batch_size=1, accumulate=2), progress=False)
+    torch.testing.assert_close(one.head.weight, two.head.weight)
+
+
+def test_a_frozen_part_does_not_move():
+    detector, before = tiny_detector(), tiny_detector()
+    train(detector, tiny_scenes(), changed(frozen=("features.body",)), progress=False)
+    assert torch.equal(detector.features["body"][0].weight, before.features["body"][0].weight)
+    assert not torch.equal(detector.head.weight, before.head.weight)
+
+
+def test_a_loss_that_is_not_finite_names_step_term_and_pictures_and_spares_the_last_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError) as caught:
+        train(tiny_detector(spoil_step=5), tiny_scenes(), CONFIG, output=run, progress=False)
+    said = str(caught.value)
+    assert "step 5: count = nan" in said
+    named = [number for number in range(6) if f"scene {number} of seed 3" in said]
+    assert len(named) == 2
+    # The epoch of steps 1 to 3 was saved, and going on from there gives what an unspoilt run gives.
+    again, unspoilt = tiny_detector(), tiny_detector()
+    train(again, tiny_scenes(), resume=run, progress=False)
+    train(unspoilt, tiny_scenes(), CONFIG, progress=False)
+    assert equal(again, unspoilt)
+
+
+def test_an_output_folder_that_holds_something_is_refused_before_work_starts(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    detector = tiny_detector()
+    with pytest.raises(OutputError, match=r"is not empty\. Choose another --output\."):
+        train(detector, tiny_scenes(), CONFIG, output=tmp_path, progress=False)
+    assert detector.calls == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_earlier_run_is_not_overwritten_but_can_be_resumed(tmp_path):
+    train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    with pytest.raises(OutputError, match="go on with that run: --resume"):
+        train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+
+
+def test_no_pictures_and_no_objects_are_refused_before_work_starts():
+    with pytest.raises(TrainingError, match="has no pictures, so there is nothing for training"):
+        train(tiny_detector(), tiny_scenes().subset([]), CONFIG, progress=False)
+    empty = tiny_scenes()
+    empty.objects = (0, 0)
+    with pytest.raises(TrainingError, match="none of its 6 pictures has an object that counts"):
+        train(tiny_detector(), empty, CONFIG, progress=False)
+    with pytest.raises(TrainingError, match="nothing for validation"):
+        train(tiny_detector(), tiny_scenes(), CONFIG, validation=empty, progress=False)
+
+
+def test_a_detector_of_other_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"its classes are .*, the detector's are cat, dog"):
+        train(TinyDetector(["cat", "dog"]), tiny_scenes(), CONFIG, progress=False)
+
+
+@pytest.mark.parametrize(("step", "optimizer"), [(1, "adamw"), (3, "adamw"), (4, "sgd"), (5, "adamw"), (9, "adamw")])
+def test_a_killed_and_resumed_run_ends_bit_by_bit_like_an_undisturbed_one(tmp_path, monkeypatch, aps, step, optimizer):
+    config = changed(optimizer=optimizer, checkpoint_minutes=1e-9)  # after each step
+    data = tiny_scenes()
+    straight, killed = tiny_detector(), tiny_detector()
+    aps += [0.1, 0.3, 0.2]
+    train(straight, data, config, validation=data, output=tmp_path / "straight", progress=False)
+    kill_at(monkeypatch, step)
+    aps += [0.1, 0.3, 0.2][: (step - 1) // 3]
+    with pytest.raises(MemoryError):
+        train(killed, data, config, validation=data, output=tmp_path / "killed", progress=False)
+    kill_at(monkeypatch, None)
+    aps += [0.1, 0.3, 0.2][(step - 1) // 3 :]
+    resumed = tiny_detector()
+    resumed.head.weight.data.zero_()  # everything comes from the checkpoint
+    result = train(resumed, data, validation=data, resume=tmp_path / "killed", progress=False)
+    assert equal(straight, resumed)
+    assert (result.best_ap, result.best_epoch) == (pytest.approx(0.3), 2)
+    for kind in ("step", "epoch"):
+        assert lines(tmp_path / "straight", kind) == lines(tmp_path / "killed", kind)
+    newest = "last/step-00000009/state.safetensors"
+    ours, theirs = (load_file(tmp_path / name / newest) for name in ("straight", "killed"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch):
+    def take_and_press(self, group):
+        TAKE_STEP(self, group)
+        if self.position.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Run, "take_step", take_and_press)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    kill_at(monkeypatch, None)
+    assert (tmp_path / "run/last/step-00000004").is_dir()
+    resumed, straight = tiny_detector(), tiny_detector()
+    train(resumed, tiny_scenes(), resume=tmp_path / "run", progress=False)
+    train(straight, tiny_scenes(), CONFIG, progress=False)
+    assert equal(resumed, straight)
+
+
+def test_resuming_a_finished_run_trains_no_further_and_gives_its_best_weights(tmp_path):
+    done, again = tiny_detector(), tiny_detector()
+    train(done, tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    result = train(again, tiny_scenes(), resume=tmp_path / "run", progress=False)
+    assert (again.calls, result.steps) == (0, 9)
+    assert equal(done, again)
+
+
+def test_resuming_refuses_other_data_or_settings_and_names_them_unless_told(tmp_path):
+    train(tiny_detector(), tiny_scenes(), changed(steps=2), output=tmp_path / "run", progress=False)
+    other = changed(steps=2, learning_rate=0.5, log_every=1)
+    with pytest.raises(ConfigError) as caught:
+        train(tiny_detector(), tiny_scenes(8), other, resume=tmp_path / "run", progress=False)
+    said = str(caught.value)
+    assert "config.learning_rate was 0.01, is 0.5" in said
+    assert "data.pictures was 6, is 8" in said
+    assert "log_every" not in said
+    train(tiny_detector(), tiny_scenes(8), other, resume=tmp_path / "run", allow_changes=True, progress=False)
+
+
+def test_bf16_trains_and_leaves_float32_weights():
+    detector = tiny_detector()
+    train(detector, tiny_scenes(), changed(precision="bf16"), progress=False)
+    assert detector.head.weight.dtype == torch.float32
+    assert not equal(detector, tiny_detector())

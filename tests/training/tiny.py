@@ -1,0 +1,60 @@
+"""The smallest detector that trains: a convolution, a norm, dropout, and randomness from both sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from fpn.data.scenes import SceneDataset
+from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+
+DIALECT = replace(PAPER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=32, long_side=64)
+
+
+class TinyDetector(Detector):
+    """Guesses how many objects a picture has, and one box for all of them."""
+
+    def __init__(self, classes: Sequence[str], *, spoil_step: int | None = None) -> None:
+        super().__init__(
+            classes=Classes.of(classes), preprocessor=Preprocessor.of(DIALECT), recipe={"kind": "tiny", "width": 4}
+        )
+        body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.2))
+        self.features = nn.ModuleDict({"body": body})
+        self.head = nn.Linear(4, 5)
+        self.calls, self.spoil_step = 0, spoil_step
+
+    def guess(self, images: ImageBatch) -> torch.Tensor:
+        return self.head(self.features["body"](images.pixels).mean((2, 3)))
+
+    def losses(
+        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
+    ) -> LossTerms:
+        self.calls += 1
+        guess = self.guess(images)
+        truth = torch.tensor([float(len(each)) for each in targets])
+        chosen = torch.rand(len(targets), generator=generator) < 0.7
+        count = ((guess[:, 0] - truth).square() * chosen).mean()
+        if self.calls == self.spoil_step:
+            count = count * float("nan")
+        return LossTerms({"count": count, "box": guess[:, 1:].square().mean()}, {"objects": truth.sum()})
+
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        boxes = self.guess(images)[:, None, 1:]
+        return [Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.int64)) for box in boxes]
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        return [Proposals(found.boxes, found.scores) for found in self.detect(images)]
+
+
+def tiny_scenes(count: int = 6) -> SceneDataset:
+    return SceneDataset(count, seed=3, height=32, width=(32, 48), objects=(1, 3), extent=(8.0, 24.0))
+
+
+def tiny_detector(**options: int) -> TinyDetector:
+    """The same weights each time."""
+    torch.manual_seed(0)
+    return TinyDetector(tiny_scenes().classes, **options)
