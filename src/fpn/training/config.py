@@ -41,44 +41,52 @@ class TrainConfig(Settings):
         ConfigError: an unknown name, or a value out of range.
     """
 
-    epochs: int = Field(12, ge=1, description="Passes over the data. 12 is the usual 1x schedule.")
-    steps: int | None = Field(None, ge=1, description="Train this many optimizer steps instead of whole epochs.")
+    epochs: int = Field(default=12, ge=1, description="Passes over the data. 12 is the usual 1x schedule.")
+    steps: int | None = Field(
+        default=None, ge=1, description="Train this many optimizer steps instead of whole epochs."
+    )
     batch_size: int = Field(
-        4, ge=1, description="Pictures a forward pass, over all processes together. 4 fits a laptop's memory."
+        default=4, ge=1, description="Pictures a forward pass, over all processes together. 4 fits a laptop's memory."
     )
     accumulate: int = Field(
-        1, ge=1, description="Batches whose gradients are averaged into one step: a larger batch in the same memory."
+        default=1,
+        ge=1,
+        description="Batches whose gradients are averaged into one step: a larger batch in the same memory.",
     )
 
     optimizer: Literal["sgd", "adamw"] = Field(
-        "adamw", description="adamw needs less tuning in short runs; sgd is the paper's."
+        default="adamw", description="adamw needs less tuning in short runs; sgd is the paper's."
     )
     learning_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Peak rate. None: sgd 0.02 * pictures / 16; adamw 0.0003 * sqrt(pictures / 4); pictures a step.",
     )
     backbone_multiplier: float = Field(
-        1.0, ge=0, description="The backbone's learning rate as a multiple of the others'. 1: the same."
+        default=1.0, ge=0, description="The backbone's learning rate as a multiple of the others'. 1: the same."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd, and beta1 of adamw.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd, and beta1 of adamw.")
     weight_decay: float | None = Field(
-        None, ge=0, description="Not applied to norms and biases. None: 0.0001 for sgd, 0.05 for adamw."
+        default=None, ge=0, description="Not applied to norms and biases. None: 0.0001 for sgd, 0.05 for adamw."
     )
     warmup_steps: int | None = Field(
-        None, ge=0, description="Steps of linear warm-up. None: a tenth of the run, at most 500."
+        default=None, ge=0, description="Steps of linear warm-up. None: a tenth of the run, at most 500."
     )
     schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine", description="What the rate does after warm-up: fall to 0, fall tenfold at each milestone, or stay."
+        default="cosine",
+        description="What the rate does after warm-up: fall to 0, fall tenfold at each milestone, or stay.",
     )
     milestones: tuple[float, ...] = Field(
-        (0.67, 0.89), description="Where schedule=step falls, as fractions of the run (60 000 and 80 000 of 90 000)."
+        default=(0.67, 0.89),
+        description="Where schedule=step falls, as fractions of the run (60 000 and 80 000 of 90 000).",
     )
     clip_norm: float = Field(
-        10.0, ge=0, description="Longest gradient (L2 norm over all weights). 0: no limit. 10 stops only explosions."
+        default=10.0,
+        ge=0,
+        description="Longest gradient (L2 norm over all weights). 0: no limit. 10 stops only explosions.",
     )
     ema_decay: float = Field(
-        0.999,
+        default=0.999,
         ge=0,
         lt=1,
         description="Decay a step of the averaged weights that are validated and saved; lower at the start of a run: "
@@ -86,43 +94,48 @@ class TrainConfig(Settings):
     )
 
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="Of the network's arithmetic; boxes are always float32. auto: bf16 where the chip has it."
+        default="auto",
+        description="Of the network's arithmetic; boxes are always float32. auto: bf16 where the chip has it.",
     )
-    channels_last: bool = Field(True, description="Keep maps in NHWC order in memory: faster convolutions.")
-    device: Literal["auto", "cpu"] = Field("auto", description="auto: the GPU where there is one.")
+    channels_last: bool = Field(default=True, description="Keep maps in NHWC order in memory: faster convolutions.")
+    device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
     deterministic: bool = Field(
-        False, description="Only algorithms that repeat bit by bit, also on a GPU. Slower there; a CPU repeats anyway."
+        default=False,
+        description="Only algorithms that repeat bit by bit, also on a GPU. Slower there; a CPU repeats anyway.",
     )
     frozen: tuple[str, ...] = Field(
-        (), description="Parts that are not trained, such as features.body or proposal, beside the preset's own."
+        default=(),
+        description="Parts that are not trained, such as features.body or proposal, beside the preset's own.",
     )
 
-    flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right flip.")
+    flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     vertical_flip: float = Field(
-        0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial pictures."
+        default=0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial pictures."
     )
     scale: tuple[float, float] = Field(
-        (1.0, 1.0), description="Least and greatest factor of a random zoom, such as 0.8 1.25. 1 1: none."
+        default=(1.0, 1.0), description="Least and greatest factor of a random zoom, such as 0.8 1.25. 1 1: none."
     )
     colour: float = Field(
-        0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
+        default=0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
     )
     aspect_grouping: bool = Field(
-        True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
+        default=True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
     )
     workers: int | None = Field(
-        None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
+        default=None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
 
-    validate_every: int = Field(1, ge=0, description="Epochs between validations. 0: only after the last.")
-    log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl; their values are means.")
+    validate_every: int = Field(default=1, ge=0, description="Epochs between validations. 0: only after the last.")
+    log_every: int = Field(
+        default=20, ge=1, description="Steps between lines of metrics.jsonl; their values are means."
+    )
     checkpoint_minutes: float = Field(
-        10.0,
+        default=10.0,
         gt=0,
         description="Minutes between checkpoints in last/, beside the one each epoch: what a crash can cost.",
     )
-    tensorboard: bool = Field(False, description="Also write TensorBoard files (extra `tensorboard`).")
+    tensorboard: bool = Field(default=False, description="Also write TensorBoard files (extra `tensorboard`).")
 
     @model_validator(mode="after")
     def _agree(self) -> TrainConfig:
