@@ -12,16 +12,19 @@ from fpn.errors import ConfigError
 from fpn.features.extractor import FeatureExtractor, declared_levels, level_number
 from fpn.structures import Features, Level
 
-TopDown: TypeAlias = Literal["nearest", "bilinear", "bilinear_corners"]
+TopDown: TypeAlias = Literal["nearest", "bilinear", "bilinear_corners", "none"]
+Lateral: TypeAlias = Literal["all", "top"]
 Smoothed: TypeAlias = Literal["all", "all_but_top", "none"]
 ExtraLevels: TypeAlias = Literal["none", "subsample", "convolutions_on_c5", "convolutions_on_p5"]
+Emitted: TypeAlias = Literal["all", "finest"]
 
 
 class FeaturePyramid(FeatureExtractor):
     """A bottom-up path with a top-down path and lateral connections, and levels added above.
 
     The merge of level k is lateral(c_k) + upsampled(k + 1), where what is upsampled is the *plain* merge of level k + 1
-    (or its smoothed map: `smooth_before_merge`); a 3x3 convolution on the merge then gives p_k.
+    (or its smoothed map: `smooth_before_merge`); a 3x3 convolution on the merge then gives p_k. Every other pyramid of
+    the well-known implementations, and the rivals in the paper's tables, are options of this one mechanism.
 
     Submodules: `body`; `laterals` by c-name; `smooths` by p-name; `extras` by p-name (convolutions only).
 
@@ -36,47 +39,60 @@ class FeaturePyramid(FeatureExtractor):
         channels: int = 256,
         output_channels: int | None = None,
         top_down: TopDown = "nearest",
+        lateral: Lateral = "all",
         smoothed: Smoothed = "all",
         smooth_before_merge: bool = False,
         top_kernel: int = 1,
         bias: bool = True,
         extra_levels: ExtraLevels = "subsample",
         num_extra: int | None = None,
+        extra_relu: bool = True,
+        emitted: Emitted = "all",
     ) -> None:
         """Put a pyramid on a bottom-up path.
 
         Args:
-            body: bottom-up path that declares its `levels`, all of which get a lateral.
+            body: bottom-up path that declares its `levels`; each becomes a level of the pyramid.
             channels: width of laterals and merges.
             output_channels: width of the emitted maps; None: `channels`.
-            top_down: how the coarser map is brought to the lateral's size, which need not be the double.
+            top_down: how the coarser map is brought to the lateral's size, which need not be the double; "none": it is
+                not added, so each level stands alone.
+            lateral: which bottom-up maps enter; "top": the coarsest only, the rest is upsampled from it.
             smoothed: which merges get a 3x3 convolution.
             smooth_before_merge: the smoothed map goes further down, instead of the plain merge (fpn.pytorch).
             top_kernel: kernel of the coarsest lateral: 1, or 3 (the three-level teaching pyramid).
             bias: whether laterals and smoothing convolutions have biases.
             extra_levels: how levels above the coarsest are made: every second cell of it, or 3x3 convolutions of
-                stride 2 on the body's or on the pyramid's coarsest map, with a ReLU between two of them.
+                stride 2 on the body's or on the pyramid's coarsest map.
             num_extra: how many; None: 1 by subsampling, 2 (P6 and P7) by convolutions.
+            extra_relu: whether there is a ReLU before P7's convolution (MMDetection's RetinaNet has none).
+            emitted: "finest": only the finest level comes out, and only it is smoothed.
 
         Raises:
             ConfigError: an unknown option, or options that contradict each other.
         """
         super().__init__()
-        _check_choices(top_down=top_down, smoothed=smoothed, extra_levels=extra_levels)
+        _check_choices(
+            top_down=top_down, lateral=lateral, smoothed=smoothed, extra_levels=extra_levels, emitted=emitted
+        )
+        _check_contradictions(top_down=top_down, lateral=lateral, extra_levels=extra_levels, emitted=emitted)
         output_channels = output_channels or channels
+        self.body = body
         self.top_down: TopDown = top_down
         self.smooth_before_merge = smooth_before_merge
         self.extra_levels: ExtraLevels = extra_levels
-        self.body = body
-        bottom_up = declared_levels(body)
-        self.laterals = _laterals(bottom_up, channels, top_kernel, bias)
-        names = [_merged_name(level) for level in bottom_up]
-        self.smooths = _smooths(names, smoothed, channels, output_channels, bias)
-        merged = tuple(Level(_merged_name(level), output_channels, level.stride) for level in bottom_up)
+        self.extra_relu = extra_relu
+        self.bottom_up = declared_levels(body)
+        merged = tuple(Level(_merged_name(level), output_channels, level.stride) for level in self.bottom_up)
+        self.merged = merged if emitted == "all" else merged[:1]
         self.extra = _extra_levels(merged[-1], _num_extra(extra_levels, num_extra))
-        source = bottom_up[-1] if extra_levels == "convolutions_on_c5" else merged[-1]
-        self.extras = _extra_convolutions(self.extra, source.channels) if "convolutions" in extra_levels else _none()
-        self.levels: tuple[Level, ...] = merged + self.extra
+        self.levels: tuple[Level, ...] = self.merged + self.extra
+        entering = self.bottom_up if lateral == "all" else self.bottom_up[-1:]
+        self.laterals = _laterals(entering, channels, top_kernel, bias)
+        chosen = _smoothed_names(merged, smoothed)
+        self.smooths = _smooths(chosen if emitted == "all" else chosen[:1], channels, output_channels, bias)
+        source = self.bottom_up[-1] if extra_levels == "convolutions_on_c5" else merged[-1]
+        self.extras = _extra_convolutions(self.extra if "convolutions" in extra_levels else (), source.channels)
         self._check_widths(channels, output_channels)
         for part in (self.laterals, self.smooths, self.extras):
             initialize(part)
@@ -85,19 +101,17 @@ class FeaturePyramid(FeatureExtractor):
         """The maps of `levels`, finest first."""
         bottom_up = cast(Features, self.body(pixels))
         merged = self.merge(bottom_up)
-        return merged | self.extend(bottom_up, merged)
+        return {level.name: merged[level.name] for level in self.merged} | self.extend(bottom_up, merged)
 
     def merge(self, bottom_up: Features) -> Features:
-        """Bottom-up maps to pyramid maps, without the extra levels."""
+        """Bottom-up maps to pyramid maps, finest first, without the extra levels."""
         maps: Features = {}
         coarser: Tensor | None = None
-        for name, lateral in reversed(list(self.laterals.items())):
-            summed = lateral(bottom_up[name])
-            if coarser is not None:
-                summed = summed + upsample(coarser, summed, self.top_down)
-            out = self._smooth(f"p{name[1:]}", summed)
-            maps[f"p{name[1:]}"] = out
-            coarser = out if self.smooth_before_merge else summed
+        for level in reversed(self.bottom_up):
+            summed = self._sum(level.name, bottom_up[level.name], coarser)
+            name = _merged_name(level)
+            maps[name] = cast(Tensor, self.smooths[name](summed)) if name in self.smooths else summed
+            coarser = maps[name] if self.smooth_before_merge else summed
         return dict(reversed(maps.items()))
 
     def extend(self, bottom_up: Features, merged: Features) -> Features:
@@ -107,18 +121,22 @@ class FeaturePyramid(FeatureExtractor):
         maps: Features = {}
         for level in self.extra:
             if level.name in self.extras:
-                # The ReLU is before P7's convolution only (RetinaNet's footnote 2).
-                current = self.extras[level.name](functional.relu(current) if maps else current)
+                current = self.extras[level.name](functional.relu(current) if maps and self.extra_relu else current)
             else:
                 current = subsample(current)
             maps[level.name] = current
         return maps
 
-    def _smooth(self, name: str, summed: Tensor) -> Tensor:
-        return cast(Tensor, self.smooths[name](summed)) if name in self.smooths else summed
+    def _sum(self, name: str, finer: Tensor, coarser: Tensor | None) -> Tensor:
+        lateral = cast(Tensor, self.laterals[name](finer)) if name in self.laterals else None
+        if coarser is None or self.top_down == "none":
+            assert lateral is not None, f"{name} has neither a lateral nor a map above it"
+            return lateral
+        down = upsample(coarser, finer, self.top_down)
+        return down if lateral is None else lateral + down
 
     def _check_widths(self, channels: int, output_channels: int) -> None:
-        all_smoothed = all(level.name in self.smooths for level in self.levels if level not in self.extra)
+        all_smoothed = all(level.name in self.smooths for level in self.merged)
         if channels != output_channels and (not all_smoothed or self.smooth_before_merge):
             raise ConfigError(
                 f"output_channels {output_channels} differs from channels {channels}, but only a smoothing convolution "
@@ -126,9 +144,9 @@ class FeaturePyramid(FeatureExtractor):
             )
 
 
-def upsample(coarser: Tensor, lateral: Tensor, mode: TopDown) -> Tensor:
-    """Bring `coarser` to the height and width of `lateral`, whatever they are."""
-    size = (lateral.shape[-2], lateral.shape[-1])
+def upsample(coarser: Tensor, finer: Tensor, mode: TopDown) -> Tensor:
+    """Bring `coarser` to the height and width of `finer`, whatever they are."""
+    size = (finer.shape[-2], finer.shape[-1])
     if mode == "nearest":
         return functional.interpolate(coarser, size=size, mode="nearest")
     return functional.interpolate(coarser, size=size, mode="bilinear", align_corners=mode == "bilinear_corners")
@@ -148,14 +166,24 @@ def initialize(part: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _check_choices(*, top_down: str, smoothed: str, extra_levels: str) -> None:
-    for option, got, choices in (
-        ("top_down", top_down, get_args(TopDown)),
-        ("smoothed", smoothed, get_args(Smoothed)),
-        ("extra_levels", extra_levels, get_args(ExtraLevels)),
-    ):
-        if got not in choices:
-            raise ConfigError(f"{option} is {got!r}; choose one of {', '.join(choices)}")
+def _check_choices(**got: str) -> None:
+    choices = {
+        "top_down": TopDown,
+        "lateral": Lateral,
+        "smoothed": Smoothed,
+        "extra_levels": ExtraLevels,
+        "emitted": Emitted,
+    }
+    for option, value in got.items():
+        if value not in get_args(choices[option]):
+            raise ConfigError(f"{option} is {value!r}; choose one of {', '.join(get_args(choices[option]))}")
+
+
+def _check_contradictions(*, top_down: str, lateral: str, extra_levels: str, emitted: str) -> None:
+    if top_down == "none" and lateral == "top":
+        raise ConfigError("top_down='none' and lateral='top' leave the finer levels without a source. Change one.")
+    if emitted == "finest" and extra_levels != "none":
+        raise ConfigError(f"emitted='finest' leaves no place for extra_levels={extra_levels!r}. Use 'none'.")
 
 
 def _merged_name(level: Level) -> str:
@@ -172,9 +200,13 @@ def _laterals(levels: tuple[Level, ...], channels: int, top_kernel: int, bias: b
     )
 
 
-def _smooths(names: list[str], smoothed: Smoothed, channels: int, out: int, bias: bool) -> nn.ModuleDict:
-    chosen = {"all": names, "all_but_top": names[:-1], "none": []}[smoothed]
-    return nn.ModuleDict({name: nn.Conv2d(channels, out, 3, padding=1, bias=bias) for name in chosen})
+def _smoothed_names(levels: tuple[Level, ...], smoothed: Smoothed) -> list[str]:
+    names = [level.name for level in levels]
+    return {"all": names, "all_but_top": names[:-1], "none": []}[smoothed]
+
+
+def _smooths(names: list[str], channels: int, out: int, bias: bool) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Conv2d(channels, out, 3, padding=1, bias=bias) for name in names})
 
 
 def _num_extra(extra_levels: ExtraLevels, num_extra: int | None) -> int:
@@ -191,14 +223,8 @@ def _extra_levels(top: Level, count: int) -> tuple[Level, ...]:
 
 
 def _extra_convolutions(levels: tuple[Level, ...], channels: int) -> nn.ModuleDict:
-    widths = [channels] + [level.channels for level in levels[:-1]]
-    return nn.ModuleDict(
-        {
-            level.name: nn.Conv2d(width, level.channels, 3, stride=2, padding=1)
-            for level, width in zip(levels, widths, strict=True)
-        }
-    )
-
-
-def _none() -> nn.ModuleDict:
-    return nn.ModuleDict()
+    convolutions = nn.ModuleDict()
+    for level in levels:
+        convolutions[level.name] = nn.Conv2d(channels, level.channels, 3, stride=2, padding=1)
+        channels = level.channels
+    return convolutions
