@@ -116,7 +116,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB":
-        return picture.copy() if not picture.im else picture
+        return picture
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return _from_wide(picture)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

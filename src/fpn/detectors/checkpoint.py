@@ -18,7 +18,7 @@ from fpn import __version__
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialects import Dialect
 from fpn.detectors.presets import build_faster_rcnn
-from fpn.errors import DataNotFoundError, ModelFileError
+from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.structures import Classes
 
@@ -44,7 +44,10 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"fpn": json.dumps(header)})
+        try:
+            save_file(state, temporary, metadata={"fpn": json.dumps(header)})
+        except SafetensorError as error:
+            raise OutputError(f"{path}: writing failed ({error}). Free some space or choose another place.") from error
     return path
 
 

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import fpn
+from fpn.detectors.checkpoint import read_header
+from fpn.errors import DataNotFoundError, ModelFileError, OutputError
+
+
+@pytest.fixture
+def saved(small, tmp_path):
+    small.training_record = {"epochs": 3}
+    return fpn.save(small, tmp_path / "model.safetensors")
+
+
+def test_a_loaded_detector_answers_as_the_saved_one(small, saved) -> None:
+    loaded = fpn.load(saved, device="cpu")
+    picture = (torch.arange(64 * 96 * 3) % 251).reshape(64, 96, 3).to(torch.uint8).numpy()
+    (wanted,), (got,) = small.predict([picture]), loaded.predict([picture])
+    assert torch.equal(wanted.boxes, got.boxes)
+    assert torch.equal(wanted.scores, got.scores)
+    assert loaded.classes == fpn.Classes(("cell", "platelet"), (7, 3))
+    assert loaded.training_record == {"epochs": 3}
+    assert loaded.preprocessor == small.preprocessor
+    assert not loaded.training
+
+
+def test_the_file_tells_its_recipe_without_its_weights(saved) -> None:
+    header = read_header(saved)
+    assert header["recipe"]["backbone"] == "tf_efficientnet_lite0"
+    assert header["recipe"]["dialect"]["name"] == "paper"
+    assert header["recipe"]["category_ids"] == [7, 3]
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path) -> None:
+    with pytest.raises(DataNotFoundError, match="no such model file"):
+        fpn.load(tmp_path / "none.safetensors")
+    with pytest.raises(ModelFileError, match="is a folder"):
+        fpn.load(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.0001, 0.5, 0.999])
+def test_a_file_cut_short_is_damaged(saved, tmp_path, part) -> None:
+    content = saved.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(ModelFileError, match="damaged"):
+        fpn.load(cut)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (exec, ("raise SystemError('executed')",))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_is_refused_unopened(tmp_path, zipped) -> None:
+    path = tmp_path / "model.pth"
+    if zipped:
+        torch.save({"model": _Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(ModelFileError, match="is a pickle"):
+        fpn.load(path)
+
+
+def test_anothers_weights_are_told_from_ours(tmp_path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"w": torch.zeros(1)}, path)
+    with pytest.raises(ModelFileError, match="no fpn recipe"):
+        fpn.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header.update(format=99), "newer format"),
+        (lambda header: header["recipe"].update(kind="yolo"), "recipe can't be understood"),
+        (lambda header: header.pop("recipe"), "recipe can't be understood"),
+        (lambda header: header["recipe"].update(head_width=8), "do not fit"),
+    ],
+    ids=["newer", "kind", "none", "width"],
+)
+def test_a_recipe_that_does_not_hold_is_refused(saved, tmp_path, change, message) -> None:
+    header = read_header(saved)
+    change(header)
+    path = tmp_path / "changed.safetensors"
+    save_file(load_file(saved), path, metadata={"fpn": json.dumps(header)})
+    with pytest.raises(ModelFileError, match=message):
+        fpn.load(path)
+
+
+def test_what_was_there_survives_a_failed_save(small, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError):
+        fpn.save(small, tmp_path / "file" / "model.safetensors")
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from fpn.errors import OutputError
+from fpn.files import atomic_path, write_text
+
+
+def test_a_file_appears_whole_under_its_name(tmp_path) -> None:
+    write_text(tmp_path / "deep" / "a.txt", "hello")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "hello"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_what_was_there_stays_when_writing_fails(tmp_path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as path:
+        path.write_text("half")
+        raise ZeroDivisionError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"file/a\.txt: can't write there"):
+        write_text(tmp_path / "file" / "a.txt", "hello")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path) -> None:
+    with pytest.raises(OutputError, match="No space left"), atomic_path(tmp_path / "a.bin"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
