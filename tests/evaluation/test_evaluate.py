@@ -100,7 +100,7 @@ def test_the_table_fits_80_columns_and_shows_a_dash_for_what_was_not_measured(tm
     bolt = next(line for line in lines if "bolt" in line)
     # 28 x 26 and 40 x 50 pixels: one small, one medium, none large.
     assert bolt.replace("│", " ").split() == ["bolt", "2", "1.000", "1.000", "1.000", "1.000", "1.000", "-"]
-    assert any("proposal AR, 1000" in line for line in lines)
+    assert any("proposals @1000" in line for line in lines)
 
 
 def test_the_json_says_null_for_what_was_not_measured(tmp_path: Path) -> None:

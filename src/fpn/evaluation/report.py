@@ -65,7 +65,10 @@ class Evaluation(CocoMetrics):
         return Path(path)
 
     def table(self) -> Table:
-        """The figures for a terminal of 80 columns or more; a dash where there was nothing to measure."""
+        """The figures for a terminal of 80 columns or more; a dash where there was nothing to measure.
+
+        AR@100 is the average recall with up to 100 detections a picture.
+        """
         table = Table(title=self._title(), title_justify="left", title_style="bold", header_style="bold")
         table.add_column("", overflow="fold", min_width=14)
         for heading in ("objects", "all", "IoU.50", "IoU.75", "small", "medium", "large"):
@@ -76,10 +79,10 @@ class Evaluation(CocoMetrics):
             values = (each.ap, each.ap50, each.ap75, each.ap_small, each.ap_medium, each.ap_large)
             table.add_row(f"  {each.name}", str(each.objects), *_figures(values))
         table.add_section()
-        table.add_row("AR, 1 a picture", "", *_figures((self.ar1,)))
-        table.add_row("AR, 10", "", *_figures((self.ar10,)))
+        table.add_row("AR@1", "", *_figures((self.ar1,)))
+        table.add_row("AR@10", "", *_figures((self.ar10,)))
         by_size = (self.ar_small, self.ar_medium, self.ar_large)
-        table.add_row("AR, 100", "", *_figures((self.ar100,)), "", "", *_figures(by_size))
+        table.add_row("AR@100", "", *_figures((self.ar100,)), "", "", *_figures(by_size))
         if self.proposals is not None:
             _add_proposals(table, self.proposals)
         return table
@@ -94,7 +97,7 @@ def _add_proposals(table: Table, recall: ProposalRecall) -> None:
     for limit in (100, 1000):
         sizes = (getattr(recall, f"ar{limit}_{size}") for size in ("small", "medium", "large"))
         overall = getattr(recall, f"ar{limit}")
-        table.add_row(f"proposal AR, {limit}", "", *_figures((overall,)), "", "", *_figures(sizes))
+        table.add_row(f"proposals @{limit}", "", *_figures((overall,)), "", "", *_figures(sizes))
 
 
 def _figures(values: Iterable[float]) -> list[str]:

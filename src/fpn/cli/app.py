@@ -1,0 +1,101 @@
+"""The table of verbs, and the one place where an error becomes a message and an exit status.
+
+To add a verb: one file beside this one with one function, and one line in `COMMANDS`. The function's signature and
+docstring are its help. It imports what it needs inside its body, and returns None or an exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.text import Text
+
+from fpn import __version__
+from fpn.cli.terminal import errors, say_error
+from fpn.errors import FpnError
+
+# Verb -> where it is and what `fpn --help` says of it. The files are imported when their verb is asked for.
+COMMANDS = {
+    "demo": ("fpn.cli.demo:demo", "Train, measure and draw on made-up scenes, in minutes. No data needed."),
+    "train": ("fpn.cli.train:train", "Train a detector on your labelled pictures."),
+    "evaluate": ("fpn.cli.evaluate:evaluate", "Measure a model: COCO average precision and recall."),
+    "predict": ("fpn.cli.predict:predict", "Find objects in pictures, folders and globs."),
+}
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+_PROLOGUE = """\
+Feature Pyramid Network object detectors: train one on your own pictures, measure it, use it.
+
+Begin with `fpn demo`; then `fpn train DATA --output runs/first` with a COCO, VOC or YOLO folder.
+"""
+
+
+def make_app(asked: str | None = None) -> App:
+    """The application with all its verbs.
+
+    Args:
+        asked: the verb that is wanted. Its own docstring is its help; the others' files are not even imported.
+    """
+    app = App(
+        name="fpn",
+        help=_PROLOGUE,
+        version=__version__,
+        # `--no-x` for switches is plain; `--empty-x` for lists would be noise.
+        default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,
+    )
+    for place, (verb, (where, summary)) in enumerate(COMMANDS.items()):
+        app.command(where, name=verb, help=None if verb == asked else summary, sort_key=place)
+    return app
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        tokens: the words after `fpn`; None: the process's own.
+
+    Returns:
+        Exit status: 0 done, 1 failed, 2 misused, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    try:
+        status = make_app(words[0] if words else None)(
+            words, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+        return status if isinstance(status, int) else 0
+    except CycloptsError as error:
+        say_error(_plain(error))
+        _hint_at_help(words)
+        return MISUSED
+    except FpnError as error:
+        say_error(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        errors().print("stopped by Ctrl-C")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has left. Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _plain(error: CycloptsError) -> str:
+    """What is wrong, without pydantic's frame around it."""
+    cause = error.__cause__
+    while cause is not None:
+        if hasattr(cause, "errors") and callable(cause.errors):
+            reasons = [detail.get("ctx", {}).get("error") or detail["msg"] for detail in cause.errors()]
+            return "; ".join(str(reason) for reason in reasons)
+        cause = cause.__cause__
+    message = error.__rich__()
+    return message.plain if isinstance(message, Text) else str(error)
+
+
+def _hint_at_help(words: Sequence[str]) -> None:
+    verb = f" {words[0]}" if words and words[0] in COMMANDS else ""
+    errors().print(f"See: fpn{verb} --help")

@@ -1,0 +1,65 @@
+"""`fpn evaluate`: how good a model is on labelled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fpn.cli.terminal import progress_bar, say, say_warning
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    split: str | None = None,
+    output: Path | None = None,
+    detections: Path | None = None,
+    proposals: bool = False,
+    drop_invalid: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    device: str | None = None,
+) -> None:
+    """Measure a model on labelled pictures: COCO average precision and recall.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote.
+        data: A folder or file in COCO, VOC or YOLO format.
+        split: Which split of it. None: the only one, else all, else trainval.
+        output: Also write the figures to this JSON file.
+        detections: Also write all detections to this COCO results file.
+        proposals: Also measure the proposals: recall with 100 and 1000 a picture.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their picture, and count them.
+        batch_size: Pictures that go through the network together.
+        workers: Processes that read pictures. None: half of the cores. 0: none.
+        precision: Of the network's arithmetic.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.data import open_dataset
+    from fpn.detectors import load
+    from fpn.evaluation import evaluate as measure
+
+    detector = load(model, device=check_device(device))
+    dataset = open_dataset(data, split=split, drop_invalid=drop_invalid)
+    if dataset.dropped:
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
+    with progress_bar("measuring", len(dataset)) as progress:
+        measured = measure(
+            detector,
+            dataset,
+            batch_size=batch_size,
+            workers=workers,
+            proposals=proposals,
+            precision=precision,
+            progress=progress,
+        )
+    say(measured.table())
+    say(f"{measured.pictures / measured.seconds:.1f} pictures a second on {detector.device}")
+    if output is not None:
+        say(f"figures: {measured.save(output)}")
+    if detections is not None:
+        say(f"detections: {measured.save_detections(detections)}")

@@ -1,0 +1,120 @@
+"""`fpn predict`: find objects in pictures, draw them, list them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from fpn.cli.sources import Source, find_pictures, name_results, refuse_overwriting
+from fpn.cli.terminal import progress_bar, say, say_error
+from fpn.errors import ConfigError, FpnError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fpn.cli.predictions import Predictions
+    from fpn.detectors import Detector
+
+_Job = tuple[Source, PurePosixPath | None]
+
+
+def predict(
+    model: Path,
+    pictures: Annotated[tuple[str, ...], Parameter(name="PICTURES")] = (),
+    /,
+    *,
+    output: Path = Path("predictions"),
+    score: float = 0.5,
+    batch_size: int = 4,
+    device: str | None = None,
+    drawn: Annotated[bool, Parameter(name="--pictures")] = True,
+) -> int:
+    """Find objects in pictures, draw them, and list them in one COCO-style JSON.
+
+    The JSON (`detections.json`) holds every detection that the model reports, with the category ids of its training
+    data and boxes in pixels of the picture as it stands upright. A picture that can't be read is reported and skipped;
+    the exit status is then 1.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote.
+        pictures: Files, folders (with all inside of them) and globs in quotes.
+        output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
+        score: Draw detections from this score on, 0 to 1. The JSON always holds all.
+        batch_size: Pictures that go through the network together.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        drawn: Write the drawn pictures.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.cli.predictions import NAME, Predictions, written_before
+    from fpn.detectors import load
+
+    if not 0 <= score <= 1 or batch_size < 1:
+        raise ConfigError(f"--score {score} --batch-size {batch_size}: expected 0 to 1, and at least 1")
+    own = written_before(output)
+    sources = find_pictures(pictures, own=own)
+    names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
+    refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
+    detector = load(model, device=check_device(device))
+    predictions = Predictions(output, detector.classes, {"model": str(model)})
+    predictions.save()  # a folder that can't be written to is noticed before the work, not after
+    try:
+        _detect_all(detector, list(zip(sources, names, strict=True)), predictions, batch_size=batch_size, score=score)
+    finally:
+        predictions.save()  # after Ctrl-C, what was found until then
+    return _report(predictions, score)
+
+
+def _detect_all(
+    detector: Detector, jobs: Sequence[_Job], predictions: Predictions, *, batch_size: int, score: float
+) -> None:
+    from fpn.cli.predictions import save_picture
+    from fpn.drawing import draw
+
+    done = 0
+    with progress_bar("detecting", len(jobs)) as progress:
+        for chunk in _read_ahead(jobs, batch_size):
+            readable = [(job, picture) for job, picture in chunk if not isinstance(picture, FpnError)]
+            found = detector.predict([picture for _, picture in readable], batch_size=batch_size)
+            for ((source, name), picture), each in zip(readable, found, strict=True):
+                if name is not None:
+                    save_picture(draw(picture, each, detector.classes, min_score=score), predictions.folder / name)
+                predictions.add(source.path, picture, each, name)
+            for (source, _), problem in chunk:
+                if isinstance(problem, FpnError):
+                    predictions.skip(source.path, str(problem))
+                    say_error(f"skipped: {problem}")
+            done += len(chunk)
+            progress(done)
+
+
+def _read_ahead(jobs: Sequence[_Job], size: int) -> Iterator[list[tuple[_Job, Image.Image | FpnError]]]:
+    """Jobs with their pictures, or with what is wrong with them, `size` at a time; the next ones are read meanwhile."""
+    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    with ThreadPoolExecutor(2) as readers:
+        coming = [readers.submit(_read, job) for job in parts[0]]
+        for part, following in zip(parts, [*parts[1:], ()], strict=True):
+            pictures = [each.result() for each in coming]
+            coming = [readers.submit(_read, job) for job in following]
+            yield list(zip(part, pictures, strict=True))
+
+
+def _read(job: _Job) -> Image.Image | FpnError:
+    from fpn.pictures import read_picture
+
+    try:
+        return read_picture(job[0].path)
+    except FpnError as error:
+        return error
+
+
+def _report(predictions: Predictions, score: float) -> int:
+    done, skipped = len(predictions.images), len(predictions.skipped)
+    say(f"{done} pictures: {predictions.count(score)} with a score of {score:g} or more")
+    say(f"results: {predictions.folder}")
+    if skipped:
+        say_error(f"{skipped} of {done + skipped} pictures could not be read; see above")
+    return 1 if skipped else 0

@@ -1,0 +1,109 @@
+"""Options of `fpn train` in groups, and the file that may carry the same keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fpn.errors import ConfigError
+from fpn.training.config import Settings, TrainConfig, read_settings, refuse_unknown
+
+
+class DataOptions(Settings):
+    """Which pictures, and where the run goes."""
+
+    output: Path | None = Field(
+        None,
+        description="Folder for the run, new or empty: best.safetensors, last/, metrics.jsonl, run.json. Needed, but "
+        "with --resume.",
+    )
+    split: str | None = Field(None, description="Split to train on. None: the only one, else all, else trainval.")
+    validation: Path | None = Field(
+        None, description="Dataset to measure on after each epoch, if it is another one than DATA."
+    )
+    validation_split: str | None = Field(
+        None, description="Split to measure on after each epoch. None, without --validation: no validation."
+    )
+    drop_invalid: bool = Field(
+        False, description="Leave out boxes that are empty, not finite or outside of their picture, and count them."
+    )
+
+
+class ModelOptions(Settings):
+    """Which detector; the defaults are those of `fpn.faster_rcnn`."""
+
+    backbone: str = Field("resnet50", description="Name of a timm model, such as tf_efficientnet_lite0.")
+    weights: str = Field(
+        "imagenet",
+        description="Backbone weights: imagenet (timm's hub), offline (from the extra of that name), none, or a file.",
+    )
+    init: Path | None = Field(
+        None, description="Begin with an earlier model (.safetensors) instead; the options of this group are then its."
+    )
+    dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
+    short_side: int | None = Field(
+        None, ge=16, description="Shorter side of pictures in the network, in pixels. None: the dialect's, 800."
+    )
+    long_side: int | None = Field(
+        None, ge=16, description="Limit of the longer side, in pixels. None: in the dialect's proportion (5/3)."
+    )
+    frozen_stages: int = Field(2, ge=0, le=5, description="Stages of the backbone that are not trained, stem included.")
+    frozen_norm: bool = Field(True, description="Batch norms of the backbone keep their statistics and weights.")
+    head_width: int = Field(1024, ge=1, description="Width of the box head's two layers.")
+
+
+GROUPS: Mapping[str, type[Settings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
+# What the file may name beside the options: DATA itself.
+_POSITIONAL = "data"
+
+
+class Given:
+    """What a person asked for: by option, else by file. What was not asked for is not in it.
+
+    Attributes:
+        path: DATA, or None.
+        data, model, training: names and values of each group of options.
+    """
+
+    def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, Settings | None]) -> None:
+        """Put the two together; options win.
+
+        Args:
+            path: DATA as given.
+            file: TOML or YAML file.
+            options: group -> options given.
+
+        Raises:
+            DataNotFoundError: no such file.
+            ConfigError: an unknown name in the file.
+        """
+        from_file = {} if file is None else _read(file)
+        from_path = from_file.pop(_POSITIONAL, None)
+        self.path = path if path is not None or from_path is None else Path(str(from_path))
+        self.data, self.model, self.training = (
+            _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    known = [_POSITIONAL, *(name for kind in GROUPS.values() for name in kind.model_fields)]
+    try:
+        # As on the command line, --batch-size may be written with hyphens.
+        values = {name.replace("-", "_"): value for name, value in read_settings(file).items()}
+        refuse_unknown(values, known)
+        for kind in GROUPS.values():
+            kind(**_pick(values, kind))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return values
+
+
+def _pick(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in kind.model_fields}
+
+
+def _asked(options: Settings | None) -> dict[str, Any]:
+    return {} if options is None else {name: getattr(options, name) for name in sorted(options.model_fields_set)}

@@ -1,0 +1,45 @@
+"""What all verbs show: messages on standard error, results on standard output, progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+def errors() -> Console:
+    """Standard error, where all goes that is not a result. Made anew: tests and notebooks replace the stream."""
+    return Console(stderr=True, highlight=False, markup=False)
+
+
+def say_error(message: str) -> None:
+    """One clear message, its first word red."""
+    _print(errors(), Text.assemble(("error: ", "bold red"), message))
+
+
+def say_warning(message: str) -> None:
+    """Something that does not stop the work."""
+    _print(errors(), Text.assemble(("warning: ", "bold yellow"), message))
+
+
+def say(message: RenderableType = "") -> None:
+    """A result, or where it lies."""
+    _print(Console(highlight=False, markup=False), message)
+
+
+def _print(console: Console, message: RenderableType) -> None:
+    # A file or a pipe gets each message as one line, for grep; a terminal gets it wrapped between words.
+    console.print(message, soft_wrap=isinstance(message, str | Text) and not console.is_terminal)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it gives with the number done so far."""
+    columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    console = errors()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,149 @@
+"""`fpn train`: from labelled pictures to a model file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fpn.cli.settings import DataOptions, Given, ModelOptions
+from fpn.cli.terminal import say, say_warning
+from fpn.errors import ConfigError
+from fpn.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from fpn.data import Dataset
+    from fpn.detectors import Detector
+    from fpn.training.trainer import TrainResult
+
+
+def train(
+    path: Annotated[Path | None, Parameter(name="DATA")] = None,
+    /,
+    *,
+    config: Path | None = None,
+    resume: Path | None = None,
+    allow_changes: bool = False,
+    data: Annotated[DataOptions | None, Parameter(name="*", group="Data and output")] = None,
+    model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
+    training: Annotated[TrainConfig | None, Parameter(name="*", group="Training")] = None,
+) -> None:
+    """Train a detector on labelled pictures.
+
+    All annotations are read and checked first, so that a broken one costs seconds, not a night.
+
+    Args:
+        path: A folder or file in COCO, VOC or YOLO format, recognised by itself.
+        config: TOML or YAML file with the same names as the options below (and `data`). Options win over the file.
+        resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
+        allow_changes: Resume though data, recipe or settings changed.
+    """
+    given = Given(path, config, {"data": data, "model": model, "training": training})
+    if resume is not None:
+        given = _as_before(given, resume)
+    datasets = _open(given)
+    result = _run(given, *datasets, resume=resume, allow_changes=allow_changes)
+    _report(given, result)
+
+
+def _as_before(given: Given, run: Path) -> Given:
+    """What was asked for now, and for the rest what the run to resume was asked for."""
+    from fpn.training.checkpointing import read_record
+
+    record = read_record(run)
+    before: Mapping[str, Any] = record["notes"].get("options", {})
+    if given.path is None and before.get("path"):
+        given.path = Path(before["path"])
+    given.data = {**before.get("data", {}), **given.data, "output": run}
+    given.model = {**before.get("model", {}), **given.model}
+    given.training = {**record["config"], **given.training}
+    return given
+
+
+def _open(given: Given) -> tuple[Dataset, Dataset | None]:
+    """Read everything about both datasets but their pixels."""
+    from fpn.data import open_dataset
+
+    options = DataOptions(**given.data)
+    if given.path is None:
+        raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
+    if options.output is None:
+        raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
+    dataset = open_dataset(given.path, split=options.split, drop_invalid=options.drop_invalid)
+    say_about(dataset)
+    if options.validation is None and options.validation_split is None:
+        return dataset, None
+    where, split = options.validation or given.path, options.validation_split
+    validation = open_dataset(where, split=split, drop_invalid=options.drop_invalid)
+    say_about(validation)
+    return dataset, validation
+
+
+def say_about(dataset: Dataset) -> None:
+    """What was read, and what was left out of it."""
+    say(f"{dataset.name}: {len(dataset)} pictures, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
+    if dataset.dropped:
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {_some(list(dataset.dropped), 2)}")
+
+
+def _run(
+    given: Given, dataset: Dataset, validation: Dataset | None, *, resume: Path | None, allow_changes: bool
+) -> TrainResult:
+    from fpn.training.trainer import train as run_training
+
+    options, training = DataOptions(**given.data), TrainConfig(**given.training)
+    detector = _build(ModelOptions(**given.model), dataset, begin=resume is None, seed=training.seed)
+    return run_training(
+        detector,
+        dataset,
+        training,
+        validation=validation,
+        output=options.output if resume is None else None,
+        resume=resume,
+        allow_changes=allow_changes,
+        notes={"command": shlex.join(["fpn", *sys.argv[1:]]), "options": _notes(given)},
+    )
+
+
+def _build(options: ModelOptions, dataset: Dataset, *, begin: bool, seed: int) -> Detector:
+    """The detector to train; a run that goes on brings its own weights."""
+    import torch
+
+    from fpn.detectors import faster_rcnn, load
+
+    torch.manual_seed(seed)  # the heads start from random weights
+    if options.init is not None:
+        return load(options.init, device="cpu")
+    recipe = options.model_dump(exclude={"init", "weights"})
+    weights = None if options.weights == "none" or not begin else options.weights
+    return faster_rcnn(classes=dataset.classes, weights=weights, **recipe)
+
+
+def _notes(given: Given) -> dict[str, Any]:
+    """What `--resume` needs to open the same data again, from wherever it is called."""
+    groups = {"data": DataOptions(**given.data), "model": ModelOptions(**given.model)}
+    notes = {name: group.model_dump(mode="json", include=set(getattr(given, name))) for name, group in groups.items()}
+    if given.data.get("validation") is not None:
+        notes["data"]["validation"] = str(Path(given.data["validation"]).resolve())
+    return {**notes, "path": str(given.path.resolve()) if given.path else None}
+
+
+def _report(given: Given, result: TrainResult) -> None:
+    minutes = f"{result.seconds / 60:.1f} minutes"
+    best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f} after epoch {result.best_epoch}"
+    say(f"trained {result.steps} steps in {minutes}{best}")
+    say(f"model: {result.model}")
+    say("Next:")
+    split = given.data.get("validation_split")
+    of_split = f" --split {split}" if split else ""
+    where = given.data.get("validation") or given.path
+    say(f"  fpn evaluate {shlex.quote(str(result.model))} {shlex.quote(str(where))}{of_split}")
+    say(f"  fpn predict {shlex.quote(str(result.model))} PICTURES --output predictions")
+
+
+def _some(texts: list[str], limit: int = 6) -> str:
+    return ", ".join(texts[:limit]) + (f", ... {len(texts) - limit} more" if len(texts) > limit else "")
