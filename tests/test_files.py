@@ -12,12 +12,17 @@ def test_a_file_appears_whole_under_its_name(tmp_path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
 
+def _fail_half_way(target) -> None:
+    with atomic_path(target) as path:
+        path.write_text("half")
+        raise ZeroDivisionError
+
+
 def test_what_was_there_stays_when_writing_fails(tmp_path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_path(target) as path:
-        path.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        _fail_half_way(target)
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import nn
+from written_sets import write_json
 
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
-from written_sets import write_json
 
 # Values 0..255 come through the door as they are.
 PLAIN = replace(PAPER, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=255.0, short_side=60, long_side=200)

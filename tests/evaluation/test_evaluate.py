@@ -11,6 +11,7 @@ from rich.console import Console
 from fpn.data.scenes import SceneDataset
 from fpn.errors import ConfigError, DataError, OutputError, PictureError
 from fpn.evaluation import Evaluation, evaluate
+
 from .seer import SCENES, Seer, detections, greys, seer
 
 

@@ -21,7 +21,7 @@ def test_plain_names_get_ids_from_one() -> None:
     assert Classes.of(kept) is kept
 
 
-@pytest.mark.parametrize("names, ids", [(("a", "a"), (1, 2)), (("a", "b"), (1, 1)), (("a",), (1, 2))])
+@pytest.mark.parametrize(("names", "ids"), [(("a", "a"), (1, 2)), (("a", "b"), (1, 1)), (("a",), (1, 2))])
 def test_classes_that_contradict_themselves_are_refused(names, ids) -> None:
     with pytest.raises(ConfigError):
         Classes(names, ids)

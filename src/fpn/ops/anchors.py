@@ -84,16 +84,26 @@ def level_anchors(
     device: torch.device | str | None = None,
 ) -> Float[Tensor, "n 4"]:
     """`anchor_grid` of `cell_anchors`, remembered by shape: the answer is shared, never write into it."""
-    place = torch.device("cpu" if device is None else device)
-    key = (height, width, tuple(stride), tuple(sizes), tuple(ratios), ratio, rounded, order, offset, place)
-    # A tensor of a compiler's trace must not outlive the trace.
-    return _draw(*key) if torch.compiler.is_compiling() else _remembered(*key)
+    sy, sx = stride
+    make = _draw if torch.compiler.is_compiling() else _remembered  # a trace's tensor must not outlive the trace
+    return make(
+        height,
+        width,
+        (sy, sx),
+        tuple(sizes),
+        tuple(ratios),
+        ratio,
+        rounded,
+        order,
+        offset,
+        torch.device("cpu" if device is None else device),
+    )
 
 
 def _draw(
     height: int,
     width: int,
-    stride: tuple[float | int, float | int],
+    stride: tuple[float, float],
     sizes: tuple[float, ...],
     ratios: tuple[float, ...],
     ratio: Ratio,
@@ -102,12 +112,10 @@ def _draw(
     offset: float,
     device: torch.device,
 ) -> Tensor:
-    cell = cell_anchors(sizes, ratios, ratio=ratio, rounded=rounded, order=order).to(device)
-    return anchor_grid(height, width, stride=stride, cell=cell, offset=offset)
+    with torch.inference_mode(False):  # a tensor made in inference mode could not take part in training later
+        cell = cell_anchors(sizes, ratios, ratio=ratio, rounded=rounded, order=order).to(device)
+        return anchor_grid(height, width, stride=stride, cell=cell, offset=offset)
 
 
 # P2 of 800 x 1344 pixels takes 3.2 MB, the five levels 4.3 MB: 64 grids are a dozen picture shapes and at most 0.2 GB.
-@lru_cache(maxsize=64)
-def _remembered(*key: object) -> Tensor:
-    with torch.inference_mode(False):  # a tensor made in inference mode could not take part in training later
-        return _draw(*key)  # type: ignore[arg-type]
+_remembered = lru_cache(maxsize=64)(_draw)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
-from fpn.ops.boxes import area, pairwise_intersection
+from fpn.ops.boxes import SMALLEST_AREA, area, pairwise_intersection
 
-# Elements of the IoU matrix computed at once: what fits a cache on a CPU, what fills a GPU.
-_CHUNK_CPU = 1 << 18
+# Elements of the IoU matrix computed at once: what fits the cache of a CPU, what keeps a GPU busy.
+_CHUNK_CPU = 1 << 20
 _CHUNK_DEVICE = 1 << 25
 # A negative reference with at least this part of its area in an ignore region takes no part.
 _IGNORED_COVERAGE = 0.5
@@ -83,7 +83,7 @@ class _Overlaps:
         self.gt_boxes, self.ignore, self.legacy_plus_one = gt_boxes, ignore, legacy_plus_one
         self.gt_area = area(gt_boxes, legacy_plus_one=legacy_plus_one)
         budget = _CHUNK_DEVICE if boxes.is_cuda else _CHUNK_CPU
-        self.parts = boxes.split(max(budget // len(gt_boxes), 1))
+        self.parts = torch.split(boxes, max(budget // len(gt_boxes), 1))
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,12 +106,11 @@ class _Overlaps:
     def _of(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         shared = pairwise_intersection(self.gt_boxes, boxes, legacy_plus_one=self.legacy_plus_one)
         own = area(boxes, legacy_plus_one=self.legacy_plus_one)
-        union = self.gt_area[:, None] + own - shared
-        iou = shared / torch.where(union > 0, union, 1.0)
+        iou = shared / (self.gt_area[:, None] + own).sub_(shared).clamp_(min=SMALLEST_AREA)
         if self.ignore is None:
             return iou, torch.zeros_like(own, dtype=torch.bool)
         inside = (shared >= _IGNORED_COVERAGE * own) & (own > 0) & self.ignore[:, None]
-        return torch.where(self.ignore[:, None], -1.0, iou), inside.any(dim=0)
+        return iou.masked_fill_(self.ignore[:, None], -1.0), inside.any(dim=0)
 
 
 @torch.no_grad()

@@ -67,7 +67,8 @@ def decode(
         legacy_plus_one: a reference's width is x2 - x1 + 1, yet x2 = centre + width / 2 without -1, as the originals
             have it: deltas of 0 make a box one pixel larger.
     """
-    dx_dy, dw_dh = _times(at_least_float32(deltas), tuple(1 / w for w in weights)).split(2, dim=-1)
+    deltas = _times(at_least_float32(deltas), tuple(1 / w for w in weights))
+    dx_dy, dw_dh = deltas[..., :2], deltas[..., 2:]
     centre, size = _centre_and_size(references, legacy_plus_one)
     new_centre = centre + dx_dy * size
     half = size * torch.exp(dw_dh.clamp(max=_LARGEST_LOG if clamp is None else clamp)) / 2
@@ -75,8 +76,9 @@ def decode(
 
 
 def _centre_and_size(boxes: Tensor, legacy_plus_one: bool) -> tuple[Tensor, Tensor]:
-    low, high = at_least_float32(boxes).split(2, dim=-1)
-    size = high - low + float(legacy_plus_one)
+    boxes = at_least_float32(boxes)
+    low = boxes[..., :2]
+    size = boxes[..., 2:] - low + float(legacy_plus_one)
     return low + size / 2, size
 
 

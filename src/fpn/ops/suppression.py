@@ -42,12 +42,43 @@ def nms(
     boxes, scores = at_least_float32(boxes), at_least_float32(scores)
     if legacy_plus_one:
         boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-    if groups is None or len(groups) == 0:
-        return torchvision_nms(boxes, scores, threshold)[:limit]
     order = scores.argsort(descending=True, stable=True)
-    index = groups[order].argsort(stable=True)
-    counts = groups[order][index].unique_consecutive(return_counts=True)[1].tolist()
-    parts = order[index].split(counts)
-    kept = torch.cat([part[torchvision_nms(boxes[part], scores[part], threshold)] for part in parts])
-    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    return kept[rank[kept].argsort()][:limit]
+    boxes, scores, groups = boxes[order], scores[order], None if groups is None else groups[order]
+    # What the best n boxes do to each other does not depend on the rest, so with a limit a part may do: 12 000 boxes
+    # with a limit of 2000 take a tenth of the time. A GPU would have to be waited for.
+    count = len(order) if limit is None or boxes.is_cuda else min(2 * limit, len(order))
+    while True:
+        kept = _survivors(boxes[:count], scores[:count], threshold, None if groups is None else groups[:count])
+        if count == len(order) or (limit is not None and len(kept) >= limit):
+            return order[kept[:limit]]
+        count = min(4 * count, len(order))
+
+
+def _survivors(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None) -> Tensor:
+    """Kept indices in rising order; boxes come best first."""
+    if groups is None or len(groups) == 0:
+        return _one_group(boxes, scores, threshold)
+    return (_side_by_side if boxes.is_cuda else _one_by_one)(boxes, scores, threshold, groups)
+
+
+def _one_by_one(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor) -> Tensor:
+    """Group after group: on a CPU the fastest, since no pair of different groups is looked at."""
+    order = groups.argsort(stable=True)
+    counts = torch.unique_consecutive(groups[order], return_counts=True)[1].tolist()
+    parts = torch.split(order, counts)
+    return torch.cat([part[_one_group(boxes[part], scores[part], threshold)] for part in parts]).sort().values
+
+
+def _side_by_side(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor) -> Tensor:
+    """All groups at once, each moved to a place of its own: one wait for a GPU instead of one a group.
+
+    In float64 a shift by a million pixels moves no corner by more than 1e-9; in float32, where this is usually done,
+    class 80 of a picture of 1300 pixels would be rounded to 0.008.
+    """
+    step = boxes.max() - boxes.min() + 1
+    return _one_group(boxes.double() + (groups * step.double())[:, None], scores.double(), threshold)
+
+
+def _one_group(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    kept: Tensor = torchvision_nms(boxes, scores, threshold)
+    return kept
