@@ -52,7 +52,18 @@ class ModelOptions(Settings):
     )
     frozen_stages: int = Field(2, ge=0, le=5, description="Stages of the backbone that are not trained, stem included.")
     frozen_norm: bool = Field(True, description="Batch norms of the backbone keep their statistics and weights.")
+    channels: int | None = Field(
+        None, ge=1, description="Width of the pyramid's maps. None: the dialect's, 256. 96 is much faster on a CPU."
+    )
     head_width: int = Field(1024, ge=1, description="Width of the box head's two layers.")
+    anchor_sizes: tuple[float, ...] | None = Field(
+        None, description="Anchor side of each level, finest first, in network pixels. None: 32 64 128 256 512."
+    )
+    anchor_ratios: tuple[float, ...] | None = Field(
+        None, description="Aspect ratios (height / width) of the anchors. None: 0.5 1 2."
+    )
+    roi_samples: int | None = Field(None, ge=1, description="RoIs a picture that the box head learns from. None: 512.")
+    score_limit: float | None = Field(None, ge=0, lt=1, description="Score that detections must exceed. None: 0.05.")
 
 
 GROUPS: Mapping[str, type[Settings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}

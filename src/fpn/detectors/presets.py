@@ -35,6 +35,7 @@ def faster_rcnn(
     long_side: int | None = None,
     frozen_stages: int = 2,
     frozen_norm: bool = True,
+    channels: int | None = None,
     head_width: int = 1024,
     **conventions: Any,
 ) -> FasterRCNN:
@@ -49,6 +50,7 @@ def faster_rcnn(
         long_side: limit of the longer side, pixels; None: in the dialect's proportion to `short_side`.
         frozen_stages: stages of the backbone that are not trained, stem included (0..5).
         frozen_norm: batch norms of the backbone keep their statistics and weights.
+        channels: width of the pyramid's maps; None: the dialect's. 96 or 128 serve light backbones and few classes.
         head_width: width of the box head's two layers.
         conventions: single fields of the dialect to change, such as `anchor_ratios=(1.0,)`.
 
@@ -63,6 +65,8 @@ def faster_rcnn(
         "frozen_norm": frozen_norm,
         "head_width": head_width,
     }
+    if channels is not None:
+        conventions = {"pyramid_channels": channels, "output_channels": channels, **conventions}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions)
     return build_faster_rcnn(recipe, Classes.of(classes), spoken, weights=weights)
 
