@@ -36,6 +36,14 @@ def test_a_checkpoint_around_the_weights_and_a_prefix_do_no_harm(minimal):
         assert torch.equal(found.state_dict()[name], value)
 
 
+def test_arrays_that_may_not_be_written_to_are_copied(minimal):
+    locked = {name: value.copy() for name, value in minimal.items()}
+    for value in locked.values():
+        value.flags.writeable = False
+    weight = convert(locked).module.laterals["c2"].weight
+    np.testing.assert_array_equal(weight.detach().numpy(), minimal["latlayer2.weight"])
+
+
 def test_a_missing_weight_is_named(minimal):
     with pytest.raises(ModelFileError, match=r"nothing for smooths\.p2\.weight"):
         convert({name: value for name, value in minimal.items() if name != "toplayer2.weight"})

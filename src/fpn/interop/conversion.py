@@ -66,7 +66,12 @@ def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
-        name.removeprefix("module."): torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        name.removeprefix("module."): _tensor(value)
         for name, value in state.items()
-        if isinstance(value, (Tensor, np.ndarray, list, float, int))
+        if hasattr(value, "__array__") or isinstance(value, (list, float, int))
     }
+
+
+def _tensor(value: Any) -> Tensor:
+    # Arrays that came from a file may not be written to; torch shares only what may.
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.require(value, requirements=["C", "W"]))

@@ -21,7 +21,8 @@ class Converted:
         module: a `Detector` when the names describe one, else the features module (pixels (B, 3, H, W) -> Features);
             in eval mode.
         dialect: the conventions it was built with; widths are those of the weights.
-        leftover: names that found no place, such as a mask head's or the counters of batch norms.
+        leftover: names that found no place, such as a mask head's or the counters of batch norms; of a head that came
+            without the other one, our names.
     """
 
     module: nn.Module

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fpn.detectors.dialects import DETECTRON2, Dialect
+from fpn.errors import ModelFileError
 from fpn.interop.building import build
 from fpn.interop.converted import Converted, State
 from fpn.interop.renaming import Rules, rename
@@ -70,8 +71,9 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
 
 def _retinanet(renamed: State) -> Dialect:
     """P3 to P7, the last two by convolutions on C5, or in some configurations on P5."""
-    width = renamed["features.extras.p6.weight"].shape[1]
-    on_c5 = width == renamed["features.laterals.c5.weight"].shape[1]
+    if "features.extras.p6.weight" not in renamed:
+        raise ModelFileError("Detectron2 weights: a pyramid from P3 on without a top_block that makes P6 and P7")
+    on_c5 = renamed["features.extras.p6.weight"].shape[1] == renamed["features.laterals.c5.weight"].shape[1]
     return replace(
         DETECTRON2,
         finest_level=3,
