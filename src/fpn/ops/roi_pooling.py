@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchvision.ops import roi_align, roi_pool
+
+from fpn.ops import roi_taps
+from fpn.ops.roi_bag import pool_from_table, pool_level_by_level
+from fpn.ops.roi_taps import Span, Taps
 
 LevelRule = Literal["floor_log2", "round_log2", "round_ln"]
 Sampler = Literal["align", "align_avg", "crop", "crop_and_resize", "pool"]
@@ -46,9 +50,10 @@ def choose_levels(
     if rule == "floor_log2":
         # 1e-6 on the level, as torchvision: a side of exactly 224 must not fall down through rounding.
         level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)
+    elif rule == "round_log2":
+        level = canonical_level + torch.round(torch.log2(side / canonical_size))
     else:
-        logarithm = torch.log if rule == "round_ln" else torch.log2
-        level = canonical_level + torch.round(logarithm(side / canonical_size))
+        level = torch.round(torch.log(side / canonical_size) + canonical_level)
     return level.clamp(finest, coarsest).to(torch.int64)
 
 
@@ -66,42 +71,86 @@ def pool_rois(
     max_pool: bool = False,
     image_size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "r c s s"]:
-    """Sample each RoI from its map into a grid of S x S cells."""
-    del max_pool, image_size, sampler
-    table = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, m.shape[1]) for m in maps])
-    sizes = torch.tensor([m.shape[2:] for m in maps], device=boxes.device)
-    areas = [m.shape[0] * m.shape[2] * m.shape[3] for m in maps]
-    starts = torch.tensor([sum(areas[:i]) for i in range(len(maps))], device=boxes.device)
-    scale = torch.tensor(scales, dtype=torch.float32, device=boxes.device)[map_index]
-    size = sizes[map_index]
-    base = starts[map_index] + image_index * size[:, 0] * size[:, 1]
-    cells, weights = [], []
-    for axis in (0, 1):
-        start = boxes[:, 1 - axis].detach().float() * scale[:, axis] - (0.5 if aligned else 0.0)
-        end = boxes[:, 3 - axis].detach().float() * scale[:, axis] - (0.5 if aligned else 0.0)
-        length = end - start if aligned else (end - start).clamp(min=1.0)
-        cell, weight = _axis(start, length, size[:, axis], output_size, sampling_ratio)
-        cells.append(cell)
-        weights.append(weight)
-    index = (cells[0] * size[:, 1, None, None])[:, :, None, :, None] + cells[1][:, None, :, None, :]
-    index = index + base[:, None, None, None, None]
-    weight = weights[0][:, :, None, :, None] * weights[1][:, None, :, None, :]
-    bags = index.flatten(3).flatten(0, 2)
-    out = F.embedding_bag(bags, table, per_sample_weights=weight.flatten(3).flatten(0, 2).to(table.dtype), mode="sum")
-    return out.view(len(boxes), output_size, output_size, -1).permute(0, 3, 1, 2)
+    """Read each RoI from its map as a grid of S x S cells.
+
+    Boxes are constants: gradients flow into the maps only. On a CPU maps in channels-last order are the fastest.
+
+    Args:
+        maps: the levels.
+        scales: cells a pixel, (down, across), of each map.
+        boxes: xyxy, network pixels.
+        image_index: which picture of the batch each RoI is in.
+        map_index: which of `maps` each RoI is read from.
+        output_size: S.
+        sampler: `align` (RoIAlign), `align_avg` (fpn.pytorch's RoIAlignAvg), `crop` (fpn.pytorch's RoICrop),
+            `crop_and_resize` (TensorFlow's, in matterport's Mask R-CNN) or `pool` (RoIPool).
+        sampling_ratio: `align`: samples a bin and axis; 0: one for every begun cell.
+        aligned: `align`: pixel i is centred at i + 0.5; else at i, and RoIs are at least one cell wide.
+        max_pool: `crop`: read 2S x 2S points and keep the largest of 2 x 2.
+        image_size: `crop_and_resize`: height and width of the padded pictures, whose outermost pixel centres fall on
+            those of the map, in place of `scales`.
+
+    Returns:
+        One grid a RoI, in the order of `boxes`, in the maps' type.
+    """
+    boxes = boxes.detach().to(torch.float32)
+    if sampler == "crop_and_resize" and image_size is not None:
+        scales = [tuple((m.shape[2 + i] - 1) / (image_size[i] - 1) for i in (0, 1)) for m in maps]  # type: ignore[misc]
+    edges = boxes * boxes.new_tensor([(x, y, x, y) for y, x in scales])[map_index]
+    if sampler == "pool":
+        return _level_by_level(_max_of_bins(output_size), maps, edges, image_index, map_index)
+    if sampler == "align" and _device_has_its_own(maps[0]):
+        own = _align_of_device(output_size, sampling_ratio, aligned)
+        return _level_by_level(own, maps, edges, image_index, map_index)
+    points = output_size * 2 if sampler == "crop" and max_pool else output_size
+    taps = _taps(sampler, points, sampling_ratio, aligned)
+    size = torch.tensor([m.shape[2:] for m in maps], device=boxes.device)[map_index]
+    rows = taps(Span(edges[:, 1], edges[:, 3], size[:, 0]))
+    columns = taps(Span(edges[:, 0], edges[:, 2], size[:, 1]))
+    pool = pool_level_by_level if _is_eager_cpu(maps[0]) else pool_from_table
+    pooled = pool(maps, image_index * size[:, 0] * size[:, 1], size[:, 1], rows, columns, map_index)
+    pooled = pooled.permute(0, 3, 1, 2)  # (R, S, S, C) -> (R, C, S, S)
+    return F.max_pool2d(pooled, 2) if points != output_size else pooled
 
 
-def _axis(start: Tensor, length: Tensor, size: Tensor, bins: int, ratio: int) -> tuple[Tensor, Tensor]:
-    grid = torch.full_like(start, ratio) if ratio > 0 else torch.ceil(length / bins).clamp(min=0)
-    most = ratio if ratio > 0 else max(1, math.ceil(float(grid.max()))) if len(grid) else 1
-    step = torch.arange(most, device=start.device)
-    point = torch.arange(bins, device=start.device)[:, None] + (step + 0.5) / grid.clamp(min=1)[:, None, None]
-    place = start[:, None, None] + point * (length / bins)[:, None, None]
-    last = (size - 1)[:, None, None]
-    inside = (place >= -1) & (place <= size[:, None, None]) & (step < grid[:, None, None])
-    place = torch.minimum(place.clamp(min=0), last)
-    low = place.floor().to(torch.int64)
-    fraction = place - low
-    cell = torch.stack([low, torch.minimum(low + 1, last)], dim=-1)
-    weight = torch.stack([1 - fraction, fraction], dim=-1) * (inside / grid.clamp(min=1)[:, None, None])[..., None]
-    return cell.flatten(2), weight.flatten(2)
+def _is_eager_cpu(feature: Tensor) -> bool:
+    """Where the level-by-level bag wins; what is traced or compiled gets the plain one."""
+    return feature.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _device_has_its_own(feature: Tensor) -> bool:
+    """Whether RoIAlign is left to torchvision's kernel. On a CPU the bag wins; elsewhere nothing was measured yet."""
+    return feature.device.type in ("cuda", "mps") and not torch.compiler.is_compiling()
+
+
+def _taps(sampler: Sampler, points: int, ratio: int, aligned: bool) -> Callable[[Span], Taps]:
+    if sampler == "align":
+        return lambda span: roi_taps.align(span, points, ratio=ratio, aligned=aligned)
+    if sampler == "align_avg":
+        return lambda span: roi_taps.align_average(span, points)
+    if sampler == "crop":
+        return lambda span: roi_taps.crop(span, points)
+    return lambda span: roi_taps.crop_and_resize(span, points)
+
+
+def _align_of_device(output_size: int, ratio: int, aligned: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda feature, rois: roi_align(feature, rois, output_size, 1.0, ratio, aligned)
+
+
+def _max_of_bins(output_size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda feature, rois: roi_pool(feature, rois, output_size, 1.0)
+
+
+def _level_by_level(
+    pool: Callable[[Tensor, Tensor], Tensor],
+    maps: Sequence[Tensor],
+    edges: Tensor,
+    image_index: Tensor,
+    map_index: Tensor,
+) -> Tensor:
+    """Pool with a kernel that knows one map, edges in cells; it is given float32 unless the map is float64."""
+    dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
+    rois = torch.cat([image_index[:, None], edges], dim=1).to(dtype)
+    places = [(map_index == level).nonzero().squeeze(1) for level in range(len(maps))]
+    parts = [pool(m.to(dtype), rois[place]).to(m.dtype) for m, place in zip(maps, places, strict=True)]
+    return torch.cat(parts)[torch.cat(places).argsort()]
