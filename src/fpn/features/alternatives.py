@@ -59,10 +59,10 @@ class ImagePyramid(FeatureExtractor):
         self.sources = dict(sources or IMAGE_PYRAMID_SOURCES)
         self.extra = extra
         available = {level.name: level for level in declared_levels(body)}
-        missing = sorted({source.level for source in self.sources.values()} - set(available))
-        if missing:
+        wanted = sorted({source.level for source in self.sources.values()})
+        if not set(wanted) <= set(available):
             raise ConfigError(
-                f"an image pyramid reads {', '.join(missing)}, its body emits {', '.join(available)}. "
+                f"an image pyramid reads {', '.join(wanted)}, its body emits {', '.join(available)}. "
                 "Build the body with out=(3, 4)."
             )
         widths = {name: level.channels for name, level in available.items()}

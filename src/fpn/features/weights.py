@@ -11,7 +11,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -80,10 +79,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFileError(
-            f"{path}: holds more than tensors, so it could run any program and is not opened ({_first_line(error)}). "
-            "Save its state_dict alone, best as .safetensors."
+            f"{path}: damaged, or it holds more than tensors, so it could run any program and is not opened "
+            f"({_first_line(error)}). Save the network's state_dict alone, best as .safetensors."
         ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a parser on broken bytes: KeyError, EOFError, RuntimeError, SafetensorError, ...
         raise ModelFileError(
             f"{path}: damaged, or no weights file ({_first_line(error)}). Copy it again from where it came."
         ) from error

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from features.given import times
+from fpn.errors import ConfigError
+from fpn.features.alternatives import DESIGNS, ImagePyramid, rescale
+from fpn.features.bodies import ThreeLayerBody
+from fpn.features.extractor import FeatureExtractor
+from fpn.structures import Features, Level
+
+
+class MeanBody(FeatureExtractor):
+    """c3 and c4 are means of 8x8 and 16x16 pixels of the red channel; c4 is 100 times larger, so that it shows."""
+
+    levels = (Level("c3", 1, 8), Level("c4", 1, 16))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def forward(self, pixels: Tensor) -> Features:
+        self.seen.append((pixels.shape[-2], pixels.shape[-1]))
+        red = pixels[:, :1]
+        return {"c3": functional.avg_pool2d(red, 8, ceil_mode=True), "c4": 100 * functional.avg_pool2d(red, 16)}
+
+
+def image_pyramid() -> ImagePyramid:
+    pyramid = ImagePyramid(body=MeanBody(), channels=1)
+    for part in (*pyramid.laterals.values(), *pyramid.smooths.values()):
+        times(part, 1.0)
+    return pyramid
+
+
+def test_the_image_pyramid_runs_one_body_over_three_sizes() -> None:
+    pyramid = image_pyramid()
+    pyramid(torch.zeros(1, 3, 32, 64))
+    assert sorted(pyramid.body.seen) == [(16, 32), (32, 64), (64, 128)]
+
+
+def test_each_level_of_the_image_pyramid_comes_from_its_scale_and_stage() -> None:
+    # A picture of ones: c3 gives 1, c4 gives 100, whatever the scale.
+    pyramid = image_pyramid()
+    maps = pyramid(torch.ones(1, 3, 32, 64))
+    assert {name: tuple(map_.shape[-2:]) for name, map_ in maps.items()} == {
+        "p2": (8, 16),
+        "p3": (4, 8),
+        "p4": (2, 4),
+        "p5": (1, 2),
+        "p6": (1, 1),
+    }
+    assert {name: round(map_.mean().item(), 4) for name, map_ in maps.items()} == {
+        "p2": 1,
+        "p3": 100,
+        "p4": 100,
+        "p5": 100,
+        "p6": 100,
+    }
+    assert [level.stride for level in pyramid.levels] == [4, 8, 16, 32, 64]
+
+
+def test_all_scales_share_laterals_and_smoothing() -> None:
+    assert list(image_pyramid().laterals) == list(image_pyramid().smooths) == ["c3", "c4"]
+
+
+def test_an_image_pyramid_needs_c3_and_c4() -> None:
+    with pytest.raises(ConfigError, match="reads c3, c4, its body emits c1, c2, c3"):
+        ImagePyramid(body=ThreeLayerBody())
+
+
+def test_halving_averages_and_counts_a_remaining_pixel() -> None:
+    picture = torch.zeros(1, 3, 5, 4)
+    assert rescale(picture, 0.5).shape[-2:] == (3, 2)
+    assert rescale(picture, 2.0).shape[-2:] == (10, 8)
+    assert rescale(picture, 1.0) is picture
+    # Without antialiasing the stripes would all fall on one side: constant 0 or 1 at some offsets.
+    stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
+    assert rescale(stripes, 0.5)[0, 0, :, 2:-2].sub(0.5).abs().max() < 0.1
+
+
+def test_the_papers_rows_are_all_here_and_declare_what_heads_see() -> None:
+    names = {name: [level.name for level in build(name).levels] for name in DESIGNS}
+    five = ["p2", "p3", "p4", "p5", "p6"]
+    assert names == {
+        "c4": ["p4"],
+        "c5": ["p5"],
+        "fpn": five,
+        "hierarchy": five,
+        "lateral_only": five,
+        "top_down_only": five,
+        "p2_only": ["p2"],
+        "image_pyramid": five,
+    }
+
+
+class ConstantBody(FeatureExtractor):
+    """Level k is k everywhere, one channel."""
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = tuple(Level(f"c{k}", 1, 2**k) for k in numbers)
+
+    def forward(self, pixels: Tensor) -> Features:
+        size = pixels.shape[-1]
+        return {
+            level.name: torch.full((1, 1, size // level.stride, size // level.stride), float(level.name[1:]))
+            for level in self.levels
+        }
+
+
+def build(name: str) -> FeatureExtractor:
+    design = DESIGNS[name]
+    features = design.build(ConstantBody(design.out), 1)
+    for part in features.laterals.values():
+        times(part, 1.0)
+    for part in features.smooths.values():
+        times(part, 10.0)
+    return features
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("c4", [40]),
+        ("c5", [50]),
+        ("hierarchy", [2, 3, 4, 5, 5]),  # the bottom-up maps as they are, and p6 = p5
+        ("lateral_only", [20, 30, 40, 50, 50]),  # smoothed, nothing added
+        ("top_down_only", [50, 50, 50, 50, 50]),  # c5 everywhere
+        ("fpn", [140, 120, 90, 50, 50]),  # 2+3+4+5, 3+4+5, 4+5, 5
+        ("p2_only", [140]),
+    ],
+)
+def test_a_design_lets_in_what_the_paper_says(name: str, expected: list[float]) -> None:
+    maps = build(name)(torch.zeros(1, 3, 64, 64))
+    assert [map_.unique().tolist() for map_ in maps.values()] == [[value] for value in expected]
+
+
+def test_the_tables_columns_tell_lateral_and_top_down() -> None:
+    columns = {name: (design.lateral, design.top_down) for name, design in DESIGNS.items()}
+    assert columns["fpn"] == columns["p2_only"] == (True, True)
+    assert columns["lateral_only"] == (True, False)
+    assert columns["top_down_only"] == (False, True)
