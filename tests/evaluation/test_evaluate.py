@@ -109,7 +109,7 @@ def test_the_json_says_null_for_what_was_not_measured(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "deep" / "metrics.json").read_text())
     assert saved["ap50"] == pytest.approx(1.0)
     assert saved["ap_large"] is None
-    assert [each["name"] for each in saved["per_class"]] == ["washer", "nut", "bolt"]
+    assert [each["name"] for each in saved["per_class"]] == ["bolt", "washer", "nut"]
 
 
 def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) -> None:

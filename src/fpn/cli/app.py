@@ -44,8 +44,8 @@ def make_app(asked: str | None = None) -> App:
         name="fpn",
         help=_PROLOGUE,
         version=__version__,
-        # `--no-x` for switches is plain; `--empty-x` for lists would be noise.
-        default_parameter=Parameter(negative_iterable=()),
+        # `--milestones 0.6 0.9` takes both. `--no-x` for switches is plain; `--empty-x` for lists would be noise.
+        default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
         suppress_keyboard_interrupt=False,
     )
     for place, (verb, (where, summary)) in enumerate(COMMANDS.items()):

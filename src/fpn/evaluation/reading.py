@@ -30,7 +30,7 @@ class Batch:
 
 
 def read_batches(dataset: Dataset, door: Preprocessor, *, batch_size: int, workers: int | None) -> Iterator[Batch]:
-    """Each picture of the dataset once, those of like shape together: padding costs time and changes nothing.
+    """Each picture of the dataset once, those of like shape together: padding costs time, and shows at the rim.
 
     Args:
         dataset: whose pictures.

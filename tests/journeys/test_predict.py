@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shell import Shell
+
+
+def photo(path: Path, width: int = 60, height: int = 40) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def listing(folder: Path) -> dict:
+    return json.loads((folder / "detections.json").read_text())
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_pictures_of_a_folder_are_drawn_and_listed_with_original_ids(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "deep" / "a.jpg", width=30, height=90)
+    ended = fpn("predict", model, tmp_path / "in", "--output", tmp_path / "out")
+    assert ended.status == 0
+    assert contents(tmp_path / "out") == ["a.jpg", "deep/a.jpg", "detections.json"]
+    assert size_of(tmp_path / "out" / "deep" / "a.jpg") == (30, 90)
+    listed = listing(tmp_path / "out")
+    assert [(each["id"], each["width"], each["height"]) for each in listed["images"]] == [(1, 60, 40), (2, 30, 90)]
+    assert listed["categories"][1] == {"id": 7, "name": "nut"}
+    assert {each["category_id"] for each in listed["annotations"]} <= {3, 7, 11}
+    x, y, width, height = listed["annotations"][0]["bbox"]
+    assert 0 <= x < x + width <= 60.001
+    assert 0 <= y < y + height <= 40.001
+
+
+def test_the_list_is_a_coco_file_that_pycocotools_reads(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    photo(tmp_path / "a.png")
+    fpn("predict", model, tmp_path / "a.png", "--output", tmp_path / "out", "--no-pictures")
+    assert contents(tmp_path / "out") == ["detections.json"]
+    data = COCO(str(tmp_path / "out" / "detections.json"))
+    assert len(data.loadRes(listing(tmp_path / "out")["annotations"]).getAnnIds()) == len(data.getAnnIds()) > 0
+
+
+def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_pictures(
+    fpn: Shell, model: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    for _ in range(2):
+        assert fpn("predict", model, tmp_path, "--output", tmp_path).status == 0
+        assert contents(tmp_path) == ["a.jpg", "a.png", "detections.json"]
+
+
+def test_a_file_of_the_user_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "a.jpg").write_text("mine")
+    message = fpn.fails("predict", model, tmp_path / "a.png", "--output", tmp_path)
+    assert "a.jpg: is already there" in message
+    assert (tmp_path / "a.jpg").read_text() == "mine"
+    assert contents(tmp_path) == ["a.jpg", "a.png"]
+
+
+def test_another_programs_list_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "detections.json").write_text("[]")
+    assert "is already there" in fpn.fails("predict", model, tmp_path / "a.png", "--output", tmp_path / "out")
+    assert (tmp_path / "out" / "detections.json").read_text() == "[]"
+
+
+def test_a_picture_is_never_replaced_by_its_own_result(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    before = photo(tmp_path / "a.jpg").read_bytes()
+    message = fpn.fails("predict", model, tmp_path / "a.jpg", "--output", tmp_path)
+    assert "would replace the picture itself" in message
+    assert (tmp_path / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "the picture is damaged"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_text("cats"), "not a picture of a known format"),
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: Image.new("1", (20_000, 10_000)).save(path, "PNG"), "too many pixels"),
+    ],
+    ids=["truncated", "empty", "text", "missing", "bomb"],
+)
+def test_a_picture_that_cannot_be_read_is_reported_and_the_others_are_done(
+    fpn: Shell, model: Path, tmp_path: Path, spoil: object, reason: str
+) -> None:
+    good, bad = photo(tmp_path / "good.jpg"), photo(tmp_path / "bad.jpg")
+    spoil(bad)  # type: ignore[operator]
+    message = fpn.fails("predict", model, bad, good, "--output", tmp_path / "out")
+    assert f"bad.jpg: {reason}" in message.splitlines()[0]
+    assert "1 of 2 pictures could not be read" in message.splitlines()[-1]
+    listed = listing(tmp_path / "out")
+    assert [each["file_name"] for each in listed["images"]] == [str(good)]
+    assert [each["file_name"] for each in listed["skipped"]] == [str(bad)]
+    assert contents(tmp_path / "out") == ["detections.json", "good.jpg"]
+
+
+def test_pictures_of_odd_shape_are_fine(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    dot, ribbon = photo(tmp_path / "dot.png", 1, 1), photo(tmp_path / "ribbon.png", 20_000, 10)
+    assert fpn("predict", model, dot, ribbon, "--output", tmp_path / "out").status == 0
+    assert size_of(tmp_path / "out" / "ribbon.jpg") == (20_000, 10)
+
+
+def test_what_was_found_before_ctrl_c_is_kept(
+    fpn: Shell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fpn.detectors import Detector
+
+    first, second, calls = photo(tmp_path / "1.png"), photo(tmp_path / "2.png"), []
+    predict = Detector.predict
+
+    def interrupted(*words: object, **options: object) -> object:
+        calls.append(words)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Detector, "predict", interrupted)
+    ended = fpn("predict", model, first, second, "--batch-size", 1, "--output", tmp_path / "out")
+    assert ended.status == 130
+    assert [each["file_name"] for each in listing(tmp_path / "out")["images"]] == [str(first)]
+
+
+@pytest.mark.parametrize("output", ["a.png/out", "/proc/out"])
+def test_a_folder_that_cannot_be_written_is_noticed_at_once(
+    fpn: Shell, model: Path, tmp_path: Path, output: str
+) -> None:
+    before = photo(tmp_path / "a.png").read_bytes()
+    message = fpn.fails("predict", model, tmp_path / "a.png", "--output", tmp_path / output)
+    assert "can't write there" in message
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["--score", "2"], "expected 0 to 1"), (["--device", "warp"], "--device warp: is not usable"), ([], "name files")],
+)
+def test_wrong_options_are_refused_before_any_work(
+    fpn: Shell, model: Path, tmp_path: Path, words: list[str], reason: str
+) -> None:
+    pictures = [photo(tmp_path / "a.png")] if words else []
+    assert reason in fpn.fails("predict", model, *pictures, *words, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photograph_goes_through(fpn: Shell, model: Path, tmp_path: Path, bccd_root: Path) -> None:
+    shutil.copy(bccd_root / "JPEGImages" / "BloodImage_00000.jpg", tmp_path / "cells.jpg")
+    assert fpn("predict", model, tmp_path / "cells.jpg", "--output", tmp_path / "out").status == 0

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shell import Shell
+from written_sets import write_coco, write_text
+
+from fpn.training.run import Run
+
+# Two pictures a step, three pictures: one step an epoch.
+SETTINGS = """
+backbone: tf_efficientnet_lite0
+weights: none
+short-side: 64
+long-side: 128
+head-width: 16
+channels: 16
+epochs: 2
+batch-size: 2
+workers: 0
+precision: float32
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_coco(tmp_path / "set")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    return write_text(tmp_path / "small.yaml", SETTINGS)
+
+
+def epochs(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "epoch"]
+
+
+def test_train_then_evaluate_then_predict_agree_with_each_other(
+    fpn: Shell, tmp_path: Path, data: Path, settings: Path
+) -> None:
+    run, best = tmp_path / "run", tmp_path / "run" / "best.safetensors"
+    ended = fpn("train", data, "--config", settings, "--validation", data, "--output", run)
+    assert ended.status == 0
+    assert f"fpn evaluate {best} {data}" in ended.out
+
+    figures, found = tmp_path / "metrics.json", tmp_path / "found.json"
+    # As many pictures at once as in training: how far a picture is padded shows at its rim.
+    ended = fpn("evaluate", best, data, "--batch-size", 2, "--output", figures)
+    assert ended.status == 0
+    assert "washer" in ended.out
+    assert json.loads(figures.read_text())["ap"] == pytest.approx(max(line["ap"] for line in epochs(run)), abs=1e-6)
+
+    assert fpn("evaluate", best, data, "--batch-size", 1, "--detections", found).status == 0
+    assert fpn("predict", best, data / "images", "--batch-size", 1, "--output", tmp_path / "out").status == 0
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())["annotations"]
+    measured = json.loads(found.read_text())
+    assert len(measured) > 0
+    assert [each["category_id"] for each in listed] == [each["category_id"] for each in measured]
+    for ours, theirs in zip(listed, measured, strict=True):
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
+
+
+def test_an_interrupted_run_goes_on_without_saying_its_options_again(
+    fpn: Shell, tmp_path: Path, data: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, take_step = tmp_path / "run", Run.take_step
+
+    def interrupted(self: Run, group: list) -> None:
+        if self.position.step == 1:
+            raise KeyboardInterrupt
+        take_step(self, group)
+
+    monkeypatch.setattr(Run, "take_step", interrupted)
+    assert fpn("train", data, "--config", settings, "--output", run).status == 130
+    assert len(epochs(run)) <= 1
+    monkeypatch.undo()
+
+    monkeypatch.chdir(tmp_path / "set")  # from anywhere
+    ended = fpn("train", "--resume", run)
+    assert ended.status == 0, ended.err
+    assert "trained 2 steps" in ended.out
+    assert (run / "best.safetensors").exists()
+
+
+def test_a_run_is_not_resumed_with_other_settings_unless_told(
+    fpn: Shell, tmp_path: Path, data: Path, settings: Path
+) -> None:
+    run = tmp_path / "run"
+    assert fpn("train", data, "--config", settings, "--output", run).status == 0
+    message = fpn.fails("train", "--resume", run, "--learning-rate", "0.5")
+    assert "config.learning_rate was None, is 0.5" in message
+    assert fpn("train", "--resume", run, "--learning-rate", "0.5", "--allow-changes").status == 0
+
+
+def test_dropped_boxes_are_counted(fpn: Shell, tmp_path: Path, data: Path, settings: Path) -> None:
+    annotations = data / "annotations" / "instances.json"
+    broken = json.loads(annotations.read_text())
+    broken["annotations"][0]["bbox"] = [3, 4, 0, 26]
+    annotations.write_text(json.dumps(broken))
+    words = ["train", data, "--config", settings, "--output", tmp_path / "run"]
+    message = fpn.fails(*words)
+    assert "a.png" in message
+    assert "--drop-invalid" in message
+    ended = fpn(*words, "--drop-invalid")
+    assert ended.status == 0
+    assert "1 invalid boxes dropped" in ended.out + ended.err
