@@ -120,12 +120,11 @@ def encode_rle(mask: Bool[Tensor, "h w"], *, compressed: bool = True) -> Rle:
 def decode_rle(rle: Rle) -> Bool[Tensor, "h w"]:
     """Read a mask from COCO's run lengths, compressed or not."""
     height, width = rle["size"]
-    if not isinstance(rle["counts"], str):
-        rle = hotcoco.mask.fr_py_objects(dict(rle), height, width)
-    return torch.from_numpy(np.ascontiguousarray(hotcoco.mask.decode(dict(rle)))).to(torch.bool)
+    compressed = rle if isinstance(rle["counts"], str) else hotcoco.mask.fr_py_objects(dict(rle), height, width)
+    return torch.from_numpy(np.ascontiguousarray(hotcoco.mask.decode(dict(compressed)))).to(torch.bool)
 
 
-def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: int) -> Bool[Tensor, "h w"]:
+def polygons_to_mask(polygons: Sequence[Sequence[float | int]], height: int, width: int) -> Bool[Tensor, "h w"]:
     """Fill polygons [x1, y1, x2, y2, ...] and unite them, by COCO's rule for pixels on the edge."""
     # An outline needs three corners; four numbers would be taken for a box.
     outlines = [[float(number) for number in polygon] for polygon in polygons if len(polygon) >= 6]

@@ -24,7 +24,7 @@ from fpn.ops.roi_taps import Taps, merged
 
 # Numbers made at a time: they are still in the cache when they are moved to their place.
 _CHUNK_NUMBERS = 1 << 22
-# About how many cells a bin reads; the same for the gradient's bookkeeping.
+# The gradient's bookkeeping takes more room for each cell that a bin reads than pooling does: smaller portions.
 _ENTRIES_A_BIN = 64
 _ENTRY_BITS = 32
 # From here on an allocation is worth large pages: touching 100 MB in 4 KiB pages costs as much as pooling it.
@@ -55,12 +55,12 @@ def pool_from_table(
     weight = rows.weight[:, :, None, :, None] * columns.weight[:, None, :, None, :]
     num_rois, bins = rows.cell.shape[:2]
     pooled = F.embedding_bag(
-        index.reshape(num_rois * bins * bins, -1),
+        index.flatten(3).flatten(0, 2),
         table,
-        per_sample_weights=weight.reshape(num_rois * bins * bins, -1).to(table.dtype),
+        per_sample_weights=weight.flatten(3).flatten(0, 2).to(table.dtype),
         mode="sum",
     )
-    return pooled.view(num_rois, bins, bins, -1)
+    return pooled.view(num_rois, bins, bins, table.shape[1])
 
 
 def pool_level_by_level(
@@ -81,7 +81,7 @@ def pool_level_by_level(
         ends=map_index.bincount(minlength=len(maps)).cumsum(0).tolist(),
     )
     pooled: Tensor = _LevelBags.apply(windows, *maps)  # type: ignore[no-untyped-call]
-    return pooled.view(len(order), rows.cell.shape[1], columns.cell.shape[1], -1)
+    return pooled.view(len(order), rows.cell.shape[1], columns.cell.shape[1], maps[0].shape[1])
 
 
 def _order(map_index: Tensor, place: Tensor, *used: Tensor) -> Tensor:
@@ -123,8 +123,11 @@ class _Windows:
 
     def chunks(self, level: int, channels: int) -> Iterator[tuple[int, int]]:
         """Ranges of this level's RoIs, small enough for the cache."""
-        step = max(1, _CHUNK_NUMBERS // (self.bins * channels))
         first = self.ends[level - 1] if level else 0
+        if first == self.ends[level]:
+            return
+        taps = int(self.down[first : self.ends[level]].max()) * int(self.across[first : self.ends[level]].max())
+        step = max(1, _CHUNK_NUMBERS // (self.bins * max(channels, taps)))
         for begin in range(first, self.ends[level], step):
             yield begin, min(begin + step, self.ends[level])
 
@@ -177,7 +180,7 @@ class _LevelBags(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         windows: _Windows = ctx.windows
-        grad = _contiguous(grad).view(len(windows.order) * windows.bins, -1)
+        grad = _contiguous(grad).view(len(windows.order) * windows.bins, ctx.shapes[0][1])
         return None, *(
             _map_gradient(grad, windows, level, shape) if wanted else None
             for level, (shape, wanted) in enumerate(zip(ctx.shapes, ctx.needs_input_grad[1:], strict=True))
