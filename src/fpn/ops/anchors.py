@@ -17,11 +17,12 @@ from torch import Tensor
 
 Ratio = Literal["height/width", "width/height"]
 Order = Literal["size_major", "ratio_major"]
+Stride = tuple[float | int, float | int]
 
 
 def cell_anchors(
-    sizes: Sequence[float],
-    ratios: Sequence[float],
+    sizes: Sequence[float | int],
+    ratios: Sequence[float | int],
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
@@ -40,19 +41,19 @@ def cell_anchors(
         pairs = [(size, r) for size in sizes for r in ratios]
     else:
         pairs = [(size, r) for r in ratios for size in sizes]
-    corners = [_corner(size, r if ratio == "height/width" else 1 / r) for size, r in pairs]
+    corners = [_corner(float(size), r if ratio == "height/width" else 1 / r) for size, r in pairs]
     anchors = torch.tensor([(-x, -y, x, y) for x, y in corners], dtype=torch.float64).reshape(-1, 4)
     return (anchors.round() if rounded else anchors).float()
 
 
-def _corner(size: float, height_by_width: float) -> tuple[float, float]:
+def _corner(size: float, height_by_width: float | int) -> tuple[float, float]:
     """Half the width and height of an anchor of area size ** 2."""
     root = math.sqrt(height_by_width)
     return size / root / 2, size * root / 2
 
 
 def anchor_grid(
-    height: int, width: int, *, stride: tuple[float | int, float | int], cell: Float[Tensor, "a 4"], offset: float = 0.0
+    height: int, width: int, *, stride: Stride, cell: Float[Tensor, "a 4"], offset: float = 0.0
 ) -> Float[Tensor, "n 4"]:
     """The anchors of a map of `height` x `width` cells: (H*W*A, 4) xyxy, in the order y, x, anchor.
 
@@ -73,9 +74,9 @@ def anchor_grid(
 def level_anchors(
     height: int,
     width: int,
-    stride: tuple[float | int, float | int],
-    sizes: Sequence[float],
-    ratios: Sequence[float],
+    stride: Stride,
+    sizes: Sequence[float | int],
+    ratios: Sequence[float | int],
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
@@ -103,9 +104,9 @@ def level_anchors(
 def _draw(
     height: int,
     width: int,
-    stride: tuple[float, float],
-    sizes: tuple[float, ...],
-    ratios: tuple[float, ...],
+    stride: Stride,
+    sizes: tuple[float | int, ...],
+    ratios: tuple[float | int, ...],
     ratio: Ratio,
     rounded: bool,
     order: Order,

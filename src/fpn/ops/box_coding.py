@@ -46,7 +46,7 @@ def encode(
     centre, size = _centre_and_size(references, legacy_plus_one)
     size, box_size = size.clamp(min=_THINNEST), box_size.clamp(min=_THINNEST)
     deltas = torch.cat([(box_centre - centre) / size, torch.log(box_size / size)], dim=-1)
-    return _times(deltas, weights)
+    return _weighted(deltas, weights)
 
 
 def decode(
@@ -67,7 +67,7 @@ def decode(
         legacy_plus_one: a reference's width is x2 - x1 + 1, yet x2 = centre + width / 2 without -1, as the originals
             have it: deltas of 0 make a box one pixel larger.
     """
-    deltas = _times(at_least_float32(deltas), tuple(1 / w for w in weights))
+    deltas = _unweighted(at_least_float32(deltas), weights)
     dx_dy, dw_dh = deltas[..., :2], deltas[..., 2:]
     centre, size = _centre_and_size(references, legacy_plus_one)
     new_centre = centre + dx_dy * size
@@ -82,7 +82,10 @@ def _centre_and_size(boxes: Tensor, legacy_plus_one: bool) -> tuple[Tensor, Tens
     return low + size / 2, size
 
 
-def _times(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
-    if all(w == 1 for w in weights):
-        return deltas
+# Column by column: a tensor of four weights would have to be sent to a GPU, and waited for, each time.
+def _weighted(deltas: Tensor, weights: Weights) -> Tensor:
     return torch.stack([d * w for d, w in zip(deltas.unbind(-1), weights, strict=True)], dim=-1)
+
+
+def _unweighted(deltas: Tensor, weights: Weights) -> Tensor:
+    return torch.stack([d / w for d, w in zip(deltas.unbind(-1), weights, strict=True)], dim=-1)

@@ -31,8 +31,8 @@ def area(boxes: Num[Tensor, "*n 4"], *, legacy_plus_one: bool = False) -> Float[
 
 def clip(
     boxes: Num[Tensor, "*n 4"],
-    height: float | int | Num[Tensor, ...],
-    width: float | int | Num[Tensor, ...],
+    height: float | int | Num[Tensor, "*#n"],
+    width: float | int | Num[Tensor, "*#n"],
     *,
     legacy_plus_one: bool = False,
 ) -> Float[Tensor, "*n 4"]:

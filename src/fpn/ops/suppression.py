@@ -41,7 +41,7 @@ def nms(
     """
     boxes, scores = at_least_float32(boxes), at_least_float32(scores)
     if legacy_plus_one:
-        boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + 1], dim=1)
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, groups = boxes[order], scores[order], None if groups is None else groups[order]
     # What the best n boxes do to each other does not depend on the rest, so with a limit a part may do: 12 000 boxes
