@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fpn import __version__
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialects import Dialect
 from fpn.detectors.presets import build_faster_rcnn
@@ -22,6 +22,7 @@ from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.structures import Classes
 
+VERSION = version("fpn")
 # Raised when a file of this version could not be read by an older `fpn`.
 FORMAT = 1
 
@@ -38,7 +39,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     header = {
         "format": FORMAT,
-        "fpn": __version__,
+        "fpn": VERSION,
         "recipe": detector.recipe,
         "training": detector.training_record,
     }
@@ -88,7 +89,7 @@ def build_from_header(header: Mapping[str, Any], *, where: str) -> Detector:
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(
             f"{where}: its recipe can't be understood ({type(error).__name__}: {error}). "
-            f"It was written by fpn {header.get('fpn')}, this is {__version__}."
+            f"It was written by fpn {header.get('fpn')}, this is {VERSION}."
         ) from error
 
 
