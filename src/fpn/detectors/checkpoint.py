@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,8 @@ from fpn.structures import Classes
 VERSION = version("fpn")
 # Raised when a file of this version could not be read by an older `fpn`.
 FORMAT = 1
+
+T = TypeVar("T")
 
 # Which function builds which kind of detector.
 BUILDERS: dict[str, Callable[..., Detector]] = {"faster_rcnn": build_faster_rcnn}
@@ -103,7 +105,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _open(path, lambda file: (_header(file.metadata(), path), {k: file.get_tensor(k) for k in file.keys()}))  # noqa: SIM118
 
 
-def _open(path: Path, use: Callable[[Any], Any]) -> Any:
+def _open(path: Path, use: Callable[[Any], T]) -> T:
     if not path.exists():
         raise DataNotFoundError(f"{path}: no such model file")
     if path.is_dir():

@@ -57,6 +57,13 @@ class TwoLayerTrunk(nn.Sequential):
             nn.init.zeros_(layer.bias)
 
 
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ConvolutionTrunk(nn.Sequential):
     """fpn.pytorch's RCNN_top: an S x S convolution and a 1x1, each with ReLU: (R, channels, S, S) -> (R, width).
 
@@ -176,7 +183,7 @@ class BoxHead(nn.Module):
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
         if self.class_agnostic:
             return deltas
-        return deltas.unflatten(1, (-1, 4))[torch.arange(len(label), device=label.device), label]
+        return deltas.view(len(deltas), -1, 4)[torch.arange(len(label), device=label.device), label]
 
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
         """Picture `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""

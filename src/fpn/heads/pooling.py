@@ -76,7 +76,7 @@ class RoiPooler:
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,
             max_pool=self.max_pool,
-            image_size=tuple(images.padded_size),
+            image_size=images.padded_size,
         )
 
     def assign(self, rois: Float[Tensor, "r 4"], padded_size: Size | None = None) -> Tensor:
