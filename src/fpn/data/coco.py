@@ -28,6 +28,9 @@ ROBOFLOW = "_annotations.coco.json"
 # COCO's own downloads hold these beside the boxes' file; they are about captions, keypoints and other things.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "sentences_")
 _PEEK = 1 << 16
+# What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
+_PICTURE_KEYS = frozenset({"id", "file_name", "height", "width"})
+_OBJECT_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation"})
 
 
 def find(path: Path) -> Layout | str:
@@ -100,21 +103,35 @@ class _Reader:
         data = read_json(self.file, self.options.limits.json_bytes)
         images = self._list(data, "images")
         records = self._list(data, "annotations")
-        classes = self._classes(self._list(data, "categories"), records)
+        categories = self._list(data, "categories")
+        classes, labels = self._classes(categories, records)
         rows = self._rows(images)
-        names = self._locate(images)
-        by_picture = self._group(records, rows)
-        labels = {number: label for label, number in enumerate(classes.ids)}
-        for row, (image, name) in enumerate(zip(images, names, strict=True)):
-            self.builder.add_picture(name, image["id"], self._size(image))
-            for position in by_picture[row]:
-                self._add(records[position], position, labels)
-        split = _split_name(self.file)
+        names = self._locate(images, rows)
+        by_picture = self._group(records, rows, len(images))
+        for position, name in names.items():
+            image = images[position]
+            self.builder.add_picture(name, image["id"], self._size(image), extra=self._extra(image, _PICTURE_KEYS))
+            for number in by_picture[position]:
+                self._add(records[number], number, labels)
+        split, listed = _split_name(self.file), list(names.values())
         return self.builder.finish(
             classes,
             self.folder.root.name if split == WHOLE else f"{self.folder.root.name}/{split}",
-            lambda row, origin: f"{self.where}: {self._called(records[origin], origin)} of {names[row]}",
+            lambda row, origin: f"{self.where}: {self._called(records[origin], origin)} of {listed[row]}",
+            header=self._header(data, categories),
         )
+
+    def _extra(self, entry: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
+        if self.options.notes is None:
+            return None
+        return {key: value for key, value in entry.items() if key not in known}
+
+    def _header(self, data: dict[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if self.options.notes is None:
+            return None
+        header = {key: value for key, value in data.items() if key not in ("images", "annotations", "categories")}
+        by_id = {entry["id"]: entry for entry in categories if type(entry.get("id")) is int}
+        return {**header, "categories": by_id}
 
     def _list(self, data: Any, key: str) -> list[dict[str, Any]]:
         if isinstance(data, list):
@@ -128,9 +145,13 @@ class _Reader:
             )
             raise DataError(f"{self.file}: no '{key}' list in it ({has}). Is it a COCO detection json?")
         found = data[key]
-        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise DataError(f"{self.file}: '{key}' must be a list of objects, it is {shorten(found)}")
-        return found
+        if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
+            return found
+        error = DataError(f"{self.file}: '{key}' must be a list of objects, it is {shorten(found)}")
+        if not isinstance(found, list):
+            raise error
+        self.options.fault("entry-broken", error, self.where)
+        return [entry for entry in found if isinstance(entry, dict)]
 
     def _whole(self, entry: dict[str, Any], key: str, what: str) -> int:
         value = entry.get(key)
@@ -139,18 +160,37 @@ class _Reader:
         got = "is missing" if key not in entry else f"is {shorten(value)}"
         raise DataError(f"{self.where}: '{key}' of {what} {got}; it must be a whole number")
 
-    def _classes(self, categories: list[dict[str, Any]], records: list[dict[str, Any]]) -> Classes:
-        for number, entry in enumerate(categories, start=1):
+    def _classes(
+        self, categories: list[dict[str, Any]], records: list[dict[str, Any]]
+    ) -> tuple[Classes, dict[int, int]]:
+        """The classes, and category id -> label."""
+        if not categories:
+            raise DataError(f"{self.where}: 'categories' is empty. Export the annotations again with their classes.")
+        sound = [entry for number, entry in enumerate(categories, start=1) if self._is_category(entry, number)]
+        used = {record.get("category_id") for record in records} if self.file.name == ROBOFLOW else set()
+        kept = [entry for entry in sound if not self._is_group(entry, sound, used)]
+        kept.sort(key=lambda entry: int(entry["id"]))
+        names, ids = [entry["name"].strip() for entry in kept], [int(entry["id"]) for entry in kept]
+        where = f"{self.where}: 'categories'"
+        try:
+            classes = make_classes(names, ids, where)
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            first = {name: number for name, number in zip(reversed(names), reversed(ids), strict=True)}
+            by_id = {number: name for name, number in sorted(first.items(), key=lambda pair: pair[1])}
+            classes = make_classes(list(by_id.values()), list(by_id), where)
+        labels = {name: label for label, name in enumerate(classes.names)}
+        return classes, {number: labels[name] for name, number in zip(names, ids, strict=True) if name in labels}
+
+    def _is_category(self, entry: dict[str, Any], number: int) -> bool:
+        try:
             self._whole(entry, "id", f"category {number}")
             if not isinstance(entry.get("name"), str) or not entry["name"].strip():
                 raise DataError(f"{self.where}: category {entry['id']} has no name")
-        if not categories:
-            raise DataError(f"{self.where}: 'categories' is empty. Export the annotations again with their classes.")
-        used = {record.get("category_id") for record in records} if self.file.name == ROBOFLOW else set()
-        kept = [entry for entry in categories if not self._is_group(entry, categories, used)]
-        kept.sort(key=lambda entry: int(entry["id"]))
-        names, ids = [entry["name"] for entry in kept], [int(entry["id"]) for entry in kept]
-        return make_classes(names, ids, f"{self.where}: 'categories'")
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            return False
+        return True
 
     def _is_group(self, entry: dict[str, Any], categories: list[dict[str, Any]], used: set[Any]) -> bool:
         """Roboflow puts the project itself first, as category 0, the parent of the rest and never an object's class."""
@@ -159,35 +199,46 @@ class _Reader:
         return any(other.get("supercategory") == entry["name"] for other in categories if other is not entry)
 
     def _rows(self, images: list[dict[str, Any]]) -> dict[int, int]:
-        """Image id -> position in `images`."""
+        """Image id -> position in `images`, of those with an id of their own and a file name."""
         rows: dict[int, int] = {}
         for position, entry in enumerate(images):
-            number = self._whole(entry, "id", f"image {position + 1}")
+            try:
+                number = self._whole(entry, "id", f"image {position + 1}")
+            except DataError as error:
+                self.options.fault("entry-broken", error, self.where)
+                continue
             if number in rows:
                 names = (shorten(images[k].get("file_name")) for k in (rows[number], position))
-                raise DataError(
-                    f"{self.where}: image id {number} is given twice, to {' and '.join(names)}. "
-                    "Give each picture its own."
-                )
+                message = f"{self.where}: image id {number} is given twice, to {' and '.join(names)}. "
+                self.options.fault("id-repeated", DataError(message + "Give each picture its own."), self.where)
+                continue
             rows[number] = position
         return rows
 
-    def _locate(self, images: list[dict[str, Any]]) -> list[str]:
-        """Each picture's path relative to the root.
+    def _locate(self, images: list[dict[str, Any]], rows: dict[int, int]) -> dict[int, str]:
+        """Position in `images` -> path relative to the root.
 
         Raises:
-            DataNotFoundError: some do not exist.
+            DataNotFoundError: some do not exist. (A check sees that when it looks at the pictures.)
         """
-        for position, entry in enumerate(images, start=1):
-            if not isinstance(entry.get("file_name"), str):
-                raise DataError(f"{self.where}: image {position} (id {entry['id']}) has no 'file_name'")
-        names = [entry["file_name"] for entry in images]
-        base = self._picture_folder(names)
-        paths = [self.folder.inside(base, name, self.where) for name in names]
-        missing = [path for path in paths if not self.folder.has(path)]
-        if missing:
+        for number, position in rows.items():
+            if not isinstance(images[position].get("file_name"), str):
+                message = f"{self.where}: image {position + 1} (id {number}) has no 'file_name'"
+                self.options.fault("entry-broken", DataError(message), self.where)
+        named = [k for k in rows.values() if isinstance(images[k].get("file_name"), str)]
+        base = self._picture_folder([images[k]["file_name"] for k in named])
+        paths = {k: path for k in named if (path := self._inside(base, images[k]["file_name"]))}
+        missing = [path for path in paths.values() if not self.folder.has(path)]
+        if missing and self.options.notes is None:
             self._stop_for(missing, len(paths))
-        return [self.folder.relative(path) for path in paths]
+        return {k: self.folder.relative(path) for k, path in paths.items()}
+
+    def _inside(self, base: Path, name: str) -> str | None:
+        try:
+            return self.folder.inside(base, name, self.where)
+        except DataError as error:
+            self.options.fault("path-outside", error, self.where)
+            return None
 
     def _candidates(self) -> list[Path]:
         root, split = self.folder.root, _split_name(self.file)
@@ -221,31 +272,45 @@ class _Reader:
     def _size(self, entry: dict[str, Any]) -> Size | None:
         values = [entry.get("height") or 0, entry.get("width") or 0]
         if not all(isinstance(value, (int, float)) and 0 <= value < 2**31 and value == int(value) for value in values):
-            raise DataError(
+            message = (
                 f"{self.where}: image {shorten(entry['file_name'])} has width {shorten(values[1])} and height "
                 f"{shorten(values[0])}; both must be whole numbers of pixels, or absent"
             )
+            self.options.fault("entry-broken", DataError(message), self.where)
+            return None
         return Size(int(values[0]), int(values[1])) if all(values) else None
 
-    def _group(self, records: list[dict[str, Any]], rows: dict[int, int]) -> list[list[int]]:
+    def _group(self, records: list[dict[str, Any]], rows: dict[int, int], count: int) -> list[list[int]]:
         """For each picture the positions of its objects in `records`, in order."""
-        grouped: list[list[int]] = [[] for _ in rows]
+        grouped: list[list[int]] = [[] for _ in range(count)]
         seen: dict[int, int] = {}
         for position, record in enumerate(records):
-            number = self._whole(record, "id", f"annotation {position + 1}") if "id" in record else None
-            if number is not None and seen.setdefault(number, position) != position:
-                raise DataError(
-                    f"{self.where}: annotation id {number} is given to entries {seen[number] + 1} and {position + 1}. "
-                    "Give each its own."
-                )
-            image_id = self._whole(record, "image_id", self._called(record, position))
-            if image_id not in rows:
-                raise DataError(
-                    f"{self.where}: {self._called(record, position)} has image_id {image_id}, which 'images' does not "
-                    "list. Add the picture or remove the annotation."
-                )
-            grouped[rows[image_id]].append(position)
+            try:
+                self._check_id(record, position, seen)
+                image_id = self._whole(record, "image_id", self._called(record, position))
+            except DataError as error:
+                self.options.fault("entry-broken", error, self.where)
+                continue
+            if image_id in rows:
+                grouped[rows[image_id]].append(position)
+                continue
+            message = (
+                f"{self.where}: {self._called(record, position)} has image_id {image_id}, which 'images' does not "
+                "list. Add the picture or remove the annotation."
+            )
+            self.options.fault("id-unknown", DataError(message), self.where)
         return grouped
+
+    def _check_id(self, record: dict[str, Any], position: int, seen: dict[int, int]) -> None:
+        if "id" not in record:
+            return
+        number = self._whole(record, "id", f"annotation {position + 1}")
+        if seen.setdefault(number, position) != position:
+            message = (
+                f"{self.where}: annotation id {number} is given to entries {seen[number] + 1} and {position + 1}. "
+                "Give each its own."
+            )
+            self.options.fault("id-repeated", DataError(message), self.where)
 
     @staticmethod
     def _called(record: dict[str, Any], position: int) -> str:
@@ -255,23 +320,32 @@ class _Reader:
         category = record.get("category_id")
         if type(category) is not int or category not in labels:
             known = ", ".join(map(str, sorted(labels)[:20])) + (", ..." if len(labels) > 20 else "")
-            raise DataError(
+            message = (
                 f"{self.where}: {self._called(record, position)} has category_id {shorten(category)}, which "
                 f"'categories' does not list (it has {known})"
             )
+            self.options.fault("id-unknown", DataError(message), self.where)
+            return
+        add = partial(
+            self.builder.add_object,
+            label=labels[category],
+            ignore=bool(record.get("iscrowd")) or bool(record.get("ignore")),
+            area=_area(record.get("area")),
+            origin=position,
+            extra=self._extra(record, _OBJECT_KEYS),
+        )
+        kind = "entry-broken"
         try:
-            self.builder.add_object(
-                _corners(record.get("bbox")),
-                labels[category],
-                ignore=bool(record.get("iscrowd")) or bool(record.get("ignore")),
-                area=_area(record.get("area")),
-                origin=position,
-                segmentation=record.get("segmentation"),
-            )
+            box = _corners(record.get("bbox"))
+            kind = "outline-broken"
+            add(box, segmentation=record.get("segmentation"))
         except (ValueError, TypeError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{self.where}: {self._called(record, position)}: {error}") from error
+            message = f"{self.where}: {self._called(record, position)}: {error}"
+            self.options.fault(kind, DataError(message), self.where)
+            if kind == "outline-broken":
+                add(box)
 
 
 def _corners(bbox: Any) -> tuple[float, float, float, float]:

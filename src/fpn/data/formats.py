@@ -8,15 +8,17 @@ only one of them is there.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fpn.data import coco, voc, yolo
 from fpn.data.building import Options
+from fpn.data.faults import Finding, Notes, Survey
 from fpn.data.layout import WHOLE, Layout
 from fpn.data.reading import Limits, nearest
 from fpn.data.table import TableDataset
-from fpn.errors import DataError, DataNotFoundError
+from fpn.errors import DataError, DataNotFoundError, FpnError
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
 FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
@@ -61,6 +63,52 @@ def list_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
         DataNotFoundError, DataError: as `open_dataset`.
     """
     return tuple(_recognise(Path(path)).splits)
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A whole dataset as a check and a converter see it.
+
+    Attributes:
+        format: COCO, VOC or YOLO, and by what it was recognised.
+        splits: name -> what was read of it.
+        findings: what would have stopped `open_dataset`.
+    """
+
+    format: str
+    splits: Mapping[str, Survey]
+    findings: Sequence[Finding]
+
+    @property
+    def family(self) -> str:
+        """`coco`, `voc` or `yolo`."""
+        return self.format.split()[0].lower()
+
+
+def survey_dataset(
+    path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None
+) -> Surveyed:
+    """Read all annotations, going on where `open_dataset` would stop. No picture is opened.
+
+    Args:
+        path: see `open_dataset`.
+        split: one of them; None: all.
+        limits: see `open_dataset`.
+
+    Raises:
+        DataNotFoundError, DataError: no such path or split, or no known format.
+    """
+    layout = _recognise(Path(path))
+    names = list(layout.splits) if split is None else [_choose(layout, split, Path(path))]
+    notes = Notes()
+    surveys: dict[str, Survey] = {}
+    for name in names:
+        try:
+            layout.splits[name](Options(limits=limits or Limits(), notes=notes))
+            surveys[name] = notes.surveys[-1]
+        except FpnError as error:
+            notes.add("annotations-unreadable", f"{name}: {error}")
+    return Surveyed(layout.format, surveys, notes.findings)
 
 
 def _recognise(path: Path) -> Layout:

@@ -95,17 +95,30 @@ class _Reader:
         self.limits = options.limits
 
     def read(self) -> TableDataset:
-        paths = self._files()
-        files = {path: read_voc(Path(path), self._named(path), self.limits.xml_bytes) for path in paths}
+        files = {path: file for path in self._files() if (file := self._parse(path)) is not None}
         classes = self._classes(files)
         labels = {name: label for label, name in enumerate(classes)}
         pictures = self._pictures(files)
-        for number, (path, file) in enumerate(files.items(), start=1):
-            self.builder.add_picture(pictures[path], number, file.size)
-            for position, entry in enumerate(file.objects, start=1):
-                self._add(entry, position, path, labels)
+        paths = list(pictures)
+        for number, (path, picture) in enumerate(pictures.items(), start=1):
+            self.builder.add_picture(picture, number, files[path].size)
+            for entry in files[path].objects:
+                self._add(entry, path, labels)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
         return self.builder.finish(classes, name, lambda row, position: self._called(paths[row], position))
+
+    def _parse(self, path: str) -> VocFile | None:
+        where = self._named(path)
+        try:
+            return read_voc(
+                Path(path),
+                where,
+                self.limits.xml_bytes,
+                lambda kind, error: self.options.fault(kind, error, where),
+            )
+        except DataError as error:
+            self.options.fault("annotations-unreadable", error, where)
+            return None
 
     def _named(self, path: str) -> str:
         return self.folder.relative(path)
@@ -119,20 +132,27 @@ class _Reader:
             return self._all_files(self.place)
         where = self.folder.relative(self.place.names)
         files: dict[str, int] = {}
-        missing = []
         for line, text in enumerate(read_lines(self.place.names, self.limits.text_bytes), start=1):
-            file = self._listed(text, where)
+            try:
+                file = self._listed(text, where)
+            except DataError as error:
+                self.options.fault("path-outside", error, where)
+                continue
             if file in files:
-                raise DataError(
-                    f"{where}: {shorten(text)} is listed twice (entries {files[file]} and {line}). Remove one."
-                )
-            files[file] = line
-            if not self.folder.has(file):
-                missing.append(f"{where} lists {shorten(text)}, but there is no {self._named(file)}")
+                message = f"{where}: {shorten(text)} is listed twice (entries {files[file]} and {line}). Remove one."
+                self.options.fault("picture-listed-twice", DataError(message), where)
+            files.setdefault(file, line)
+        missing = {
+            self._named(file): f"{where} lists {shorten(Path(file).stem)}, but there is no {self._named(file)}"
+            for file in files
+            if not self.folder.has(file)
+        }
         if missing:
             head = f"{where}: {len(missing)} of {len(files)} listed annotations are missing:"
-            raise DataNotFoundError(enumerate_faults(head, missing, "Restore them, or take them off the list."))
-        return list(files)
+            remedy = "Restore them, or take them off the list."
+            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
+            self.options.faults("labels-missing", missing, error)
+        return [file for file in files if self._named(file) not in missing]
 
     def _listed(self, text: str, where: str) -> str:
         """The XML file of a line: a name, perhaps with a picture's suffix, perhaps with a flag behind it."""
@@ -171,14 +191,18 @@ class _Reader:
             for place in self.place.pictures
         }
         found = {path: self._picture(path, file, by_stem) for path, file in files.items()}
-        missing = [path for path, picture in found.items() if not picture]
+        missing = {
+            self._named(path): f"{self._named(path)}: its picture does not exist"
+            for path, picture in found.items()
+            if not picture
+        }
         if missing:
             looked = ", ".join(dict.fromkeys(self._named(str(place)) for place in by_stem if by_stem[place]))
-            faults = [f"{self._named(path)}: its picture does not exist" for path in missing]
             head = f"{self.split}: {len(missing)} of {len(found)} annotations have no picture:"
             remedy = f"Looked in {looked or 'vain for any picture'}. Restore the picture, or remove the annotation."
-            raise DataNotFoundError(enumerate_faults(head, faults, remedy))
-        return found
+            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
+            self.options.faults("picture-missing", missing, error)
+        return {path: picture for path, picture in found.items() if picture}
 
     def _picture(self, path: str, file: VocFile, by_stem: dict[Path, dict[str, str]]) -> str:
         """The picture that is named like the XML file; else the one its <filename> says, which tools leave stale."""
@@ -189,16 +213,24 @@ class _Reader:
         if not file.picture_name:
             return ""
         where = f"{self._named(path)}: <filename>"
-        paths = [self.folder.inside(place, file.picture_name, where) for place in by_stem]
+        try:
+            paths = [self.folder.inside(place, file.picture_name, where) for place in by_stem]
+        except DataError as error:
+            self.options.fault("path-outside", error, self._named(path))
+            return ""
         return next((self._named(path) for path in paths if self.folder.has(path)), "")
 
-    def _add(self, entry: VocObject, position: int, path: str, labels: dict[str, int]) -> None:
+    def _add(self, entry: VocObject, path: str, labels: dict[str, int]) -> None:
         if entry.name not in labels:
-            raise DataError(
-                f"{self._called(path, position)} has class {shorten(entry.name)}, which the list of classes "
+            message = (
+                f"{self._called(path, entry.number)} has class {shorten(entry.name)}, which the list of classes "
                 f"({', '.join(_CLASS_LISTS)}) does not have.{nearest(entry.name, labels)}"
             )
-        self.builder.add_object(entry.box, labels[entry.name], ignore=entry.difficult, origin=position)
+            self.options.fault("id-unknown", DataError(message), self._named(path))
+            return
+        self.builder.add_object(
+            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=dict(entry.extra)
+        )
 
 
 def _place_of(split: str, places: tuple[_Place, ...]) -> _Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -13,11 +14,13 @@ from fpn.shapes import Size
 
 
 class VocObject(NamedTuple):
-    """A class name, a box as written, and whether it is `difficult`."""
+    """A class name, a box as written, whether it is `difficult`, its number in the file, and what else is said."""
 
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
+    number: int
+    extra: tuple[tuple[str, str], ...]
 
 
 class VocFile(NamedTuple):
@@ -28,24 +31,33 @@ class VocFile(NamedTuple):
     objects: tuple[VocObject, ...]
 
 
-def read_voc(path: Path, where: str, limit: int) -> VocFile:
+def stop(kind: str, error: DataError) -> None:
+    """What to do about a fault, unless the caller says otherwise. `kind` is a key of `faults.KINDS`."""
+    raise error
+
+
+def read_voc(path: Path, where: str, limit: int, fault: Callable[[str, DataError], None] = stop) -> VocFile:
     """Read one file.
 
     Args:
         path: the XML file, of at most `limit` bytes.
         where: what messages call it.
         limit: bytes that are accepted.
+        fault: is told of an object without a name or an upright box, which is then left out.
 
     Raises:
-        DataError: it is broken, or an object has no name or no upright box.
+        DataError: it is broken.
     """
     tree = read_xml(path, limit)
     if tree.tag != "annotation":
         raise DataError(f"{where}: the root element is <{tree.tag[:40]}>; a VOC file has <annotation>")
-    objects = (
-        _object(entry, f"{where}: object {number}") for number, entry in enumerate(tree.findall("object"), start=1)
-    )
-    return VocFile(_text(tree, "filename"), _size(tree, where), tuple(objects))
+    objects = []
+    for number, entry in enumerate(tree.findall("object"), start=1):
+        try:
+            objects.append(_object(entry, number, f"{where}: object {number}"))
+        except DataError as error:
+            fault("entry-broken", error)
+    return VocFile(_text(tree, "filename"), _size(tree, where, fault), tuple(objects))
 
 
 def class_names(path: Path, limit: int) -> set[str]:
@@ -61,26 +73,35 @@ def _text(element: Element, key: str) -> str:
     return (element.findtext(key) or "").strip()
 
 
-def _size(tree: Element, where: str) -> Size | None:
+def _size(tree: Element, where: str, fault: Callable[[str, DataError], None]) -> Size | None:
     texts = [_text(tree, f"size/{key}") or "0" for key in ("height", "width")]
     try:
         height, width = (float(text) for text in texts)
     except ValueError:
         height = width = math.nan
     if not all(0 <= value < 2**31 and value == int(value) for value in (height, width)):
-        raise DataError(
-            f"{where}: width {shorten(texts[1])} and height {shorten(texts[0])} in <size>; both must be whole numbers "
-            "of pixels"
-        )
+        message = f"{where}: width {shorten(texts[1])} and height {shorten(texts[0])} in <size>; both must be whole "
+        fault("entry-broken", DataError(message + "numbers of pixels"))
+        return None
     return Size(int(height), int(width)) if height and width else None
 
 
-def _object(entry: Element, where: str) -> VocObject:
+def _object(entry: Element, number: int, where: str) -> VocObject:
     name = _text(entry, "name")
     if not name:
         raise DataError(f"{where} has no <name>. Label it again.")
     left, top, right, bottom = (_corner(entry, key, f"{where} ({name})") for key in ("xmin", "ymin", "xmax", "ymax"))
-    return VocObject(name, (left, top, right, bottom), _text(entry, "difficult").lower() in ("1", "true"))
+    difficult = _text(entry, "difficult").lower() in ("1", "true")
+    return VocObject(name, (left, top, right, bottom), difficult, number, _extra(entry))
+
+
+def _extra(entry: Element) -> tuple[tuple[str, str], ...]:
+    """The plain elements that a `Dataset` has no place for: truncated, pose, occluded, ..."""
+    plain = ((child.tag, (child.text or "").strip()) for child in entry if len(child) == 0 and child.tag not in _KEPT)
+    return tuple((tag, text) for tag, text in plain if text)
+
+
+_KEPT = ("name", "bndbox", "difficult")
 
 
 def _corner(entry: Element, key: str, where: str) -> float:

@@ -128,20 +128,19 @@ class _Reader:
     """One split on its way to a table."""
 
     def __init__(self, source: _Source, split: str, options: Options) -> None:
-        self.source, self.split, self.limits = source, split, options.limits
+        self.source, self.split, self.options, self.limits = source, split, options, options.limits
         self.folder = Folder(source.root)
         self.builder = TableBuilder(self.folder.root, options, fractions=True)
 
     def read(self) -> TableDataset:
-        pictures = list(self._pictures(self.source.places))
-        self._check(pictures)
+        pictures = self._check(list(self._pictures(self.source.places)))
         classes = self._classes()
         labels = []
         for number, picture in enumerate(pictures, start=1):
             self.builder.add_picture(self.folder.relative(picture), number, None)
             labels.append(self.folder.relative(_label_file(picture, self.folder.root)))
             for line, text in self._lines(picture):
-                self._add(text, f"{labels[-1]}, line {line}", line, classes)
+                self._add(text, labels[-1], line, classes)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
         return self.builder.finish(classes, name, lambda row, line: f"{labels[row]}, line {line}")
 
@@ -162,36 +161,48 @@ class _Reader:
         """The pictures of a list: relative to the list's folder (`./a.jpg`) or to the dataset's."""
         where = self.folder.relative(file)
         for text in read_lines(file, self.limits.text_bytes):
-            paths = [self.folder.inside(base, text, where) for base in (file.parent, self.folder.root)]
+            try:
+                paths = [self.folder.inside(base, text, where) for base in (file.parent, self.folder.root)]
+            except DataError as error:
+                self.options.fault("path-outside", error, where)
+                continue
             yield next((path for path in paths if self.folder.has(path)), paths[0])
 
-    def _check(self, pictures: list[str]) -> None:
-        """Every picture exists and comes once; every label file has its picture."""
-        missing = [path for path in pictures if not self.folder.has(path)]
+    def _check(self, pictures: list[str]) -> list[str]:
+        """The pictures, each once. Every one exists; every label file has its picture."""
+        missing = {
+            self.folder.relative(path): f"picture {self.folder.relative(path)} is listed but does not exist"
+            for path in pictures
+            if not self.folder.has(path)
+        }
         if missing:
-            faults = [f"picture {self.folder.relative(path)} is listed but does not exist" for path in missing]
             head = f"{self.split}: {len(missing)} of {len(pictures)} listed pictures do not exist:"
-            raise DataNotFoundError(enumerate_faults(head, faults, "Restore them, or take them off the list."))
-        twice, times = Counter(pictures).most_common(1)[0] if pictures else ("", 0)
-        if times > 1:
-            raise DataError(f"{self.split}: picture {self.folder.relative(twice)} is listed twice. Remove one entry.")
+            remedy = "Restore them, or take them off the list."
+            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
+            self.options.faults("picture-missing", missing, error)
+        for path in [path for path, times in Counter(pictures).items() if times > 1]:
+            name = self.folder.relative(path)
+            message = f"{self.split}: picture {name} is listed twice. Remove one entry."
+            self.options.fault("picture-listed-twice", DataError(message), name)
         # A list may leave pictures out on purpose, so only folders are held to having a picture for each label file.
         if not any(place.endswith(".txt") for place in self.source.places):
             self._check_orphans(pictures)
+        return [path for path in dict.fromkeys(pictures) if self.folder.relative(path) not in missing]
 
     def _check_orphans(self, pictures: list[str]) -> None:
         expected = {_label_file(path, self.folder.root) for path in pictures}
-        orphans = [
-            file
+        orphans = {
+            self.folder.relative(file): f"{self.folder.relative(file)} has no picture"
             for place in dict.fromkeys(os.path.split(file)[0] for file in expected)
             for name in self.folder.listing(place)
             if name.endswith(".txt") and name not in _NOT_LABELS
             if (file := os.path.join(place, name)) not in expected  # noqa: PTH118
-        ]
+        }
         if orphans:
-            faults = [f"{self.folder.relative(file)} has no picture" for file in orphans]
             head = f"{self.split}: {len(orphans)} label files have no picture:"
-            raise DataNotFoundError(enumerate_faults(head, faults, "Restore the picture, or remove the label file."))
+            remedy = "Restore the picture, or remove the label file."
+            error = DataNotFoundError(enumerate_faults(head, list(orphans.values()), remedy))
+            self.options.faults("picture-missing", orphans, error)
 
     def _classes(self) -> Classes:
         if self.source.config is not None and self.source.config.classes is not None:
@@ -221,24 +232,34 @@ class _Reader:
     def _lines(self, picture: str) -> Iterator[tuple[int, str]]:
         """Line numbers and texts of a picture's label file, if it has one."""
         file = _label_file(picture, self.folder.root)
-        if self.folder.has(file):
+        if not self.folder.has(file):
+            return
+        try:
             text = read_text(Path(file), self.limits.text_bytes)
-            lines = enumerate(text.splitlines(), start=1)
-            yield from ((number, line) for number, line in lines if line.strip())
+        except DataError as error:
+            self.options.fault("annotations-unreadable", error, self.folder.relative(file))
+            return
+        lines = enumerate(text.splitlines(), start=1)
+        yield from ((number, line) for number, line in lines if line.strip())
 
-    def _add(self, text: str, where: str, line: int, classes: Classes) -> None:
+    def _add(self, text: str, file: str, line: int, classes: Classes) -> None:
+        where = f"{file}, line {line}"
         words = text.split()
         try:
             index, *values = (float(word) for word in words)
         except ValueError:
-            raise DataError(f"{where}: {shorten(text)} holds something that is not a number. {_EXPECTED}") from None
+            message = f"{where}: {shorten(text)} holds something that is not a number. {_EXPECTED}"
+            self.options.fault("entry-broken", DataError(message), file)
+            return
         if index not in range(len(classes)):
-            raise DataError(
-                f"{where}: class {words[0]} is unknown, there are {len(classes)} classes (0 to {len(classes) - 1})"
-            )
+            message = f"{where}: class {words[0]} is unknown, there are {len(classes)} classes (0 to {len(classes) - 1})"
+            self.options.fault("id-unknown", DataError(message), file)
+            return
         polygon = values if len(values) >= 6 and len(values) % 2 == 0 else None
         if polygon is None and len(values) != 4:
-            raise DataError(f"{where}: {len(values)} numbers after the class. {_EXPECTED}")
+            message = f"{where}: {len(values)} numbers after the class. {_EXPECTED}"
+            self.options.fault("entry-broken", DataError(message), file)
+            return
         box = _corners(values) if polygon is None else _bounds(polygon)
         self.builder.add_object(box, int(index), origin=line, segmentation=[polygon] if polygon else None)
 
