@@ -44,17 +44,9 @@ class TwoLayerTrunk(nn.Sequential):
     """Two fully connected layers with ReLU, for pooled RoIs (R, channels, S, S) -> (R, width)."""
 
     def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
-        super().__init__(
-            nn.Flatten(),
-            nn.Linear(channels * pooled_size**2, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-        )
+        first, second = _linear(channels * pooled_size**2, width), _linear(width, width)
+        super().__init__(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU())
         self.width = width
-        for layer in (self[1], self[3]):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
