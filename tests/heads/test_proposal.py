@@ -104,9 +104,8 @@ def test_anchors_over_the_rim_can_be_left_out_of_the_loss() -> None:
     for inside_only in (False, True):
         head = _head(levels=("p2",), sizes=((8.0,),), inside_only=inside_only)
         counted[inside_only] = float(head.losses(head(features), _images(16, 16), [truth]).counts["positive_anchors"])
-    # The object's best anchor is centred on the corner (0, 0) or near it, across the rim.
-    assert counted[False] > 0
-    assert counted[True] == 0
+    # Four anchors share the best IoU of 16 / 64; the one centred on (4, 4) alone lies inside.
+    assert counted == {False: 4.0, True: 1.0}
 
 
 def test_softmax_pairs_read_as_the_second_minus_the_first() -> None:
