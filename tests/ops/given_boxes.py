@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 # No deadline: the first call of an operator can take a second on a loaded machine.
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=40)
 
 _PLACES = st.one_of(st.integers(-50, 1000).map(float), st.floats(-50, 1000, width=32))
 

@@ -133,8 +133,8 @@ def test_sample_fills_up_with_negatives() -> None:
 
 
 def test_sample_has_no_more_positives_than_its_fraction() -> None:
-    positive, negative = sample(torch.tensor([1] * 50 + [0] * 50), count=10, positive_fraction=0.25)
-    assert (len(positive), len(negative)) == (2, 8)  # the fraction is rounded down
+    positive, negative = sample(torch.tensor([1] * 50 + [0] * 50), count=11, positive_fraction=0.25)
+    assert (len(positive), len(negative)) == (2, 9)  # 2.75 is rounded down
 
 
 def test_sample_takes_what_there_is() -> None:
