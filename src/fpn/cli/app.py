@@ -44,6 +44,8 @@ def make_app(asked: str | None = None) -> App:
         name="fpn",
         help=_PROLOGUE,
         version=__version__,
+        # Plain text: reading Markdown would double the time that help takes.
+        help_format="plaintext",
         # `--milestones 0.6 0.9` takes both. `--no-x` for switches is plain; `--empty-x` for lists would be noise.
         default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
         suppress_keyboard_interrupt=False,
