@@ -24,6 +24,8 @@ from fpn.ops.roi_taps import Taps, merged
 
 # Numbers made at a time: they are still in the cache when they are moved to their place.
 _CHUNK_NUMBERS = 1 << 22
+# Fewer RoIs than this are done together with others, although these read more or fewer cells.
+_WORTH_A_CALL = 24
 # The gradient's bookkeeping takes more room for each cell that a bin reads than pooling does: smaller portions.
 _ENTRIES_A_BIN = 64
 _ENTRY_BITS = 32
@@ -80,7 +82,7 @@ def pool_level_by_level(
         across=across[order],
         ends=map_index.bincount(minlength=len(maps)).cumsum(0).tolist(),
     )
-    pooled: Tensor = _LevelBags.apply(windows, *maps)  # type: ignore[no-untyped-call]
+    pooled: Tensor = _LevelBags.apply(windows, *maps)
     return pooled.view(len(order), rows.cell.shape[1], columns.cell.shape[1], maps[0].shape[1])
 
 
@@ -122,14 +124,20 @@ class _Windows:
         return self.rows.cell.shape[1] * self.columns.cell.shape[1]
 
     def chunks(self, level: int, channels: int) -> Iterator[tuple[int, int]]:
-        """Ranges of this level's RoIs, small enough for the cache."""
-        first = self.ends[level - 1] if level else 0
-        if first == self.ends[level]:
+        """Ranges of this level's RoIs, small enough for the cache; RoIs in one have about the same number of taps."""
+        begin, last = self.ends[level - 1] if level else 0, self.ends[level]
+        if begin == last:
             return
-        taps = int(self.down[first : self.ends[level]].max()) * int(self.across[first : self.ends[level]].max())
-        step = max(1, _CHUNK_NUMBERS // (self.bins * max(channels, taps)))
-        for begin in range(first, self.ends[level], step):
-            yield begin, min(begin + step, self.ends[level])
+        taps = self.down[begin:last] * self.across[begin:last]
+        step = max(1, _CHUNK_NUMBERS // (self.bins * max(channels, int(taps.max()))))
+        alike = (taps.diff() != 0).nonzero().squeeze(1) + (begin + 1)
+        for end in [*alike.tolist(), last]:
+            while end - begin > step:
+                yield begin, begin + step
+                begin += step
+            if end - begin >= _WORTH_A_CALL or end == last:
+                yield begin, end
+                begin = end
 
     def entries(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """Cells (int32) and weights, (bins, taps), of some RoIs."""
@@ -177,7 +185,7 @@ class _LevelBags(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         windows: _Windows = ctx.windows
         grad = _contiguous(grad).view(len(windows.order) * windows.bins, ctx.shapes[0][1])

@@ -118,7 +118,7 @@ def merged(taps: Taps) -> Taps:
     samples = taps.cell.shape[2] // 2
     if samples == 1:
         return taps
-    low, high = taps.cell.split(samples, dim=2)
+    low, high = taps.cell[..., :samples], taps.cell[..., samples:]
     slot = torch.zeros_like(low)
     # Two slots on is far enough for the next sample, as its lower cell is then not this one's upper one.
     slot[..., 1:] = low.diff(dim=2).clamp(-2, 2).cumsum(dim=2)
