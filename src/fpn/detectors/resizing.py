@@ -73,6 +73,11 @@ def resize(picture: Image.Image, *, method: str, short_side: int, long_side: int
     return RESIZERS[method](picture, short_side, long_side)
 
 
+def network_frame(original: Size, *, method: str, short_side: int, long_side: int | None) -> Frame:
+    """Where a picture of that size would lie in the network, without touching a pixel; arguments as in `resize`."""
+    return FRAMES[method](original, short_side, long_side)
+
+
 def scale_for(size: Size, short_side: int, long_side: int | None) -> float:
     """The factor that brings the shorter side to `short_side`, bounded by the longer side's limit."""
     scale = short_side / min(size)
@@ -81,42 +86,32 @@ def scale_for(size: Size, short_side: int, long_side: int | None) -> float:
 
 def _pillow(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """8-bit, antialiased bilinear; sides rounded to the nearest pixel (Detectron2's ResizeShortestEdge)."""
-    original = Size(picture.height, picture.width)
-    scale = scale_for(original, short_side, long_side)
-    network = Size(*(max(int(side * scale + 0.5), 1) for side in original))
-    if network != original:
-        picture = picture.resize((network.width, network.height), Image.Resampling.BILINEAR)
-    return np.asarray(picture), _frame(original, network)
+    frame = _rounded_frame(_size(picture), short_side, long_side)
+    if frame.network != frame.original:
+        picture = picture.resize((frame.network.width, frame.network.height), Image.Resampling.BILINEAR)
+    return np.asarray(picture), frame
 
 
 def _torch(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sides rounded down (torchvision's GeneralizedRCNNTransform)."""
-    original = Size(picture.height, picture.width)
-    factor = scale_for(original, short_side, long_side)
-    network = Size(*(max(int(side * factor), 1) for side in original))
+    frame = _floored_frame(_size(picture), short_side, long_side)
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1)[None]
-    resized = functional.interpolate(pixels, size=tuple(network), mode="bilinear", align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy(), _frame(original, network)
+    resized = functional.interpolate(pixels, size=tuple(frame.network), mode="bilinear", align_corners=False)
+    return resized[0].permute(1, 2, 0).numpy(), frame
 
 
 def _opencv(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sampled at exactly 1 / scale, sides rounded half to even (fpn.pytorch's cv2.resize)."""
-    original = Size(picture.height, picture.width)
-    scale = scale_for(original, short_side, long_side)
-    network = Size(*(max(round(side * scale), 1) for side in original))
+    frame = _exact_frame(_size(picture), short_side, long_side)
     pixels = np.asarray(picture, dtype=np.float64)
-    pixels = _interpolate(pixels, network, (1 / scale, 1 / scale), rim="repeat")
-    return pixels.astype(np.float32), Frame(original, network, (scale, scale))
+    pixels = _interpolate(pixels, frame.network, _step(frame), rim="repeat")
+    return pixels.astype(np.float32), frame
 
 
 def _opencv_8bit(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """8-bit, not antialiased, sides rounded (MMDetection); OpenCV's own fixed point may differ by one level."""
-    original = Size(picture.height, picture.width)
-    scale = scale_for(original, short_side, long_side)
-    network = Size(*(max(int(side * scale + 0.5), 1) for side in original))
-    frame = _frame(original, network)
-    step = (1 / frame.scale[0], 1 / frame.scale[1])
-    pixels = _interpolate(np.asarray(picture, dtype=np.float64), network, step, rim="repeat")
+    frame = _rounded_frame(_size(picture), short_side, long_side)
+    pixels = _interpolate(np.asarray(picture, dtype=np.float64), frame.network, _step(frame), rim="repeat")
     return np.floor(pixels + 0.5).astype(np.uint8), frame
 
 
@@ -150,21 +145,34 @@ def resize_centred(
         min_scale: scale at least by this, unless `long_side` forbids.
         multiple: pad each side to a multiple of this; None: pad to a square of `long_side`.
     """
-    original = Size(picture.height, picture.width)
+    frame = centred_frame(
+        _size(picture), short_side=short_side, long_side=long_side, min_scale=min_scale, multiple=multiple
+    )
+    original, content = frame.original, frame.content
+    array = np.asarray(picture)
+    if content is not None and content != original:
+        step = (original.height / content.height, original.width / content.width)
+        # Values are never negative, so that the cast truncates as NumPy's astype does in the original.
+        array = _interpolate(array.astype(np.float64), content, step, rim="black").astype(np.uint8)
+    return _centre(array, frame.network), frame
+
+
+def centred_frame(
+    original: Size,
+    *,
+    short_side: int | None,
+    long_side: int | None,
+    min_scale: float = 0.0,
+    multiple: int | None = None,
+) -> Frame:
+    """Where `resize_centred` puts a picture of that size."""
     scale = max(1.0, (short_side or 0) / min(original), min_scale)
     if long_side is not None and round(max(original) * scale) > long_side:
         scale = long_side / max(original)
     content = Size(*(max(round(length * scale), 1) for length in original))
     if multiple is None:
-        network = Size(*[long_side or max(content)] * 2)
-    else:
-        network = Size(*(-(-length // multiple) * multiple for length in content))
-    array = np.asarray(picture)
-    if scale != 1:
-        step = (original.height / content.height, original.width / content.width)
-        # Values are never negative, so that the cast truncates as NumPy's astype does in the original.
-        array = _interpolate(array.astype(np.float64), content, step, rim="black").astype(np.uint8)
-    return _centre(array, network), _centred_frame(original, content, network)
+        return _centred_frame(original, content, Size(*[long_side or max(content)] * 2))
+    return _centred_frame(original, content, Size(*(-(-length // multiple) * multiple for length in content)))
 
 
 def _centre(array: np.ndarray, network: Size) -> np.ndarray:
@@ -208,8 +216,50 @@ def _taps(inside: int, outside: int, step: float, *, black: bool) -> list[tuple[
     return [(low.clip(0, last), lower), ((low + 1).clip(0, last), upper)]
 
 
-def _frame(original: Size, network: Size) -> Frame:
+def _size(picture: Image.Image) -> Size:
+    return Size(picture.height, picture.width)
+
+
+def _step(frame: Frame) -> tuple[float, float]:
+    """Original pixels a network pixel."""
+    return 1 / frame.scale[0], 1 / frame.scale[1]
+
+
+def _rounded_frame(original: Size, short_side: int, long_side: int | None) -> Frame:
+    scale = scale_for(original, short_side, long_side)
+    return _filled(original, Size(*(max(int(side * scale + 0.5), 1) for side in original)))
+
+
+def _floored_frame(original: Size, short_side: int, long_side: int | None) -> Frame:
+    scale = scale_for(original, short_side, long_side)
+    return _filled(original, Size(*(max(int(side * scale), 1) for side in original)))
+
+
+def _exact_frame(original: Size, short_side: int, long_side: int | None) -> Frame:
+    scale = scale_for(original, short_side, long_side)
+    return Frame(original, Size(*(max(round(side * scale), 1) for side in original)), (scale, scale))
+
+
+def _square_frame(original: Size, short_side: int, long_side: int | None) -> Frame:
+    return centred_frame(original, short_side=short_side, long_side=long_side)
+
+
+def _centred_64_frame(original: Size, short_side: int, long_side: int | None) -> Frame:
+    return centred_frame(original, short_side=short_side, long_side=None, multiple=64)
+
+
+def _filled(original: Size, network: Size) -> Frame:
     return Frame(original, network, (network.height / original.height, network.width / original.width))
+
+
+FRAMES: dict[str, Callable[[Size, int, int | None], Frame]] = {
+    "pillow": _rounded_frame,
+    "torch": _floored_frame,
+    "opencv": _exact_frame,
+    "opencv_8bit": _rounded_frame,
+    "square": _square_frame,
+    "centred_64": _centred_64_frame,
+}
 
 
 RESIZERS: dict[str, Callable[[Image.Image, int, int | None], tuple[np.ndarray, Frame]]] = {
