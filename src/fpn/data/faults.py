@@ -185,6 +185,10 @@ class Survey:
     object_extras: list[Mapping[str, Any]]
     header: Mapping[str, Any]
 
+    def name_of(self, row: int) -> str:
+        """The path of picture number `row`, relative to the dataset's folder."""
+        return self.dataset.table.names[row].decode("utf-8", "surrogateescape")
+
     def called(self, number: int) -> str:
         """Where object `number` of the table stands, and its class."""
         table = self.dataset.table

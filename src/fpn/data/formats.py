@@ -166,7 +166,7 @@ def _choose(layout: Layout, asked: str | None, path: Path) -> str:
         return default[0]
     if asked in splits:
         return asked
-    alike = [name for name in splits if _plain(name) == _plain(asked)]
+    alike = [name for name in splits if plain_split(name) == plain_split(asked)]
     if len(alike) == 1:
         return alike[0]
     raise DataNotFoundError(_no_split(path, asked, splits))
@@ -179,6 +179,7 @@ def _no_split(path: Path, asked: str, splits: Iterable[str]) -> str:
     return f"{path}: has no split {asked!r}.{nearest(asked, names)} It has: {', '.join(names)}."
 
 
-def _plain(split: str) -> str:
+def plain_split(split: str) -> str:
+    """`train`, `val` or `test` for whatever a tool calls them; other names without their year."""
     name = split.lower().rstrip("0123456789").rstrip("_-")
     return _SYNONYMS.get(name, name)

@@ -96,29 +96,43 @@ def _from_polygons(parts: list[list[float]], size: Size) -> Tensor:
     for polygon in polygons:
         if len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, an odd count")
-        _check_reach(polygon, size)
+        check_reach(polygon, size)
     if not polygons:
         return torch.zeros(size, dtype=torch.bool)
     return _decode(coco_mask.merge(coco_mask.frPyObjects(polygons, size.height, size.width)))
 
 
-def _check_reach(polygon: list[float], size: Size) -> None:
-    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside."""
+def check_reach(polygon: list[float], size: Size) -> None:
+    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside.
+
+    Raises:
+        ValueError: it has such a corner.
+    """
     reach = 10 * max(size)
     if not all(math.isfinite(value) and abs(value) <= reach for value in polygon):
         raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} picture")
 
 
 def _from_runs(code: dict[str, Any], size: Size) -> Tensor:
+    runs = parse_runs(code, size)
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    # Runs go down the columns: (W * H) -> (W, H) -> (H, W)
+    return torch.from_numpy(values.reshape(size.width, size.height).T.copy())
+
+
+def parse_runs(code: dict[str, Any], size: Size) -> list[int]:
+    """Lengths of the runs of a code, outside and inside by turns.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is broken or of another size.
+    """
     if code["size"] != [size.height, size.width]:
         raise ValueError(f"run-length code for height, width {code['size']}, the picture has {list(size)}")
     counts = code["counts"]
     runs = [int(run) for run in counts] if isinstance(counts, list) else _parse_counts(counts)
     if any(run < 0 for run in runs) or sum(runs) != size.height * size.width:
         raise ValueError("the runs do not add up to the picture")
-    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    # Runs go down the columns: (W * H) -> (W, H) -> (H, W)
-    return torch.from_numpy(values.reshape(size.width, size.height).T.copy())
+    return runs
 
 
 def _parse_counts(text: Any) -> list[int]:
