@@ -176,7 +176,7 @@ class _Reader:
             classes = make_classes(names, ids, where)
         except DataError as error:
             self.options.fault("class-broken", error, self.where)
-            first = {name: number for name, number in zip(reversed(names), reversed(ids), strict=True)}
+            first = dict(zip(reversed(names), reversed(ids), strict=True))
             by_id = {number: name for name, number in sorted(first.items(), key=lambda pair: pair[1])}
             classes = make_classes(list(by_id.values()), list(by_id), where)
         labels = {name: label for label, name in enumerate(classes.names)}

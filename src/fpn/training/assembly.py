@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from fpn import __version__
@@ -21,7 +20,7 @@ from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch
 from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
 from fpn.training.run import LossModule, Run, steps_an_epoch
-from fpn.training.surroundings import choose_precision, make_accelerator, seed_all
+from fpn.training.surroundings import choose_layout, choose_precision, make_accelerator, seed_all
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
@@ -55,8 +54,9 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
     accelerator = make_accelerator(config, folder)
     seed_all(config.seed)
     detector.to(accelerator.device)
-    if config.channels_last:
-        detector.to(memory_format=torch.channels_last)
+    layout = choose_layout(config, accelerator.device)
+    if layout is not None:
+        detector.to(memory_format=layout)  # type: ignore[call-overload]
     detector.train()
     freeze(detector, config.frozen)
     bf16 = choose_precision(config, accelerator.device) == "bf16"

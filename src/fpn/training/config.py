@@ -97,7 +97,11 @@ class TrainConfig(Settings):
         default="auto",
         description="Of the network's arithmetic; boxes are always float32. auto: bf16 where the chip has it.",
     )
-    channels_last: bool = Field(default=True, description="Keep maps in NHWC order in memory: faster convolutions.")
+    channels_last: bool | None = Field(
+        default=None,
+        description="Keep maps in NHWC order in memory. None: on a GPU and with bf16; float32 gradients on a CPU take "
+        "up to twice as long with it.",
+    )
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
     deterministic: bool = Field(
         default=False,

@@ -19,7 +19,7 @@ from fpn.training.checkpointing import Checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch, Meter, StepValues
 from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
-from fpn.training.surroundings import seed_step
+from fpn.training.surroundings import choose_layout, seed_step
 
 
 class LossModule(nn.Module):
@@ -132,8 +132,7 @@ class Run:
 
     def _backward(self, batch: Batch, generator: torch.Generator, *, share: float, last: bool) -> LossTerms:
         device = self.accelerator.device
-        layout = torch.channels_last if self.config.channels_last else None
-        images = batch.images.to(device, memory_format=layout)
+        images = batch.images.to(device, memory_format=choose_layout(self.config, device))
         targets = [each.to(device) for each in batch.targets]
         # Gradients of several batches are added up before processes exchange them, once a step.
         with nullcontext() if last else self.accelerator.no_sync(self.module):

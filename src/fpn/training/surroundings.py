@@ -60,6 +60,14 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
     return "bf16" if has_fast_bf16(device) else "float32"
 
 
+def choose_layout(config: TrainConfig, device: torch.device) -> torch.memory_format | None:
+    """NHWC as asked, or where it is faster; None: maps stay as they are."""
+    wanted = config.channels_last
+    if wanted is None:
+        wanted = device.type != "cpu" or choose_precision(config, device) == "bf16"
+    return torch.channels_last if wanted else None
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether matrices of bfloat16 are multiplied in hardware (emulated bf16 is slower than float32)."""
     if device.type == "cuda":
