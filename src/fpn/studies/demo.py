@@ -42,7 +42,7 @@ class DemoRecipe:
         training: settings of the run.
     """
 
-    scenes: int = 1700
+    scenes: int = 1600
     extent: tuple[float, float] = (16.0, 300.0)
     held_out: int = 100
     shown: int = 12
