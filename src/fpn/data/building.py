@@ -139,9 +139,7 @@ class TableBuilder:
     def _refuse_more(self) -> None:
         name = self._names[-1].decode("utf-8", "surrogateescape")
         limit = self.options.limits.objects_per_picture
-        message = (
-            f"{self.root / name}: more than {limit} objects. If that is right, raise the limit (fpn.data.Limits)."
-        )
+        message = f"{self.root / name}: more than {limit} objects. If that is right, raise the limit (fpn.data.Limits)."
         self.options.fault("entry-broken", DataError(message), name)
 
     def finish(

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fpn.data.checks_boxes import Objects, gather, judge_boxes
-from fpn.data.checks_classes import contained, judge_counts, judge_ids, judge_names, judge_splits, may_share, some
+from fpn.data.checks_classes import contained, judge_counts, judge_ids, judge_names, judge_splits, some
 from fpn.data.checks_outlines import judge_outlines
 from fpn.data.checks_pictures import Look, judge_file, judge_size, look_at
 from fpn.data.checks_twins import Twins, find_twins
@@ -163,7 +163,7 @@ def check(
     surveyed = survey_dataset(path, split=split, limits=limits)
     names = list(dict.fromkeys(name for survey in surveyed.splits.values() for name in names_of(survey)))
     root = _root(surveyed)
-    with (bar or _no_bar)(len(names)) as progress:
+    with (bar or no_bar)(len(names)) as progress:
         looks = look_at([f"{root}/{name}" for name in names], workers=workers, progress=progress)
     inspected = Inspected(surveyed, dict(zip(names, looks, strict=True)), find_twins(looks))
     findings = [*surveyed.findings, *_judge(inspected, whole=split is None)]
@@ -188,7 +188,8 @@ def class_names(inspected: Inspected) -> list[str]:
     return list(dict.fromkeys(name for survey in inspected.splits.values() for name in survey.dataset.classes))
 
 
-def _no_bar(total: int) -> AbstractContextManager[Callable[[int], None]]:
+def no_bar(total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """No progress is shown."""
     return nullcontext(lambda done: None)
 
 
@@ -232,7 +233,8 @@ def _judge_files(inspected: Inspected) -> Iterator[Finding]:
     hints = 0
     for name, look in inspected.looks.items():
         hints += look.missing
-        wrong = judge_file(name, look, folder, hint=hints <= SHOWN), judge_size(name, look, said[name] if all(said[name]) else None)
+        size = said[name] if all(said[name]) else None
+        wrong = judge_file(name, look, folder, hint=hints <= SHOWN), judge_size(name, look, size)
         yield from (finding for finding in wrong if finding is not None)
 
 
@@ -301,10 +303,11 @@ def _classes(inspected: Inspected) -> dict[str, dict[str, Any]]:
 
 
 def _sizes(inspected: Inspected) -> dict[str, Any]:
-    boxes = np.concatenate([np.zeros((0, 4)), *(each.cut for each in inspected.objects.values())])
+    boxes = np.concatenate([np.zeros((0, 4)), *(each.cut[each.measured] for each in inspected.objects.values())])
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     sides = sides[np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1)]
     roots = np.sqrt(sides.prod(axis=1))
+    each_picture = [np.diff(survey.dataset.table.starts.numpy()) for survey in inspected.main_splits.values()]
     seen = np.array([look.size for look in inspected.looks.values() if not look.problem]).reshape(-1, 2)
     return {
         "objects": {
@@ -313,9 +316,7 @@ def _sizes(inspected: Inspected) -> dict[str, Any]:
             "large": int((roots >= MEDIUM).sum()),
             "side": _percentiles(roots),
             "height/width": _percentiles(sides[:, 1] / sides[:, 0]),
-            "a picture": _percentiles(
-                np.concatenate([np.zeros(0), *(np.diff(s.dataset.table.starts) for s in inspected.main_splits.values())])
-            ),
+            "a picture": _percentiles(np.concatenate([np.zeros(0), *each_picture])),
             "histogram": _histogram(roots),
         },
         "pictures": {"width": _percentiles(seen[:, 1]), "height": _percentiles(seen[:, 0])},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Objects:
         labels: (M,).
         ignore: (M,) bool.
         sizes: (M, 2) height and width of the picture; infinite where not known.
+        measured: (M,) bool: boxes are in pixels indeed. False for fractions of a picture that can't be read.
     """
 
     boxes: np.ndarray
@@ -38,6 +40,7 @@ class Objects:
     labels: np.ndarray
     ignore: np.ndarray
     sizes: np.ndarray
+    measured: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,9 +53,10 @@ def gather(survey: Survey, looks: Sequence[Look]) -> Objects:
     seen = np.array([look.size for look in looks], dtype=np.float32).reshape(-1, 2)
     sizes = np.where(said > 0, said, np.where(seen > 0, seen, np.float32(np.inf)))
     owner = np.repeat(np.arange(len(looks)), np.diff(table.starts.numpy()))
-    boxes = survey.boxes
+    boxes, measured = survey.boxes, np.ones(len(owner), dtype=bool)
     if table.fractions:
         scale = np.where(np.isfinite(sizes), sizes, 1)[owner]
+        measured = np.isfinite(sizes[owner, 0])
         boxes = boxes * np.concatenate((scale[:, ::-1], scale[:, ::-1]), axis=1)
         sizes = np.where(np.isfinite(sizes), sizes, 1)
     bounds = np.concatenate((sizes[:, ::-1], sizes[:, ::-1]), axis=1)[owner]
@@ -63,6 +67,7 @@ def gather(survey: Survey, looks: Sequence[Look]) -> Objects:
         labels=table.labels.numpy(),
         ignore=table.ignore.numpy(),
         sizes=sizes[owner],
+        measured=measured,
     )
 
 
@@ -78,7 +83,8 @@ def judge_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
         where = f"{survey.called(number)} has box {_shown(objects.boxes[number])} in {width:.0f} x {height:.0f}"
         yield Finding("box-over-edge", where, paths[objects.owner[number]])
     sides = objects.cut[:, 2:] - objects.cut[:, :2]
-    for number in np.flatnonzero((sides.min(axis=1, initial=np.inf) < TINY_PIXELS) & ~invalid(objects)).tolist():
+    tiny = (sides.min(axis=1, initial=np.inf) < TINY_PIXELS) & objects.measured & ~invalid(objects)
+    for number in np.flatnonzero(tiny).tolist():
         width, height = sides[number]
         where = f"{survey.called(number)} is {width:.3g} x {height:.3g} pixels"
         yield Finding("box-tiny", where, paths[objects.owner[number]])
@@ -96,7 +102,7 @@ def invalid(objects: Objects) -> np.ndarray:
 def over_edge(survey: Survey, objects: Objects) -> np.ndarray:
     """(M,) bool: reaches out of its picture by more than rounding does, yet not wholly."""
     beyond = np.abs(objects.boxes - objects.cut)
-    quiet = np.float32(QUIET_PIXELS)
+    quiet: Any = QUIET_PIXELS
     if survey.dataset.table.fractions:
         quiet = QUIET_FRACTION * np.concatenate((objects.sizes[:, ::-1], objects.sizes[:, ::-1]), axis=1)
     return np.asarray((beyond > quiet).any(axis=1) & ~invalid(objects))

@@ -1,4 +1,4 @@
-"""Classes, ids and splits: what is listed but never there, spelled in two ways, or divided so that it can't be learned."""
+"""Classes, ids and splits: what is never there, spelled in two ways, or divided so that it can't be learned."""
 
 from __future__ import annotations
 

@@ -37,6 +37,9 @@ _SUFFIXES = {
 }
 
 
+_NO_SIZE = Size(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What one picture file is.
@@ -51,7 +54,7 @@ class Look:
         missing: there is no such file.
     """
 
-    stored: Size = Size(0, 0)
+    stored: Size = _NO_SIZE
     orientation: int = 1
     format: str = ""
     digest: bytes = b""
@@ -165,9 +168,7 @@ def judge_size(name: str, look: Look, said: Size | None) -> Finding | None:
     turned = f"{name}: EXIF orientation {look.orientation}, stored as {_shape(look.stored)}"
     if said is not None and said != look.size:
         if said == look.stored:
-            return Finding(
-                "exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(look.size)}", name
-            )
+            return Finding("exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(look.size)}", name)
         message = f"{name}: the picture is {_shape(look.size)}, its annotation says {_shape(said)}"
         return Finding("size-differs", message, name)
     told_apart = said is not None and look.orientation >= 5 and look.stored != look.size

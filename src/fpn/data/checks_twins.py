@@ -83,7 +83,7 @@ def _averages(count: int, start: float) -> np.ndarray:
 
 
 def _candidates_shifted(greys: np.ndarray) -> np.ndarray:
-    """(P, 2) ascending pairs, one of which, in one of 25 positions, has nearly the fingerprint of the other's middle."""
+    """(P, 2) ascending pairs: one, in one of 25 positions, has nearly the fingerprint of the other's middle."""
     middle = _fingerprints(greys, *[_POSITIONS[2]] * 2)
     windows = np.stack([_fingerprints(greys, y, x) for y in _POSITIONS for x in _POSITIONS], axis=1)
     found = []

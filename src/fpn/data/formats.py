@@ -85,9 +85,7 @@ class Surveyed:
         return self.format.split()[0].lower()
 
 
-def survey_dataset(
-    path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None
-) -> Surveyed:
+def survey_dataset(path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None) -> Surveyed:
     """Read all annotations, going on where `open_dataset` would stop. No picture is opened.
 
     Args:

@@ -150,8 +150,8 @@ class _Reader:
         if missing:
             head = f"{where}: {len(missing)} of {len(files)} listed annotations are missing:"
             remedy = "Restore them, or take them off the list."
-            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
-            self.options.faults("labels-missing", missing, error)
+            told = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
+            self.options.faults("labels-missing", missing, told)
         return [file for file in files if self._named(file) not in missing]
 
     def _listed(self, text: str, where: str) -> str:

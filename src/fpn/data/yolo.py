@@ -252,7 +252,9 @@ class _Reader:
             self.options.fault("entry-broken", DataError(message), file)
             return
         if index not in range(len(classes)):
-            message = f"{where}: class {words[0]} is unknown, there are {len(classes)} classes (0 to {len(classes) - 1})"
+            message = (
+                f"{where}: class {words[0]} is unknown, there are {len(classes)} classes (0 to {len(classes) - 1})"
+            )
             self.options.fault("id-unknown", DataError(message), file)
             return
         polygon = values if len(values) >= 6 and len(values) % 2 == 0 else None
