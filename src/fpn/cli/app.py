@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("fpn.cli.train:train", "Train a detector on your labelled pictures."),
     "evaluate": ("fpn.cli.evaluate:evaluate", "Measure a model: COCO average precision and recall."),
     "predict": ("fpn.cli.predict:predict", "Find objects in pictures, folders and globs."),
+    "explain": ("fpn.cli.explain:explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
 }
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

@@ -1,0 +1,171 @@
+"""`fpn explain`: shapes, strides, receptive fields, anchors, equation 1, and how toolkits differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from fpn.cli.terminal import say
+from fpn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fpn.detectors import Dialect
+    from fpn.shapes import Size
+    from fpn.studies.explain import Explanation
+    from fpn.studies.sheet import Sheet
+
+
+def explain(
+    what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL")] = None,
+    /,
+    *,
+    backbone: str | None = None,
+    dialect: str | None = None,
+    against: str | None = None,
+    box: tuple[str, ...] = (),
+    size: str = "640x480",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    as_is: Annotated[bool, Parameter(negative=())] = False,
+    dialects: Annotated[bool, Parameter(negative=())] = False,
+    markdown: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Show what a pyramid is: shapes, strides, receptive fields, anchors, and equation 1 as each toolkit has it.
+
+    Sizes are width x height, as people write those of pictures. For example:
+
+    fpn explain 640x480 --box 40x60 (the pyramid at that picture size, and where such a box goes)
+
+    fpn explain cells.safetensors --against paper (a model, and what it does differently)
+
+    fpn explain --dialect torchvision --against detectron2 (two toolkits side by side)
+
+    Args:
+        what: Size of a picture, such as 640x480, or a model file.
+        backbone: Name of a timm model. None: resnet50, or what the dialect's original has.
+        dialect: Whose conventions: paper, torchvision, detectron2, mmdetection, fpn_pytorch, ... None: paper.
+        against: Another dialect; shows only where it differs, and what each difference means.
+        box: Boxes such as 40x60 in pixels of the picture; shows the level that each is read from.
+        size: Size of the picture that a model is shown for.
+        short_side: Shorter side of pictures in the network. None: the dialect's.
+        long_side: Limit of the longer side. None: in the dialect's proportion.
+        as_is: The size is what the network sees: the picture is neither scaled nor padded.
+        dialects: Show all conventions of all dialects.
+        markdown: Write markdown in place of tables for the terminal.
+    """
+    from fpn.studies.explain import dialects_page
+
+    if dialects:
+        _refuse(what=what, dialect=dialect, against=against)
+        if markdown:
+            say(dialects_page())
+        else:
+            _show(_all_dialects(), markdown=False)
+        return
+    if what is None:
+        _show(_conventions(dialect, against), markdown=markdown)
+        return
+    sides = {"short_side": short_side, "long_side": long_side}
+    explained = _explain(what, backbone=backbone, dialect=dialect, size=size, sides=sides, as_is=as_is)
+    other = None if against is None else _dialect(against)
+    _show(_about(explained, other, box, backbone=backbone, as_is=as_is), markdown=markdown)
+
+
+def _explain(
+    what: str,
+    *,
+    backbone: str | None,
+    dialect: str | None,
+    size: str,
+    sides: dict[str, int | None],
+    as_is: bool,
+) -> Explanation:
+    from fpn.detectors.presets import adapt_dialect
+    from fpn.studies.explain import explain_dialect, explain_model
+    from fpn.studies.geometry import read_size
+
+    asked = read_size(what)
+    if asked is not None:
+        return explain_dialect(adapt_dialect(dialect or "paper", **sides), asked, backbone=backbone, as_is=as_is)
+    if not Path(what).exists() and not what.endswith(".safetensors"):
+        raise ConfigError(f"{what!r}: neither a size (width x height, such as 640x480) nor a model file")
+    _refuse(dialect=dialect, backbone=backbone, **sides)
+    return explain_model(what, _size(size), as_is=as_is)
+
+
+def _about(
+    explained: Explanation, other: Dialect | None, boxes: tuple[str, ...], *, backbone: str | None, as_is: bool
+) -> list[Sheet]:
+    from fpn.detectors.dialects import DIALECTS
+    from fpn.studies.conventions import differences
+    from fpn.studies.equation_one import boxes_sheets, equation_sheet
+    from fpn.studies.explain import explain_dialect
+    from fpn.studies.geometry import is_pyramid_only, read_box
+
+    own, size = explained.dialect, explained.view.original
+    asked = [read_box(text) for text in boxes]
+    if asked and is_pyramid_only(own):
+        raise ConfigError(f"--box: {own.name} is a pyramid without a detector, which reads no boxes. Leave it out.")
+    sheets = [explained.sheet()]
+    if other is not None:
+        sheets += [explain_dialect(other, size, backbone=backbone, as_is=as_is).sheet(), differences(own, other)]
+    if is_pyramid_only(own):
+        return sheets
+    shown = [own, other] if other else [own, *(each for each in DIALECTS.values() if each.name != own.name)]
+    return [*sheets, equation_sheet(shown), *boxes_sheets(shown, asked, size, as_is=as_is)]
+
+
+def _conventions(dialect: str | None, against: str | None) -> list[Sheet]:
+    from fpn.studies.conventions import differences, sources, whole
+    from fpn.studies.equation_one import equation_sheet
+
+    if dialect is None and against is None:
+        raise ConfigError(
+            "nothing to explain: name a picture size, such as 640x480, a model file, or --dialect, or --dialects"
+        )
+    one = _dialect(dialect or "paper")
+    if against is None:
+        return [sources([one]), *whole(one)]
+    other = _dialect(against)
+    return [sources([one, other]), differences(one, other), equation_sheet([one, other])]
+
+
+def _all_dialects() -> list[Sheet]:
+    from fpn.studies.conventions import compared, sources
+    from fpn.studies.equation_one import equation_sheet
+
+    return [sources(), equation_sheet(), *compared()]
+
+
+def _dialect(name: str) -> Dialect:
+    from fpn.detectors.presets import adapt_dialect
+
+    return adapt_dialect(name)
+
+
+def _size(text: str) -> Size:
+    from fpn.studies.geometry import read_size
+
+    size = read_size(text)
+    if size is None:
+        raise ConfigError(f"--size {text!r}: expected width x height in pixels, such as 640x480")
+    return size
+
+
+def _refuse(**given: object) -> None:
+    """Options that have no meaning where they are."""
+    idle = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if idle:
+        raise ConfigError(f"{' '.join(idle)}: has no meaning here. Leave it out; see fpn explain --help.")
+
+
+def _show(sheets: list[Sheet], *, markdown: bool) -> None:
+    if markdown:
+        say("\n\n".join(sheet.markdown() for sheet in sheets))
+        return
+    for number, sheet in enumerate(sheets):
+        if number:
+            say()
+        say(sheet.rich())
