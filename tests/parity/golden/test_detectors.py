@@ -1,5 +1,8 @@
 """Whole detectors: from the original's weights and the stored picture to its final detections."""
 
+from dataclasses import replace
+from functools import lru_cache
+
 import pytest
 import torch
 from PIL import Image
@@ -83,19 +86,27 @@ def test_detectron2_retinanet_as_far_as_its_pyramid():
 # --- fpn.pytorch -----------------------------------------------------------------------------------------------------
 
 
-def fpn_pytorch(figures: Case) -> Detector:
-    picture = case("fpnpt_i_preprocess")
-    figures.arrays["image_rgb"] = picture["image_rgb"]
-    conventions = {
-        "top_down": "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear",
-        "roi_sampler": {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]],
-        "short_side": round(min(figures.meta["im_info"][0][:2])),
-        "score_limit": figures.meta["thresh"],
-        "detection_nms": figures.meta["nms"],
-        "detections_limit": figures.meta["max_per_image"],
-    }
+@lru_cache(maxsize=1)
+def fpn_pytorch_101(salt: str) -> Detector:
+    """Three cases share one ResNet-101, which takes longer to build than to run."""
+    figures = next(f for f in cases("fpnpt_i_full") if f.salt == salt)
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    return convert(state, **conventions).module
+    return convert(
+        state,
+        short_side=round(min(figures.meta["im_info"][0][:2])),
+        score_limit=figures.meta["thresh"],
+        detection_nms=figures.meta["nms"],
+        detections_limit=figures.meta["max_per_image"],
+    ).module
+
+
+def fpn_pytorch(figures: Case) -> Detector:
+    figures.arrays["image_rgb"] = case("fpnpt_i_preprocess")["image_rgb"]
+    detector = fpn_pytorch_101(figures.salt)
+    detector.features.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
+    sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
+    detector.box.pooler = replace(detector.box.pooler, sampler=sampler)
+    return detector
 
 
 @pytest.mark.parametrize("figures", cases("fpnpt_i_full"), ids=lambda f: f.name)
