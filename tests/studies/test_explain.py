@@ -148,7 +148,8 @@ def test_bilinear_top_down_sees_a_cell_further_than_nearest():
 
     def p2(top_down):
         with torch.device("meta"):
-            return receptive_fields(FeaturePyramid(body=Body(), channels=3, top_down=top_down))["p2"]
+            pyramid = FeaturePyramid(body=Body(), channels=3, top_down=top_down)
+        return receptive_fields(pyramid)["p2"]
 
     # Three cells of p2 lie on 2 cells of c3 with nearest. Bilinear reads two neighbours for each: 3 cells.
     assert (p2("nearest"), p2("bilinear")) == (16, 24)

@@ -114,6 +114,11 @@ def _moved(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Col
     return [Columns(*moved)]
 
 
+def _viewed(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Columns]:
+    """As `made`. A view may be impossible here, for the numbers lie in memory in their own way."""
+    return [_full(args[0], known(args[0])).each(lambda part: part.reshape(made.shape))]
+
+
 def _joined(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Columns]:
     """Tensors side by side."""
     parts = [_full(tensor, known(tensor)) for tensor in args[0]]
@@ -212,9 +217,10 @@ def _table(*rows: tuple[Rule, str]) -> dict[Any, Rule]:
 
 
 RULES = _table(
+    (_viewed, "view _unsafe_view _reshape_alias"),
     (
         _moved,
-        "view _unsafe_view _reshape_alias permute transpose t slice select unsqueeze squeeze expand clone alias detach "
+        "permute transpose t slice select unsqueeze squeeze expand clone alias detach "
         "roll flip split split_with_sizes unbind _to_copy pixel_shuffle pixel_unshuffle reflection_pad2d "
         "replication_pad2d unfold",
     ),

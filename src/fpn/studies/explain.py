@@ -84,7 +84,7 @@ class Explanation:
     def sheet(self) -> Sheet:
         """A row a level; sizes are width x height."""
         rows = [_row(facts) for facts in (*self.bottom_up, *self.levels)]
-        columns = ("level", ">stride", ">map", ">channels", ">sees", ">anchors", ">a cell", ">number")
+        columns: tuple[str, ...] = ("level", ">stride", ">map", ">channels", ">sees", ">anchors", ">a cell", ">number")
         if self.num_anchors:
             rows.append(("all", "", "", "", "", "", "", _thousands(self.num_anchors)))
         else:

@@ -36,8 +36,8 @@ class View:
 class Box:
     """Width and height in pixels of the picture."""
 
-    width: float
-    height: float
+    width: float | int
+    height: float | int
 
     def __str__(self) -> str:
         return f"{self.width:g}x{self.height:g}"
