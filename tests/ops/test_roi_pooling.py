@@ -8,7 +8,7 @@ import torchvision
 from parity.golden.cases import Case, case
 from torch import Tensor
 
-from fpn.ops import roi_bag
+from fpn.ops import large_pages, roi_windows
 from fpn.ops.roi_pooling import choose_levels, pool_rois
 
 STRIDES = (4, 8, 16, 32)
@@ -191,8 +191,9 @@ def test_small_portions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         return pooled, torch.autograd.grad(pooled.square().sum(), maps[0])[0]
 
     whole = pooled_and_gradient()
-    monkeypatch.setattr(roi_bag, "_CHUNK_NUMBERS", 1000)
-    monkeypatch.setattr(roi_bag, "_LARGE_BYTES", 100)
+    monkeypatch.setattr(roi_windows, "CHUNK_NUMBERS", 1000)
+    monkeypatch.setattr(roi_windows, "_ONE_THREAD_NUMBERS", 600)
+    monkeypatch.setattr(large_pages, "_WORTH_IT_BYTES", 100)
     portions = pooled_and_gradient()
     assert torch.allclose(whole[0], portions[0], atol=1e-6)
     assert torch.allclose(whole[1], portions[1], atol=1e-5)

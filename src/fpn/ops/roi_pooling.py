@@ -14,6 +14,7 @@ from torchvision.ops import roi_align, roi_pool
 from fpn.ops import roi_taps
 from fpn.ops.roi_bag import pool_from_table, pool_level_by_level
 from fpn.ops.roi_taps import Span, Taps
+from fpn.ops.roi_windows import Axis
 
 LevelRule = Literal["floor_log2", "round_log2", "round_ln"]
 Sampler = Literal["align", "align_avg", "crop", "crop_and_resize", "pool"]
@@ -105,10 +106,14 @@ def pool_rois(
     points = output_size * 2 if sampler == "crop" and max_pool else output_size
     taps = _taps(sampler, points, sampling_ratio, aligned)
     size = torch.tensor([m.shape[2:] for m in maps], device=boxes.device)[map_index]
-    rows = taps(Span(edges[:, 1], edges[:, 3], size[:, 0]))
-    columns = taps(Span(edges[:, 0], edges[:, 2], size[:, 1]))
-    pool = pool_level_by_level if _is_eager_cpu(maps[0]) else pool_from_table
-    pooled = pool(maps, image_index * size[:, 0] * size[:, 1], size[:, 1], rows, columns, map_index)
+    height, width = size.unbind(1)
+    down, across = Span(edges[:, 1], edges[:, 3], height), Span(edges[:, 0], edges[:, 2], width)
+    base = image_index * height * width
+    if _is_eager_cpu(maps[0]):
+        rows, columns = Axis.of(taps, down, points), Axis.of(taps, across, points)
+        pooled = pool_level_by_level(maps, base, width, rows, columns, map_index)
+    else:
+        pooled = pool_from_table(maps, base, width, taps(down), taps(across), map_index)
     pooled = pooled.permute(0, 3, 1, 2)  # (R, S, S, C) -> (R, C, S, S)
     return F.max_pool2d(pooled, 2) if points != output_size else pooled
 

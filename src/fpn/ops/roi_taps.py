@@ -24,11 +24,6 @@ class Taps:
     cell: Tensor
     weight: Tensor
 
-    def used(self) -> Tensor:
-        """(R,) up to which tap the RoI's bins have weights."""
-        number = torch.arange(1, self.weight.shape[2] + 1, device=self.weight.device)
-        return ((self.weight != 0) * number).amax(dim=(1, 2))
-
 
 @dataclass(frozen=True)
 class Span:
@@ -43,6 +38,10 @@ class Span:
     start: Tensor
     end: Tensor
     size: Tensor
+
+    def __getitem__(self, part: slice) -> Span:
+        """Some RoIs."""
+        return Span(self.start[part], self.end[part], self.size[part])
 
 
 def align(span: Span, bins: int, *, ratio: int, aligned: bool) -> Taps:
