@@ -56,7 +56,7 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
     detector.to(accelerator.device)
     layout = choose_layout(config, accelerator.device)
     if layout is not None:
-        detector.to(memory_format=layout)  # type: ignore[call-overload]
+        detector.to(memory_format=layout)
     detector.train()
     freeze(detector, config.frozen)
     bf16 = choose_precision(config, accelerator.device) == "bf16"
