@@ -24,6 +24,9 @@ COMMANDS = {
     "evaluate": ("fpn.cli.evaluate:evaluate", "Measure a model: COCO average precision and recall."),
     "predict": ("fpn.cli.predict:predict", "Find objects in pictures, folders and globs."),
     "explain": ("fpn.cli.explain:explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
+    "ablate": ("fpn.cli.ablate:ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
+    "check": ("fpn.cli.check:check", "Say what is wrong with your labels, before it costs you a night."),
+    "convert": ("fpn.cli.convert:convert", "Write a dataset as COCO, VOC or YOLO."),
 }
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from fpn.data.checks_boxes import Objects
 from fpn.data.faults import Finding, Survey
-from fpn.data.segmentation import Segmentation, check_reach, parse_runs, unpack
+from fpn.data.segmentation import MAX_REACH, Segmentation, is_polygons, parse_runs, polygon_arrays, unpack
 from fpn.shapes import Size
 
 # Polygons with more corners are not looked at for crossings: the time grows with the square.
 MOST_CORNERS = 2000
 # Pairs of edges in memory at a time.
 _PAIRS = 1 << 20
+_ANY = Size(1 << 30, 1 << 30)
 
 
 def judge_outlines(survey: Survey, objects: Objects) -> Iterator[Finding]:
@@ -24,19 +27,23 @@ def judge_outlines(survey: Survey, objects: Objects) -> Iterator[Finding]:
         return
     polygons: list[np.ndarray] = []
     owners: list[int] = []
-    for number in range(len(objects)):
-        outline = unpack(texts[number])
-        file = survey.name_of(int(objects.owner[number]))
-        problem = outline_problem(outline, _size(objects, number, survey))
+    sizes = _sizes(objects, survey)
+    packed_at, starts = texts.data.numpy().tobytes(), texts.starts.tolist()
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        packed = packed_at[start:end]
+        parts = polygon_arrays(packed) if is_polygons(packed) else []
+        problem = _polygons_problem(parts, sizes[number]) if parts else outline_problem(unpack(packed), sizes[number])
         if problem:
+            file = survey.name_of(int(objects.owner[number]))
             yield Finding("outline-broken", f"{survey.called(number)}: {problem}", file)
-        elif isinstance(outline, list):
-            if any(len(part) < 6 for part in outline):
-                least = min(len(part) for part in outline) // 2
-                yield Finding("outline-short", f"{survey.called(number)} has a polygon of {least} points", file)
-            fit = [part for part in outline if 8 <= len(part) <= 2 * MOST_CORNERS]
-            polygons += [np.array(part).reshape(-1, 2) for part in fit]
-            owners += [number] * len(fit)
+            continue
+        least = min(map(len, parts), default=6) // 2
+        if least < 3:
+            file = survey.name_of(int(objects.owner[number]))
+            yield Finding("outline-short", f"{survey.called(number)} has a polygon of {least} points", file)
+        fit = [part.reshape(-1, 2) for part in parts if 8 <= len(part) <= 2 * MOST_CORNERS]
+        polygons += fit
+        owners += [number] * len(fit)
     for number in sorted({owners[k] for k in np.flatnonzero(crossing(polygons)).tolist()}):
         yield Finding("outline-crossing", survey.called(number), survey.name_of(int(objects.owner[number])))
 
@@ -48,13 +55,19 @@ def outline_problem(outline: Segmentation | None, size: Size | None) -> str:
             height, width = outline["size"]
             parse_runs(outline, size or Size(int(height), int(width)))
         elif outline is not None:
-            odd = [len(part) for part in outline if len(part) >= 6 and len(part) % 2]
-            if odd:
-                return f"a polygon has {odd[0]} numbers, an odd count"
-            for part in outline:
-                check_reach(part, size or Size(1 << 30, 1 << 30))
+            return _polygons_problem([np.array(part) for part in outline], size)
     except (ValueError, TypeError, OverflowError) as error:
         return str(error)
+    return ""
+
+
+def _polygons_problem(parts: Sequence[np.ndarray], size: Size | None) -> str:
+    odd = [len(part) for part in parts if len(part) >= 6 and len(part) % 2]
+    if odd:
+        return f"a polygon has {odd[0]} numbers, an odd count"
+    reach = MAX_REACH * max(size or _ANY)
+    if not all((np.abs(part) <= reach).all() for part in parts):
+        return "a polygon reaches far out of the picture, or holds what is no number"
     return ""
 
 
@@ -90,8 +103,8 @@ def _cross(polygons: np.ndarray) -> np.ndarray:
     return np.asarray((divided & divided.transpose(0, 2, 1)).any(axis=(1, 2)))
 
 
-def _size(objects: Objects, number: int, survey: Survey) -> Size | None:
-    height, width = objects.sizes[number]
+def _sizes(objects: Objects, survey: Survey) -> list[Size | None]:
+    """The picture's size for each object, in the unit of its polygons; None where not known."""
     if survey.dataset.table.fractions:
-        return Size(1, 1)  # polygons are fractions, too
-    return Size(int(height), int(width)) if np.isfinite(height) else None
+        return [Size(1, 1)] * len(objects)
+    return [Size(int(height), int(width)) if height < math.inf else None for height, width in objects.sizes.tolist()]

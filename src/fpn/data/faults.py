@@ -145,9 +145,7 @@ KINDS: Mapping[str, Kind] = {
     "class-untrained": Kind(
         "warning", "classes without objects in the training split", "They can't be learned there. Divide anew."
     ),
-    "anchor-unreached": Kind(
-        "warning", "objects that no anchor fits", "See the suggestion in the table of anchors below."
-    ),
+    "anchor-unreached": Kind("warning", "objects that no anchor fits", "The table of anchors says which others would."),
     "picture-empty": Kind("information", "pictures without objects", "They serve as background."),
     "crowd": Kind("information", "crowds or difficult objects", "They are neither learned nor counted as missed."),
     "id-gaps": Kind("information", "gaps in the ids", "Ids are kept as they are."),

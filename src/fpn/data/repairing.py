@@ -17,7 +17,7 @@ from fpn.data.checks_classes import alike_names, may_share
 from fpn.data.checks_outlines import outline_problem
 from fpn.data.checks_pictures import Look, right_suffix
 from fpn.data.conversion import write
-from fpn.data.faults import KINDS, Survey
+from fpn.data.faults import Survey
 from fpn.data.formats import plain_split
 from fpn.data.segmentation import Segmentation
 from fpn.data.writing import Part, Shown, Thing, refuse_filled, shown, unique_names
@@ -87,7 +87,8 @@ class _Repair:
         self.report, self.inspected, self.changes = report, report.inspected, Changes()
         for finding in report.findings:
             if finding.kind in _LEFT_OUT:
-                self.changes.add(f"{KINDS[finding.kind].repair}: {finding.message}")
+                what = "new id" if finding.kind == "id-repeated" else "left out"
+                self.changes.add(f"{what}: {finding.message}")
         self.left_out = self._left_out()
         self.classes, self.joined = self._join_classes()
 

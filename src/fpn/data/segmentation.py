@@ -21,6 +21,8 @@ Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 # The first byte says which: polygons are stored as their numbers, six times faster to write than as text; run-length
 # codes, of which a dataset has few, as JSON.
 _POLYGONS, _RUNS = b"P", b"R"
+# How far out of its picture a polygon may reach, in times of the picture's longer side.
+MAX_REACH = 10
 
 
 def pack(segmentation: Any) -> bytes:
@@ -55,17 +57,23 @@ def unpack(packed: bytes, *, scale: tuple[int, int] | None = None) -> Segmentati
     if packed[:1] == _RUNS:
         code: dict[str, Any] = json.loads(packed[1:])
         return code
-    parts = _unpack_polygons(packed[1:])
+    parts = [part.tolist() for part in polygon_arrays(packed)]
     if scale is None:
         return parts
     return [[value * scale[k % 2] for k, value in enumerate(part)] for part in parts]
 
 
-def _unpack_polygons(packed: bytes) -> list[list[float]]:
-    count = int(np.frombuffer(packed, np.int64, 1)[0])
-    lengths = np.frombuffer(packed, np.int64, count, offset=8)
-    numbers = np.frombuffer(packed, np.float64, offset=8 + 8 * count)
-    return [part.tolist() for part in np.split(numbers, np.cumsum(lengths)[:-1])]
+def is_polygons(packed: bytes) -> bool:
+    """Whether these are packed polygons, neither a run-length code nor nothing."""
+    return packed[:1] == _POLYGONS
+
+
+def polygon_arrays(packed: bytes) -> list[np.ndarray]:
+    """The numbers of each of the packed polygons, without a copy."""
+    (count,) = np.frombuffer(packed, np.int64, 1, offset=1).tolist()
+    ends = np.frombuffer(packed, np.int64, count, offset=9).cumsum().tolist()
+    numbers = np.frombuffer(packed, np.float64, offset=9 + 8 * count)
+    return [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def to_mask(segmentation: Segmentation | None, box: Tensor, size: Size, where: str) -> Tensor:
@@ -96,19 +104,15 @@ def _from_polygons(parts: list[list[float]], size: Size) -> Tensor:
     for polygon in polygons:
         if len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers, an odd count")
-        check_reach(polygon, size)
+        _check_reach(polygon, size)
     if not polygons:
         return torch.zeros(size, dtype=torch.bool)
     return _decode(coco_mask.merge(coco_mask.frPyObjects(polygons, size.height, size.width)))
 
 
-def check_reach(polygon: list[float], size: Size) -> None:
-    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside.
-
-    Raises:
-        ValueError: it has such a corner.
-    """
-    reach = 10 * max(size)
+def _check_reach(polygon: list[float], size: Size) -> None:
+    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside."""
+    reach = MAX_REACH * max(size)
     if not all(math.isfinite(value) and abs(value) <= reach for value in polygon):
         raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} picture")
 

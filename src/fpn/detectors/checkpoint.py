@@ -124,9 +124,12 @@ def _open(path: Path, use: Callable[[Any], T]) -> T:
 
 def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as stream:
-        start = stream.read(4)
+        start = stream.read(9)
+    # A .safetensors file begins with the length of its JSON, whose first byte is 0x80 for one length in 32.
+    if start[8:] == b"{":
+        return
     # Pickle protocol 2 and later starts with 0x80; torch.save writes a zip around it.
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+    if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
         raise ModelFileError(
             f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. "
             "Models of fpn are .safetensors files."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fpn.detectors.dialects import DIALECTS, Dialect
 from fpn.detectors.preprocessing import Preprocessor
 from fpn.detectors.rcnn import FasterRCNN
 from fpn.errors import ConfigError
+from fpn.features.alternatives import DESIGNS, Design
 from fpn.features.backbone import Backbone
+from fpn.features.extractor import FeatureExtractor
 from fpn.features.pyramid import FeaturePyramid
 from fpn.features.resnet import ResNetVariant
 from fpn.heads.anchors import AnchorPlan
@@ -37,6 +40,7 @@ def faster_rcnn(
     frozen_norm: bool = True,
     channels: int | None = None,
     head_width: int = 1024,
+    features: str = "fpn",
     **conventions: Any,
 ) -> FasterRCNN:
     """Faster R-CNN on a feature pyramid over any timm model.
@@ -52,10 +56,11 @@ def faster_rcnn(
         frozen_norm: batch norms of the backbone keep their statistics and weights.
         channels: width of the pyramid's maps; None: the dialect's. 96 or 128 serve light backbones and few classes.
         head_width: width of the box head's two layers.
+        features: "fpn", or a design that the paper compares it with; see `fpn.features.alternatives.DESIGNS`.
         conventions: single fields of the dialect to change, such as `anchor_ratios=(1.0,)`.
 
     Raises:
-        ConfigError: an unknown dialect, field or backbone.
+        ConfigError: an unknown dialect, field, backbone or design.
         ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
     """
     recipe = {
@@ -65,6 +70,8 @@ def faster_rcnn(
         "frozen_norm": frozen_norm,
         "head_width": head_width,
     }
+    if features != "fpn":
+        recipe["features"] = features
     if channels is not None:
         conventions = {"pyramid_channels": channels, "output_channels": channels, **conventions}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions)
@@ -99,16 +106,17 @@ def build_faster_rcnn(
     """A detector from its recipe; `weights` as in `faster_rcnn`."""
     if len(classes) == 0:
         raise ConfigError("a detector needs at least one class")
+    design = named_design(recipe.get("features", "fpn"))
     body = Backbone(
         recipe["backbone"],
         weights=weights,
         frozen_stages=recipe["frozen_stages"],
         frozen_norm=recipe["frozen_norm"],
         variant=resnet_variant(dialect),
-        out=tuple(range(dialect.finest_level, 6)),
+        out=tuple(number for number in design.out if number >= dialect.finest_level),
     )
     dialect = replace(dialect, mean=dialect.mean or body.pixel_mean, std=dialect.std or body.pixel_std)
-    features = build_pyramid(body, dialect)
+    features = build_features(body, design, dialect)
     full_recipe = {
         **recipe,
         "classes": list(classes.names),
@@ -129,6 +137,22 @@ def resnet_variant(dialect: Dialect) -> ResNetVariant:
     )
 
 
+def named_design(name: str) -> Design:
+    """One of the designs that the paper compares.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    if name not in DESIGNS:
+        raise ConfigError(f"unknown design {name!r}; known: {', '.join(DESIGNS)}.{_nearest(name, list(DESIGNS))}")
+    return DESIGNS[name]
+
+
+def build_features(body: nn.Module, design: Design, dialect: Dialect) -> FeatureExtractor:
+    """The dialect's own pyramid, or one of its rivals in the same width."""
+    return build_pyramid(body, dialect) if design.name == "fpn" else design.build(body, dialect.output_channels)
+
+
 def build_pyramid(body: nn.Module, dialect: Dialect) -> FeaturePyramid:
     """The pyramid that a dialect describes, on any bottom-up path."""
     return FeaturePyramid(
@@ -147,6 +171,7 @@ def build_pyramid(body: nn.Module, dialect: Dialect) -> FeaturePyramid:
 def assemble_faster_rcnn(features: nn.Module, classes: Classes, dialect: Dialect, recipe: dict[str, Any]) -> FasterRCNN:
     """Heads after a dialect on any features module that declares `levels`."""
     levels: tuple[Level, ...] = tuple(features.levels)  # type: ignore[arg-type]
+    dialect = adapt_to_levels(dialect, levels)
     return FasterRCNN(
         features=features,
         proposal=proposal_head(levels, dialect),
@@ -155,6 +180,20 @@ def assemble_faster_rcnn(features: nn.Module, classes: Classes, dialect: Dialect
         preprocessor=Preprocessor.of(dialect),
         recipe=recipe,
     )
+
+
+def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
+    """On a single map, the anchors of all sizes stand in each cell (paper, section 5.1.1: 5 scales x 3 ratios).
+
+    As many candidates then enter its suppression as from all levels of a pyramid together.
+    """
+    sizes = tuple(chain.from_iterable(dialect.anchor_sizes))
+    if len(levels) != 1 or len(dialect.anchor_sizes) == 1:
+        return dialect
+    training, testing = dialect.proposals_before_nms
+    if dialect.proposal_scope == "level":
+        training, testing = training * len(dialect.anchor_sizes), testing * len(dialect.anchor_sizes)
+    return replace(dialect, anchor_sizes=(sizes,), proposals_before_nms=(training, testing))
 
 
 def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:

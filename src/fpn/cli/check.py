@@ -1,0 +1,105 @@
+"""`fpn check`: what is wrong with a dataset, before it costs a night."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpn.cli.terminal import progress_bar, say
+from fpn.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fpn.data.checks import Report
+
+FAULTY = 1
+
+
+def check(
+    data: Path,
+    /,
+    *,
+    split: str | None = None,
+    output: Path | None = None,
+    fix: Path | None = None,
+    all_entries: bool = False,
+    dialect: str = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    anchor_sizes: tuple[float, ...] | None = None,
+    anchor_ratios: tuple[float, ...] | None = None,
+    workers: int | None = None,
+) -> int:
+    """Read all labels and pictures once and say what is wrong with them.
+
+    The exit status is 1 if training would stop, or learn or measure something wrong, and 0 if there is nothing but
+    warnings and information. Nothing in DATA is ever changed.
+
+    Args:
+        data: A folder or file in COCO, VOC or YOLO format.
+        split: Look at this split only. None: at all of them, and at what they have in common.
+        output: Also write everything to this new JSON file.
+        fix: Write a repaired copy to this new folder, with a list of what changed.
+        all_entries: Show every finding, not the first few of each kind.
+        dialect: Conventions whose anchors are tried on the objects.
+        short_side: Shorter side of pictures in the network, in pixels. None: the dialect's, 800.
+        long_side: Limit of the longer side. None: in the dialect's proportion.
+        anchor_sizes: Anchor side of each level, finest first, in network pixels. None: the dialect's.
+        anchor_ratios: Aspect ratios (height / width) of the anchors. None: the dialect's.
+        workers: Threads that look at pictures. None: one a core, at most 8.
+    """
+    from fpn.cli.check_tables import show
+    from fpn.data.checks import check as look_through
+    from fpn.detectors.presets import adapt_dialect
+    from fpn.studies.reach import reach
+
+    _refuse(output, fix, split, workers)
+    conventions = {
+        "anchor_sizes": None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
+        "anchor_ratios": anchor_ratios,
+    }
+    given = {key: value for key, value in conventions.items() if value is not None}
+    spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)
+    report = look_through(data, split=split, workers=workers, bar=partial(progress_bar, "pictures"))
+    reached = reach(report.inspected, spoken)
+    report = report.with_findings(reached.findings)
+    for each in show(report, reached, every=all_entries):
+        say(each)
+    if output is not None:
+        _save({**report.to_dict(), "anchors": reached.to_dict()}, output)
+    if fix is not None:
+        _repair(report, fix)
+    elif not report.passed:
+        say(f"A copy with what can be repaired: fpn check {shlex.quote(str(data))} --fix NEW-FOLDER")
+    return 0 if report.passed else FAULTY
+
+
+def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:
+    """Stop before the work if its results can't be kept."""
+    from fpn.data.writing import refuse_filled
+
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}: expected at least 1")
+    if output is not None and output.exists():
+        raise OutputError(f"{output}: is already there. Name a new file; nothing is ever written over.")
+    if fix is not None:
+        if split is not None:
+            raise ConfigError("--fix repairs a whole dataset: leave --split out")
+        refuse_filled(fix)
+
+
+def _save(report: dict[str, object], output: Path) -> None:
+    from fpn.files import write_text
+
+    write_text(output, json.dumps(report, indent=1) + "\n")
+    say(f"report: {output}")
+
+
+def _repair(report: Report, output: Path) -> None:
+    from fpn.data.repairing import repair
+
+    changes = repair(report, output, bar=partial(progress_bar, "writing"))
+    say(f"repaired copy: {output} ({len(changes)} changes, listed in {output / 'CHANGES.txt'})")
+    say(f"See what is left to do by hand: fpn check {shlex.quote(str(output))}")

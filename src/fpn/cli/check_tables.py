@@ -1,0 +1,177 @@
+"""What `fpn check` shows: tables that can be read at 80 columns, and for each kind of finding a few and the remedy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fpn.data.checks import Report
+from fpn.data.faults import KINDS
+from fpn.studies.reach import Reach
+
+_SHOWN = 3
+_CLASSES = 30
+_COLOURS = {"error": "bold red", "warning": "bold yellow", "information": "bold cyan"}
+_HEADINGS = {
+    "error": "ERRORS: training would stop, or learn or measure something wrong",
+    "warning": "WARNINGS: worth a look",
+    "information": "INFORMATION",
+}
+
+
+def show(report: Report, reached: Reach, *, every: bool = False) -> Iterator[RenderableType]:
+    """The parts of the report in order; `every`: all findings instead of the first few of a kind."""
+    yield Text(f"{report.name}: {report.format}", style="bold")
+    yield _splits(report)
+    yield _classes(report)
+    yield _sizes(report)
+    yield _anchors(reached)
+    yield from _suggestion(reached)
+    for severity, heading in _HEADINGS.items():
+        kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.of(kind)]
+        if kinds:
+            yield Text()
+            yield Text(heading, style=_COLOURS[severity])
+            yield from (_kind(report, kind, every) for kind in kinds)
+    yield Text()
+    yield _verdict(report)
+
+
+def _table(*columns: str, title: str) -> Table:
+    """A table whose columns hold numbers but for the first."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False
+    )
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
+    return table
+
+
+def _splits(report: Report) -> Table:
+    table = _table("split", "pictures", "objects", title="Splits")
+    for name, counts in report.splits.items():
+        table.add_row(_plain(name), str(counts["pictures"]), str(counts["objects"]))
+    return table
+
+
+def _classes(report: Report) -> RenderableType:
+    table = _table("class", "id", "objects", "in pictures", "ignored", title="Classes, the commonest first")
+    rows = sorted(report.classes.items(), key=lambda pair: -pair[1]["objects"])
+    for name, row in rows[:_CLASSES]:
+        table.add_row(_plain(name), *(str(row[key]) for key in ("id", "objects", "pictures", "ignored")))
+    if len(rows) <= _CLASSES:
+        return table
+    rest = sum(row["objects"] for _, row in rows[_CLASSES:])
+    return Group(table, Text(f"... {len(rows) - _CLASSES} more classes with {rest} objects together"))
+
+
+def _sizes(report: Report) -> RenderableType:
+    objects, pictures = report.sizes["objects"], report.sizes["pictures"]
+    table = _table(
+        "",
+        "least",
+        "5 %",
+        "25 %",
+        "median",
+        "75 %",
+        "95 %",
+        "most",
+        title="Sizes in pixels (an object's side: the root of its area)",
+    )
+    rows = {
+        "side of objects": objects["side"],
+        "height / width": objects["height/width"],
+        "objects a picture": objects["a picture"],
+        "picture width": pictures["width"],
+        "picture height": pictures["height"],
+    }
+    for name, values in rows.items():
+        if values:
+            table.add_row(name, *(f"{value:.4g}" for value in values.values()))
+    small = f"small (side below 32): {objects['small']}, medium: {objects['medium']}, "
+    return Group(table, _bars(objects["histogram"]), Text(f"{small}large (from 96): {objects['large']}"))
+
+
+def _bars(histogram: Mapping[str, int]) -> Table:
+    """Objects by the root of their area, an octave a row."""
+    table = Table.grid(padding=(0, 1))
+    most = max(histogram.values(), default=1)
+    for start, count in histogram.items():
+        low = "0" if start == "1" else start
+        table.add_row(Text(f"{low} to {2 * int(start)}", justify="right"), f"{count}", "█" * round(40 * count / most))
+    return table
+
+
+def _anchors(reached: Reach) -> Table:
+    speech = reached.dialect
+    title = f"Anchors of the dialect, pictures {speech.short_side} x at most {speech.long_side or 'any'}"
+    table = _table("level", "stride", "anchor", "objects", "fit well", "poorly", "not at all", title=title)
+    for row in reached.levels:
+        sizes = "/".join(f"{size:g}" for size in row["sizes"])
+        numbers = (str(row[key]) for key in ("objects", "well", "poorly", "not"))
+        table.add_row(str(row["level"]), str(row["stride"]), sizes, *numbers)
+    table.caption = (
+        f"Each object counts on the level of its best anchor. Well: IoU {speech.anchor_positive_iou:g} and more; "
+        f"not at all: below {speech.anchor_negative_iou:g}."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _suggestion(reached: Reach) -> Iterable[Text]:
+    if not reached.unreached:
+        return
+    said = f"{reached.unreached} of {reached.objects} objects are fit by no anchor."
+    if reached.suggestion is None:
+        yield Text(f"{said} No other anchors or picture size would be worth the change.")
+        return
+    better, speech = reached.suggestion, reached.dialect
+    sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])
+    ratios = " ".join(f"{ratio:g}" for ratio in better["anchor_ratios"])
+    options = []
+    if better["anchor_sizes"] != [list(level) for level in speech.anchor_sizes]:
+        options.append(f"--anchor-sizes {sizes}")
+    if better["anchor_ratios"] != list(speech.anchor_ratios):
+        options.append(f"--anchor-ratios {ratios}")
+    if better["short_side"] != speech.short_side:
+        options.append(f"--short-side {better['short_side']}")
+    yield Text(f"{said} With these it would be {better['unreached']}:")
+    yield Text(f"  fpn train ... {' '.join(options)}", style="bold")
+
+
+def _kind(report: Report, kind: str, every: bool) -> RenderableType:
+    about, found = KINDS[kind], report.of(kind)
+    head = Text.assemble((f"{len(found):>6}  ", _COLOURS[about.severity]), (about.title, "bold"))
+    shown = found if every else found[:_SHOWN]
+    lines = [Text(_plain(finding.message)) for finding in shown]
+    if len(shown) < len(found):
+        lines.append(Text(f"... and {len(found) - len(shown)} more (--all-entries, or --output report.json)"))
+    fix = f" --fix {about.repair}." if about.repair else ""
+    lines.append(Text(f"> {about.remedy}{fix}", style="italic"))
+    return Group(head, *(Padding(line, (0, 0, 0, 8)) for line in lines))
+
+
+def _verdict(report: Report) -> Text:
+    counts = Counter(KINDS[finding.kind].severity for finding in report.findings)
+    said = ", ".join(f"{counts[severity]} {_many(severity, counts[severity])}" for severity in _HEADINGS)
+    if report.passed:
+        return Text.assemble(("Ready for training: ", "bold green"), said)
+    return Text.assemble(("Not ready for training: ", "bold red"), said)
+
+
+def _many(severity: str, count: int) -> str:
+    if severity == "information":
+        return "notes" if count != 1 else "note"
+    return severity if count == 1 else f"{severity}s"
+
+
+def _plain(text: Any) -> str:
+    """Text out of a file, without what would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))

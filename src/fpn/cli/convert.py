@@ -1,0 +1,43 @@
+"""`fpn convert`: a dataset in another format."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.terminal import progress_bar, say, say_warning
+
+
+def convert(
+    data: Path,
+    output: Annotated[Path, Parameter(name="OUT")],
+    /,
+    *,
+    to: Literal["coco", "voc", "yolo"],
+    split: str | None = None,
+) -> None:
+    """Write a dataset in another format, and say what that format can't hold.
+
+    Pictures are copied as they are, all into one folder a split; DATA stays as it is.
+
+    Args:
+        data: A folder or file in COCO, VOC or YOLO format.
+        output: A new or empty folder.
+        to: The format to write.
+        split: Write this split only. None: all of them.
+    """
+    from fpn.data.conversion import convert as write
+
+    converted = write(data, to, output, split=split, bar=partial(progress_bar, "writing"))
+    splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
+    say(f"{converted.folder}: {to.upper()}, pictures: {splits}")
+    for loss in converted.losses:
+        say_warning(f"not kept: {loss}")
+    if converted.renamed:
+        old, new = next(iter(converted.renamed.items()))
+        say_warning(f"{len(converted.renamed)} pictures renamed so that no two share a name, such as {old}: now {new}")
+    if not converted.losses:
+        say("Nothing was lost.")

@@ -1,0 +1,95 @@
+"""The tables as a picture: a dot for each seed, a bar at their mean. Written as SVG by hand: no plotting library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from fpn.features.alternatives import DESIGNS
+from fpn.studies.ablation.settings import BASELINE
+from fpn.studies.ablation.statistics import values
+from fpn.studies.ablation.tables import HEADINGS, NAMES, Findings
+
+FIGURES = ("ar1000", "ar1000_small", "ap", "ap_small")
+_NAMES, _PANEL, _GAP, _LINE, _TOP, _BOTTOM = 230, 170, 24, 26, 44, 34
+_INK, _FAINT, _PLAIN, _BASELINE = "#222222", "#dddddd", "#4c78a8", "#d95f02"
+
+
+def chart(findings: Findings) -> str:
+    """An SVG document: one panel a figure, one line a row, FPN in another colour and dashed through all lines."""
+    rows = findings.rows
+    width = _NAMES + len(FIGURES) * (_PANEL + _GAP)
+    height = _TOP + _LINE * len(rows) + _BOTTOM
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12" role="img">',
+        f"<title>{escape(_title(findings))}</title>",
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        *(_text(8, _middle(place), _label(row), _colour(row)) for place, row in enumerate(rows)),
+    ]
+    for place, figure in enumerate(FIGURES):
+        parts += _panel(findings, figure, left=_NAMES + place * (_PANEL + _GAP))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(findings: Findings, figure: str, *, left: int) -> Iterator[str]:
+    found = {row: list(values(findings.outcomes, row, figure).values()) for row in findings.rows}
+    low, high, step = _scale([100 * value for each in found.values() for value in each])
+    bottom = _TOP + _LINE * len(found)
+
+    def place(value: float) -> float:
+        return round(left + _PANEL * (100 * value - low) / (high - low), 1)
+
+    yield _text(left, 20, HEADINGS[figure], _INK, bold=True)
+    for tick in range(low, high + 1, step):
+        x = place(tick / 100)
+        yield f'<line x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}" stroke="{_FAINT}"/>'
+        yield _text(x, bottom + 18, str(tick), _INK, anchor="middle")
+    if found.get(BASELINE):
+        x = place(_mean(found[BASELINE]))
+        yield f'<line x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}" stroke="{_BASELINE}" stroke-dasharray="3 3"/>'
+    for line, (row, seeds) in enumerate(found.items()):
+        yield from _marks([place(value) for value in seeds], _middle(line), _colour(row))
+
+
+def _marks(places: Sequence[float], middle: int, colour: str) -> Iterator[str]:
+    if not places:
+        return
+    mean = round(_mean(places), 1)
+    yield f'<line x1="{mean}" y1="{middle - 8}" x2="{mean}" y2="{middle + 8}" stroke="{colour}" stroke-width="3"/>'
+    for x in places:
+        yield f'<circle cx="{x}" cy="{middle}" r="3.5" fill="{colour}" fill-opacity="0.55"/>'
+
+
+def _scale(percent: Sequence[float]) -> tuple[int, int, int]:
+    """Ends and step of an axis: whole steps around all numbers. It need not begin at 0, since dots have no length."""
+    low, high = (min(percent), max(percent)) if percent else (0.0, 100.0)
+    step = next(step for step in (1, 2, 5, 10, 20, 50) if (high - low) / step <= 4 or step == 50)
+    first = int(low // step) * step
+    last = -int(-high // step) * step
+    return first, max(last, first + step), step
+
+
+def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x}" y="{y + 4}" fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+
+
+def _title(findings: Findings) -> str:
+    return f"Designs of the paper's comparison, {len(findings.seeds)} seeds: a dot each, a bar at their mean, percent"
+
+
+def _label(row: str) -> str:
+    return f"{NAMES[row].place} {DESIGNS[row].title}"
+
+
+def _colour(row: str) -> str:
+    return _BASELINE if row == BASELINE else _PLAIN
+
+
+def _middle(line: int) -> int:
+    return _TOP + _LINE * line + _LINE // 2
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)

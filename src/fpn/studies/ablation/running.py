@@ -1,0 +1,228 @@
+"""Training and measuring the rows, one after the other, and going on where an earlier call stopped."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fpn.data.dataset import Dataset
+from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
+from fpn.detectors.presets import named_design
+from fpn.errors import ConfigError, DataError
+from fpn.evaluation import Evaluation, evaluate
+from fpn.shapes import Size
+from fpn.studies.ablation.costs import measure_costs
+from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Folder, Outcome
+from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.training.assembly import fingerprint
+from fpn.training.config import FREE_ON_RESUME
+from fpn.training.surroundings import choose_precision
+from fpn.training.trainer import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What to compare, on what, and how.
+
+    Attributes:
+        train_set, held_out: labelled pictures with the same classes.
+        rows: names of designs, in any order.
+        seeds: how many times each row is trained.
+        detector, budget: the same for all rows.
+    """
+
+    train_set: Dataset
+    held_out: Dataset
+    rows: tuple[str, ...] = ROWS
+    seeds: int = 3
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Row and seed of each run. All rows come before the second seed: a table after a third of the time."""
+        first = self.budget.seed
+        rows = [row for row in ROWS if row in self.rows]
+        return [(row, seed) for seed in range(first, first + self.seeds) for row in rows]
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the results but row and seed, JSON-able."""
+        device = torch.device("cuda" if self.budget.device == "auto" and torch.cuda.is_available() else "cpu")
+        config = self.budget.training(0)
+        return {
+            "detector": {**self.detector.options(), "weights": self.detector.weights},
+            "training": config.model_dump(mode="json", exclude={*FREE_ON_RESUME, "seed", "device", "precision"}),
+            "data": {"training": _about(self.train_set), "held_out": _about(self.held_out)},
+            "device": {"type": device.type, "precision": choose_precision(config, device)},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screen:
+    """How progress is shown.
+
+    Attributes:
+        tell: a line, such as which of all runs begins.
+        bar: a title and a total -> a context that gives a function for the number done.
+        training: show the training's own bar.
+    """
+
+    tell: Callable[[str], None] = lambda _: None
+    bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda _, __: nullcontext(lambda _: None)
+    training: bool = False
+
+
+def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None) -> Folder:
+    """Train and measure every row with every seed, but what is complete in the folder, and then what the rows cost.
+
+    Args:
+        ablation: what and how.
+        output: a new folder, or that of an earlier call with the same settings.
+        screen: where progress is shown; None: nowhere.
+
+    Raises:
+        ConfigError: an unknown row, or the folder was begun with other settings.
+        OutputError: the folder holds something else or can't be written to.
+        KeyboardInterrupt: after Ctrl-C. Complete rows are kept.
+    """
+    screen = screen or Screen()
+    _check(ablation)
+    folder = Folder(output, ablation.settings())
+    _run_rows(ablation, folder, screen)
+    _measure_costs(ablation, folder, screen)
+    return folder
+
+
+def _check(ablation: Ablation) -> None:
+    if not ablation.rows or ablation.seeds < 1:
+        raise ConfigError(f"rows {list(ablation.rows)}, seeds {ablation.seeds}: an ablation needs at least one of each")
+    for row in ablation.rows:
+        named_design(row)
+    for data in (ablation.train_set, ablation.held_out):
+        if len(data) == 0:
+            raise DataError(f"{data.name}: has no pictures")
+
+
+def _run_rows(ablation: Ablation, folder: Folder, screen: Screen) -> None:
+    runs = ablation.runs()
+    seconds: dict[str, list[float]] = {}
+    for number, (row, seed) in enumerate(runs, start=1):
+        outcome, known = folder.read(row, seed), "complete, from before"
+        if outcome is None:
+            screen.tell(f"[{number}/{len(runs)}] {row}, seed {seed}{_time_left(runs[number - 1 :], seconds)}")
+            outcome = run_row(ablation, row, seed, folder, screen)
+            known = f"{outcome.training_seconds:.0f} s of training, {outcome.measuring_seconds:.0f} s of measuring"
+        seconds.setdefault(row, []).append(outcome.training_seconds + outcome.measuring_seconds)
+        screen.tell(f"[{number}/{len(runs)}] {row}, seed {seed}: {_figures(outcome)} ({known})")
+
+
+def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Screen) -> Outcome:
+    """Train one row with one seed, measure it on the held-out pictures, keep the model and the outcome."""
+    detector = build(ablation, row, seed)
+    trained = train(detector, ablation.train_set, ablation.budget.training(seed), progress=screen.training)
+    with screen.bar(f"{row}, seed {seed}: measuring", len(ablation.held_out)) as progress:
+        measured = evaluate(
+            detector,
+            ablation.held_out,
+            batch_size=ablation.budget.batch_size,
+            workers=ablation.budget.workers,
+            proposals=True,
+            progress=progress,
+        )
+    detector.training_record = {"ablation": {"row": row, "seed": seed, **folder.settings}}
+    save(detector, folder.model(row, seed))
+    outcome = Outcome(
+        row=row,
+        seed=seed,
+        figures=_figures_of(measured),
+        anchors=_count_anchors(detector, ablation.held_out),
+        steps=trained.steps,
+        training_seconds=round(trained.seconds, 1),
+        measuring_seconds=round(measured.seconds, 1),
+    )
+    folder.write(outcome)
+    return outcome
+
+
+def build(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
+    """A row's detector before training."""
+    torch.manual_seed(seed)
+    weights = None if ablation.detector.weights == "none" else ablation.detector.weights
+    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, features=row, **ablation.detector.options())
+
+
+def _measure_costs(ablation: Ablation, folder: Folder, screen: Screen) -> None:
+    """All complete rows together, with the models of the first seed; again only if a row has been added."""
+    models = {row: folder.model(row, ablation.budget.seed) for row in ROWS}
+    models = {row: path for row, path in models.items() if path.exists()}
+    if set(folder.read_costs()) >= set(models):
+        return
+    screen.tell(f"timing {len(models)} rows in turns")
+    device = folder.settings["device"]["type"]
+    detectors = {row: _in_training_layout(load(path, device=device), ablation) for row, path in models.items()}
+    folder.write_costs(_costs_of(detectors, ablation, screen))
+
+
+def _costs_of(detectors: Mapping[str, Detector], ablation: Ablation, screen: Screen) -> dict[str, Any]:
+    first = next(iter(detectors.values()))
+    sample = ablation.held_out[_typical(ablation.held_out)]
+    prepared = first.preprocessor.prepare(sample.picture, sample.targets)
+    images = first.preprocessor.collate([prepared.pixels], [prepared.frame]).to(first.device)
+    assert prepared.targets is not None, "given"
+    rounds = 7
+    with screen.bar("timing", rounds) as progress:
+        return dict(
+            measure_costs(detectors, images, [prepared.targets.to(first.device)], rounds=rounds, progress=progress)
+        )
+
+
+def _in_training_layout(detector: Detector, ablation: Ablation) -> Detector:
+    return detector.to(memory_format=torch.channels_last) if ablation.budget.training(0).channels_last else detector
+
+
+def _typical(dataset: Dataset) -> int:
+    """The picture whose number of objects is the median: a step with no object costs less."""
+    counts = [len(dataset.targets(index).boxes) for index in range(len(dataset))]
+    return counts.index(statistics.median_low(counts))
+
+
+def _count_anchors(detector: FasterRCNN, dataset: Dataset) -> int:
+    size = _padded_size(detector, dataset)
+    plan = detector.proposal.anchors
+    cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.proposal.levels]
+    return sum(number * each for number, each in zip(cells, plan.per_cell(), strict=True))
+
+
+def _padded_size(detector: FasterRCNN, dataset: Dataset) -> Size:
+    prepared = detector.preprocessor.prepare(dataset.picture(0))
+    return detector.preprocessor.collate([prepared.pixels], [prepared.frame]).padded_size
+
+
+def _about(dataset: Dataset) -> dict[str, Any]:
+    return {"name": dataset.name, "pictures": len(dataset), "fingerprint": fingerprint(dataset)}
+
+
+def _time_left(runs: Sequence[tuple[str, int]], seconds: Mapping[str, Sequence[float]]) -> str:
+    """From the rows' earlier seeds where there are any, else from the other rows."""
+    known = [each for row in seconds.values() for each in row]
+    if not known:
+        return ""
+    left = sum(statistics.fmean(seconds.get(row, known)) for row, _ in runs)
+    return f", about {left / 60:.0f} minutes left"
+
+
+def _figures_of(measured: Evaluation) -> dict[str, float | None]:
+    assert measured.proposals is not None, "asked for"
+    found = {name: getattr(measured.proposals, name) for name in PROPOSAL_FIGURES}
+    found |= {name: getattr(measured, name) for name in DETECTION_FIGURES}
+    return {name: None if value < 0 else value for name, value in found.items()}
+
+
+def _figures(outcome: Outcome) -> str:
+    shown = {"AR1k": outcome.figures["ar1000"], "AP": outcome.figures["ap"]}
+    return ", ".join(f"{name} {'-' if value is None else f'{100 * value:.1f}'}" for name, value in shown.items())
