@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fpn.detectors.preprocessing import Preprocessor
 from fpn.errors import ConfigError
+from fpn.heads.sampling import Randomness
 from fpn.pictures import PictureLike, read_picture
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
@@ -34,15 +35,13 @@ class Detector(nn.Module, ABC):
         self.training_record: dict[str, Any] = {}
 
     @abstractmethod
-    def losses(
-        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
-    ) -> LossTerms:
+    def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         """Loss terms of a batch.
 
         Args:
             images: B pictures, network pixels.
             targets: B pictures' objects, network pixels.
-            generator: source of randomness for sampling; None: torch's own.
+            generator: source of randomness for sampling, one for all pictures or one each; None: torch's own.
         """
 
     @abstractmethod

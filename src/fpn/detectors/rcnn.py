@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.preprocessing import Preprocessor
 from fpn.heads.box import BoxHead
 from fpn.heads.proposal import ProposalHead
+from fpn.heads.sampling import Randomness
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 
@@ -40,9 +40,7 @@ class FasterRCNN(Detector):
         self.proposal = proposal
         self.box = box
 
-    def losses(
-        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
-    ) -> LossTerms:
+    def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         """Terms `objectness`, `proposal_box`, `classification` and `box`; see `Detector.losses`."""
         features = self.features(images.pixels)
         raw = self.proposal(features)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
 from fpn.heads.pooling import RoiPooler
-from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.heads.sampling import BoxCoding, Randomness, Sampling, per_picture
 from fpn.ops.losses import smooth_l1
 from fpn.ops.suppression import nms
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
@@ -124,10 +124,11 @@ class BoxHead(nn.Module):
         proposals: Sequence[Proposals],
         targets: Sequence[Targets],
         *,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> LossTerms:
         """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
-        drawn = [self._draw(p, t, generator) for p, t in zip(proposals, targets, strict=True)]
+        sources = per_picture(generator, len(targets))
+        drawn = [self._draw(p, t, source) for p, t, source in zip(proposals, targets, sources, strict=True)]
         boxes, labels, wanted = zip(*drawn, strict=True)
         label = torch.cat(labels)
         logits, deltas = self(features, images, boxes)
@@ -143,6 +144,7 @@ class BoxHead(nn.Module):
                 "positive_rois": regression.new_tensor(len(positive) / max(len(targets), 1)).detach(),
                 "roi_accuracy": correct.float(),
             },
+            dict.fromkeys(("classification", "box"), float(len(label))),
         )
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.heads.anchors import AnchorPlan
-from fpn.heads.sampling import BoxCoding, Sampled, Sampling
+from fpn.heads.sampling import BoxCoding, Randomness, Sampled, Sampling, per_picture
 from fpn.ops.losses import smooth_l1
 from fpn.ops.suppression import nms, top_k
 from fpn.shapes import Size
@@ -132,15 +132,15 @@ class ProposalHead(nn.Module):
         images: ImageBatch,
         targets: Sequence[Targets],
         *,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> LossTerms:
         """Binary cross-entropy and smooth L1 over sampled anchors, both divided by the number of samples."""
         anchors = torch.cat(self._grids(raw, images))
         logits = torch.cat([_flat(x, 1).squeeze(-1) for x in raw.training_objectness], dim=1)  # (B, N)
         deltas = torch.cat([_flat(x, 4) for x in raw.deltas], dim=1)  # (B, N, 4)
         drawn = [
-            self.sampling.draw(anchors, truth, usable=self._usable(anchors, size), generator=generator)
-            for truth, size in zip(targets, images.sizes, strict=True)
+            self.sampling.draw(anchors, truth, usable=self._usable(anchors, size), generator=source)
+            for truth, size, source in zip(targets, images.sizes, per_picture(generator, len(targets)), strict=True)
         ]
         return self._loss_terms(anchors, logits, deltas, drawn, targets)
 
@@ -170,6 +170,7 @@ class ProposalHead(nn.Module):
                 "proposal_box": smooth_l1(predicted, wanted, beta=self.beta).sum() / count,
             },
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
+            dict.fromkeys(("objectness", "proposal_box"), float(len(positive_logits) + len(negative_logits))),
         )
 
     def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:

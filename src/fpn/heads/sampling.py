@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from fpn.ops import boxes as box_ops
 from fpn.ops.assignment import match, sample
 from fpn.ops.box_coding import decode, encode
 from fpn.structures import Targets
+
+# One source for all pictures in turn, one a picture, or torch's own.
+Randomness: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,3 +132,10 @@ class Sampling:
         overlap = box_ops.paired_iou(references, targets.boxes[found.gt_index])
         weak = (found.kind == 1) & (overlap < self.best_iou)
         return found.gt_index, torch.where(weak, -(overlap >= self.negative_iou).to(found.kind.dtype), found.kind)
+
+
+def per_picture(generator: Randomness, num_pictures: int) -> Sequence[torch.Generator | None]:
+    """Each picture's source. With its own, what a picture draws does not depend on its neighbours in the batch."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return [generator] * num_pictures
+    return generator

@@ -15,15 +15,20 @@ class LossTerms:
     Attributes:
         terms: name -> scalar tensor with a graph, such as "objectness".
         counts: name -> scalar tensor without one, such as "positive_anchors".
+        samples: name of a term -> how many samples it is the mean of, for a term that is not the mean over pictures.
+            Processes that train together weigh their means by it, so that they come to the mean of all samples.
     """
 
     terms: dict[str, Tensor]
     counts: dict[str, Tensor] = field(default_factory=dict)
+    samples: dict[str, float] = field(default_factory=dict)
 
     def __add__(self, other: LossTerms) -> LossTerms:
         repeated = (self.terms.keys() & other.terms.keys()) | (self.counts.keys() & other.counts.keys())
         assert not repeated, f"two parts report {sorted(repeated)}"
-        return LossTerms({**self.terms, **other.terms}, {**self.counts, **other.counts})
+        return LossTerms(
+            {**self.terms, **other.terms}, {**self.counts, **other.counts}, {**self.samples, **other.samples}
+        )
 
     @property
     def total(self) -> Tensor:
