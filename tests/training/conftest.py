@@ -13,9 +13,9 @@ def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The APs that the next validations find, first one first."""
     coming: list[float] = []
 
-    def evaluate(*_: object, **__: object) -> SimpleNamespace:
+    def measure(*_: object, **__: object) -> SimpleNamespace:
         return SimpleNamespace(**{**dict.fromkeys(keeping.MEASURES, 0.0), "ap": coming.pop(0)})
 
-    monkeypatch.setattr(keeping, "evaluate", evaluate)
+    monkeypatch.setattr(keeping, "measure", measure)
     yield coming
     assert coming == [], "not every validation took place"

@@ -10,6 +10,7 @@ from torch import nn
 
 from fpn.data.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.heads.sampling import Randomness, per_picture
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 DIALECT = replace(PAPER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=32, long_side=64)
@@ -30,13 +31,11 @@ class TinyDetector(Detector):
     def guess(self, images: ImageBatch) -> torch.Tensor:
         return self.head(self.features["body"](images.pixels).mean((2, 3)))
 
-    def losses(
-        self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None
-    ) -> LossTerms:
+    def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         self.calls += 1
         guess = self.guess(images)
         truth = torch.tensor([float(len(each)) for each in targets])
-        chosen = torch.rand(len(targets), generator=generator) < 0.7
+        chosen = torch.stack([torch.rand((), generator=each) for each in per_picture(generator, len(targets))]) < 0.7
         count = ((guess[:, 0] - truth).square() * chosen).mean()
         if self.calls == self.spoil_step:
             count = count * float("nan")

@@ -158,17 +158,12 @@ class Loader:
         self.dataset, self.order = dataset, order
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
-        self._workers: DataLoader[Any] = DataLoader(
-            _Workbench(dataset, prepare, collate, augment, masks, order.seed),  # type: ignore[arg-type]
+        self._workers: DataLoader[Any] = make_data_loader(
+            _Workbench(dataset, prepare, collate, augment, masks, order.seed),
             sampler=self._plan,
-            batch_size=None,  # one item of the plan is a whole batch
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=begin_work if num_workers else None,
-            multiprocessing_context=start_method() if num_workers else None,
             pin_memory=pin_memory,
-            # Else each epoch would draw from torch's own source, and a resumed run would differ from an unbroken one.
-            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -197,12 +192,7 @@ class Loader:
         """
         self.position, self._skip = self._skip, 0
         self._plan.begin(self.epoch, self.position)
-        with warnings.catch_warnings():
-            # From Python 3.12 on, forking a process with threads warns. Our workers use one thread each, and start
-            # in milliseconds instead of importing torch again.
-            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-            parcels = iter(self._workers)
-        for parcel in parcels:
+        for parcel in start_workers(self._workers):
             if isinstance(parcel, FpnError):
                 raise parcel
             self.position += 1
@@ -413,6 +403,33 @@ class _Workbench:
         except Exception as error:
             error.add_note(f"while preparing {path}")
             raise
+
+
+def make_data_loader(workbench: object, *, num_workers: int, **options: Any) -> DataLoader[Any]:
+    """Torch's loader over a plan (`sampler`) whose items are whole batches, as all our readers use it."""
+    with warnings.catch_warnings():
+        # More workers than cores was the caller's wish: one that waits for a network disk needs no core.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        return DataLoader(
+            workbench,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=num_workers,
+            worker_init_fn=begin_work if num_workers else None,
+            multiprocessing_context=start_method() if num_workers else None,
+            # Else each epoch would draw from torch's own source, and a resumed run would differ from an unbroken one.
+            generator=torch.Generator(),
+            **options,
+        )
+
+
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Begin to iterate over torch's loader."""
+    with warnings.catch_warnings():
+        # From Python 3.12 on, forking a process with threads warns. Our workers use one thread each, and start in
+        # milliseconds instead of importing torch again.
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        return iter(loader)
 
 
 def begin_work(_: int) -> None:

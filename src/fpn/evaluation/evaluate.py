@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -18,6 +18,14 @@ from fpn.evaluation.coco import CocoMetrics, ProposalRecall, coco_metrics, propo
 from fpn.evaluation.reading import Batch, read_batches
 from fpn.evaluation.report import Evaluation
 from fpn.structures import Classes, Detections, Proposals
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in some of a dataset's pictures, by their numbers, in original pixels."""
+
+    detections: dict[int, Detections] = field(default_factory=dict)
+    proposals: dict[int, Proposals] = field(default_factory=dict)
 
 
 def evaluate(
@@ -49,23 +57,80 @@ def evaluate(
         ConfigError: the dataset has a class that the detector was not trained on.
         PictureError, DataNotFoundError: a picture can't be read.
     """
+    began = time.monotonic()
+    _refuse_unmeasurable(detector, dataset)
+    cast = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with cast:
+        found = find_objects(
+            detector, dataset, batch_size=batch_size, workers=workers, proposals=proposals, progress=progress
+        )
+    return measure(detector, dataset, [found], began=began)
+
+
+def find_objects(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    proposals: bool = False,
+    progress: Callable[[int], None] | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Found:
+    """Detect in every picture of a dataset, or in one part of them.
+
+    Args:
+        detector: what to measure, where it is; keeps its mode.
+        dataset: labelled pictures.
+        batch_size: pictures that go through the network together.
+        workers: processes that read ahead; see `evaluate`.
+        proposals: also keep the class-free proposals.
+        progress: called with the number of pictures done after each batch.
+        part: (number, count): one of `count` processes that share the pictures out. Each takes whole batches of one
+            plan, so that a picture is padded as it would be without the others.
+
+    Raises:
+        PictureError, DataNotFoundError: a picture can't be read.
+    """
+    found = Found()
+    with evaluating(detector), torch.inference_mode():
+        for batch in read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers, part=part):
+            found.detections.update(_detect(detector, batch))
+            if proposals:
+                found.proposals.update(_propose(detector, batch))
+            if progress is not None:
+                progress(len(found.detections))
+    return found
+
+
+def measure(detector: Detector, dataset: Dataset, parts: Sequence[Found], *, began: float) -> Evaluation:
+    """Compare what was found in all parts of a dataset with its truth.
+
+    Args:
+        detector: whose classes the detections have.
+        dataset: labelled pictures.
+        parts: each picture is in exactly one of them.
+        began: when detecting began, by `time.monotonic`.
+
+    Raises:
+        DataError: no pictures, or an annotation that does not fit its picture.
+        ConfigError: the dataset has a class that the detector was not trained on.
+    """
+    category_ids = _refuse_unmeasurable(detector, dataset)
+    numbers = sorted(number for part in parts for number in part.detections)
+    assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} pictures"
+    found = {number: each for part in parts for number, each in part.detections.items()}
+    proposed = {number: each for part in parts for number, each in part.proposals.items()}
+    truth = dataset.coco()
+    recall = _proposal_recall(truth, dataset, proposed) if proposed else None
+    return _report(dataset, truth, _records(detector, dataset, found, category_ids), recall, time.monotonic() - began)
+
+
+def _refuse_unmeasurable(detector: Detector, dataset: Dataset) -> dict[int, int]:
+    """Detector label -> category id; see `match_classes`."""
     if len(dataset) == 0:
         raise DataError(f"{dataset.name}: has no pictures to measure on")
-    began = time.monotonic()
-    category_ids = match_classes(detector.classes, dataset)
-    found: dict[int, Detections] = {}
-    proposed: dict[int, Proposals] = {}
-    cast = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with evaluating(detector), torch.inference_mode(), cast:
-        for batch in read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers):
-            found |= _detect(detector, batch)
-            if proposals:
-                proposed |= _propose(detector, batch)
-            if progress is not None:
-                progress(len(found))
-    truth = dataset.coco()
-    recall = _proposal_recall(truth, dataset, proposed) if proposals else None
-    return _report(dataset, truth, _records(detector, dataset, found, category_ids), recall, time.monotonic() - began)
+    return match_classes(detector.classes, dataset)
 
 
 def match_classes(classes: Classes, dataset: Dataset) -> dict[int, int]:

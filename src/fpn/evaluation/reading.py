@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fpn.data.dataset import Dataset
-from fpn.data.loading import begin_work, default_workers, fits_shared_memory, start_method
+from fpn.data.loading import default_workers, fits_shared_memory, make_data_loader, start_workers
 from fpn.detectors.preprocessing import Preprocessor
 from fpn.detectors.resizing import Frame
 from fpn.errors import ConfigError, FpnError
@@ -29,7 +28,9 @@ class Batch:
     numbers: list[int]
 
 
-def read_batches(dataset: Dataset, door: Preprocessor, *, batch_size: int, workers: int | None) -> Iterator[Batch]:
+def read_batches(
+    dataset: Dataset, door: Preprocessor, *, batch_size: int, workers: int | None, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
     """Each picture of the dataset once, those of like shape together: padding costs time, and shows at the rim.
 
     Args:
@@ -37,26 +38,23 @@ def read_batches(dataset: Dataset, door: Preprocessor, *, batch_size: int, worke
         door: the detector's preprocessor.
         batch_size: pictures a batch.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
+        part: (number, count): only every `count`-th batch, for processes that share them out.
 
     Raises:
         FpnError: a picture can't be read; the message names the file.
     """
-    workers = default_workers() if workers is None else workers
+    number, count = part
+    workers = default_workers(count) if workers is None else workers
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size {batch_size}, workers {workers}: at least 1 and 0")
-    plan = _plan(dataset, batch_size)
+    plan = _plan(dataset, batch_size)[number::count]
     workers = min(workers, len(plan) - 1) if len(plan) > 1 else 0
-    loader: DataLoader[Any] = DataLoader(
-        _Workbench(dataset, door),  # type: ignore[arg-type]
+    loader: DataLoader[Any] = make_data_loader(
+        _Workbench(dataset, door),
         sampler=plan,
-        batch_size=None,  # one item of the plan is a whole batch
         num_workers=workers,
-        worker_init_fn=begin_work if workers else None,
-        multiprocessing_context=start_method() if workers else None,
-        # Else measuring would draw from torch's own source, and change the training that it interrupts.
-        generator=torch.Generator(),
     )
-    for numbers, parcel in zip(plan, _start(loader), strict=True):
+    for numbers, parcel in zip(plan, start_workers(loader), strict=True):
         if isinstance(parcel, FpnError):
             raise parcel
         pixels = [torch.as_tensor(each) for each, _ in parcel]
@@ -69,13 +67,6 @@ def _plan(dataset: Dataset, batch_size: int) -> list[list[int]]:
     sizes = [dataset.size(number) for number in range(len(dataset))]
     order = sorted(range(len(dataset)), key=lambda number: (sizes[number].height / sizes[number].width, number))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _start(loader: DataLoader[Any]) -> Iterator[Any]:
-    with warnings.catch_warnings():
-        # From Python 3.12 on, forking a process with threads warns; our workers use one thread each.
-        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-        return iter(loader)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,12 @@ from fpn.evaluation.evaluate import match_classes
 from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch
 from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
+from fpn.training.processes import Processes
 from fpn.training.run import LossModule, Run, steps_an_epoch
 from fpn.training.surroundings import choose_layout, choose_precision, make_accelerator, seed_all
+
+# Letters of a digest that are kept: 64 bits.
+_DIGEST = 16
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
@@ -65,6 +69,7 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
     return Run(
         config=config,
         accelerator=accelerator,
+        processes=Processes(),
         detector=detector,
         module=accelerator.prepare_model(LossModule(detector, bf16=bf16)),
         loader=loader,
@@ -86,20 +91,26 @@ def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapp
         "fpn": __version__,
         "config": run.config.model_dump(mode="json"),
         "recipe": run.detector.recipe,
-        "data": {
-            "name": dataset.name,
-            "pictures": len(dataset),
-            "classes": list(dataset.classes),
-            "category_ids": list(dataset.classes.ids),
-            "fingerprint": fingerprint(dataset),
-            "validation": None if validation is None else fingerprint(validation),
-        },
+        "data": {**describe_data(dataset), "validation": None if validation is None else describe_data(validation)},
         "surroundings": {
             "device": run.accelerator.device.type,
             "processes": run.accelerator.num_processes,
             "precision": choose_precision(run.config, run.accelerator.device),
         },
         "notes": dict(notes or {}),
+    }
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """What a dataset is, in words and digests: whether two teach the same, and what differs if not."""
+    sizes = "\n".join(str(_file_size(dataset.path(index))) for index in range(len(dataset)))
+    return {
+        "name": dataset.name,
+        "pictures": len(dataset),
+        "classes": list(dataset.classes),
+        "category_ids": list(dataset.classes.ids),
+        "labels": fingerprint(dataset)[:_DIGEST],
+        "file_sizes": hashlib.sha256(sizes.encode()).hexdigest()[:_DIGEST],
     }
 
 
@@ -113,6 +124,13 @@ def fingerprint(dataset: Dataset) -> str:
         for tensor in (targets.boxes, targets.labels, targets.ignore):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _file_size(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return None  # drawn, or missing, which the reader will say
 
 
 def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> Loader:

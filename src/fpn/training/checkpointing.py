@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,10 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             f"{target}: writing the checkpoint failed ({error}). The checkpoint before it is intact: free some space, "
             f"then go on with --resume {run}."
         ) from error
-    for old in _checkpoints(last)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    checkpoints = _checkpoints(last)
+    # Newer ones are damaged, else the run would have gone on from them; they must not push whole ones out.
+    for other in (*_newer(checkpoints, target), *checkpoints[checkpoints.index(target) + KEPT :]):
+        shutil.rmtree(other, ignore_errors=True)
     return target
 
 
@@ -90,6 +92,20 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run was ever saved; if not, it begins again from its first weights."""
+    return bool(_checkpoints(run / LAST))
+
+
+def begun_before_restart(output: Path | None) -> Path | None:
+    """The run to go on with, when torchrun started these processes again after some of them failed; else None.
+
+    The command is then the same one that began the run, and has no --resume.
+    """
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return output if restarted and output is not None and (output / RUN).exists() else None
+
+
 def claim_output(run: Path, record: Mapping[str, Any]) -> None:
     """Make the folder of a new run and write `run.json`, so that a wrong --output is noticed before work starts.
 
@@ -97,13 +113,29 @@ def claim_output(run: Path, record: Mapping[str, Any]) -> None:
         OutputError: the folder holds something already, or can't be written to.
     """
     try:
-        taken = run.exists() and (not run.is_dir() or any(run.iterdir()))
+        taken = run.exists() and (not run.is_dir() or any(not _is_left_over(path) for path in run.iterdir()))
     except OSError as error:
         raise OutputError(f"{run}: can't be read ({error.strerror}). Choose another --output.") from error
     if taken:
         going_on = f", or go on with that run: --resume {run}" if (run / RUN).exists() else ""
         raise OutputError(f"{run}: is not empty. Choose another --output{going_on}.")
+    write_record(run, record)
+
+
+def write_record(run: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`.
+
+    Raises:
+        OutputError: it can't be written.
+    """
     write_text(run / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def clear_left_overs(run: Path) -> None:
+    """Remove files that a killed process was still writing under another name."""
+    for path in run.iterdir():
+        if _is_left_over(path):
+            path.unlink(missing_ok=True)
 
 
 def read_record(run: str | os.PathLike[str]) -> dict[str, Any]:
@@ -123,24 +155,36 @@ def read_record(run: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def refuse_changes(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Compare two records, but for `notes`, the version, and settings that do not matter.
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every key in which two records differ, with both values, but for `notes`, the version, and what is free."""
+    parts = ("config", "recipe", "data", "surroundings")
+    old = _flat({part: before.get(part, {}) for part in parts})
+    new = _flat(json.loads(json.dumps({part: now[part] for part in parts})))
+    free = {f"config.{name}" for name in FREE_ON_RESUME}
+    keys = sorted((old.keys() | new.keys()) - free)
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def refuse_changes(run: Path, changes: Sequence[str]) -> None:
+    """Stop if a run would not go on as it was.
 
     Raises:
         ConfigError: names every setting that differs, with both values.
     """
-    changes = [
-        f"{part}.{key} was {old.get(key)!r}, is {new.get(key)!r}"
-        for part in ("config", "recipe", "data", "surroundings")
-        for old, new in [(before[part], json.loads(json.dumps(now[part])))]
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not (part == "config" and key in FREE_ON_RESUME)
-    ]
     if changes:
         raise ConfigError(
             f"{run}: can't be resumed as it was: {'; '.join(changes)}. Put them back, or allow the change "
             "(--allow-changes); the result is then not the one of an undisturbed run."
         )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -165,6 +209,15 @@ def _is_whole(folder: Path) -> bool:
 def _checkpoints(last: Path) -> list[Path]:
     """Newest first."""
     return sorted(last.glob("step-*"), reverse=True)
+
+
+def _newer(checkpoints: Sequence[Path], than: Path) -> Sequence[Path]:
+    return checkpoints[: checkpoints.index(than)]
+
+
+def _is_left_over(path: Path) -> bool:
+    """Names of `atomic_path`'s temporary files for what a run writes."""
+    return path.name.startswith((f".{Path(RUN).stem}-", f".{Path(BEST).stem}-"))
 
 
 def _clear(last: Path) -> None:

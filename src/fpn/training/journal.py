@@ -49,4 +49,4 @@ class Journal:
     def cut(self, length: int) -> None:
         """Drop what was written after the checkpoint that a run goes on from."""
         if self._path is not None and self._path.exists():
-            os.truncate(self._path, length)
+            os.truncate(self._path, min(length, self._path.stat().st_size))

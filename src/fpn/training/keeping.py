@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,16 +17,21 @@ from fpn.data.dataset import Dataset
 from fpn.data.loading import Batch
 from fpn.detectors import save
 from fpn.errors import OutputError
-from fpn.evaluation.evaluate import evaluate
-from fpn.training.checkpointing import BEST, METRICS, read_checkpoint, write_checkpoint
+from fpn.evaluation.evaluate import Found, find_objects, measure
+from fpn.training.checkpointing import BEST, METRICS, Checkpoint, clear_left_overs, read_checkpoint, write_checkpoint
 from fpn.training.journal import Journal
 from fpn.training.progress import Silent
 from fpn.training.run import Run, capture, restore
+from fpn.training.surroundings import Interrupt
 
 # What an epoch's line tells of an `Evaluation`; "ap" decides which weights are best.
 MEASURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
 
 SHOWN = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+
+
+class StopWished(Exception):  # noqa: N818  no error: how a validation is left
+    """Ctrl-C came while something was measured that can be measured again."""
 
 
 class Keeper:
@@ -38,21 +43,34 @@ class Keeper:
         record: what `run.json` says; goes into the model file too.
         validation: what to measure on, or None.
         reporter: who tells people.
+        interrupt: whether they wish to stop.
+
+    Attributes:
+        stopping: any process was asked to stop; all know it after the same step.
     """
 
     def __init__(
-        self, run: Run, folder: Path | None, record: Mapping[str, Any], validation: Dataset | None, reporter: Silent
+        self,
+        run: Run,
+        folder: Path | None,
+        record: Mapping[str, Any],
+        *,
+        validation: Dataset | None,
+        reporter: Silent,
+        interrupt: Interrupt,
     ) -> None:
         self._run = run
         self._folder = folder
         self._record = record
         self._validation = validation
         self._reporter = reporter
+        self._interrupt = interrupt
+        self.stopping = False
         # Only the first process writes; the states of the others are equal.
-        self._writes = folder is not None and run.accelerator.is_main_process
+        self._writes = folder is not None and run.processes.first
         self._journal = Journal(folder / METRICS if folder is not None and self._writes else None)
         self._best: dict[str, Tensor] | None = None
-        self._pictures = 0
+        self._pictures = self._saved_step = 0
         self._logged_at = self._saved_at = time.monotonic()
 
     @property
@@ -65,38 +83,63 @@ class Keeper:
         if self._run.config.tensorboard:
             self._run.accelerator.init_trackers("tensorboard")
         checkpoint = read_checkpoint(self._folder) if resumed and self._folder is not None else None
+        self._refuse_different(checkpoint)
         if checkpoint is None:
             self._journal.cut(0)
             self._save()
         else:
             restore(self._run, checkpoint)
+            self._saved_step = self._run.position.step
             self._journal.cut(checkpoint.progress["journal_bytes"])
             self._reporter.note(f"going on after step {self._run.position.step}")
 
+    def _refuse_different(self, checkpoint: Checkpoint | None) -> None:
+        """All processes have to go on from the same step; nobody writes the next checkpoint before all have read."""
+        steps = self._run.processes.collect(None if checkpoint is None else checkpoint.progress["step"])
+        if any(step != steps[0] for step in steps):
+            raise OutputError(
+                f"{self._folder}: the processes find checkpoints of the steps {steps}. Put the run's folder where all "
+                "machines see the same one."
+            )
+        if self._writes and self._folder is not None:
+            clear_left_overs(self._folder)
+
     def after_step(self, group: list[Batch]) -> None:
-        """Log and save when it is time."""
+        """Log and save when it is time; see whether somebody wishes to stop."""
         run, position = self._run, self._run.position
-        self._pictures += sum(len(batch.indices) for batch in group) * run.accelerator.num_processes
+        self._pictures += sum(len(batch.indices) for batch in group) * run.processes.count
         self._reporter.step(position.step, position.epoch + 1)
         if position.step % run.config.log_every == 0 or run.done:
             self._log()
-        if time.monotonic() - self._saved_at > 60 * run.config.checkpoint_minutes:
+        # Clocks and signals differ between processes, so they have to agree.
+        late = time.monotonic() - self._saved_at > 60 * run.config.checkpoint_minutes
+        due, self.stopping = run.processes.any(late, self._interrupt.wished)
+        if due:
             self._save()
 
     def after_epoch(self) -> None:
-        """Validate, keep the best weights, save."""
+        """Validate, keep the best weights, save.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C while validating. All is saved but the epoch is not closed: it is validated anew.
+        """
+        try:
+            self._close_epoch()
+        except StopWished:
+            self.stop()
+
+    def _close_epoch(self) -> None:
         began = time.monotonic()
         self._run.watch.look()
         position, every = self._run.position, self._run.config.validate_every
-        position.epoch, position.batch = position.epoch + 1, 0
-        due = self._run.done or (every > 0 and position.epoch % every == 0)
+        due = self._run.done or (every > 0 and (position.epoch + 1) % every == 0)
         figures: dict[str, float] = {}
         with self._averaged():
-            if self._validation is None:
-                self._keep_best(None)
-            elif due:
+            if self._validation is not None and due:
                 figures = self._measure(self._validation)
-                self._keep_best(figures["ap"])
+            position.epoch, position.batch = position.epoch + 1, 0
+            if self._validation is None or figures:
+                self._keep_best(figures.get("ap"))
         self._tell_epoch(figures, round(time.monotonic() - began, 2))
         self._save()
         self._logged_at += time.monotonic() - began  # images a second are of training alone
@@ -108,9 +151,15 @@ class Keeper:
             KeyboardInterrupt: always.
         """
         self._save()
-        hint = "nothing is saved" if self._folder is None else f"go on with: fpn train --resume {self._folder}"
-        self._reporter.note(f"stopped after step {self._run.position.step}; {hint}")
         raise KeyboardInterrupt
+
+    def say_how_to_go_on(self) -> None:
+        """What to know after Ctrl-C."""
+        hint = "nothing is saved"
+        if self._folder is not None:
+            folder = shlex.quote(str(self._folder))
+            hint = f"all is saved up to step {self._saved_step}; go on with: fpn train --resume {folder}"
+        self._reporter.note(f"stopped after step {self._run.position.step}; {hint}")
 
     def put_best_weights(self) -> None:
         """Leave the best weights in the detector."""
@@ -139,15 +188,40 @@ class Keeper:
         self._reporter.values({name: means[name] for name in ("loss", *run.meter.terms)}, speed)
 
     def _measure(self, validation: Dataset) -> dict[str, float]:
-        """What the detector as it is now reaches; the same in every process."""
-        run = self._run
-        figures = dict.fromkeys(MEASURES, 0.0)
-        if run.accelerator.is_main_process:
-            # float32 whatever the run's precision: `fpn evaluate` on the saved file then finds the same AP.
-            measured = evaluate(run.detector, validation, batch_size=run.config.batch_size, workers=run.config.workers)
+        """What the detector as it is now reaches: each process detects in its part, the first measures."""
+        run, began = self._run, time.monotonic()
+        parts = run.processes.collect(self._find(validation))
+        figures: dict[str, float] | None = None
+        whole = [part for part in parts if part is not None]
+        if run.processes.first and len(whole) == run.processes.count:
+            measured = measure(run.detector, validation, whole, began=began)
             figures = {name: float(getattr(measured, name)) for name in MEASURES}
-        broadcast_object_list(shared := [figures])
-        return shared[0]
+        figures = run.processes.from_first(figures)
+        if figures is None:
+            raise StopWished
+        return figures
+
+    def _find(self, validation: Dataset) -> Found | None:
+        """This process's part, or None when it was asked to stop."""
+        run = self._run
+        for buffer in run.detector.buffers():  # each process has its own statistics where norms learn
+            run.processes.copy_from_first(buffer)
+        try:
+            # float32 whatever the run's precision: `fpn evaluate` on the saved file then finds the same AP.
+            return find_objects(
+                run.detector,
+                validation,
+                batch_size=run.config.batch_size,
+                workers=run.config.workers,
+                progress=self._leave_if_wished,
+                part=(run.processes.rank, run.processes.count),
+            )
+        except StopWished:
+            return None
+
+    def _leave_if_wished(self, _: int) -> None:
+        if self._interrupt.wished:
+            raise StopWished
 
     def _tell_epoch(self, figures: Mapping[str, float], seconds: float) -> None:
         position = self._run.position
@@ -182,9 +256,14 @@ class Keeper:
             ) from error
 
     def _save(self) -> None:
-        self._run.watch.look()
-        if self._writes and self._folder is not None:
-            write_checkpoint(self._folder, capture(self._run, self._journal.length()))
+        run = self._run
+        run.watch.look()
+        if self._folder is not None:
+            sums = None if run.meter.sum is None else run.meter.sum.cpu()
+            meters = run.processes.collect(sums)
+            if self._writes:
+                write_checkpoint(self._folder, capture(run, self._journal.length(), meters))
+            self._saved_step = run.position.step
         self._saved_at = time.monotonic()
 
     def _averaged(self) -> AbstractContextManager[None]:

@@ -19,7 +19,8 @@ from fpn.training.checkpointing import Checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch, Meter, StepValues
 from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
-from fpn.training.surroundings import choose_layout, seed_step
+from fpn.training.processes import Processes
+from fpn.training.surroundings import choose_layout, picture_generators, seed_step
 
 
 class LossModule(nn.Module):
@@ -30,10 +31,12 @@ class LossModule(nn.Module):
         self.detector = detector
         self.bf16 = bf16
 
-    def forward(self, images: ImageBatch, targets: Sequence[Targets], generator: torch.Generator) -> LossTerms:
+    def forward(
+        self, images: ImageBatch, targets: Sequence[Targets], generators: Sequence[torch.Generator]
+    ) -> LossTerms:
         """See `Detector.losses`."""
         with torch.autocast(images.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.detector.losses(images, targets, generator=generator)
+            return self.detector.losses(images, targets, generator=generators)
 
 
 @dataclass
@@ -60,6 +63,7 @@ class Run:
     """All that a training loop needs, built before its first step.
 
     Attributes:
+        processes: this one and the others.
         module: `detector` inside `LossModule`, in DDP where several processes train.
         average: averaged weights, or None.
         total: optimizer steps of the whole run.
@@ -67,6 +71,7 @@ class Run:
 
     config: TrainConfig
     accelerator: Accelerator
+    processes: Processes
     detector: Detector
     module: nn.Module
     loader: Loader
@@ -113,11 +118,11 @@ class Run:
         Raises:
             TrainingError: a loss or gradient is not finite.
         """
-        step, device = self.position.step, self.accelerator.device
-        generator = seed_step(self.config.seed, step, self.accelerator.process_index, device)
+        step = self.position.step
+        seed_step(self.config.seed, step, self.processes.rank)
         set_rate(self.optimizer, self.schedule.rate(step))
         losses = [
-            self._backward(batch, generator, share=1 / len(group), last=number == len(group))
+            self._backward(batch, share=1 / len(group), last=number == len(group))
             for number, batch in enumerate(group, start=1)
         ]
         values = StepValues.of(losses, clip_gradients(self.optimizer, self.config.clip_norm))
@@ -130,13 +135,14 @@ class Run:
         self.position.step += 1
         self.position.batch += len(group)
 
-    def _backward(self, batch: Batch, generator: torch.Generator, *, share: float, last: bool) -> LossTerms:
+    def _backward(self, batch: Batch, *, share: float, last: bool) -> LossTerms:
         device = self.accelerator.device
+        generators = picture_generators(self.config.seed, self.position.step, batch.indices, device)
         images = batch.images.to(device, memory_format=choose_layout(self.config, device))
         targets = [each.to(device) for each in batch.targets]
         # Gradients of several batches are added up before processes exchange them, once a step.
         with nullcontext() if last else self.accelerator.no_sync(self.module):
-            losses: LossTerms = self.module(images, targets, generator)
+            losses = self.processes.weigh(self.module(images, targets, generators), len(targets))
             (losses.total * share).backward()  # type: ignore[no-untyped-call]
         return losses
 
@@ -146,8 +152,14 @@ def steps_an_epoch(batches: int, accumulate: int) -> int:
     return -(-batches // accumulate)
 
 
-def capture(run: Run, journal_bytes: int) -> Checkpoint:
-    """Everything that going on bit by bit needs. Randomness needs nothing: it is a function of the step."""
+def capture(run: Run, journal_bytes: int, meters: Sequence[Tensor | None]) -> Checkpoint:
+    """Everything that going on bit by bit needs. Randomness needs nothing: it is a function of the step.
+
+    Args:
+        run: in the first process; in the others the same is known but for their meters.
+        journal_bytes: length of `metrics.jsonl`.
+        meters: each process's sums of the log interval that has begun.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in run.detector.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in run.average.weights.items()}
@@ -155,8 +167,9 @@ def capture(run: Run, journal_bytes: int) -> Checkpoint:
         for key, value in run.optimizer.state.get(weight, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value
-    if run.meter.sum is not None:
-        tensors["meter"] = run.meter.sum
+    begun = [sums for sums in meters if sums is not None]
+    if begun:
+        tensors["meter"] = torch.stack(begun)
     progress = {**asdict(run.position), "meter_steps": run.meter.steps, "journal_bytes": journal_bytes}
     return Checkpoint(tensors, progress)
 
@@ -174,8 +187,13 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     _restore_optimizer(run, parts.get("optimizer", {}))
     names = [each.name for each in fields(Position)]
     run.position = Position(**{name: checkpoint.progress[name] for name in names})
-    total = checkpoint.tensors.get("meter")
-    run.meter.load(checkpoint.progress["meter_steps"], None if total is None else total.to(device))
+    meters = checkpoint.tensors.get("meter")
+    run.meter.load(checkpoint.progress["meter_steps"], None if meters is None else _own_row(run, meters).to(device))
+
+
+def _own_row(run: Run, meters: Tensor) -> Tensor:
+    """This process's part of what all have measured; where they are more or fewer than then, a mean of it."""
+    return meters[run.processes.rank] if len(meters) == run.processes.count else meters.mean(0)
 
 
 def _restore_optimizer(run: Run, saved: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
@@ -22,6 +22,9 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from fpn.errors import ConfigError, MissingExtraError
 from fpn.training.config import TrainConfig
+
+# Marks the streams of pictures, so that they differ from those of processes.
+_PICTURE = 0x91C
 
 
 def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
@@ -42,8 +45,9 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
         mixed_precision="no",  # LossModule casts, so that a second run in one process may choose otherwise
         log_with="tensorboard" if config.tensorboard else None,
         project_dir=None if output is None else str(output),
-        # The others wait while the first process validates; when one dies the launcher ends the rest at once anyway.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+        # A slower process may have more of a validation left than the others; they wait for it. One that ends is
+        # noticed at once, since its connections close: this is how long a machine without power is waited for.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
     if config.batch_size % accelerator.num_processes:
         raise ConfigError(
@@ -91,15 +95,25 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def seed_step(seed: int, step: int, process: int, device: torch.device) -> torch.Generator:
-    """Make all randomness of a step a function of (seed, step, process), and return the generator for sampling.
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Make what a step draws from global sources, such as dropout, a function of (seed, step, process).
 
     A run that goes on at step 400 then draws what it would have drawn, whatever happened before: nothing about
     randomness needs saving. Costs some 50 microseconds a step.
     """
-    mixed = int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
-    seed_all(mixed)
-    return torch.Generator(device).manual_seed(mixed)
+    seed_all(_mix(seed, step, process))
+
+
+def picture_generators(seed: int, step: int, numbers: Sequence[int], device: torch.device) -> list[torch.Generator]:
+    """A source for each picture's samples, a function of (seed, step, picture).
+
+    Which process has the picture, or which others are in its batch, then does not matter.
+    """
+    return [torch.Generator(device).manual_seed(_mix(seed, step, number, _PICTURE)) for number in numbers]
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
@@ -121,10 +135,15 @@ def algorithms(deterministic: bool) -> Iterator[None]:
 
 
 class Interrupt:
-    """Turns the first Ctrl-C (or a scheduler's SIGTERM) into a wish to stop after this step; a second stops at once."""
+    """Turns the first Ctrl-C (or a scheduler's SIGTERM) into a wish to stop after this step; a second stops at once.
 
-    def __init__(self) -> None:
+    Args:
+        speaks: whether this process answers the wish on standard error.
+    """
+
+    def __init__(self, *, speaks: bool) -> None:
         self.wished = False
+        self._speaks = speaks
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -139,6 +158,9 @@ class Interrupt:
     def _wish(self, _number: int, _frame: FrameType | None) -> None:
         self.wished = True
         self._restore()
+        if self._speaks:
+            # Not through a stream: the signal may have come while something is written to it.
+            os.write(2, b"\nstopping after this step, to save; once more to stop at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -1,0 +1,139 @@
+"""The processes that train one model together: what they agree on, what they gather, and how they part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from fpn.errors import FpnError, TrainingError
+from fpn.structures import LossTerms
+
+T = TypeVar("T")
+
+# Where a process that fails leaves its message for the others.
+_LAST_WORDS = "fpn/last-words"
+# Whoever notices that a process is gone may notice before that one has spoken.
+_PATIENCE = timedelta(seconds=3)
+# What the text of a broken connection's error mentions; torch has no class of its own for gloo's.
+_CONNECTION_SIGNS = ("gloo", "nccl", "connection", "socket")
+
+
+class Processes:
+    """This process among those that train together, as torch.distributed knows them. Alone, nothing here costs time.
+
+    Attributes:
+        rank: this one's number, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        self.rank, self.count = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
+        # Gloo connects CPUs: to agree on something then waits for no GPU, and a connection that breaks is noticed.
+        self._group = _connect() if several else None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def any(self, *wishes: bool) -> list[bool]:
+        """For each wish whether any process has it."""
+        if self._group is None:
+            return list(wishes)
+        votes = torch.tensor(wishes, dtype=torch.int64)
+        distributed.all_reduce(votes, op=distributed.ReduceOp.MAX, group=self._group)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def collect(self, value: T) -> list[T]:
+        """Every process's value by rank, in the first process; nothing in the others."""
+        if self._group is None:
+            return [value]
+        values: list[T | None] | None = [None] * self.count if self.first else None
+        distributed.gather_object(value, values, dst=0, group=self._group)
+        return [] if values is None else values  # type: ignore[return-value]
+
+    def from_first(self, value: T) -> T:
+        """The first process's value, in all of them."""
+        if self._group is None:
+            return value
+        distributed.broadcast_object_list(values := [value], src=0, group=self._group)
+        return values[0]
+
+    def copy_from_first(self, tensor: Tensor) -> None:
+        """Overwrite a tensor, on whatever device, with the first process's."""
+        if self._group is not None:
+            distributed.broadcast(tensor, src=0)
+
+    def weigh(self, losses: LossTerms, pictures: int) -> LossTerms:
+        """Each term times this process's share of what it is the mean of, as a multiple of an equal share.
+
+        The mean over processes, which DDP takes of gradients, then is the mean over all samples, as one process with
+        all pictures would have it; also where the last batch has three pictures here and two there.
+
+        Args:
+            losses: of this process's batch.
+            pictures: how many the batch has.
+        """
+        if self._group is None:
+            return losses
+        own = torch.tensor([losses.samples.get(name, float(pictures)) for name in losses.terms], dtype=torch.float64)
+        distributed.all_reduce(all_of_them := own.clone(), group=self._group)
+        factors = (own * self.count / all_of_them.clamp(min=1)).tolist()
+        terms = {name: term * factor for (name, term), factor in zip(losses.terms.items(), factors, strict=True)}
+        return replace(losses, terms=terms)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside the `with`, a process that fails ends the others, each with the message of the one that failed.
+
+        Raises:
+            TrainingError: another process failed; has its message.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._group is None:
+                raise
+            words = None if isinstance(error, FpnError) else self._others_words(error)
+            if words is None:
+                self._say(error)
+                raise
+            raise TrainingError(words) from error
+
+    def _say(self, error: Exception) -> None:
+        try:
+            kind = "" if isinstance(error, FpnError) else f"{type(error).__name__}: "
+            _store().compare_set(_LAST_WORDS, "", f"process {self.rank} of {self.count} failed: {kind}{error}")
+        except RuntimeError:
+            return  # the store is gone with the process that kept it: nobody is left to be told
+
+    def _others_words(self, error: Exception) -> str | None:
+        """What another process said before it went, or that it went without a word; None: the error is our own."""
+        try:
+            _store().wait([_LAST_WORDS], _PATIENCE)
+            return str(_store().get(_LAST_WORDS).decode())
+        except RuntimeError:
+            if not isinstance(error, RuntimeError) or not any(s in str(error).lower() for s in _CONNECTION_SIGNS):
+                return None
+        return (
+            f"process {self.rank} of {self.count} lost the connection to another one, which ended without a word: "
+            "killed, perhaps for want of memory. Its own output may say more."
+        )
+
+
+def _connect() -> distributed.ProcessGroup:
+    group = distributed.new_group(backend="gloo")
+    assert isinstance(group, distributed.ProcessGroup), "a group of all processes holds this one"
+    return group
+
+
+def _store() -> distributed.Store:
+    """What torch's own rendezvous keeps for all processes; torchrun's outlives each of them."""
+    return distributed.distributed_c10d._get_default_store()
