@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 import fpn
-from fpn.detectors import PAPER, TORCHVISION
+from fpn.detectors import PAPER, TORCHVISION, FasterRCNN
 from fpn.detectors.presets import adapt_dialect, roi_levels
 from fpn.errors import ConfigError
-from fpn.structures import Level
+from fpn.features.alternatives import DESIGNS
+from fpn.structures import ImageBatch, Level, Targets
 
 
 def test_the_longer_side_follows_the_shorter_one() -> None:
@@ -43,3 +46,48 @@ def test_rois_are_read_up_to_level_five() -> None:
     levels = tuple(Level(f"p{k}", 8, 2**k) for k in range(2, 7))
     assert [level.name for level in roi_levels(levels)] == ["p2", "p3", "p4", "p5"]
     assert roi_levels(levels[-1:]) == levels[-1:]
+
+
+def design(name: str, **changes: object) -> FasterRCNN:
+    return fpn.faster_rcnn(
+        backbone="tf_efficientnet_lite0",
+        weights=None,
+        classes=["cell"],
+        short_side=64,
+        channels=8,
+        head_width=8,
+        features=name,
+        **changes,
+    )
+
+
+def test_an_unknown_design_gets_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'p2_only'"):
+        design("p2_onyl")
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_detector_on_each_design_learns_detects_and_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = design(name)
+    images = ImageBatch(torch.rand(1, 3, 64, 96), torch.tensor([[64, 96]]))
+    targets = [Targets(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))]
+    detector.losses(images, targets).total.backward()
+    assert all(parameter.grad is not None for parameter in detector.proposal.parameters())
+
+    fpn.save(detector, tmp_path / "model.safetensors")
+    again = fpn.load(tmp_path / "model.safetensors")
+    assert type(again.features) is type(detector.features)
+    detector.eval()
+    with torch.no_grad():
+        before, after = (each.proposals(images)[0] for each in (detector, again.eval()))
+    assert torch.equal(before.boxes, after.boxes)
+
+
+def test_a_single_map_has_all_sizes_in_each_cell_and_as_many_candidates() -> None:
+    # Paper, section 5.1.1: 5 scales and 3 ratios on the single map; table 1f likewise on P2.
+    for name in ("c4", "c5", "p2_only"):
+        detector = design(name, proposals_before_nms=(2000, 1000))
+        assert detector.proposal.anchors.per_cell() == (15,)
+        assert detector.recipe["features"] == name
+    assert design("fpn").proposal.anchors.per_cell() == (3, 3, 3, 3, 3)

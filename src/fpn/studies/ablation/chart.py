@@ -11,28 +11,28 @@ from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, NAMES, Findings
 
 FIGURES = ("ar1000", "ar1000_small", "ap", "ap_small")
-_NAMES, _PANEL, _GAP, _LINE, _TOP, _BOTTOM = 230, 170, 24, 26, 44, 34
+_NAMES, _PANEL, _GAP, _LINE, _TOP, _BOTTOM = 230.0, 170.0, 24.0, 26.0, 44.0, 34.0
 _INK, _FAINT, _PLAIN, _BASELINE = "#222222", "#dddddd", "#4c78a8", "#d95f02"
 
 
 def chart(findings: Findings) -> str:
     """An SVG document: one panel a figure, one line a row, FPN in another colour and dashed through all lines."""
     rows = findings.rows
-    width = _NAMES + len(FIGURES) * (_PANEL + _GAP)
-    height = _TOP + _LINE * len(rows) + _BOTTOM
+    width = round(_NAMES + len(FIGURES) * (_PANEL + _GAP))
+    height = round(_TOP + _LINE * len(rows) + _BOTTOM)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12" role="img">',
         f"<title>{escape(_title(findings))}</title>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        *(_text(8, _middle(place), _label(row), _colour(row)) for place, row in enumerate(rows)),
+        *(_text(8.0, _middle(place), _label(row), _colour(row)) for place, row in enumerate(rows)),
     ]
     for place, figure in enumerate(FIGURES):
         parts += _panel(findings, figure, left=_NAMES + place * (_PANEL + _GAP))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _panel(findings: Findings, figure: str, *, left: int) -> Iterator[str]:
+def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[str]:
     found = {row: list(values(findings.outcomes, row, figure).values()) for row in findings.rows}
     low, high, step = _scale([100 * value for each in found.values() for value in each])
     bottom = _TOP + _LINE * len(found)
@@ -40,7 +40,7 @@ def _panel(findings: Findings, figure: str, *, left: int) -> Iterator[str]:
     def place(value: float) -> float:
         return round(left + _PANEL * (100 * value - low) / (high - low), 1)
 
-    yield _text(left, 20, HEADINGS[figure], _INK, bold=True)
+    yield _text(left, 20.0, HEADINGS[figure], _INK, bold=True)
     for tick in range(low, high + 1, step):
         x = place(tick / 100)
         yield f'<line x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}" stroke="{_FAINT}"/>'
@@ -52,7 +52,7 @@ def _panel(findings: Findings, figure: str, *, left: int) -> Iterator[str]:
         yield from _marks([place(value) for value in seeds], _middle(line), _colour(row))
 
 
-def _marks(places: Sequence[float], middle: int, colour: str) -> Iterator[str]:
+def _marks(places: Sequence[float], middle: float, colour: str) -> Iterator[str]:
     if not places:
         return
     mean = round(_mean(places), 1)
@@ -87,8 +87,8 @@ def _colour(row: str) -> str:
     return _BASELINE if row == BASELINE else _PLAIN
 
 
-def _middle(line: int) -> int:
-    return _TOP + _LINE * line + _LINE // 2
+def _middle(line: int) -> float:
+    return _TOP + _LINE * (line + 0.5)
 
 
 def _mean(numbers: Sequence[float]) -> float:
