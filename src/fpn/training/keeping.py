@@ -113,7 +113,7 @@ class Keeper:
             self._log()
         # Clocks and signals differ between processes, so they have to agree.
         late = time.monotonic() - self._saved_at > 60 * run.config.checkpoint_minutes
-        due, self.stopping = run.processes.any(late, self._interrupt.wished)
+        due, self.stopping = map(bool, run.processes.largest(late, self._interrupt.wished))
         if due:
             self._save()
 

@@ -43,13 +43,13 @@ class Processes:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def any(self, *wishes: bool) -> list[bool]:
-        """For each wish whether any process has it."""
+    def largest(self, *numbers: int) -> list[int]:
+        """For each number the largest that any process has."""
         if self._group is None:
-            return list(wishes)
-        votes = torch.tensor(wishes, dtype=torch.int64)
+            return list(numbers)
+        votes = torch.tensor(numbers, dtype=torch.int64)
         distributed.all_reduce(votes, op=distributed.ReduceOp.MAX, group=self._group)
-        return [bool(vote) for vote in votes.tolist()]
+        return [int(vote) for vote in votes.tolist()]
 
     def collect(self, value: T) -> list[T]:
         """Every process's value by rank, in the first process; nothing in the others."""

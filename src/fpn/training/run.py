@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 
 import torch
@@ -138,13 +138,28 @@ class Run:
     def _backward(self, batch: Batch, *, share: float, last: bool) -> LossTerms:
         device = self.accelerator.device
         generators = picture_generators(self.config.seed, self.position.step, batch.indices, device)
-        images = batch.images.to(device, memory_format=choose_layout(self.config, device))
+        images = self._pad_alike(batch.images).to(device, memory_format=choose_layout(self.config, device))
         targets = [each.to(device) for each in batch.targets]
         # Gradients of several batches are added up before processes exchange them, once a step.
         with nullcontext() if last else self.accelerator.no_sync(self.module):
             losses = self.processes.weigh(self.module(images, targets, generators), len(targets))
             (losses.total * share).backward()  # type: ignore[no-untyped-call]
         return losses
+
+    def _pad_alike(self, images: ImageBatch) -> ImageBatch:
+        """Pad to the largest picture of all processes, as one process with all of them would.
+
+        Anchors in the padding take part in sampling, so that a step would otherwise depend on who has which picture. No
+        time is lost: processes wait for the one with the largest picture anyway.
+        """
+        own = images.padded_size
+        height, width = self.processes.largest(*own)
+        if (height, width) == own:
+            return images
+        pictures = [pixels[:, :h, :w] for pixels, (h, w) in zip(images.pixels, images.sizes.tolist(), strict=True)]
+        # Collating knows what padding looks like; the empty picture makes the size.
+        padded = self.detector.preprocessor.collate([*pictures, images.pixels.new_zeros(3, height, width)])
+        return replace(images, pixels=padded.pixels[:-1])
 
 
 def steps_an_epoch(batches: int, accumulate: int) -> int:
