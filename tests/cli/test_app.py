@@ -7,7 +7,7 @@ import pytest
 from shell import Shell
 
 from fpn import __version__
-from fpn.cli.app import COMMANDS, make_app
+from fpn.cli.app import COMMANDS, flowing, make_app
 
 
 def test_help_needs_no_torch() -> None:
@@ -113,3 +113,35 @@ def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, monkeypatch: pytes
     monkeypatch.setattr("fpn.detectors.load", interrupted)
     ended = fpn("evaluate", "model.safetensors", "data")
     assert (ended.status, ended.err) == (130, "stopped by Ctrl-C\n")
+
+
+def test_help_flows_however_the_source_breaks_its_lines() -> None:
+    def sample() -> None:
+        """Do it.
+
+        A paragraph that goes
+        on here.
+
+        Args:
+            data: What it is,
+                and more of it.
+            other: Another.
+        """
+
+    assert flowing(sample.__doc__ or "").splitlines() == [
+        "Do it.",
+        "",
+        "A paragraph that goes on here.",
+        "",
+        "Args:",
+        "    data: What it is, and more of it.",
+        "    other: Another.",
+    ]
+
+
+def test_defaults_are_shown_as_one_would_type_them(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = fpn("ablate", "--help").out
+    assert "[default: 480 100]" in shown
+    assert "[default: c4 c5 fpn lateral_only top_down_only" in shown
+    assert "[default: no]" in shown

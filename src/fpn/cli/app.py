@@ -6,9 +6,11 @@ docstring are its help. It imports what it needs inside its body, and returns No
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
@@ -51,11 +53,14 @@ def make_app(asked: str | None = None) -> App:
         # Plain text: reading Markdown would double the time that help takes.
         help_format="plaintext",
         # `--milestones 0.6 0.9` takes both. `--no-x` for switches is plain; `--empty-x` for lists would be noise.
-        default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
+        default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_default=_as_typed),
         suppress_keyboard_interrupt=False,
     )
     for place, (verb, (where, summary)) in enumerate(COMMANDS.items()):
-        app.command(where, name=verb, help=None if verb == asked else summary, sort_key=place)
+        if verb == asked:
+            app.command(_with_flowing_help(where), name=verb, sort_key=place)
+        else:
+            app.command(where, name=verb, help=summary, sort_key=place)
     return app
 
 
@@ -88,6 +93,37 @@ def main(tokens: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has left. Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _with_flowing_help(where: str) -> Callable[..., object]:
+    """The function at `module:name`; its docstring's lines end where a terminal is full, not where the source is."""
+    module, _, name = where.partition(":")
+    function: Callable[..., object] = getattr(import_module(module), name)
+    function.__doc__ = flowing(function.__doc__ or "")
+    return function
+
+
+def _as_typed(default: object) -> str | None:
+    """A default as one would type it. Where it is None, the option's own text says what that means."""
+    if isinstance(default, tuple | list):
+        return " ".join(map(str, default)) or None
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return None if default is None else str(default)
+
+
+def flowing(docstring: str) -> str:
+    """Each paragraph, and each argument's description, on one line."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(docstring).splitlines():
+        indent = len(line) - len(line.lstrip())
+        # Arguments are indented by 4, what continues them by 8.
+        continues = bool(line) and indent != 4 and bool(lines) and lines[-1] not in ("", "Args:")
+        if continues:
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _plain(error: CycloptsError) -> str:

@@ -139,7 +139,7 @@ def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> She
 def costs(findings: Findings, wide: bool) -> Sheet:
     """Time, parameters, multiply-adds and memory."""
     shown = {row: findings.costs[row] for row in ROWS if row in findings.costs}
-    columns = (">detect", ">x FPN", ">train", ">weights", ">mult-adds", ">detect", ">train")
+    columns: tuple[str, ...] = (">detect", ">x FPN", ">train", ">weights", ">mult-adds", ">detect", ">train")
     if wide:
         units = ("ms", "", "ms", "M", "G", "MiB", "MiB")
         columns = tuple(f"{name} {unit}".rstrip() for name, unit in zip(columns, units, strict=True))
