@@ -179,3 +179,21 @@ def test_an_unknown_picture_or_category_is_named() -> None:
         coco_metrics(truth(), [found(5, 3, [0, 0, 5, 5], 0.9)])
     with pytest.raises(DataError, match="category_id 4"):
         coco_metrics(truth(), [found(1, 4, [0, 0, 5, 5], 0.9)])
+
+
+def test_results_as_rows_count_like_results_as_records() -> None:
+    ground_truth, records = scattered(3)
+    rows = np.array([[r["image_id"], *r["bbox"], r["score"], r["category_id"]] for r in records])
+    assert coco_metrics(ground_truth, rows) == coco_metrics(ground_truth, records)
+
+
+def test_rows_of_a_picture_that_the_truth_lacks_are_refused() -> None:
+    rows = np.array([[1, 0, 0, 9, 9, 0.5, 3], [8, 0, 0, 9, 9, 0.5, 3.0]])
+    with pytest.raises(DataError, match="image_id 8, but the truth has no picture"):
+        coco_metrics(truth((1, 3, [0, 0, 9, 9])), rows)
+
+
+def test_counting_leaves_the_callers_records_alone() -> None:
+    records = [found(1, 3, [0, 0, 9, 9], 0.5)]
+    coco_metrics(truth((1, 3, [0, 0, 9, 9])), records)
+    assert records == [{"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]
