@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ def train(
 ) -> None:
     """Train a detector on labelled pictures.
 
-    All annotations are read and checked first, so that a broken one costs seconds, not a night.
+    All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
+    of them: torchrun --standalone --nproc-per-node N -m fpn train ...
 
     Args:
         path: A folder or file in COCO, VOC or YOLO format, recognised by itself.
@@ -42,12 +44,16 @@ def train(
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
         allow_changes: Resume though data, recipe or settings changed.
     """
+    from fpn.training.checkpointing import begun_before_restart
+
     given = Given(path, config, {"data": data, "model": model, "training": training})
+    resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
     datasets = _open(given)
     result = _run(given, *datasets, resume=resume, allow_changes=allow_changes)
-    _report(given, result)
+    if _speaks():
+        _report(given, result)
 
 
 def _as_before(given: Given, run: Path) -> Given:
@@ -83,8 +89,15 @@ def _open(given: Given) -> tuple[Dataset, Dataset | None]:
     return dataset, validation
 
 
+def _speaks() -> bool:
+    """Of several processes that train together, one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say_about(dataset: Dataset) -> None:
     """What was read, and what was left out of it."""
+    if not _speaks():
+        return
     say(f"{dataset.name}: {len(dataset)} pictures, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {_some(list(dataset.dropped), 2)}")
@@ -93,10 +106,13 @@ def say_about(dataset: Dataset) -> None:
 def _run(
     given: Given, dataset: Dataset, validation: Dataset | None, *, resume: Path | None, allow_changes: bool
 ) -> TrainResult:
+    from fpn.training.checkpointing import has_checkpoint
     from fpn.training.trainer import train as run_training
 
     options, training = DataOptions(**given.data), TrainConfig(**given.training)
-    detector = _build(ModelOptions(**given.model), dataset, begin=resume is None, seed=training.seed)
+    # Killed before its first checkpoint, a run begins again.
+    begin = resume is None or not has_checkpoint(resume)
+    detector = _build(ModelOptions(**given.model), dataset, begin=begin, seed=training.seed)
     return run_training(
         detector,
         dataset,
@@ -140,11 +156,28 @@ def _report(given: Given, result: TrainResult) -> None:
     say(f"trained {result.steps} steps in {minutes}{best}")
     say(f"model: {result.model}")
     say("Next:")
-    split = given.data.get("validation_split")
-    of_split = f" --split {split}" if split else ""
-    where = given.data.get("validation") or given.path
-    say(f"  fpn evaluate {shlex.quote(str(result.model))} {shlex.quote(str(where))}{of_split}")
+    options = DataOptions(**given.data)
+    where, split = options.validation or given.path, options.validation_split
+    if options.validation is None and split is None:
+        split = _held_out_split(given.path, options.split)
+    words = ["fpn", "evaluate", str(result.model), str(where)]
+    words += ["--split", split] if split else []
+    words += ["--drop-invalid"] if options.drop_invalid else []
+    say(f"  {shlex.join(words)}")
     say(f"  fpn predict {shlex.quote(str(result.model))} PICTURES --output predictions")
+
+
+def _held_out_split(path: Path | None, trained: str | None) -> str | None:
+    """A split to measure on that was not trained on; where there is none, the one that was."""
+    from fpn.data.formats import list_splits, plain_split
+
+    assert path is not None, "something was trained on"
+    splits = list_splits(path)
+    # What `open_dataset` takes by itself holds all others, or all but the test split.
+    used = trained or next((split for split in ("all", "trainval") if split in splits), None)
+    wanted = {None: (), "all": (), "trainval": ("test",)}.get(used and plain_split(used), ("val", "test"))
+    held_out = [split for kind in wanted for split in splits if plain_split(split) == kind and split != used]
+    return held_out[0] if held_out else trained
 
 
 def _some(texts: list[str], limit: int = 6) -> str:

@@ -101,7 +101,7 @@ class Processes:
         except Exception as error:
             if self._group is None:
                 raise
-            words = None if isinstance(error, FpnError) else self._others_words(error)
+            words = self._others_words() if _is_lost_connection(error) else None
             if words is None:
                 self._say(error)
                 raise
@@ -114,18 +114,22 @@ class Processes:
         except RuntimeError:
             return  # the store is gone with the process that kept it: nobody is left to be told
 
-    def _others_words(self, error: Exception) -> str | None:
-        """What another process said before it went, or that it went without a word; None: the error is our own."""
+    def _others_words(self) -> str:
+        """What another process said before it went, or that it went without a word."""
         try:
             _store().wait([_LAST_WORDS], _PATIENCE)
             return str(_store().get(_LAST_WORDS).decode())
         except RuntimeError:
-            if not isinstance(error, RuntimeError) or not any(s in str(error).lower() for s in _CONNECTION_SIGNS):
-                return None
-        return (
-            f"process {self.rank} of {self.count} lost the connection to another one, which ended without a word: "
-            "killed, perhaps for want of memory. Its own output may say more."
-        )
+            return (
+                f"process {self.rank} of {self.count} lost the connection to another one, which ended without a word: "
+                "killed, perhaps for want of memory. Its own output may say more."
+            )
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    if not isinstance(error, RuntimeError) or isinstance(error, FpnError):
+        return False
+    return any(sign in str(error).lower() for sign in _CONNECTION_SIGNS)
 
 
 def _connect() -> distributed.ProcessGroup:
