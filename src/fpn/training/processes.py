@@ -72,7 +72,7 @@ class Processes:
             distributed.broadcast(tensor, src=0)
 
     def weigh(self, losses: LossTerms, pictures: int) -> LossTerms:
-        """Each term times this process's share of what it is the mean of, as a multiple of an equal share.
+        """Each value times this process's share of what it is the mean of, as a multiple of an equal share.
 
         The mean over processes, which DDP takes of gradients, then is the mean over all samples, as one process with
         all pictures would have it; also where the last batch has three pictures here and two there.
@@ -83,11 +83,12 @@ class Processes:
         """
         if self._group is None:
             return losses
-        own = torch.tensor([losses.samples.get(name, float(pictures)) for name in losses.terms], dtype=torch.float64)
+        samples = [losses.samples.get(name, float(pictures)) for name in losses.terms]
+        own = torch.tensor([*samples, float(pictures)], dtype=torch.float64)
         distributed.all_reduce(all_of_them := own.clone(), group=self._group)
-        factors = (own * self.count / all_of_them.clamp(min=1)).tolist()
+        *factors, of_pictures = (own * self.count / all_of_them.clamp(min=1)).tolist()
         terms = {name: term * factor for (name, term), factor in zip(losses.terms.items(), factors, strict=True)}
-        return replace(losses, terms=terms)
+        return replace(losses, terms=terms, counts={n: count * of_pictures for n, count in losses.counts.items()})
 
     @contextmanager
     def together(self) -> Iterator[None]:
