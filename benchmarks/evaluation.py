@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import turns
 from hotcoco import COCO, COCOeval
-from pycocotools.coco import COCO as TheirData
+from pycocotools import coco as their_data
 from pycocotools.cocoeval import COCOeval as TheirCounter
 
 from fpn.evaluation.coco import coco_metrics
@@ -85,7 +85,7 @@ def ours(truth: dict[str, Any], results: list[Record] | np.ndarray) -> list[floa
 
 def pycocotools(truth: dict[str, Any], records: list[Record]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
-        data = TheirData()
+        data = their_data.COCO()
         data.dataset = truth
         data.createIndex()
         # Copies, since loadRes writes into what it is given.

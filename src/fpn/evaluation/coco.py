@@ -212,7 +212,7 @@ def _result_rows(image_id: int, found: np.ndarray, category: int) -> np.ndarray:
 
 def _column(results: Sequence[dict[str, Any]] | np.ndarray, key: str, place: int) -> Iterable[Any]:
     if isinstance(results, np.ndarray):
-        return np.unique(results[:, place]).tolist()
+        return set(np.unique(results[:, place]).tolist())
     return (each[key] for each in results)
 
 
