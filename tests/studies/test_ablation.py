@@ -370,6 +370,13 @@ def test_a_page_without_markers_is_refused_before_any_work(tmp_path: Path):
         check_page(tmp_path / "page.md")
 
 
+def test_the_whole_body_of_every_row_can_be_frozen():
+    ablation = small_ablation(detector=DetectorSettings(weights="none", frozen_stages=5, channels=8, head_width=8))
+    for row in ("c4", "image_pyramid", "fpn"):
+        body = running.build(ablation, row, 0).features.body
+        assert not any(parameter.requires_grad for parameter in body.parameters())
+
+
 def test_every_row_is_a_design_of_the_paper():
     assert set(ROWS) == set(DESIGNS)
 

@@ -152,8 +152,11 @@ def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Scr
 def build(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
     """A row's detector before training."""
     torch.manual_seed(seed)
+    options = ablation.detector.options()
+    # A design whose body ends at C4 has no fifth stage to freeze.
+    options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
     weights = None if ablation.detector.weights == "none" else ablation.detector.weights
-    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, features=row, **ablation.detector.options())
+    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, features=row, **options)
 
 
 def _measure_costs(ablation: Ablation, folder: Folder, screen: Screen) -> None:
