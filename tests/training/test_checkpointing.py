@@ -7,7 +7,15 @@ import torch
 
 from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 from fpn.training import checkpointing
-from fpn.training.checkpointing import Checkpoint, read_checkpoint, read_record, write_checkpoint
+from fpn.training.checkpointing import (
+    Checkpoint,
+    begun_before_restart,
+    claim_output,
+    clear_left_overs,
+    read_checkpoint,
+    read_record,
+    write_checkpoint,
+)
 from fpn.training.journal import Journal
 
 
@@ -67,6 +75,33 @@ def test_a_full_disk_spares_the_checkpoint_before(tmp_path, monkeypatch):
         write_checkpoint(tmp_path, at_step(2))
     assert [path.name for path in (tmp_path / "last").iterdir()] == ["step-00000001"]
     assert read_checkpoint(tmp_path).progress["step"] == 1
+
+
+def test_damaged_newer_ones_do_not_push_whole_ones_out(tmp_path):
+    for step in (1, 2, 3):
+        (write_checkpoint(tmp_path, at_step(step)) / "progress.json").write_text(
+            "damaged" if step > 1 else '{"step": 1}'
+        )
+    write_checkpoint(tmp_path, at_step(1))  # the run goes on from the beginning
+    assert [path.name for path in (tmp_path / "last").iterdir()] == ["step-00000001"]
+
+
+def test_a_folder_where_a_run_was_killed_at_its_very_beginning_can_be_taken(tmp_path):
+    (tmp_path / ".run-abc.json").write_text('{"half": ')
+    claim_output(tmp_path, {"fpn": "0"})
+    assert read_record(tmp_path) == {"fpn": "0"}
+    clear_left_overs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_restart_by_torchrun_goes_on_with_the_run_that_is_there(tmp_path, monkeypatch):
+    claim_output(tmp_path / "run", {"fpn": "0"})
+    assert begun_before_restart(tmp_path / "run") is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert begun_before_restart(tmp_path / "run") is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert begun_before_restart(tmp_path / "run") == tmp_path / "run"
+    assert begun_before_restart(tmp_path / "other") is None
 
 
 def test_sha256sum_can_check_it(tmp_path):

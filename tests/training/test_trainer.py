@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from fpn.data.scenes import SceneDataset
+from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, OutputError, TrainingError
+from fpn.training import keeping
+from fpn.training.checkpointing import read_record, write_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
 from fpn.training.trainer import train
@@ -241,6 +244,68 @@ def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch
     assert equal(resumed, straight)
 
 
+def test_ctrl_c_while_validating_leaves_at_once_and_the_epoch_is_validated_anew(tmp_path, monkeypatch, capsys):
+    run, find = tmp_path / "run", keeping.find_objects
+
+    def press_and_find(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return find(*arguments, **options)
+
+    monkeypatch.setattr(keeping, "find_objects", press_and_find)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_detector(), tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=run)
+    assert f"stopped after step 3; all is saved up to step 3; go on with: fpn train --resume {run}" in (
+        capsys.readouterr().err
+    )
+    assert lines(run, "epoch") == []
+    monkeypatch.setattr(keeping, "find_objects", find)
+    resumed, straight = tiny_detector(), tiny_detector()
+    train(resumed, tiny_scenes(), validation=tiny_scenes(4), resume=run, progress=False)
+    train(straight, tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=tmp_path / "straight", progress=False)
+    assert equal(resumed, straight)
+    assert lines(run, "epoch") == lines(tmp_path / "straight", "epoch")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit of the file size")
+def test_a_full_disk_stops_the_run_and_the_last_checkpoint_goes_on(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk_and_take(self, group):
+        if self.position.step == 4:  # no file can grow beyond 500 bytes: the system's own error, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+        TAKE_STEP(self, group)
+
+    monkeypatch.setattr(Run, "take_step", fill_disk_and_take)
+    config = changed(checkpoint_minutes=1e-9, log_every=100)
+    try:
+        with pytest.raises(OutputError, match=r"writing .*failed.*intact.*--resume"):
+            train(tiny_detector(), tiny_scenes(), config, output=tmp_path / "run", progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    kill_at(monkeypatch, None)
+    left = sorted(path.name for path in (tmp_path / "run" / "last").iterdir())
+    assert left == ["step-00000003", "step-00000004"]
+    resumed, straight = tiny_detector(), tiny_detector()
+    train(resumed, tiny_scenes(), resume=tmp_path / "run", progress=False)
+    train(straight, tiny_scenes(), CONFIG, progress=False)
+    assert equal(resumed, straight)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path, monkeypatch):
+    def die(*_, **__):
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(keeping, "write_checkpoint", die)
+    with pytest.raises(MemoryError):
+        train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    monkeypatch.setattr(keeping, "write_checkpoint", write_checkpoint)
+    resumed, straight = tiny_detector(), tiny_detector()
+    train(resumed, tiny_scenes(), resume=tmp_path / "run", progress=False)
+    train(straight, tiny_scenes(), CONFIG, progress=False)
+    assert equal(resumed, straight)
+
+
 def test_resuming_a_finished_run_trains_no_further_and_gives_its_best_weights(tmp_path):
     done, again = tiny_detector(), tiny_detector()
     train(done, tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
@@ -257,8 +322,63 @@ def test_resuming_refuses_other_data_or_settings_and_names_them_unless_told(tmp_
     said = str(caught.value)
     assert "config.learning_rate was 0.01, is 0.5" in said
     assert "data.pictures was 6, is 8" in said
+    assert "data.labels was" in said
     assert "log_every" not in said
     train(tiny_detector(), tiny_scenes(8), other, resume=tmp_path / "run", allow_changes=True, progress=False)
+
+
+def test_an_allowed_change_lasts_through_the_next_resume_and_stands_in_the_record(tmp_path):
+    run = tmp_path / "run"
+    train(tiny_detector(), tiny_scenes(), changed(steps=2), output=run, progress=False)
+    longer = changed(steps=4, learning_rate=0.5)
+    train(tiny_detector(), tiny_scenes(), longer, resume=run, allow_changes=True, progress=False)
+    result = train(tiny_detector(), tiny_scenes(), resume=run, progress=False)
+    assert result.steps == 4
+    assert read_record(run)["changes"] == [["config.learning_rate was 0.01, is 0.5", "config.steps was 2, is 4"]]
+
+
+def test_a_change_deep_in_the_recipe_and_a_file_of_another_size_are_named(tmp_path):
+    def picture_set(size):
+        data = tiny_scenes()
+        data.path = lambda index: str(tmp_path / "a.png")
+        (tmp_path / "a.png").write_bytes(bytes(size))
+        return data
+
+    one, other = tiny_detector(), tiny_detector()
+    one.recipe, other.recipe = ({"dialect": {"name": "paper", "nms": nms}} for nms in (0.5, 0.6))
+    train(one, picture_set(3), changed(steps=1), output=tmp_path / "run", progress=False)
+    with pytest.raises(ConfigError) as caught:
+        train(other, picture_set(4), resume=tmp_path / "run", progress=False)
+    assert "recipe.dialect.nms was 0.5, is 0.6" in str(caught.value)
+    assert "data.file_sizes was" in str(caught.value)
+    assert "paper" not in str(caught.value)
+
+
+def test_two_runs_of_a_whole_detector_with_one_seed_give_the_same_weights():
+    def weights():
+        torch.manual_seed(0)
+        options = {"weights": None, "short_side": 32, "long_side": 64, "channels": 8, "head_width": 16}
+        detector = faster_rcnn(classes=tiny_scenes().classes, backbone="test_efficientnet", **options)
+        # Other randomness in the process must not matter.
+        torch.rand(int(torch.seed() % 7))
+        train(detector, tiny_scenes(), changed(epochs=2, scale=(0.8, 1.25), colour=0.3), progress=False)
+        return detector.state_dict()
+
+    one, other = weights(), weights()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_deterministic_algorithms_are_on_while_training_and_as_before_after_it(monkeypatch, wanted):
+    seen = []
+
+    def look_and_take(self, group):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        TAKE_STEP(self, group)
+
+    monkeypatch.setattr(Run, "take_step", look_and_take)
+    train(tiny_detector(), tiny_scenes(), changed(steps=1, deterministic=wanted), progress=False)
+    assert (seen, torch.are_deterministic_algorithms_enabled()) == ([wanted], False)
 
 
 def test_bf16_trains_and_leaves_float32_weights():
