@@ -81,7 +81,7 @@ def open_side(side: str, path: Path) -> Chunks:
         return Chunks(100 * CHUNK, lambda _: 0.0)
     if side == "fpn":
         ours = fpn.open_dataset(path)
-        return Chunks(len(ours), lambda number: float(ours.targets(number).boxes.sum() > 0) * len(ours.targets(number)))
+        return Chunks(len(ours), lambda number: float((ours.targets(number).boxes[:, 2] > 0).sum()))
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = torchvision.datasets.CocoDetection(str(path.parent / "images"), str(path))
     theirs._load_image = lambda _: None  # type: ignore[method-assign, assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fpn.detectors.dialects import Dialect
-from fpn.detectors.resizing import Frame, resize
+from fpn.detectors.reduced import GAP, read_reduced
+from fpn.detectors.resizing import Frame, network_frame, resize, resize_reduced
 from fpn.errors import ConfigError
 from fpn.ops import boxes as box_ops
+from fpn.pictures import PictureLike, read_picture
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Targets
 
@@ -73,12 +76,37 @@ class Preprocessor:
             targets: objects in pixels of that picture.
         """
         array, frame = resize(picture, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
+
+    def read(self, source: PictureLike) -> Prepared:
+        """Read and prepare at once; a JPEG far larger than the network's picture is decoded at a part of its size.
+
+        Geometry stays exact: the frame is that of the full picture. Pixels differ a little from those of `prepare`, so
+        that this is for speed, not for comparing toolkits. Only an antialiased resize can do it: with a dialect whose
+        resize is not "pillow", and for other files than JPEG, this is `read_picture` and `prepare`.
+
+        Raises:
+            DataNotFoundError, PictureError: as `read_picture`.
+        """
+        if self.resize != "pillow":
+            return self.prepare(read_picture(source))
+        picture, original = read_reduced(source, self._enough)
+        if picture.size == (original.width, original.height):
+            return self.prepare(picture)
+        array, frame = resize_reduced(picture, original, short_side=self.short_side, long_side=self.long_side)
+        return Prepared(self._normalised(array), None, frame)
+
+    def _enough(self, original: Size) -> Size:
+        """What a picture of that size must keep, for `GAP`."""
+        frame = network_frame(original, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        return Size(*(math.ceil(GAP * side) for side in frame.network))
+
+    def _normalised(self, array: np.ndarray) -> Tensor:
         if self.channel_order == "bgr":
             array = array[:, :, ::-1]
         # (h, w, 3) -> (3, h, w)
         pixels = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float()
-        pixels = (pixels * (self.value_range / 255) - _column(self.mean)) / _column(self.std)
-        return Prepared(pixels, None if targets is None else self._move(targets, frame), frame)
+        return (pixels * (self.value_range / 255) - _column(self.mean)) / _column(self.std)
 
     def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
         """Pad pictures (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
