@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ def test_a_run_is_not_resumed_with_other_settings_unless_told(
     message = fpn.fails("train", "--resume", run, "--learning-rate", "0.5")
     assert "config.learning_rate was None, is 0.5" in message
     assert fpn("train", "--resume", run, "--learning-rate", "0.5", "--allow-changes").status == 0
+
+
+@pytest.mark.parametrize(("trained", "measured"), [("train", "val"), ("trainval", "test"), ("test", "val")])
+def test_the_next_command_that_is_shown_works_and_measures_on_what_was_not_trained_on(
+    fpn: Shell, tmp_path: Path, data: Path, settings: Path, trained: str, measured: str
+) -> None:
+    annotations = data / "annotations" / "instances.json"
+    for split in ("train", "val", "trainval", "test"):
+        write_text(annotations.with_stem(f"instances_{split}"), annotations.read_text())
+    annotations.unlink()
+    run = tmp_path / "run"
+    ended = fpn(
+        "train", data, "--split", trained, "--drop-invalid", "--config", settings, "--output", run, "--steps", 1
+    )
+    shown = next(line.strip() for line in ended.out.splitlines() if "fpn evaluate" in line)
+    assert shown == f"fpn evaluate {run}/best.safetensors {data} --split {measured} --drop-invalid"
+    assert fpn(*shlex.split(shown)[1:]).status == 0
 
 
 def test_dropped_boxes_are_counted(fpn: Shell, tmp_path: Path, data: Path, settings: Path) -> None:
