@@ -104,6 +104,14 @@ def test_a_restart_by_torchrun_goes_on_with_the_run_that_is_there(tmp_path, monk
     assert begun_before_restart(tmp_path / "other") is None
 
 
+def test_a_run_of_the_same_job_is_gone_on_with_where_this_machine_counts_no_restart(tmp_path, monkeypatch):
+    claim_output(tmp_path / "run", {"job": "cells-1"})
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "cells-2")
+    assert begun_before_restart(tmp_path / "run") is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "cells-1")
+    assert begun_before_restart(tmp_path / "run") == tmp_path / "run"
+
+
 def test_sha256sum_can_check_it(tmp_path):
     folder = write_checkpoint(tmp_path, at_step(1))
     checked = subprocess.run(["sha256sum", "-c", "checksums.txt"], cwd=folder, capture_output=True, text=True)

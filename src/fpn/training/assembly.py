@@ -16,6 +16,7 @@ from fpn.data.loading import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import match_classes
+from fpn.training.checkpointing import job
 from fpn.training.config import TrainConfig
 from fpn.training.metering import LossWatch
 from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
@@ -97,6 +98,7 @@ def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapp
             "processes": run.accelerator.num_processes,
             "precision": choose_precision(run.config, run.accelerator.device),
         },
+        "job": job(),
         "notes": dict(notes or {}),
     }
 

@@ -100,10 +100,20 @@ def has_checkpoint(run: Path) -> bool:
 def begun_before_restart(output: Path | None) -> Path | None:
     """The run to go on with, when torchrun started these processes again after some of them failed; else None.
 
-    The command is then the same one that began the run, and has no --resume.
+    The command is then the same one that began the run, and has no --resume. A machine whose processes went on need not
+    count this as a restart; it knows the run by the name of the job that began it (--rdzv-id).
     """
+    if output is None or not (output / RUN).exists():
+        return None
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return output if restarted and output is not None and (output / RUN).exists() else None
+    same_job = job() is not None and read_record(output).get("job") == job()
+    return output if restarted or same_job else None
+
+
+def job() -> str | None:
+    """What torchrun calls the job that this process is part of, if it has a name of its own."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
 
 
 def claim_output(run: Path, record: Mapping[str, Any]) -> None:

@@ -19,12 +19,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from fpn.errors import ConfigError, MissingExtraError
 from fpn.training.config import TrainConfig
 
 # Marks the streams of pictures, so that they differ from those of processes.
 _PICTURE = 0x91C
+
+# A slower process may have more of a validation left than the others; they wait for it. One that ends is noticed at
+# once, since its connections close: this is how long a machine without power is waited for.
+_PATIENCE = timedelta(hours=2)
 
 
 def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
@@ -38,6 +45,7 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
     if not torch.distributed.is_initialized():
         # accelerate keeps the first run's device for the whole process; a notebook may train on another one next.
         AcceleratorState._reset_state(reset_partial_state=True)
+        _join_restarted(cpu)
     if config.tensorboard:
         _need_tensorboard(output)
     accelerator = Accelerator(
@@ -45,9 +53,7 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
         mixed_precision="no",  # LossModule casts, so that a second run in one process may choose otherwise
         log_with="tensorboard" if config.tensorboard else None,
         project_dir=None if output is None else str(output),
-        # A slower process may have more of a validation left than the others; they wait for it. One that ends is
-        # noticed at once, since its connections close: this is how long a machine without power is waited for.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
     if config.batch_size % accelerator.num_processes:
         raise ConfigError(
@@ -55,6 +61,22 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
             "it counts the pictures of all processes together"
         )
     return accelerator
+
+
+def _join_restarted(cpu: bool) -> None:
+    """Connect processes that torchrun has started again on one machine, under names of their own.
+
+    torchrun (2.15) keeps one store for all attempts, in which the new processes would find the addresses of those that
+    are gone. How often each machine has started again may differ between machines, so this is for one of them.
+    """
+    attempt, machines = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "GROUP_WORLD_SIZE"))
+    if attempt == "0" or machines != "1":
+        return
+    store, rank, count = next(rendezvous("env://"))
+    store = PrefixStore(f"attempt-{attempt}", store)
+    device = torch.accelerator.current_accelerator()
+    backend = "gloo" if cpu or device is None else distributed.get_default_backend_for_device(device)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> str:
