@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,71 +19,94 @@ PictureLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
 # 2 ** 27 pixels is 400 MB as RGB: above any camera of today, below what a small machine has.
 MAX_PIXELS = 2**27
+# What that many pixels take uncompressed, with 16 bits a channel and transparency.
+MAX_BYTES = 2**30
+# What Pillow may take a file for: no format that starts another program (EPS) or that no camera or tool writes.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # The suffixes taken when a folder is given. Pillow decides by content what a file really is.
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 
-def read_picture(source: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_picture(source: PictureLike, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
     """Read a picture as an upright RGB one.
 
     Args:
         source: a path, a PIL image, or a uint8 / uint16 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in RGB
             order. Grey is repeated, transparency is laid on white, palettes are resolved, 16 bits are scaled to 8,
-            EXIF orientation is applied.
-        max_pixels: height times width that is accepted.
+            EXIF orientation is applied. Files are JPEG, PNG, BMP, WebP, TIFF, GIF or PPM, whatever their suffix.
+        max_pixels: height times width of a file that is accepted.
+        max_bytes: size of a file that is accepted.
 
     Raises:
         DataNotFoundError: the path does not exist.
-        PictureError: not a picture, damaged, empty, or larger than `max_pixels`.
+        PictureError: not a picture, damaged, empty, or larger than `max_pixels` or `max_bytes`.
     """
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
     if isinstance(source, Image.Image):
         return _to_rgb(_upright(source))
     path = Path(source)
-    if path.is_dir():
-        raise PictureError(f"{path}: is a folder, not a picture")
-    try:
-        with warnings.catch_warnings():
-            # We check the size ourselves, before any pixel is decoded.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                _check_size(opened.size, str(path), max_pixels)
-                opened.load()
-                return _to_rgb(_upright(opened))
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise PictureError(f"{path}: no permission to read it") from error
-    except UnidentifiedImageError as error:
-        what = "the file is empty" if path.stat().st_size == 0 else "not a picture of a known format"
-        raise PictureError(f"{path}: {what}. Remove it or save it again as JPEG or PNG.") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path}: too many pixels ({error}). Make it smaller or cut it into tiles.") from error
-    except PictureError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
-        raise PictureError(f"{path}: the picture is damaged ({error}). Save it again or remove it.") from error
+    with _opened(path, max_bytes) as opened:
+        _check_size(opened.size, str(path), max_pixels)
+        opened.load()
+        return _to_rgb(_upright(opened))
 
 
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def picture_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
     """Height and width of a picture file as it stands upright, reading its header alone.
 
     Raises:
         DataNotFoundError, PictureError: as `read_picture`.
     """
-    path = Path(path)
+    with _opened(Path(path), max_bytes) as opened:
+        width, height = opened.size
+        orientation = opened.getexif().get(0x0112, 1)
+        if width < 1 or height < 1:
+            raise PictureError(f"{path}: the picture has no pixels")
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
+    """A picture file, its header read. Whatever goes wrong while it is open is an error about the file."""
     try:
+        _check_file(path, max_bytes)
         with warnings.catch_warnings():
+            # We check the size ourselves, before any pixel is decoded.
             warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                width, height = opened.size
-                orientation = opened.getexif().get(0x0112, 1)
+            with Image.open(path, formats=_FORMATS) as opened:
+                yield opened
+    except (PictureError, DataNotFoundError):
+        raise
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{path}: no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path}: not a readable picture ({error})") from error
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    except PermissionError as error:
+        raise PictureError(f"{path}: no permission to read it") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{path}: not a picture of a known format. Remove it or save it again as JPEG or PNG."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path}: too many pixels ({error}). Make it smaller or cut it into tiles.") from error
+    # Decoders meet broken bytes anywhere and raise what they like, KeyError, struct.error and ZeroDivisionError too.
+    except Exception as error:
+        raise PictureError(f"{path}: the picture is damaged ({error}). Save it again or remove it.") from error
+
+
+def _check_file(path: Path, max_bytes: int) -> None:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError(f"{path}: is a folder, not a picture")
+    # Opening a pipe would wait for someone to write into it.
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(f"{path}: is not a plain file")
+    if status.st_size == 0:
+        raise PictureError(f"{path}: the file is empty. Remove it or save it again as JPEG or PNG.")
+    if status.st_size > max_bytes:
+        raise PictureError(
+            f"{path}: {status.st_size / 2**20:.0f} MiB, more than the limit of {max_bytes / 2**20:.0f} MiB. Make it "
+            "smaller or cut it into tiles."
+        )
 
 
 def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:

@@ -16,7 +16,7 @@ from fpn.data.reading import Limits, enumerate_faults
 from fpn.data.segmentation import pack
 from fpn.data.table import Table, TableDataset, Texts
 from fpn.errors import DataError, FpnError
-from fpn.pictures import MAX_PIXELS, picture_size
+from fpn.pictures import picture_size
 from fpn.shapes import Size
 from fpn.structures import Classes
 
@@ -80,13 +80,15 @@ class TableBuilder:
         A check looks at each picture itself, later. `extra` is what its file says beside; only a check keeps it.
         """
         if size is None and not self.fractions and self.options.notes is None:
-            size = Size(*picture_size(self.root / name))
-        if size is not None and size.height * size.width > MAX_PIXELS:
+            size = Size(*picture_size(self.root / name, max_bytes=self.options.limits.picture_bytes))
+        most = self.options.limits.picture_pixels
+        if size is not None and size.height * size.width > most:
             self.options.fault(
                 "size-differs",
                 DataError(
-                    f"{name}: annotated as {size.width} x {size.height}, more than the {MAX_PIXELS / 1e6:.0f} million "
-                    "pixels that can be read. Correct the size, or cut the picture into tiles."
+                    f"{name}: annotated as {size.width} x {size.height}, more than the limit of "
+                    f"{most / 1e6:.0f} million pixels. Correct the size, cut the picture into tiles, or raise the "
+                    "limit (--max-pixels)."
                 ),
                 name,
             )
@@ -139,7 +141,7 @@ class TableBuilder:
     def _refuse_more(self) -> None:
         name = self._names[-1].decode("utf-8", "surrogateescape")
         limit = self.options.limits.objects_per_picture
-        message = f"{self.root / name}: more than {limit} objects. If that is right, raise the limit (fpn.data.Limits)."
+        message = f"{self.root / name}: more than {limit} objects. If that is right, raise the limit (--max-objects)."
         self.options.fault("entry-broken", DataError(message), name)
 
     def finish(
@@ -186,7 +188,15 @@ class TableBuilder:
             )
         kept = ~bad
         table, clipped = self._table(boxes[kept], bounds[kept], owner[kept], kept)
-        dataset = TableDataset(table, classes=classes, root=self.root, name=name, dropped=dropped, clipped=clipped)
+        dataset = TableDataset(
+            table,
+            classes=classes,
+            root=self.root,
+            name=name,
+            dropped=dropped,
+            clipped=clipped,
+            limits=self.options.limits,
+        )
         if self.options.notes is not None:
             self.options.notes.surveys.append(self._survey(dataset, boxes, kept, describe, header or {}))
         return dataset

@@ -167,7 +167,8 @@ class _Reader:
         if not categories:
             raise DataError(f"{self.where}: 'categories' is empty. Export the annotations again with their classes.")
         sound = [entry for number, entry in enumerate(categories, start=1) if self._is_category(entry, number)]
-        used = {record.get("category_id") for record in records} if self.file.name == ROBOFLOW else set()
+        given = (record.get("category_id") for record in records) if self.file.name == ROBOFLOW else ()
+        used = {number for number in given if type(number) is int}
         kept = [entry for entry in sound if not self._is_group(entry, sound, used)]
         kept.sort(key=lambda entry: int(entry["id"]))
         names, ids = [entry["name"].strip() for entry in kept], [int(entry["id"]) for entry in kept]
@@ -192,7 +193,7 @@ class _Reader:
             return False
         return True
 
-    def _is_group(self, entry: dict[str, Any], categories: list[dict[str, Any]], used: set[Any]) -> bool:
+    def _is_group(self, entry: dict[str, Any], categories: list[dict[str, Any]], used: set[int]) -> bool:
         """Roboflow puts the project itself first, as category 0, the parent of the rest and never an object's class."""
         if self.file.name != ROBOFLOW or entry["id"] != 0 or 0 in used:
             return False

@@ -17,13 +17,15 @@ import yaml
 from defusedxml.common import DefusedXmlException
 
 from fpn.errors import ConfigError, DataError, DataNotFoundError
-from fpn.pictures import PICTURE_SUFFIXES
+from fpn.pictures import MAX_BYTES, MAX_PIXELS, PICTURE_SUFFIXES
 from fpn.structures import Classes
 
 # How many of many faults a message shows: enough to see the pattern, few enough to read.
 SHOWN = 8
 # Many times what the largest public sets have.
 MAX_CLASSES = 100_000
+MAX_CLASS_NAME = 200
+_LONGEST_PATH, _LONGEST_PART = 1024, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,18 @@ class Limits:
         text_bytes: size of a YAML or text file.
         xml_bytes: size of an XML file: of one picture, so some 20 000 objects.
         objects_per_picture: objects of one picture.
+        picture_pixels: height times width of one picture.
+        picture_bytes: size of a picture's file.
+        mask_pixels: height times width times objects of one picture, where masks are asked for: a byte each.
     """
 
     json_bytes: int = 6 * 2**30
     text_bytes: int = 64 * 2**20
     xml_bytes: int = 8 * 2**20
     objects_per_picture: int = 50_000
+    picture_pixels: int = MAX_PIXELS
+    picture_bytes: int = MAX_BYTES
+    mask_pixels: int = 2**32
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -133,12 +141,22 @@ def make_classes(names: Sequence[str], ids: Sequence[int], where: str) -> Classe
     """Classes out of a file.
 
     Raises:
-        DataError: a name or id comes twice, a name is empty, or there are none or absurdly many.
+        DataError: a name or id comes twice, a name is empty or can't be printed, or there are none or absurdly many.
     """
     if not names:
         raise DataError(f"{where}: no class in it. Write each class once.")
     if len(names) > MAX_CLASSES:
         raise DataError(f"{where}: {len(names)} classes, more than the limit of {MAX_CLASSES}")
+    for name in names:
+        if (
+            len(name) > MAX_CLASS_NAME
+            or not _is_unicode(name)
+            or any(ord(character) < 32 for character in name.strip())
+        ):
+            raise DataError(
+                f"{where}: {shorten(name)} is no class name: longer than {MAX_CLASS_NAME} characters, or with some "
+                "that can't be printed. Rename the class."
+            )
     try:
         return Classes(tuple(name.strip() for name in names), tuple(ids))
     except ConfigError as error:
@@ -211,7 +229,7 @@ class Folder:
         Raises:
             DataError: it is no file name or leads out of the dataset's folder.
         """
-        if not name or not _is_text(name):
+        if not is_file_name(name):
             raise DataError(f"{where}: {shorten(name)} is not a file name")
         path = os.path.normpath(os.path.join(self._absolute(folder), name))  # noqa: PTH118
         if "\\" in name and not self.has(path):
@@ -238,9 +256,16 @@ class Folder:
         return str(self.root).rstrip(os.sep) + os.sep
 
 
-def _is_text(name: str) -> bool:
-    """False for what no file is called and no terminal can print: null characters and halves of surrogate pairs."""
-    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
+def is_file_name(name: str) -> bool:
+    """Whether a file can be called so: on no system is a part longer than 255 bytes, or a null character in it."""
+    if not name or len(name) > _LONGEST_PATH or "\0" in name or not _is_unicode(name):
+        return False
+    return all(len(part.encode()) <= _LONGEST_PART for part in name.split("/"))
+
+
+def _is_unicode(text: str) -> bool:
+    """False if it holds halves of surrogate pairs, which JSON can write but no terminal and no file can take."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def shorten(value: object, limit: int = 60) -> str:

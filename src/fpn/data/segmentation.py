@@ -36,10 +36,17 @@ def pack(segmentation: Any) -> bytes:
     if isinstance(segmentation, dict):
         if not {"size", "counts"} <= segmentation.keys():
             raise ValueError("segmentation is an object without 'size' and 'counts'")
-        return _RUNS + json.dumps(segmentation, separators=(",", ":")).encode("ascii")
+        return _pack_runs(segmentation["size"], segmentation["counts"])
     if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
         raise ValueError("segmentation is neither a list of polygons nor a run-length code")
     return _pack_polygons(segmentation)
+
+
+def _pack_runs(size: Any, counts: Any) -> bytes:
+    for numbers in (size, counts):
+        if not isinstance(numbers, list | str) or not all(isinstance(each, int | str) for each in numbers):
+            raise ValueError("segmentation is a run-length code whose 'size' or 'counts' are no whole numbers")
+    return _RUNS + json.dumps({"size": size, "counts": counts}, separators=(",", ":")).encode("ascii")
 
 
 def _pack_polygons(parts: list[list[Any]]) -> bytes:

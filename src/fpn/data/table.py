@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fpn.data.dataset import Dataset
+from fpn.data.reading import Limits
 from fpn.data.segmentation import to_mask, unpack
-from fpn.pictures import picture_size
+from fpn.errors import DataError
+from fpn.pictures import picture_size, read_picture
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 
@@ -70,9 +73,19 @@ class Table:
 class TableDataset(Dataset):
     """Pictures in files with their objects in a `Table`."""
 
-    def __init__(self, table: Table, *, classes: Classes, root: Path, name: str, dropped: Sequence[str], clipped: int):
+    def __init__(
+        self,
+        table: Table,
+        *,
+        classes: Classes,
+        root: Path,
+        name: str,
+        dropped: Sequence[str],
+        clipped: int,
+        limits: Limits | None = None,
+    ) -> None:
         self.table, self.classes, self.root, self.name = table, classes, root, name
-        self.dropped, self.clipped = list(dropped), clipped
+        self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
 
     def __len__(self) -> int:
         return len(self.table.image_ids)
@@ -89,8 +102,13 @@ class TableDataset(Dataset):
         """Height and width as the annotation says, else from the file's header (read once)."""
         row = self.table.sizes[self._number(index)]
         if int(row[0]) == 0:
-            row.copy_(torch.tensor(picture_size(self.path(index))))
+            row.copy_(torch.tensor(picture_size(self.path(index), max_bytes=self.limits.picture_bytes)))
         return Size(*row.tolist())
+
+    def picture(self, index: int) -> Image.Image:
+        """See `Dataset.picture`."""
+        limits = self.limits
+        return read_picture(self.path(index), max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`. An object without an outline gets its filled box as mask."""
@@ -133,9 +151,18 @@ class TableDataset(Dataset):
 
     def _masks(self, index: int, objects: slice, boxes: Tensor) -> Tensor:
         size, path = self.size(index), self.path(index)
+        self._check_masks(len(boxes) * size.height * size.width, path)
         outlines = self._outlines(index, objects)
         masks = [
             to_mask(outline, box, size, f"{path}: object {number}")
             for number, (outline, box) in enumerate(zip(outlines, boxes, strict=True), start=1)
         ]
         return torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.bool)
+
+    def _check_masks(self, pixels: int, path: str) -> None:
+        most = self.limits.mask_pixels
+        if pixels > most:
+            raise DataError(
+                f"{path}: the masks of its objects have {pixels / 1e6:.0f} million pixels, more than the limit of "
+                f"{most / 1e6:.0f} million. Cut the picture into tiles, or raise the limit (fpn.data.Limits)."
+            )

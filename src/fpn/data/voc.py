@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from fpn.data.building import Options, TableBuilder
 from fpn.data.layout import WHOLE, Layout
-from fpn.data.reading import Folder, enumerate_faults, is_picture, listed_classes, nearest, read_lines, shorten
+from fpn.data.reading import (
+    Folder,
+    enumerate_faults,
+    is_picture,
+    listed_classes,
+    make_classes,
+    nearest,
+    read_lines,
+    shorten,
+)
 from fpn.data.table import TableDataset
 from fpn.data.voc_xml import VocFile, VocObject, class_names, read_voc
 from fpn.errors import DataError, DataNotFoundError
@@ -178,7 +187,7 @@ class _Reader:
                 f"{self.folder.root}: none of its annotation files names an object, so there is no class to learn. "
                 "If that is right, list the classes in labels.txt there, one a line."
             )
-        return Classes.of(sorted(names))
+        return make_classes(sorted(names), range(1, len(names) + 1), f"{self.folder.root}: the names of its objects")
 
     def _pictures(self, files: dict[str, VocFile]) -> dict[str, str]:
         """XML file -> its picture, relative to the root.

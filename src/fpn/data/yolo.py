@@ -221,12 +221,9 @@ class _Reader:
 
     def _highest(self, place: str) -> int:
         """The highest class index of a split; another split's broken lines are told when it is opened."""
-        indices = (
-            int(text.split()[0])
-            for picture in self._pictures((place,))
-            for _, text in self._lines(picture)
-            if text.split()[0].isdecimal()
-        )
+        words = (text.split()[0] for picture in self._pictures((place,)) for _, text in self._lines(picture))
+        # A number of many digits would take long to read, or be refused with a ValueError.
+        indices = (int(word) for word in words if word.isdecimal() and len(word) <= len(str(_MAX_UNNAMED)))
         return max((index for index in indices if index < _MAX_UNNAMED), default=-1)
 
     def _lines(self, picture: str) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpn.data.reading import Folder, make_classes, read_yaml, shorten
+from fpn.data.reading import MAX_CLASSES, Folder, is_file_name, make_classes, read_yaml, shorten
 from fpn.errors import DataError
 from fpn.structures import Classes
 
@@ -66,7 +66,7 @@ def _root(file: Path, path: Any, trusted: bool) -> Path:
     own = Path(os.path.abspath(file)).parent  # noqa: PTH100  # resolve() would follow links
     if not path:
         return own
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str) or not is_file_name(path):
         raise DataError(f"{file}: path is {shorten(path)}; it must be a folder")
     said = Path(os.path.normpath(own / path))
     if said.is_relative_to(own):
@@ -107,7 +107,7 @@ def _classes(data: dict[str, Any], file: Path) -> Classes | None:
         names = _in_order(names, file)
     if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
         raise DataError(f"{file}: names is {shorten(names)}; it must be a list of names, or index: name")
-    if count is not None and not (isinstance(count, str) and count.isdecimal() and 0 < int(count) <= 100_000):
+    if count is not None and not _is_count(count):
         raise DataError(f"{file}: nc is {shorten(count)}; it must be the number of classes")
     if not names:
         if count is None:
@@ -116,6 +116,11 @@ def _classes(data: dict[str, Any], file: Path) -> Classes | None:
     if count is not None and int(count) != len(names):
         raise DataError(f"{file}: nc is {count} but there are {len(names)} names. Correct one of them.")
     return make_classes(names, range(len(names)), str(file))
+
+
+def _is_count(text: Any) -> bool:
+    """Whether it is a number of classes. Its length comes first: int() refuses to read thousands of digits."""
+    return isinstance(text, str) and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= MAX_CLASSES
 
 
 def _in_order(names: dict[Any, Any], file: Path) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from torch import Tensor
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialects import Dialect
 from fpn.detectors.presets import build_faster_rcnn
+from fpn.detectors.recipes import at_most, known_fields, read_recipe
 from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.structures import Classes
@@ -25,6 +26,10 @@ from fpn.structures import Classes
 VERSION = version("fpn")
 # Raised when a file of this version could not be read by an older `fpn`.
 FORMAT = 1
+
+# Building makes more than ends in the file: layers are made up to three times to try them, stages that are not used are
+# cut off. Sixteen times, and 25 million (100 MB) for small files, is ample for every detector that was tried.
+_ROOM, _MORE_ROOM = 16, 25_000_000
 
 T = TypeVar("T")
 
@@ -67,11 +72,12 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device | None = No
     """
     path = Path(path)
     header, state = _read(path)
-    detector = build_from_header(header, where=str(path))
+    room = _ROOM * sum(tensor.numel() for tensor in state.values()) + _MORE_ROOM
+    detector = build_from_header(header, where=str(path), room=room)
     try:
         detector.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelFileError(f"{path}: weights do not fit their own recipe: {error}") from error
+        raise ModelFileError(f"{path}: weights do not fit their own recipe: {_shortened(error)}") from error
     detector.training_record = header.get("training", {})
     return detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
@@ -81,24 +87,34 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _open(Path(path), lambda file: _header(file.metadata(), Path(path)))
 
 
-def build_from_header(header: Mapping[str, Any], *, where: str) -> Detector:
-    """A detector with fresh weights from a model file's metadata."""
+def build_from_header(header: Mapping[str, Any], *, where: str, room: int | None = None) -> Detector:
+    """A detector with fresh weights from a model file's metadata.
+
+    Args:
+        header: as `read_header` gives it.
+        where: what messages call the file.
+        room: how many weights and buffers may be made on the way; None: any number.
+
+    Raises:
+        ModelFileError: it can't be understood, or not be built.
+    """
     try:
-        recipe = dict(header["recipe"])
-        classes = Classes(tuple(recipe["classes"]), tuple(recipe["category_ids"]))
-        builder = BUILDERS[recipe["kind"]]
-        return builder(recipe, classes, dialect_from_json(recipe["dialect"]), weights=None)
-    except (KeyError, TypeError, AttributeError) as error:
+        values = dict(header["recipe"])
+        recipe = read_recipe({**values, "dialect": known_fields(dict(values["dialect"]))})
+        classes = Classes(recipe.classes, recipe.category_ids)
+        with nullcontext() if room is None else at_most(room):
+            return BUILDERS[recipe.kind](values, classes, recipe.dialect, weights=None)
+    # Many hands build, timm's among them, and a recipe may bring any of them to stumble over what it says.
+    except Exception as error:
         raise ModelFileError(
-            f"{where}: its recipe can't be understood ({type(error).__name__}: {error}). "
-            f"It was written by fpn {header.get('fpn')}, this is {VERSION}."
+            f"{where}: its recipe can't be understood ({type(error).__name__}: {_shortened(error)}). "
+            f"It was written by fpn {shown(header.get('fpn'))}, this is {VERSION}."
         ) from error
 
 
 def dialect_from_json(values: Mapping[str, Any]) -> Dialect:
     """A dialect as JSON gives it back: lists become tuples; fields that an older file lacks take their default."""
-    known = {field.name for field in fields(Dialect)}
-    return Dialect(**{name: _tuples(value) for name, value in values.items() if name in known})
+    return Dialect(**{name: _tuples(value) for name, value in known_fields(values).items()})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -116,9 +132,11 @@ def _open(path: Path, use: Callable[[Any], T]) -> T:
             return use(file)
     except PermissionError as error:
         raise ModelFileError(f"{path}: no permission to read it") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
         raise ModelFileError(
-            f"{path}: damaged or not a .safetensors file ({error}). Copy it again from where it came."
+            f"{path}: damaged or not a .safetensors file ({_shortened(error)}). Copy it again from where it came."
         ) from error
 
 
@@ -139,10 +157,27 @@ def _refuse_pickle(path: Path) -> None:
 def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
     if not metadata or "fpn" not in metadata:
         raise ModelFileError(f"{path}: holds weights, but no fpn recipe. Was it written by another program?")
-    header: dict[str, Any] = json.loads(metadata["fpn"])
-    if header.get("format", 0) > FORMAT:
-        raise ModelFileError(f"{path}: written by fpn {header.get('fpn')} in a newer format. Update fpn.")
-    return header
+    try:
+        header = json.loads(metadata["fpn"])
+        newer = header.get("format", 0) > FORMAT
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: its fpn recipe is damaged ({_shortened(error)}). Copy it again.") from error
+    if newer:
+        raise ModelFileError(f"{path}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn.")
+    if not isinstance(header.get("training", {}), dict):
+        raise ModelFileError(f"{path}: its record of the training is damaged. Copy it again.")
+    return dict(header)
+
+
+def shown(value: object) -> str:
+    """What a file says, cut to a length that a message can hold and made of what can be printed."""
+    text = value if isinstance(value, str) else str(type(value).__name__)
+    return ascii(text[:40])[1:-1]
+
+
+def _shortened(error: Exception, limit: int = 2000) -> str:
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 def _tuples(value: Any) -> Any:

@@ -198,6 +198,12 @@ def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
 
 def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
     """The region proposal network that a dialect describes, on any levels."""
+    counts = [len(sizes) for sizes in dialect.anchor_sizes]
+    if len(counts) != len(levels) or len(set(counts)) != 1:
+        raise ConfigError(
+            f"anchor_sizes has {len(counts)} entries with {', '.join(map(str, counts))} sizes, for the {len(levels)} "
+            f"levels {', '.join(level.name for level in levels)}. Give one entry a level, each with as many sizes."
+        )
     return ProposalHead(
         levels=levels,
         anchors=AnchorPlan(

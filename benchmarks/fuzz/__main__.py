@@ -1,0 +1,97 @@
+"""`python -m fuzz READER [--count N] [--seed S] [--engine mutate|atheris]`, in `benchmarks/`.
+
+Input number i of a seed is always the same. A run that dies (a crash of C code) is begun again after the input that
+killed it, which is a finding. Exit status 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fuzz.targets import TARGETS
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "fuzz"
+
+
+def main() -> int:
+    """Fuzz the readers that are asked for, one after the other."""
+    options = _parser().parse_args()
+    if options.worker:
+        from fuzz.workers import work
+
+        work(options)
+        return 0
+    found = [_fuzz(reader, options) for reader in options.readers or TARGETS]
+    return 1 if any(found) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("readers", nargs="*", help=f"of {', '.join(TARGETS)}; none: all")
+    parser.add_argument("--count", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=("mutate", "atheris"), default="mutate")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--findings", type=Path, default=Path("findings"), help="folder for what was found")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _fuzz(reader: str, options: argparse.Namespace) -> int:
+    from machine import describe
+
+    started, first, records = time.perf_counter(), options.first, []
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        while first < options.first + options.count:
+            journal = Path(folder) / f"journal-{first}.json"
+            words = [sys.executable, "-m", "fuzz", reader, "--engine", options.engine, "--seed", str(options.seed)]
+            words += ["--first", str(first), "--count", str(options.first + options.count - first)]
+            words += ["--findings", str(options.findings), "--worker", str(journal)]
+            status = subprocess.run(words, check=False, cwd=Path(__file__).resolve().parent.parent).returncode
+            records.append(json.loads(journal.read_text()))
+            first = records[-1]["next"]
+            if status:
+                records[-1]["findings"][f"died with status {status}"] = [first]
+                first += 1
+    record = _together(reader, options, records, time.perf_counter() - started)
+    print(json.dumps(record, indent=1), flush=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {**describe(), **record}
+    (RESULTS / f"{reader}-{options.engine}.json").write_text(json.dumps(record, indent=1) + "\n")
+    return len(record["findings"])
+
+
+def _together(reader: str, options: argparse.Namespace, records: list[dict], seconds: float) -> dict:
+    from fuzz.guard import MEBIBYTES, SECONDS
+
+    findings: dict[str, list[int]] = {}
+    for record in records:
+        for what, numbers in record["findings"].items():
+            findings.setdefault(what, []).extend(numbers)
+    return {
+        "reader": reader,
+        "engine": options.engine,
+        "seed": options.seed,
+        "first": options.first,
+        "inputs": sum(record["inputs"] for record in records),
+        "read": sum(record["read"] for record in records),
+        "refused": sum(record["refused"] for record in records),
+        "seconds": round(seconds, 1),
+        "inputs_per_second": round(sum(record["inputs"] for record in records) / seconds),
+        "slowest_seconds": max(record["slowest"] for record in records),
+        "peak_mebibytes": max(record["peak"] for record in records),
+        "peak_mebibytes_before": max(record["before"] for record in records),
+        "bound_seconds": SECONDS,
+        "bound_mebibytes": MEBIBYTES,
+        "findings": findings,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Small valid files that every input descends from. Made here, so that they need no data and no network."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Separates the files of an input that is several files: plain text, so that a finding can be read.
+CUT = b"\n=====\n"
+
+
+def coco_seeds() -> list[bytes]:
+    """Annotation files with boxes, polygons, run-length codes, crowds, as Roboflow exports them, and the least."""
+    polygon = [[3.0, 4.0, 20.0, 4.0, 20.0, 30.0, 3.5, 28.0]]
+    runs = {"size": [37, 53], "counts": [40, 10, 1911]}
+    packed = {"size": [37, 53], "counts": "X1:gj1"}
+    records = [
+        {"id": 1, "image_id": 100, "category_id": 7, "bbox": [3, 4, 17, 26], "area": 300.5, "segmentation": polygon},
+        {"id": 2, "image_id": 100, "category_id": 3, "bbox": [0, 0, 53, 37], "iscrowd": 1, "segmentation": runs},
+        {"id": 3, "image_id": 102, "category_id": 11, "bbox": [5.5, 1.5, 9.25, 4.5], "segmentation": packed},
+    ]
+    images = [
+        {"id": 100, "file_name": "a.png", "width": 53, "height": 37},
+        {"id": 102, "file_name": "c.png", "width": 31, "height": 7, "license": 1},
+    ]
+    categories = [{"id": number, "name": name} for number, name in ((3, "bolt"), (7, "nut"), (11, "washer"))]
+    whole = {"info": {"year": 2026}, "images": images, "annotations": records, "categories": categories}
+    group = [{"id": 0, "name": "things", "supercategory": "none"}]
+    exported = {**whole, "categories": [*group, *({**c, "supercategory": "things"} for c in categories)]}
+    least: dict[str, Any] = {"images": images[1:], "annotations": [], "categories": categories[:1]}
+    unsized = {**whole, "images": [{"id": 100, "file_name": "a.png"}, {"id": 102, "file_name": "c.png"}]}
+    return [json.dumps(each).encode() for each in (whole, exported, least, unsized)]
+
+
+def voc_seeds() -> list[bytes]:
+    """XML, list of a split and list of classes; an empty list is none."""
+    thing = (
+        "<object><name>nut</name><pose>Left</pose><truncated>1</truncated><difficult>0</difficult><bndbox>"
+        "<xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>30.5</ymax></bndbox></object>"
+    )
+    size = "<size><width>53</width><height>37</height><depth>3</depth></size>"
+    head = "<annotation><folder>x</folder><filename>a.png</filename>"
+    plain = f"{head}{size}{thing}{thing.replace('nut', 'bolt')}</annotation>"
+    declared = '<?xml version="1.0" encoding="utf-8"?>\n<!-- by hand -->\n' + plain
+    unsized = f"{head}{thing}</annotation>"
+    empty = f"{head}{size}</annotation>"
+    listed = b"a\nc\n"
+    return [
+        CUT.join(parts)
+        for parts in (
+            (plain.encode(), b"", b""),
+            (declared.encode(), listed, b""),
+            (unsized.encode(), listed, b"bolt\nnut\n"),
+            (empty.encode(), b"", b"bolt\nnut\nwasher\n"),
+        )
+    ]
+
+
+def yolo_seeds() -> list[bytes]:
+    """data.yaml, a label file, a list of pictures and a list of classes; an empty one is none."""
+    labels = b"1 0.25 0.5 0.3 0.7\n0 0.5 0.5 1 1\n2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.6\n"
+    folder = b"path: .\ntrain: images/train\nnames: [bolt, nut, washer]\n"
+    numbered = b"train: images/train\nnc: 3\nnames:\n  0: bolt\n  1: nut\n  2: washer\n"
+    listed = b"path: .\ntrain: list.txt\nnames: [bolt, nut, washer]\n"
+    several = b"train: [./list.txt]\nnc: 4\n"
+    return [
+        CUT.join(parts)
+        for parts in (
+            (folder, labels, b"", b""),
+            (numbered, labels, b"", b""),
+            (listed, labels, b"./images/train/a.png\nimages/train/c.png\n", b""),
+            (several, labels, b"images/train/a.png\n", b""),
+            (b"", labels, b"", b"bolt\nnut\nwasher\n"),
+            (b"", labels, b"", b""),
+        )
+    ]
+
+
+def picture_seeds() -> list[bytes]:
+    """Every format and mode that a labelled picture comes in, a few hundred bytes each."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    colour = Image.fromarray(noise)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    turned[0x010E] = "seen from above"
+    deep = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257)
+    ways: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (colour, "PNG", {"exif": turned}),
+        (colour.convert("P"), "PNG", {"transparency": 3}),
+        (colour.convert("RGBA"), "PNG", {}),
+        (colour.convert("1"), "PNG", {}),
+        (deep, "PNG", {}),
+        (colour, "JPEG", {"exif": turned}),
+        (colour, "JPEG", {"progressive": True, "quality": 30}),
+        (colour.convert("CMYK"), "JPEG", {}),
+        (colour.convert("L"), "JPEG", {}),
+        (colour.convert("P"), "GIF", {}),
+        (colour, "GIF", {"save_all": True, "append_images": [colour.rotate(90, expand=True)]}),
+        (colour, "BMP", {}),
+        (colour.convert("P"), "BMP", {}),
+        (colour, "WEBP", {"lossless": True, "exif": turned}),
+        (colour.convert("RGBA"), "WEBP", {}),
+        (colour, "TIFF", {"exif": turned}),
+        (colour, "TIFF", {"compression": "tiff_lzw"}),
+        (colour, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (colour.convert("F"), "TIFF", {}),
+        (deep, "TIFF", {}),
+        (colour, "PPM", {}),
+        (deep, "PPM", {}),
+        (colour, "MPO", {"save_all": True, "append_images": [colour]}),
+        (colour, "TGA", {}),
+        (colour, "EPS", {}),
+        (colour, "ICO", {}),
+    ]
+    return [_saved(*way) for way in ways]
+
+
+def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def model_seeds() -> list[bytes]:
+    """The smallest detector that there is, another program's weights, and pickles."""
+    import pickle
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    from safetensors.torch import save_file
+
+    import fpn
+
+    detector = fpn.faster_rcnn(
+        backbone="test_efficientnet", weights=None, classes=["bolt", "nut"], channels=4, head_width=4, short_side=64
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        whole = fpn.save(detector, Path(folder) / "tiny.safetensors").read_bytes()
+        save_file({"weight": torch.zeros(2, 3)}, Path(folder) / "other.safetensors")
+        other = (Path(folder) / "other.safetensors").read_bytes()
+        torch.save({"weight": torch.zeros(2, 3)}, Path(folder) / "model.pth")
+        zipped = (Path(folder) / "model.pth").read_bytes()
+    # Most inputs shall descend from the detector.
+    return [*(whole,) * 9, other, zipped, pickle.dumps({"weight": [1.0, 2.0]})]
+
+
+SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "coco": coco_seeds,
+    "voc": voc_seeds,
+    "yolo": yolo_seeds,
+    "pictures": picture_seeds,
+    "models": model_seeds,
+}

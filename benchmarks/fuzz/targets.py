@@ -1,0 +1,170 @@
+"""What is done with each input: everything that a reader offers, so that nothing is left to break later."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fpn.data import Limits, open_dataset
+from fpn.data.dataset import Dataset
+from fpn.data.formats import survey_dataset
+from fpn.detectors import checkpoint
+from fpn.errors import FpnError
+from fpn.pictures import picture_size, read_picture
+from fuzz.seeds import CUT
+
+Target = Callable[[bytes], None]
+
+# Small limits, so that what would fill a machine with the real ones shows itself here.
+LIMITS = Limits(objects_per_picture=500, picture_pixels=2**20)
+_PICTURES = (("a.png", 53, 37), ("c.png", 31, 7))
+
+
+def coco(folder: Path) -> Target:
+    """A json in annotations/; every second input under the name that Roboflow gives its exports."""
+    _pictures(folder / "plain/images")
+    _pictures(folder / "exported/train")
+    plain, exported = folder / "plain/annotations/instances.json", folder / "exported/train/_annotations.coco.json"
+    plain.parent.mkdir()
+
+    def run(data: bytes) -> None:
+        file = exported if len(data) % 2 else plain
+        file.write_bytes(data)
+        _open_one_way(file.parent.parent, data)
+
+    return run
+
+
+def voc(folder: Path) -> Target:
+    """An XML file beside a sound one, with a list of the split and a list of classes."""
+    _pictures(folder / "JPEGImages")
+    sound = "<annotation><object><name>nut</name><bndbox>{}</bndbox></object></annotation>"
+    corners = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>6</ymax>"
+    _write(folder / "Annotations/c.xml", sound.format(corners).encode())
+    names = ("Annotations/a.xml", "ImageSets/Main/train.txt", "labels.txt")
+    return _several(folder, names, needed=1)
+
+
+def yolo(folder: Path) -> Target:
+    """data.yaml, one label file, a list of pictures and a list of classes."""
+    _pictures(folder / "images/train")
+    _write(folder / "labels/train/c.txt", b"1 0.5 0.5 0.25 0.5\n")
+    return _several(folder, ("data.yaml", "labels/train/a.txt", "list.txt", "classes.txt"), needed=0)
+
+
+def pictures(folder: Path) -> Target:
+    """A file that is called a picture."""
+    file = folder / "a.jpg"
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        with suppress(FpnError):
+            height, width = picture_size(file)
+            assert height > 0, "a picture has rows"
+            assert width > 0, "a picture has columns"
+        picture = read_picture(file, max_pixels=LIMITS.picture_pixels)
+        assert picture.mode == "RGB", f"mode {picture.mode}"
+        assert 0 < picture.width * picture.height <= LIMITS.picture_pixels, f"{picture.size}"
+
+    return run
+
+
+# Of changed recipes that hold, one in so many is built: building takes 50 times longer than all the rest.
+BUILT = 20
+
+
+def models(folder: Path) -> Target:
+    """A model file; detectors of the same recipe are built once."""
+    file = folder / "model.safetensors"
+    made: dict[str, Any] = {}
+    build = checkpoint.BUILDERS["faster_rcnn"]
+
+    def remembered(recipe: Any, classes: Any, dialect: Any, **options: Any) -> Any:
+        key = json.dumps([recipe, classes.names, classes.ids, repr(dialect)], sort_keys=True)
+        if key not in made:
+            if made and zlib.crc32(key.encode("utf-8", "surrogatepass")) % BUILT:
+                raise FpnError("one of those that are not built")
+            detector = build(recipe, classes, dialect, **options)
+            if made:
+                return detector
+            made[key] = detector
+        return made[key]
+
+    checkpoint.BUILDERS["faster_rcnn"] = remembered  # type: ignore[assignment]
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        with suppress(FpnError):
+            checkpoint.read_header(file)
+        checkpoint.load(file, device="cpu")
+
+    return run
+
+
+TARGETS: Mapping[str, Callable[[Path], Target]] = {
+    "coco": coco,
+    "voc": voc,
+    "yolo": yolo,
+    "pictures": pictures,
+    "models": models,
+}
+
+
+def _open_one_way(root: Path, data: bytes) -> None:
+    """Without invalid boxes, strictly, or as a check does: by the input, as all three would take too long."""
+    way = zlib.crc32(data) % 4
+    if way == 0:
+        survey_dataset(root, limits=LIMITS)
+    elif way == 1:
+        open_dataset(root, limits=LIMITS)
+    else:
+        _read_all(open_dataset(root, drop_invalid=True, limits=LIMITS), root)
+
+
+def _read_all(dataset: Dataset, root: Path) -> None:
+    for index in range(len(dataset)):
+        place = Path(dataset.path(index)).resolve()
+        assert place.is_relative_to(root.resolve()), f"{place} is outside of the dataset's folder"
+        with suppress(FpnError):
+            sample = dataset[index]
+            boxes = sample.targets.boxes
+            assert bool(boxes.isfinite().all()), "boxes are finite"
+            assert bool((boxes >= 0).all()), "boxes are inside"
+            assert bool((boxes[:, 2] <= sample.picture.width).all()), "boxes are inside"
+        with suppress(FpnError):
+            dataset.targets(index, masks=True)
+    json.dumps(dataset.coco()).encode()
+    ", ".join([*dataset.classes, *dataset.dropped]).encode()
+
+
+def _several(folder: Path, names: tuple[str, ...], *, needed: int) -> Target:
+    files = [folder / name for name in names]
+
+    def run(data: bytes) -> None:
+        parts = data.split(CUT)
+        for number, file in enumerate(files):
+            part = parts[number] if number < len(parts) else b""
+            if part or number < needed:
+                _write(file, part)
+            else:
+                file.unlink(missing_ok=True)
+        _open_one_way(folder, data)
+
+    return run
+
+
+def _pictures(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, width, height in _PICTURES:
+        Image.new("RGB", (width, height), (90, 120, 150)).save(folder / name)
+
+
+def _write(file: Path, data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)

@@ -1,0 +1,134 @@
+"""The process that runs the inputs, with one of two engines behind it."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import faulthandler
+import json
+import random
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz.guard import SECONDS, arm, outcome, peak_mebibytes
+from fuzz.minimising import minimised
+from fuzz.mutations import LONGEST, USUALLY_LONGEST, mutate
+from fuzz.seeds import SEEDS
+from fuzz.targets import TARGETS, Target
+
+# So many inputs of one kind of finding are counted; the first is kept.
+_COUNTED = 5
+_JOURNAL_EVERY = 500
+
+
+@dataclass
+class Journal:
+    """What was run and found so far, on disk often enough to survive a crash."""
+
+    file: Path
+    findings_folder: Path
+    reader: str
+    target: Target
+    next: int
+    before: int = 0
+    inputs: int = 0
+    read: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+    findings: dict[str, list[int]] = field(default_factory=dict)
+
+    def run(self, number: int, data: bytes) -> None:
+        """Run one input and take down what came of it."""
+        started = time.process_time()
+        what = outcome(self.target, data)
+        self.slowest = max(self.slowest, round(time.process_time() - started, 3))
+        self.inputs += 1
+        self.next = number + 1
+        if what is None:
+            self.read += 1
+        elif what == "":
+            self.refused += 1
+        else:
+            self._found(what, number, data)
+        if self.inputs % _JOURNAL_EVERY == 0:
+            self.save()
+
+    def _found(self, what: str, number: int, data: bytes) -> None:
+        numbers = self.findings.setdefault(what, [])
+        if len(numbers) < _COUNTED:
+            numbers.append(number)
+        if len(numbers) == 1:
+            print(f"{self.reader} {number}: {what}", flush=True)
+            self.findings_folder.mkdir(parents=True, exist_ok=True)
+            kept = minimised(data, lambda part: outcome(self.target, part) == what)
+            (self.findings_folder / f"{self.reader}-{number}.bin").write_bytes(kept)
+        self.save()
+
+    def save(self) -> None:
+        """Write everything down."""
+        keys = ("next", "before", "inputs", "read", "refused", "slowest", "findings")
+        record = {key: getattr(self, key) for key in keys}
+        self.file.write_text(json.dumps({**record, "peak": peak_mebibytes()}))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Run the inputs of one reader."""
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    (reader,) = options.readers
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        seeds = SEEDS[reader]()
+        target = TARGETS[reader](Path(folder))
+        journal = Journal(options.worker, options.findings, reader, target, options.first)
+        for seed in seeds:
+            outcome(target, seed)
+        journal.save()
+        journal.before = peak_mebibytes()
+        {"mutate": _mutate, "atheris": _atheris}[options.engine](options, reader, seeds, journal)
+        journal.save()
+
+
+def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: Journal) -> None:
+    arm()
+    for number in range(options.first, options.first + options.count):
+        data = mutate(reader, seeds, random.Random(f"{options.seed}/{reader}/{number}"))
+        if number % _JOURNAL_EVERY == 0:
+            # C code that hangs never lets the alarm through: then the process ends, and the input is known.
+            faulthandler.dump_traceback_later(SECONDS * _JOURNAL_EVERY / 10, exit=True)
+        journal.next = number
+        journal.run(number, data)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: Journal) -> None:
+    """Guided by which branches an input reaches; half of the new inputs are changed by structure, as above."""
+    import atheris
+
+    place = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    for number, seed in enumerate(seeds):
+        (place / f"seed-{number}").write_bytes(seed)
+
+    def run(data: bytes) -> None:
+        journal.run(journal.next, data)
+
+    def change(data: bytes, longest: int, seed: int) -> bytes:
+        dice = random.Random(seed)
+        if dice.random() < 0.5:
+            return bytes(atheris.Mutate(data, longest))
+        return mutate(reader, [data], dice)[:longest]
+
+    libfuzzer = [
+        sys.argv[0], f"-runs={options.count}", f"-seed={options.seed + 1}", "-rss_limit_mb=4096",
+        f"-max_len={LONGEST.get(reader, USUALLY_LONGEST)}",
+        f"-timeout={2 * int(SECONDS)}", "-print_final_stats=0", "-verbosity=0", str(place),
+    ]  # fmt: skip
+    atheris.Setup(libfuzzer, run, custom_mutator=change)
+    arm()
+    atexit.register(journal.save)
+    atheris.Fuzz()
