@@ -48,5 +48,7 @@ def in_turns(works: Mapping[str, Callable[[], Any]], *, repeats: int, warm: bool
 
 def keep(name: str, result: Mapping[str, Any]) -> None:
     """Write a result with its date, hardware and command to `results/NAME.json`."""
-    text = json.dumps({**machine.describe(), "command": machine.command(), **result}, indent=1)
+    # Where the data lies is this machine's affair.
+    command = " ".join(Path(word).name if word.startswith("/") else word for word in machine.command().split())
+    text = json.dumps({**machine.describe(), "command": command, **result}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
