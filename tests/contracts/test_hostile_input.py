@@ -94,6 +94,14 @@ _JSON = st.recursive(
 )
 
 
+def test_an_area_of_400_digits_is_no_area(tmp_path: Path) -> None:
+    data = coco_json()
+    data["annotations"][0]["area"] = 10**400
+    write_coco(tmp_path)
+    write_json(tmp_path / "annotations/instances.json", data)
+    assert open_dataset(tmp_path).coco()["annotations"][0]["area"] == 17 * 26
+
+
 @BRIEF
 @given(st.sampled_from(("images", "annotations", "categories")), st.integers(0, 20), _JSON)
 def test_any_value_anywhere_in_a_coco_file_is_read_or_refused(readers: Any, part: str, key: int, value: Any) -> None:

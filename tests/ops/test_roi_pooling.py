@@ -244,28 +244,6 @@ def test_rois_outside_the_picture_read_zero() -> None:
         assert not pooled.any(), sampler
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"sampler": "align", "sampling_ratio": 2},
-        {"sampler": "align", "sampling_ratio": 0, "aligned": False},
-        {"sampler": "align_avg"},
-        {"sampler": "crop", "max_pool": True},
-        {"sampler": "crop_and_resize", "image_size": (128, 192)},
-    ],
-)
-def test_gradients_equal_finite_differences(options: dict[str, Any]) -> None:
-    random = torch.Generator().manual_seed(4)
-    maps = [torch.randn(1, 2, side, side, generator=random, dtype=torch.float64) for side in (6, 3)]
-    boxes = torch.tensor([[1.0, 2.0, 17.0, 14.0], [-6.0, -3.0, 9.0, 22.0], [4.0, 4.0, 8.0, 7.0]])
-    images, levels = torch.zeros(3, dtype=torch.int64), torch.tensor([1, 0, 0])
-
-    def pooled(*features: Tensor) -> Tensor:
-        return pool_rois(list(features), SCALES[:2], boxes, images, levels, output_size=2, **options)
-
-    assert torch.autograd.gradcheck(pooled, [m.requires_grad_() for m in maps])
-
-
 def test_frozen_maps_get_no_gradient_and_the_others_do() -> None:
     boxes, images, levels = rois()
     maps = pyramid()

@@ -30,7 +30,7 @@ _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_
 _PEEK = 1 << 16
 # What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
 _PICTURE_KEYS = frozenset({"id", "file_name", "height", "width"})
-_OBJECT_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation"})
+_OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
 
 
 def find(path: Path) -> Layout | str:
@@ -361,5 +361,6 @@ def _corners(bbox: Any) -> tuple[float, float, float, float]:
 
 def _area(value: Any) -> float:
     """The outline's area; NaN (the box's is taken) for an absent or senseless one."""
-    known = type(value) in (int, float) and math.isfinite(value) and value > 0
+    # Compared, not asked whether it is finite: a whole number of 400 digits would not fit the question.
+    known = type(value) in (int, float) and 0 < value < 1e300
     return float(value) if known else math.nan

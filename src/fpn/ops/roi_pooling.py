@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 
 from fpn.ops import roi_taps
+from fpn.ops.boxes import at_least_float32
 from fpn.ops.roi_bag import pool_from_table, pool_level_by_level
 from fpn.ops.roi_taps import Span, Taps
 from fpn.ops.roi_windows import Axis
@@ -46,8 +47,9 @@ def choose_levels(
 
     Source: Lin et al. 2017, arXiv:1612.03144, equation 1.
     """
-    sides = boxes[:, 2:] - boxes[:, :2] + (1.0 if legacy_plus_one else 0.0)
-    side = sides.float().clamp(min=0).prod(dim=1).sqrt()
+    boxes = at_least_float32(boxes)
+    width, height = (boxes[:, 2:] - boxes[:, :2] + (1.0 if legacy_plus_one else 0.0)).clamp(min=0).unbind(1)
+    side = (width * height).sqrt()
     if rule == "floor_log2":
         # 1e-6 on the level, as torchvision: a side of exactly 224 must not fall down through rounding.
         level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)

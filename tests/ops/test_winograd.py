@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fpn.ops import winograd
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 9), (3, 200), (17, 12)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_it_is_a_3x3_convolution_of_padding_1(size: tuple[int, int], relu: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 8, *size, generator=random), torch.randn(6, 8, 3, 3, generator=random)
+    bias = torch.randn(6, generator=random)
+    wanted = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    wanted = wanted.relu() if relu else wanted
+    got = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=relu)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-5)
+
+
+def test_it_rounds_no_worse_than_the_plain_sum() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(1, 128, 16, 16, generator=random), torch.randn(32, 128, 3, 3, generator=random)
+    exact = functional.conv2d(x.double(), weight.double(), padding=1)
+    got = winograd.convolve(x, winograd.transform_weight(weight))
+    assert float((got - exact).abs().max() / exact.abs().max()) < 5e-6  # points 0, 1, -1, 2, -2 reach 1e-5
+
+
+def test_a_picture_does_not_see_its_neighbour() -> None:
+    x = torch.randn(3, 4, 30, 50, generator=torch.Generator().manual_seed(0))
+    weight = winograd.transform_weight(torch.ones(4, 4, 3, 3))
+    together = winograd.convolve(x, weight)
+    for number in range(3):
+        assert torch.equal(together[number], winograd.convolve(x[number : number + 1], weight)[0])
+
+
+def test_tiles_are_counted_with_those_at_the_rim() -> None:
+    assert winograd.count_tiles(8, 8) == 4
+    assert winograd.count_tiles(9, 8) == 6
