@@ -22,7 +22,7 @@ MAX_PIXELS = 2**27
 # What that many pixels take uncompressed, with 16 bits a channel and transparency.
 MAX_BYTES = 2**30
 # What Pillow may take a file for: no format that starts another program (EPS) or that no camera or tool writes.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # The suffixes taken when a folder is given. Pillow decides by content what a file really is.
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
@@ -74,7 +74,7 @@ def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # We check the size ourselves, before any pixel is decoded.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 yield opened
     except (PictureError, DataNotFoundError):
         raise

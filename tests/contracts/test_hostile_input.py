@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from written_sets import coco_json, save_picture, write_coco, write_json, write_text, write_voc, write_yolo
 
+from fpn.cli import main
 from fpn.data import Limits, open_dataset
 from fpn.detectors import checkpoint
 from fpn.detectors.presets import build_faster_rcnn
@@ -197,6 +198,24 @@ def test_a_limit_that_is_passed_stops_the_reading(tmp_path: Path, limits: Limits
     assert len(open_dataset(tmp_path)) == 3
     with pytest.raises(DataError, match=says):
         open_dataset(tmp_path, limits=limits)
+
+
+def test_limits_are_options_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_coco(tmp_path)
+    assert main(["check", str(tmp_path), "--max-pixels", "1000"]) == 1
+    assert "more than the limit" in " ".join(capsys.readouterr().out.split())
+    out = tmp_path / "out"
+    for option, value, says in (("--max-objects", "1", "more than 1 objects"), ("--max-pixels", "1000", "53 x 37")):
+        assert main(["convert", str(tmp_path), str(out), "--to", "voc", option, value]) == 1
+        assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_size_of_file_is_the_limit_of_all_kinds() -> None:
+    limits = Limits.of(max_file_size=3, max_pixels=7, max_objects=5)
+    sizes = (limits.json_bytes, limits.text_bytes, limits.xml_bytes, limits.picture_bytes)
+    assert sizes == (3 * 2**20,) * 4
+    assert (limits.picture_pixels, limits.objects_per_picture) == (7, 5)
+    assert Limits.of() == Limits()
 
 
 def test_limits_of_pictures_and_masks_hold_when_they_are_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli.settings import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
 from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
@@ -34,6 +35,7 @@ def ablate(
     scenes: tuple[int, int] = (480, 100),
     page: Path | None = None,
     detector: Annotated[DetectorSettings | None, Parameter(name="*", group="Detector, the same for all rows")] = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
     budget: Annotated[BudgetSettings | None, Parameter(name="*", group="Budget, the same for all rows")] = None,
 ) -> None:
     """Train and measure every design of the paper's figure 1 and tables on your data, and print the tables.
@@ -65,7 +67,13 @@ def ablate(
     if page is not None:
         check_page(page)
     drawn = data == SCENES
-    datasets = _draw(scenes) if drawn else _open(Path(data), split, held_out, held_out_split, drop_invalid)
+    datasets = (
+        _draw(scenes)
+        if drawn
+        else _open(
+            Path(data), (split, held_out_split), held_out, drop_invalid=drop_invalid, limits=limits or LimitOptions()
+        )
+    )
     ablation = Ablation(
         train_set=datasets[0],
         held_out=datasets[1],
@@ -96,10 +104,16 @@ def _draw(counts: tuple[int, int]) -> tuple[Dataset, Dataset]:
 
 
 def _open(
-    path: Path, split: str | None, held_out: Path | None, held_out_split: str | None, drop_invalid: bool
+    path: Path,
+    splits: tuple[str | None, str | None],
+    held_out: Path | None,
+    *,
+    drop_invalid: bool,
+    limits: LimitOptions,
 ) -> tuple[Dataset, Dataset]:
     from fpn.data import open_dataset
 
+    split, held_out_split = splits
     if held_out is None and held_out_split is None:
         raise ConfigError(
             "no pictures to measure on: name a split, such as --held-out-split test, or another dataset with --held-out"
@@ -108,8 +122,9 @@ def _open(
         raise ConfigError(
             f"split {split!r} is both trained and measured on, which shows nothing. Choose another --held-out-split."
         )
-    training = open_dataset(path, split=split, drop_invalid=drop_invalid)
-    return training, open_dataset(held_out or path, split=held_out_split, drop_invalid=drop_invalid)
+    accepted = limits.limits()
+    training = open_dataset(path, split=split, drop_invalid=drop_invalid, limits=accepted)
+    return training, open_dataset(held_out or path, split=held_out_split, drop_invalid=drop_invalid, limits=accepted)
 
 
 def _show(folder: Folder) -> None:

@@ -6,8 +6,11 @@ import json
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from fpn.cli.settings import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError, OutputError
 
@@ -31,6 +34,7 @@ def check(
     anchor_sizes: tuple[float, ...] | None = None,
     anchor_ratios: tuple[float, ...] | None = None,
     workers: int | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> int:
     """Read all labels and pictures once and say what is wrong with them.
 
@@ -62,7 +66,8 @@ def check(
     }
     given = {key: value for key, value in conventions.items() if value is not None}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)
-    report = look_through(data, split=split, workers=workers, bar=partial(progress_bar, "pictures"))
+    accepted = (limits or LimitOptions()).limits()
+    report = look_through(data, split=split, workers=workers, limits=accepted, bar=partial(progress_bar, "pictures"))
     reached = reach(report.inspected, spoken)
     report = report.with_findings(reached.findings)
     for each in show(report, reached, every=all_entries):

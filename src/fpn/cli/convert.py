@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli.settings import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
@@ -18,6 +19,7 @@ def convert(
     *,
     to: Literal["coco", "voc", "yolo"],
     split: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Write a dataset in another format, and say what that format can't hold.
 
@@ -31,7 +33,8 @@ def convert(
     """
     from fpn.data.conversion import convert as write
 
-    converted = write(data, to, output, split=split, bar=partial(progress_bar, "writing"))
+    accepted = (limits or LimitOptions()).limits()
+    converted = write(data, to, output, split=split, limits=accepted, bar=partial(progress_bar, "writing"))
     splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
     say(f"{converted.folder}: {to.upper()}, pictures: {splits}")
     for loss in converted.losses:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
+from fpn.cli.settings import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
@@ -20,8 +23,9 @@ def evaluate(
     drop_invalid: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
-    precision: Literal["float32", "bf16"] = "float32",
+    precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Measure a model on labelled pictures: COCO average precision and recall.
 
@@ -35,7 +39,7 @@ def evaluate(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their picture, and count them.
         batch_size: Pictures that go through the network together.
         workers: Processes that read pictures. None: half of the cores. 0: none.
-        precision: Of the network's arithmetic.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
@@ -43,8 +47,8 @@ def evaluate(
     from fpn.detectors import load
     from fpn.evaluation import evaluate as measure
 
-    detector = load(model, device=check_device(device))
-    dataset = open_dataset(data, split=split, drop_invalid=drop_invalid)
+    detector = load(model, device=check_device(device)).optimize(precision)
+    dataset = open_dataset(data, split=split, drop_invalid=drop_invalid, limits=(limits or LimitOptions()).limits())
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
     with progress_bar("measuring", len(dataset)) as progress:
@@ -54,11 +58,10 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             proposals=proposals,
-            precision=precision,
             progress=progress,
         )
     say(measured.table())
-    say(f"{measured.pictures / measured.seconds:.1f} pictures a second on {detector.device}")
+    say(f"{measured.pictures / measured.seconds:.1f} pictures a second: {detector.method}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
     if detections is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -30,8 +31,10 @@ def predict(
     output: Path = Path("predictions"),
     score: float = 0.5,
     batch_size: int = 4,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     drawn: Annotated[bool, Parameter(name="--pictures")] = True,
+    max_pixels: int = 2**27,
 ) -> int:
     """Find objects in pictures, draw them, and list them in one COCO-style JSON.
 
@@ -45,38 +48,52 @@ def predict(
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
         score: Draw detections from this score on, 0 to 1. The JSON always holds all.
         batch_size: Pictures that go through the network together.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         drawn: Write the drawn pictures.
+        max_pixels: Largest picture that is read, height times width.
     """
     from fpn.cli.devices import check_device
     from fpn.cli.predictions import NAME, Predictions, written_before
     from fpn.detectors import load
 
-    if not 0 <= score <= 1 or batch_size < 1:
-        raise ConfigError(f"--score {score} --batch-size {batch_size}: expected 0 to 1, and at least 1")
+    if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
+        raise ConfigError(
+            f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
+        )
     own = written_before(output)
     sources = find_pictures(pictures, own=own)
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
-    detector = load(model, device=check_device(device))
+    detector = load(model, device=check_device(device)).optimize(precision)
+    say(f"network: {detector.method}")
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
-        _detect_all(detector, list(zip(sources, names, strict=True)), predictions, batch_size=batch_size, score=score)
+        jobs = list(zip(sources, names, strict=True))
+        read = partial(_read, max_pixels=max_pixels)
+        _detect_all(detector, jobs, predictions, read, batch_size=batch_size, score=score)
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
     return _report(predictions, score)
 
 
 def _detect_all(
-    detector: Detector, jobs: Sequence[_Job], predictions: Predictions, *, batch_size: int, score: float
+    detector: Detector,
+    jobs: Sequence[_Job],
+    predictions: Predictions,
+    read: Callable[[_Job], Image.Image | FpnError],
+    *,
+    batch_size: int,
+    score: float,
 ) -> None:
     from fpn.cli.predictions import save_picture
+    from fpn.detectors.detector import BATCHES_AHEAD
     from fpn.drawing import draw
 
     done = 0
     with progress_bar("detecting", len(jobs)) as progress:
-        for chunk in _read_ahead(jobs, batch_size):
+        for chunk in _read_ahead(jobs, batch_size * BATCHES_AHEAD, read):
             readable = [(job, picture) for job, picture in chunk if not isinstance(picture, FpnError)]
             found = detector.predict([picture for _, picture in readable], batch_size=batch_size)
             for ((source, name), picture), each in zip(readable, found, strict=True):
@@ -91,22 +108,24 @@ def _detect_all(
             progress(done)
 
 
-def _read_ahead(jobs: Sequence[_Job], size: int) -> Iterator[list[tuple[_Job, Image.Image | FpnError]]]:
+def _read_ahead(
+    jobs: Sequence[_Job], size: int, read: Callable[[_Job], Image.Image | FpnError]
+) -> Iterator[list[tuple[_Job, Image.Image | FpnError]]]:
     """Jobs with their pictures, or with what is wrong with them, `size` at a time; the next ones are read meanwhile."""
     parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     with ThreadPoolExecutor(2) as readers:
-        coming = [readers.submit(_read, job) for job in parts[0]]
+        coming = [readers.submit(read, job) for job in parts[0]]
         for part, following in zip(parts, [*parts[1:], ()], strict=True):
             pictures = [each.result() for each in coming]
-            coming = [readers.submit(_read, job) for job in following]
+            coming = [readers.submit(read, job) for job in following]
             yield list(zip(part, pictures, strict=True))
 
 
-def _read(job: _Job) -> Image.Image | FpnError:
+def _read(job: _Job, *, max_pixels: int) -> Image.Image | FpnError:
     from fpn.pictures import read_picture
 
     try:
-        return read_picture(job[0].path)
+        return read_picture(job[0].path, max_pixels=max_pixels)
     except FpnError as error:
         return error
 

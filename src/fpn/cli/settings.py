@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from fpn.errors import ConfigError
 from fpn.training.config import Settings, TrainConfig, read_settings, refuse_unknown
 
+if TYPE_CHECKING:
+    from fpn.data import Limits
 
-class DataOptions(Settings):
+
+class LimitOptions(Settings):
+    """What is accepted, so that a broken or hostile file can't fill the memory."""
+
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="Largest picture that is read, height times width. None: 134217728, which is 2 ** 27.",
+    )
+    max_objects: int | None = Field(default=None, ge=1, description="Most objects of one picture. None: 50000.")
+    max_file_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Largest file that is read, in MiB. None: 6144 for a COCO json, 8 for XML, 64 for text, 1024 for "
+        "a picture.",
+    )
+
+    def limits(self) -> Limits:
+        """As `open_dataset` takes them."""
+        from fpn.data import Limits
+
+        return Limits.of(max_pixels=self.max_pixels, max_objects=self.max_objects, max_file_size=self.max_file_size)
+
+
+class DataOptions(LimitOptions):
     """Which pictures, and where the run goes."""
 
     output: Path | None = Field(

@@ -79,12 +79,13 @@ def _open(given: Given) -> tuple[Dataset, Dataset | None]:
         raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
     if options.output is None:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
-    dataset = open_dataset(given.path, split=options.split, drop_invalid=options.drop_invalid)
+    kept: dict[str, Any] = {"drop_invalid": options.drop_invalid, "limits": options.limits()}
+    dataset = open_dataset(given.path, split=options.split, **kept)
     say_about(dataset)
     if options.validation is None and options.validation_split is None:
         return dataset, None
     where, split = options.validation or given.path, options.validation_split
-    validation = open_dataset(where, split=split, drop_invalid=options.drop_invalid)
+    validation = open_dataset(where, split=split, **kept)
     say_about(validation)
     return dataset, validation
 

@@ -16,7 +16,7 @@ from PIL import Image
 from fpn.data.faults import Finding
 from fpn.data.reading import Folder
 from fpn.errors import FpnError
-from fpn.pictures import MAX_PIXELS, read_picture
+from fpn.pictures import FORMATS, MAX_PIXELS, read_picture
 from fpn.shapes import Size
 
 # Each may hold a picture of MAX_PIXELS, so more of them would need more memory than small machines have.
@@ -113,7 +113,7 @@ def _look(path: str) -> Look:
         warnings.simplefilter("ignore")
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
         stream.seek(0)
-        with Image.open(stream) as opened:
+        with Image.open(stream, formats=FORMATS) as opened:
             width, height = opened.size
             if not 0 < width * height <= MAX_PIXELS:
                 return _as_training_does(path)

@@ -7,7 +7,7 @@ import os
 import stat
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,27 @@ class Limits:
     picture_bytes: int = MAX_BYTES
     mask_pixels: int = 2**32
 
+    @classmethod
+    def of(
+        cls, *, max_pixels: int | None = None, max_objects: int | None = None, max_file_size: int | None = None
+    ) -> Limits:
+        """The usual limits but for what is given.
+
+        Args:
+            max_pixels: height times width of one picture.
+            max_objects: objects of one picture.
+            max_file_size: MiB of any file, annotations or picture.
+        """
+        usual = cls()
+        kinds = ("json_bytes", "text_bytes", "xml_bytes", "picture_bytes")
+        sizes = {} if max_file_size is None else dict.fromkeys(kinds, max_file_size * 2**20)
+        return replace(
+            usual,
+            picture_pixels=usual.picture_pixels if max_pixels is None else max_pixels,
+            objects_per_picture=usual.objects_per_picture if max_objects is None else max_objects,
+            **sizes,
+        )
+
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The whole of a plain file of at most `limit` bytes."""
@@ -60,7 +81,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise DataError(
                 f"{path}: {status.st_size / 2**20:.0f} MiB, more than the limit of {limit / 2**20:.0f} MiB. "
-                "Is it an annotation file? If so, raise the limit (fpn.data.Limits)."
+                "Is it an annotation file? If so, raise the limit (--max-file-size)."
             )
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -177,7 +177,9 @@ class BoxHead(nn.Module):
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
         if self.class_agnostic:
             return deltas
-        return deltas.unflatten(1, (-1, 4))[torch.arange(len(label), device=label.device), label]
+        return deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)[
+            torch.arange(len(label), device=label.device), label
+        ]
 
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
         """Picture `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
