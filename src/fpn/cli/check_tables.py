@@ -29,22 +29,22 @@ _HEADINGS = {
 def show(report: Report, reached: Reach, *, every: bool = False) -> Iterator[RenderableType]:
     """The parts of the report in order; `every`: all findings instead of the first few of a kind."""
     yield Text(f"{report.name}: {report.format}", style="bold")
-    yield _splits(report)
-    yield _classes(report)
-    yield _sizes(report)
-    yield _anchors(reached)
+    for part in (_splits(report), _classes(report), _sizes(report), _anchors(reached)):
+        yield Text()
+        yield part
     yield from _suggestion(reached)
     for severity, heading in _HEADINGS.items():
         kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.of(kind)]
         if kinds:
             yield Text()
             yield Text(heading, style=_COLOURS[severity])
-            yield from (_kind(report, kind, every) for kind in kinds)
+            for kind in kinds:
+                yield from _kind(report, kind, every)
     yield Text()
     yield _verdict(report)
 
 
-def _table(*columns: str, title: str) -> Table:
+def _table(*columns: str, title: str | None = None) -> Table:
     """A table whose columns hold numbers but for the first."""
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False
@@ -109,20 +109,18 @@ def _bars(histogram: Mapping[str, int]) -> Table:
     return table
 
 
-def _anchors(reached: Reach) -> Table:
+def _anchors(reached: Reach) -> RenderableType:
     speech = reached.dialect
-    title = f"Anchors of the dialect, pictures {speech.short_side} x at most {speech.long_side or 'any'}"
-    table = _table("level", "stride", "anchor", "objects", "fit well", "poorly", "not at all", title=title)
+    limit = f", long at most {speech.long_side}" if speech.long_side else ""
+    title = f"Objects by the level of their best anchor (short side {speech.short_side}{limit})"
+    table = _table("level", "stride", "anchor", "objects", "fit well", "fairly", "not at all")
     for row in reached.levels:
         sizes = "/".join(f"{size:g}" for size in row["sizes"])
-        numbers = (str(row[key]) for key in ("objects", "well", "poorly", "not"))
+        numbers = (str(row[key]) for key in ("objects", "well", "fairly", "not"))
         table.add_row(str(row["level"]), str(row["stride"]), sizes, *numbers)
-    table.caption = (
-        f"Each object counts on the level of its best anchor. Well: IoU {speech.anchor_positive_iou:g} and more; "
-        f"not at all: below {speech.anchor_negative_iou:g}."
-    )
-    table.caption_justify = "left"
-    return table
+    well, low = speech.anchor_positive_iou, speech.anchor_negative_iou
+    legend = f"Well: IoU with the anchor {well:g} and more; not at all: below {low:g}."
+    return Group(Text(title, style="bold"), table, Text(legend))
 
 
 def _suggestion(reached: Reach) -> Iterable[Text]:
@@ -146,20 +144,20 @@ def _suggestion(reached: Reach) -> Iterable[Text]:
     yield Text(f"  fpn train ... {' '.join(options)}", style="bold")
 
 
-def _kind(report: Report, kind: str, every: bool) -> RenderableType:
+def _kind(report: Report, kind: str, every: bool) -> Iterator[RenderableType]:
     about, found = KINDS[kind], report.of(kind)
-    head = Text.assemble((f"{len(found):>6}  ", _COLOURS[about.severity]), (about.title, "bold"))
+    yield Text.assemble((f"{len(found):>6}  ", _COLOURS[about.severity]), (about.title, "bold"))
     shown = found if every else found[:_SHOWN]
     lines = [Text(_plain(finding.message)) for finding in shown]
     if len(shown) < len(found):
         lines.append(Text(f"... and {len(found) - len(shown)} more (--all-entries, or --output report.json)"))
     fix = f" --fix {about.repair}." if about.repair else ""
     lines.append(Text(f"> {about.remedy}{fix}", style="italic"))
-    return Group(head, *(Padding(line, (0, 0, 0, 8)) for line in lines))
+    yield from (Padding(line, (0, 0, 0, 8), expand=False) for line in lines)
 
 
 def _verdict(report: Report) -> Text:
-    counts = Counter(KINDS[finding.kind].severity for finding in report.findings)
+    counts: Counter[str] = Counter(KINDS[finding.kind].severity for finding in report.findings)
     said = ", ".join(f"{counts[severity]} {_many(severity, counts[severity])}" for severity in _HEADINGS)
     if report.passed:
         return Text.assemble(("Ready for training: ", "bold green"), said)

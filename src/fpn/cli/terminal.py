@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -32,6 +33,8 @@ def say(message: RenderableType = "") -> None:
 
 def _print(console: Console, message: RenderableType) -> None:
     # A file or a pipe gets each message as one line, for grep; a terminal gets it wrapped between words.
+    if isinstance(message, Padding) and isinstance(message.renderable, Text) and not console.is_terminal:
+        message = Text.assemble(" " * message.left, message.renderable)
     console.print(message, soft_wrap=isinstance(message, str | Text) and not console.is_terminal)
 
 

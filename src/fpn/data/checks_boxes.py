@@ -90,7 +90,7 @@ def judge_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
         yield Finding("box-tiny", where, paths[objects.owner[number]])
     for kind, pairs in (("box-repeated", repeated(objects)), ("box-contradicted", contradicted(objects))):
         for first, second in pairs.tolist():
-            where = f"{survey.called(second)} is the same box as {_short(survey, first)}"
+            where = f"{survey.called(second)} has the same box as {_short(survey, first)}"
             yield Finding(kind, where, paths[objects.owner[first]])
 
 

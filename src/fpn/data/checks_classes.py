@@ -16,7 +16,7 @@ _SHOWN = 6
 def judge_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]:
     """Class names that a person would take for the same."""
     for group in alike_names(names):
-        said = " and ".join(f"{name!r} ({counts[name]} objects)" for name in group)
+        said = " and ".join(f"{name!r} ({_many(counts[name], 'object')})" for name in group)
         yield Finding("class-spelling", said)
 
 
@@ -39,7 +39,7 @@ def judge_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> It
         return
     for name in names:
         if together[name] and not counts[training[0]][name]:
-            yield Finding("class-untrained", f"{name!r} has {together[name]} objects, none of them in {training[0]}")
+            yield Finding("class-untrained", f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}")
 
 
 def judge_ids(survey: Survey) -> Iterator[Finding]:
@@ -86,7 +86,11 @@ def judge_splits(pictures: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
                     yield Finding("split-overlap", f"{name} is in {one} and in {other}", name)
     for inner, outer in contained(pictures).items():
         if may_share(inner, outer, pictures):
-            yield Finding("split-contained", f"{inner} ({len(pictures[inner])} pictures) is part of {outer}")
+            yield Finding("split-contained", f"{inner} ({_many(len(pictures[inner]), 'picture')}) is part of {outer}")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def some(texts: Sequence[str], limit: int = _SHOWN) -> str:

@@ -81,9 +81,9 @@ def write(
     output: Path,
     *,
     bar: Bar | None = None,
-    notes: Callable[[], str] | None = None,
+    notes: Callable[[Sequence[str]], str] | None = None,
 ) -> list[str]:
-    """Write splits to a new folder and say what was lost; `notes`: asked in the end for the text of CHANGES.txt."""
+    """Write splits to a new folder and say what was lost; `notes`: losses -> the text of CHANGES.txt in it."""
     losses = Losses()
     number = 0
     with new_folder(output) as draft, (bar or no_bar)(sum(len(part.sources) for part in parts)) as progress:
@@ -95,7 +95,7 @@ def write(
 
         WRITERS[target](parts, root, draft, losses, done)
         if notes is not None:
-            (draft / "CHANGES.txt").write_text(notes(), encoding="utf-8")
+            (draft / "CHANGES.txt").write_text(notes(losses.lines()), encoding="utf-8")
     return losses.lines()
 
 

@@ -73,7 +73,9 @@ KINDS: Mapping[str, Kind] = {
     "id-unknown": Kind(
         "error", "objects of a class or picture that is not listed", "Correct the id, or list it.", _LEFT_OUT
     ),
-    "id-repeated": Kind("error", "ids given twice", "Give each entry its own id.", "gives objects new ids"),
+    "id-repeated": Kind(
+        "error", "ids given twice", "Give each entry its own id.", "gives objects new ids, keeps the first such picture"
+    ),
     "class-broken": Kind(
         "error", "faults in the list of classes", "Write each class once, with a name.", "keeps the first of equals"
     ),

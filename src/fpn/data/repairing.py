@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,22 +26,32 @@ from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
 
-# What the readers leave out by themselves.
+# What can't be kept: mostly what the readers leave out by themselves.
 _LEFT_OUT = frozenset(
     {
         "annotations-unreadable",
         "labels-missing",
+        "picture-missing",
+        "picture-unreadable",
         "path-outside",
         "picture-listed-twice",
         "entry-broken",
         "id-unknown",
-        "id-repeated",
-        "class-broken",
         "box-not-finite",
         "box-empty",
         "box-outside",
     }
 )
+# What else is done about a kind without looking at the object: said before the finding's own words.
+_DONE = {
+    **dict.fromkeys(_LEFT_OUT, "left out"),
+    "id-repeated": "made unique (objects got new ids; of pictures the first is kept)",
+    "class-broken": "left out, or joined with its equal",
+    "outline-broken": "outline removed",
+    "picture-unlabelled": "not copied",
+}
+# What the files may say beside that is drawn in the picture's pixels.
+_DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})
 # A picture in two splits stays in the first of these: what is measured on should not shrink.
 _KEEPERS = ("test", "val", "train")
 
@@ -86,9 +97,8 @@ class _Repair:
     def __init__(self, report: Report) -> None:
         self.report, self.inspected, self.changes = report, report.inspected, Changes()
         for finding in report.findings:
-            if finding.kind in _LEFT_OUT:
-                what = "new id" if finding.kind == "id-repeated" else "left out"
-                self.changes.add(f"{what}: {finding.message}")
+            if finding.kind in _DONE:
+                self.changes.add(f"{_DONE[finding.kind]}: {finding.message}")
         self.left_out = self._left_out()
         self.classes, self.joined = self._join_classes()
 
@@ -104,13 +114,12 @@ class _Repair:
         names = self._names({inspected.splits[split].name_of(row) for split, rows in kept.items() for row in rows})
         parts = [self._part(split, rows, names) for split, rows in kept.items()]
         root = inspected.splits[parts[0].name].dataset.root
-        losses: list[str] = []
-        losses += write(parts, root, inspected.surveyed.family, output, bar=bar, notes=self._text)
-        for loss in losses:
-            self.changes.add(f"could not be kept: {loss}")
+        write(parts, root, inspected.surveyed.family, output, bar=bar, notes=self._text)
         return self.changes.lines()
 
-    def _text(self) -> str:
+    def _text(self, losses: Sequence[str]) -> str:
+        for loss in losses:
+            self.changes.add(f"could not be kept: {loss}")
         return "".join(f"{line}\n" for line in self.changes.lines()) or "nothing\n"
 
     def _names(self, kept: set[str]) -> dict[str, str]:
@@ -125,13 +134,8 @@ class _Repair:
 
     def _left_out(self) -> dict[str, set[str]]:
         """Split -> its pictures that are not kept."""
-        unusable = set()
-        for name, look in self.inspected.looks.items():
-            if look.problem:
-                unusable.add(name)
-                self.changes.add(f"{name}: left out, {look.problem}")
-        found = {split: names & unusable for split, names in self.inspected.pictures.items()}
-        sets = {split: set(names) for split, names in found.items()}
+        unusable = {name for name, look in self.inspected.looks.items() if look.problem}
+        sets = {split: set(names & unusable) for split, names in self.inspected.pictures.items()}
         for split, survey in self.inspected.splits.items():
             sets[split] |= set(self._of_another_shape(survey))
         self._separate(sets)
@@ -241,13 +245,13 @@ class _Repair:
         say = partial(_say, self.changes, survey.called(number))
         limits = np.array([said.width, said.height] * 2, dtype=np.float32)
         box, outline = np.clip(thing.box, 0, limits), _mended(thing.outline, said, say)
-        area = thing.area if outline == thing.outline else float("nan")
+        area, extra = thing.area if outline == thing.outline else float("nan"), thing.extra
         if said != look.size:
             box, outline = _fitted(box, outline, look, said, say)
-            area = float("nan")
+            area, extra = float("nan"), _without_drawn(extra, say)
         old = survey.dataset.classes[thing.label]
         label = self.classes[split].names.index(self.joined.get(old, old))
-        return thing._replace(box=box.astype(np.float32), label=label, outline=outline, area=area)
+        return thing._replace(box=box.astype(np.float32), label=label, outline=outline, area=area, extra=extra)
 
 
 def _say(changes: Changes, where: str, what: str) -> None:
@@ -294,14 +298,18 @@ def _renamed(classes: Classes, joined: Mapping[str, str]) -> Classes:
 
 def _mended(outline: Segmentation | None, size: Size, say: partial[None]) -> Segmentation | None:
     """The outline without what has no area; None if it can't be made into a mask."""
-    problem = outline_problem(outline, size)
-    if problem:
-        say(f"outline removed, {problem}")
-        return None
+    if outline_problem(outline, size):
+        return None  # was told with the finding
     if isinstance(outline, list) and any(len(part) < 6 for part in outline):
         say("polygon of less than 3 points removed")
         return [part for part in outline if len(part) >= 6] or None
     return outline
+
+
+def _without_drawn(extra: Mapping[str, Any], say: partial[None]) -> Mapping[str, Any]:
+    for key in sorted(extra.keys() & _DRAWN):
+        say(f"{key} removed, it was drawn on another size of the picture")
+    return {key: value for key, value in extra.items() if key not in _DRAWN}
 
 
 def _fitted(

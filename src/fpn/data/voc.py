@@ -110,7 +110,7 @@ class _Reader:
         pictures = self._pictures(files)
         paths = list(pictures)
         for number, (path, picture) in enumerate(pictures.items(), start=1):
-            self.builder.add_picture(picture, number, files[path].size)
+            self.builder.add_picture(picture, number, files[path].size, extra=files[path].extra)
             for entry in files[path].objects:
                 self._add(entry, path, labels)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
@@ -124,6 +124,7 @@ class _Reader:
                 where,
                 self.limits.xml_bytes,
                 lambda kind, error: self.options.fault(kind, error, where),
+                everything=self.options.notes is not None,
             )
         except DataError as error:
             self.options.fault("annotations-unreadable", error, where)
@@ -238,7 +239,7 @@ class _Reader:
             self.options.fault("id-unknown", DataError(message), self._named(path))
             return
         self.builder.add_object(
-            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=dict(entry.extra)
+            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from fpn.data.reading import read_xml, shorten
@@ -20,15 +20,16 @@ class VocObject(NamedTuple):
     box: tuple[float, float, float, float]
     difficult: bool
     number: int
-    extra: tuple[tuple[str, str], ...]
+    extra: Mapping[str, Any]
 
 
 class VocFile(NamedTuple):
-    """What is kept of one file: a hundredth of its element tree."""
+    """What is kept of one file: a hundredth of its element tree; `extra` is what it says beside."""
 
     picture_name: str
     size: Size | None
     objects: tuple[VocObject, ...]
+    extra: Mapping[str, Any]
 
 
 def stop(kind: str, error: DataError) -> None:
@@ -36,7 +37,9 @@ def stop(kind: str, error: DataError) -> None:
     raise error
 
 
-def read_voc(path: Path, where: str, limit: int, fault: Callable[[str, DataError], None] = stop) -> VocFile:
+def read_voc(
+    path: Path, where: str, limit: int, fault: Callable[[str, DataError], None] = stop, *, everything: bool = False
+) -> VocFile:
     """Read one file.
 
     Args:
@@ -44,6 +47,7 @@ def read_voc(path: Path, where: str, limit: int, fault: Callable[[str, DataError
         where: what messages call it.
         limit: bytes that are accepted.
         fault: is told of an object without a name or an upright box, which is then left out.
+        everything: keep also what a `Dataset` has no place for, in `extra`.
 
     Raises:
         DataError: it is broken.
@@ -54,10 +58,12 @@ def read_voc(path: Path, where: str, limit: int, fault: Callable[[str, DataError
     objects = []
     for number, entry in enumerate(tree.findall("object"), start=1):
         try:
-            objects.append(_object(entry, number, f"{where}: object {number}"))
+            found = _object(entry, number, f"{where}: object {number}")
+            objects.append(found._replace(extra=_rest(entry, _OBJECT_TAGS)) if everything else found)
         except DataError as error:
             fault("entry-broken", error)
-    return VocFile(_text(tree, "filename"), _size(tree, where, fault), tuple(objects))
+    extra = _rest(tree, _PICTURE_TAGS) if everything else {}
+    return VocFile(_text(tree, "filename"), _size(tree, where, fault), tuple(objects), extra)
 
 
 def class_names(path: Path, limit: int) -> set[str]:
@@ -92,16 +98,26 @@ def _object(entry: Element, number: int, where: str) -> VocObject:
         raise DataError(f"{where} has no <name>. Label it again.")
     left, top, right, bottom = (_corner(entry, key, f"{where} ({name})") for key in ("xmin", "ymin", "xmax", "ymax"))
     difficult = _text(entry, "difficult").lower() in ("1", "true")
-    return VocObject(name, (left, top, right, bottom), difficult, number, _extra(entry))
+    return VocObject(name, (left, top, right, bottom), difficult, number, {})
 
 
-def _extra(entry: Element) -> tuple[tuple[str, str], ...]:
-    """The plain elements that a `Dataset` has no place for: truncated, pose, occluded, ..."""
-    plain = ((child.tag, (child.text or "").strip()) for child in entry if len(child) == 0 and child.tag not in _KEPT)
-    return tuple((tag, text) for tag, text in plain if text)
+def _rest(element: Element, without: Collection[str] = (), depth: int = 4) -> dict[str, Any]:
+    """What the children say (pose, truncated, part, source, ...): text, or a dict of theirs; a list for equal tags.
+
+    Deeper elements, of which VOC has none, count as text: a hostile file is nested as deeply as it is long.
+    """
+    said: dict[str, Any] = {}
+    for child in element:
+        value = _rest(child, depth=depth - 1) if len(child) and depth else (child.text or "").strip()
+        if child.tag in without or not value:
+            continue
+        said.setdefault(child.tag, []).append(value)
+    return {tag: values[0] if len(values) == 1 else values for tag, values in said.items()}
 
 
-_KEPT = ("name", "bndbox", "difficult")
+_OBJECT_TAGS = frozenset({"name", "bndbox", "difficult"})
+# `folder` and `path` say where the picture lay when it was labelled.
+_PICTURE_TAGS = frozenset({"folder", "path", "filename", "size", "object"})
 
 
 def _corner(entry: Element, key: str, where: str) -> float:

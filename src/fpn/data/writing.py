@@ -18,10 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpn.data.faults import Survey
+from fpn.data.reading import shorten
 from fpn.data.segmentation import Segmentation, unpack
 from fpn.errors import DataError, OutputError
 from fpn.shapes import Size
 from fpn.structures import Classes
+
+# Of losses: there are as many as a file has invented names of fields.
+_MOST_LINES = 100
 
 
 class Thing(NamedTuple):
@@ -78,7 +82,8 @@ class Losses:
 
     def lines(self) -> list[str]:
         """Each kind with its number."""
-        return [f"{what}: {count}" if count > 1 else what for what, count in self._counts.items()]
+        lines = [f"{what}: {count}" if count > 1 else what for what, count in self._counts.items()]
+        return lines[:_MOST_LINES] + [f"{len(lines) - _MOST_LINES} more"] * (len(lines) > _MOST_LINES)
 
 
 def parts_of(splits: Mapping[str, Survey], family: str, names: Mapping[str, str]) -> list[Part]:
@@ -206,6 +211,28 @@ def copy_picture(source: Path, target: Path) -> None:
     except OSError as error:
         raise DataError(f"{source}: can't be read ({error.strerror}). Run: fpn check") from error
     shutil.copyfile(source, target)
+
+
+def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
+    """What a file says beside that has names of its own: VOC's elements; COCO keeps such things in `attributes`."""
+    if family == "voc":
+        return said
+    found = said.get("attributes")
+    return found if isinstance(found, Mapping) else {}
+
+
+def count_further(picture: Shown, losses: Losses) -> None:
+    """Count what a COCO json says of a picture and its objects beside its own fields and `attributes`."""
+    for what, said in (("pictures", picture.extra), *(("objects", thing.extra) for thing in picture.things)):
+        for key in said.keys() - _OWN_FIELDS:
+            losses.add(f"field {shorten(key)} of {what}")
+
+
+_OWN_FIELDS = frozenset({"id", "iscrowd", "ignore", "attributes"})
+
+
+# Of pictures in two splits, where the target has one file of labels for each.
+CONTRADICTED = "labels of pictures that another split labels differently: the first are kept"
 
 
 def shortest(value: float) -> str:

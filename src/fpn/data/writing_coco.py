@@ -37,30 +37,47 @@ def _json(part: Part, root: Path, output: Path, losses: Losses, done: Callable[[
         if part.family == "voc" and any(thing.ignore for thing in picture.things):
             losses.once("COCO has no word for VOC's difficult: such objects are marked iscrowd")
         copy_picture(root / picture.source, output / "images" / picture.target)
-        images.append(_image(picture))
-        for thing in picture.things:
-            number = len(annotations) + 1
-            annotations.append({"id": number, "image_id": picture.image_id, **_annotation(thing, part)})
+        images.append(_image(picture, part))
+        annotations += ({"image_id": picture.image_id, **_annotation(thing, part)} for thing in picture.things)
         done()
+    _number(annotations)
     header = {key: value for key, value in part.header.items() if key != "categories"}
     return {**header, "images": images, "annotations": annotations, "categories": _categories(part)}
 
 
-def _image(picture: Shown) -> dict[str, Any]:
+def _number(annotations: Sequence[dict[str, Any]]) -> None:
+    """Give an id of its own to each that has none, or one that an earlier one has."""
+    taken: set[int] = set()
+    without = []
+    for record in annotations:
+        number = record.get("id")
+        if number is None or number in taken:
+            without.append(record)
+        else:
+            taken.add(number)
+    for number, record in enumerate(without, start=max(taken, default=0) + 1):
+        record["id"] = number
+
+
+def _image(picture: Shown, part: Part) -> dict[str, Any]:
     size = {"height": picture.size.height, "width": picture.size.width}
-    return {"id": picture.image_id, "file_name": picture.target, **size, **picture.extra}
+    return {"id": picture.image_id, "file_name": picture.target, **size, **_said(picture.extra, part)}
+
+
+def _said(extra: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
+    """What a COCO json said beside stays where it was; what others did becomes `attributes`, as CVAT writes them."""
+    return extra if part.family == "coco" or not extra else {"attributes": extra}
 
 
 def _annotation(thing: Thing, part: Part) -> dict[str, Any]:
     box = plain_box(thing.box)
     record: dict[str, Any] = {"category_id": part.classes.ids[thing.label], "bbox": box}
     record["area"] = box[2] * box[3] if math.isnan(thing.area) else thing.area
-    record["iscrowd"] = int(thing.ignore)
+    # An object may be ignored for the json's `ignore` alone, which is kept beside.
+    record["iscrowd"] = int(bool(thing.extra.get("iscrowd")) if "ignore" in thing.extra else thing.ignore)
     if thing.outline is not None:
         record["segmentation"] = thing.outline
-    if part.family == "coco":
-        return {**thing.extra, **record}
-    return {**record, "attributes": dict(thing.extra)} if thing.extra else record
+    return {**_said(thing.extra, part), **record}
 
 
 def plain_box(box: np.ndarray) -> list[float]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fpn.data.building import QUIET_PIXELS
 from fpn.data.layout import WHOLE
-from fpn.data.writing import Losses, Part, Shown, Thing, copy_picture
+from fpn.data.writing import CONTRADICTED, Losses, Part, Shown, Thing, attributes, copy_picture, count_further
 from fpn.data.yolo_config import SPLITS
 from fpn.shapes import Size
 
@@ -71,11 +72,17 @@ def _write_part(
 ) -> None:
     _count_ids(part, losses)
     index = [classes.index(name) for name in part.classes]
+    labels = output / f"labels{inner}"
+    labels.mkdir(parents=True, exist_ok=True)
     for picture in part.pictures():
         copy_picture(root / picture.source, output / f"images{inner}" / picture.target)
-        label = output / f"labels{inner}" / f"{Path(picture.target).stem}.txt"
-        label.parent.mkdir(parents=True, exist_ok=True)
-        label.write_text("".join(f"{line}\n" for line in _lines(picture, index, part, losses)), encoding="utf-8")
+        file = labels / f"{Path(picture.target).stem}.txt"
+        again = file.exists()
+        text = "".join(f"{line}\n" for line in _lines(picture, index, part, Losses() if again else losses))
+        if again:
+            losses.add(CONTRADICTED, file.read_text(encoding="utf-8") != text)
+        else:
+            file.write_text(text, encoding="utf-8")
         done()
 
 
@@ -83,19 +90,25 @@ def _count_ids(part: Part, losses: Losses) -> None:
     if part.classes.ids != tuple(range(len(part.classes))):
         losses.once("YOLO has no category ids: they become 0, 1, 2, ... in the order of the names")
     if part.family == "coco":
-        losses.once("YOLO has no picture ids: they become 1, 2, 3, ... in order")
+        losses.once("YOLO has no ids of pictures: they become 1, 2, 3, ... in order; and none of objects")
         losses.once("YOLO has no place for what the json says beside (info, licences, supercategories)")
 
 
 def _lines(picture: Shown, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
+    if part.family == "coco":
+        count_further(picture, losses)
+    losses.add("attributes of pictures and objects", sum(map(len, _attributes(picture, part))))
     for thing in picture.things:
         if thing.ignore:
             losses.add("crowds and difficult objects, which YOLO can't mark, left out")
             continue
-        losses.add("further fields of objects", bool(thing.extra))
         polygon = _polygon(thing, losses)
         values = _box(thing, picture.size, losses) if polygon is None else _corners(polygon, thing, picture, losses)
         yield f"{index[thing.label]} {values}"
+
+
+def _attributes(picture: Shown, part: Part) -> Iterator[Mapping[str, Any]]:
+    return (attributes(said.extra, part.family) for said in (picture, *picture.things))
 
 
 def _polygon(thing: Thing, losses: Losses) -> np.ndarray | None:

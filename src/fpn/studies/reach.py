@@ -186,7 +186,7 @@ def _level(number: int, fit: Fit, dialect: Dialect) -> dict[str, Any]:
         "sizes": list(dialect.anchor_sizes[number]),
         "objects": len(iou),
         "well": int((iou >= high).sum()),
-        "poorly": int(((iou >= low) & (iou < high)).sum()),
+        "fairly": int(((iou >= low) & (iou < high)).sum()),
         "not": int((iou < low).sum()),
     }
 
