@@ -75,6 +75,7 @@ def _slice(reader: str, options: argparse.Namespace, folder: Path, first: int, e
         records.append(json.loads(journal.read_text()))
         first = records[-1]["next"]
         if status:
+            first = int(journal.with_suffix(".now").read_text() or first)
             records[-1]["findings"][f"died with status {status}"] = [first]
             first += 1
     return records

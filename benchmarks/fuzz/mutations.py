@@ -134,10 +134,9 @@ def _move_lines(dice: random.Random, data: bytes) -> bytes:
 
 def _json(dice: random.Random, data: bytes) -> bytes:
     try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError):
+        return json.dumps(_changed(dice, json.loads(data))).encode()
+    except (ValueError, RecursionError):  # no JSON any more, or nested too deeply to be written
         return _other_token(dice, data)
-    return json.dumps(_changed(dice, tree)).encode()
 
 
 def _changed(dice: random.Random, tree: Any) -> Any:

@@ -6,13 +6,17 @@ import argparse
 import atexit
 import faulthandler
 import json
+import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 
 from fuzz.guard import SECONDS, arm, outcome, peak_mebibytes
 from fuzz.minimising import minimised
@@ -34,6 +38,7 @@ class Journal:
     reader: str
     target: Target
     next: int
+    marker: int
     before: int = 0
     inputs: int = 0
     read: int = 0
@@ -44,6 +49,8 @@ class Journal:
     def run(self, number: int, data: bytes) -> None:
         """Run one input and take down what came of it."""
         started = time.process_time()
+        self.next = number
+        os.pwrite(self.marker, b"%-20d" % number, 0)
         what = outcome(self.target, data)
         self.slowest = max(self.slowest, round(time.process_time() - started, 3))
         self.inputs += 1
@@ -85,13 +92,18 @@ def work(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         seeds = SEEDS[reader]()
         target = TARGETS[reader](Path(folder))
-        journal = Journal(options.worker, options.findings, reader, target, options.first)
+        journal = Journal(options.worker, options.findings, reader, target, options.first, _marker(options.worker))
         for seed in seeds:
             outcome(target, seed)
         journal.save()
         journal.before = peak_mebibytes()
         {"mutate": _mutate, "atheris": _atheris}[options.engine](options, reader, seeds, journal)
         journal.save()
+
+
+def _marker(journal: Path) -> int:
+    """A file that holds the number of the input that is being run, for when it kills the process."""
+    return os.open(journal.with_suffix(".now"), os.O_CREAT | os.O_WRONLY)
 
 
 def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: Journal) -> None:
@@ -101,7 +113,6 @@ def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journa
         if number % _JOURNAL_EVERY == 0:
             # C code that hangs never lets the alarm through: then the process ends, and the input is known.
             faulthandler.dump_traceback_later(SECONDS * _JOURNAL_EVERY / 10, exit=True)
-        journal.next = number
         journal.run(number, data)
     faulthandler.cancel_dump_traceback_later()
 
@@ -110,6 +121,7 @@ def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journ
     """Guided by which branches an input reaches; half of the new inputs are changed by structure, as above."""
     import atheris
 
+    _watch(atheris.instrument_func)
     place = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     for number, seed in enumerate(seeds):
         (place / f"seed-{number}").write_bytes(seed)
@@ -123,12 +135,23 @@ def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journ
             return bytes(atheris.Mutate(data, longest))
         return mutate(reader, [data], dice)[:longest]
 
-    libfuzzer = [
-        sys.argv[0], f"-runs={options.count}", f"-seed={options.seed + 1}", "-rss_limit_mb=4096",
-        f"-max_len={LONGEST.get(reader, USUALLY_LONGEST)}",
-        f"-timeout={2 * int(SECONDS)}", "-print_final_stats=0", "-verbosity=0", str(place),
-    ]  # fmt: skip
-    atheris.Setup(libfuzzer, run, custom_mutator=change)
+    longest = LONGEST.get(reader, USUALLY_LONGEST)
+    libfuzzer = [f"-runs={options.count}", f"-seed={options.seed + 1}", f"-max_len={longest}", "-rss_limit_mb=4096"]
+    libfuzzer += [f"-timeout={10 * int(SECONDS)}", "-verbosity=0", str(place)]
+    atheris.Setup([sys.argv[0], *libfuzzer], run, custom_mutator=change)
     arm()
+    # libFuzzer ends the process itself, without a word to Python's `finally`.
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     atexit.register(journal.save)
     atheris.Fuzz()
+
+
+def _watch(instrument: Callable[[FunctionType], object]) -> None:
+    """Report branches of everything that `fpn` reads files with, and of the parsers in Python behind it."""
+    names = [name for name in sys.modules if name.startswith(("fpn.data.", "yaml.", "json."))]
+    for name in [*names, "fpn.pictures", "fpn.detectors.checkpoint", "fpn.detectors.recipes"]:
+        for holder in vars(sys.modules[name]).copy().values():
+            owned = vars(holder).values() if isinstance(holder, type) else [holder]
+            for each in owned:
+                if isinstance(each, FunctionType) and each.__module__ == name:
+                    instrument(each)
