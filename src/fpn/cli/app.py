@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": ("fpn.cli.explain:explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "ablate": ("fpn.cli.ablate:ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
     "check": ("fpn.cli.check:check", "Say what is wrong with your labels, before it costs you a night."),
+    "benchmark": ("fpn.cli.benchmark:benchmark", "Measure this machine, side by side with torchvision."),
     "convert": ("fpn.cli.convert:convert", "Write a dataset as COCO, VOC or YOLO."),
 }
 

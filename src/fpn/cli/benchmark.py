@@ -1,0 +1,84 @@
+"""`fpn benchmark`: this machine, side by side with torchvision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from fpn.cli.terminal import errors, say
+from fpn.errors import ConfigError, OutputError
+
+
+def benchmark(
+    *,
+    backbone: str = "resnet50",
+    weights: str | None = None,
+    size: str = "1066x800",
+    batch_sizes: tuple[int, ...] = (),
+    parts: tuple[Literal["inference", "training", "pooling", "memory"], ...] = (
+        "inference",
+        "training",
+        "pooling",
+        "memory",
+    ),
+    repeats: int = 5,
+    rois: int = 2048,
+    compile: bool = False,
+    threads: int | None = None,
+    device: str | None = None,
+    output: Path | None = None,
+) -> None:
+    """Measure this machine: fpn side by side with torchvision, the same weights and pictures, in turns.
+
+    Inference goes from a JPEG file to boxes in its pixels, with the time of each stage; outputs are compared. Times
+    are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
+
+    Args:
+        backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
+        weights: Of the backbone: imagenet, offline or a file. None: random.
+        size: Of the pictures, width x height.
+        batch_sizes: Pictures that go through the network together. None: 1; on a GPU 1, 8 and 32.
+        parts: What to measure.
+        repeats: Turns of each measurement.
+        rois: RoIs to pool.
+        compile: Also measure torch.compile; a GPU's report always has it.
+        threads: Of torch on a CPU. None: as torch chooses.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        output: Also write all figures to this JSON file.
+    """
+    import torch
+
+    from fpn.cli.devices import check_device
+    from fpn.files import write_text
+    from fpn.studies.benchmark.report import sheets
+    from fpn.studies.benchmark.running import Settings, run
+    from fpn.studies.geometry import read_size
+
+    asked = read_size(size)
+    if asked is None:
+        raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")
+    if output is not None and not output.parent.is_dir():
+        raise OutputError(f"{output}: its folder does not exist. Make it first.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = Settings(
+        backbone=backbone,
+        weights=weights,
+        size=asked,
+        device=where,
+        batches=batch_sizes or ((1, 8, 32) if where.type == "cuda" else (1,)),
+        repeats=repeats,
+        parts=parts,
+        compile=compile,
+        rois=rois,
+    )
+    report = run(settings, progress=lambda what: errors().print(f"measuring: {what}"))
+    for number, sheet in enumerate(sheets(report)):
+        if number:
+            say()
+        say(sheet.rich())
+    if output is not None:
+        write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
+        say(f"figures: {output}")

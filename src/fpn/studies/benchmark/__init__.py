@@ -1,0 +1,1 @@
+"""`fpn benchmark`: this machine, side by side with torchvision."""

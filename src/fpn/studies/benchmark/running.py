@@ -1,0 +1,252 @@
+"""All parts of `fpn benchmark`, one after the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fpn.detectors import Detector
+from fpn.errors import ConfigError
+from fpn.shapes import Size
+from fpn.studies.benchmark import inference, pooling, training
+from fpn.studies.benchmark.machine import describe, matmul_rates
+from fpn.studies.benchmark.memory import peak_mebibytes
+from fpn.studies.benchmark.peers import Pair, build_pair
+from fpn.studies.benchmark.pictures import draw, write
+from fpn.studies.benchmark.turns import Side
+from fpn.training.surroundings import has_fast_bf16
+
+Part = Literal["inference", "training", "pooling", "memory"]
+PARTS: tuple[Part, ...] = ("inference", "training", "pooling", "memory")
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        backbone: name of a timm model.
+        weights: of the backbone; None: random.
+        size: of the pictures.
+        device: where.
+        batches: pictures that go through the network together, several to be measured one after the other.
+        repeats: turns; medians are reported.
+        parts: of `PARTS`.
+        compile: also measure what torch.compile makes of it; on a GPU it is always measured.
+        rois: RoIs of the pooling part.
+        classes: number of classes.
+    """
+
+    backbone: str = "resnet50"
+    weights: str | None = None
+    size: Size = field(default_factory=lambda: Size(800, 1066))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batches: tuple[int, ...] = (1,)
+    repeats: int = 5
+    parts: tuple[Part, ...] = PARTS
+    compile: bool = False
+    rois: int = 2048
+    classes: int = 90
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.rois < 1 or not self.batches or min(self.batches) < 1 or min(self.size) < 32:
+            raise ConfigError(
+                f"repeats {self.repeats}, rois {self.rois}, batches {self.batches}, size {tuple(self.size)}: "
+                "must be at least 1, and the picture at least 32x32"
+            )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours against torchvision's.
+
+    Attributes:
+        work: what was timed.
+        seconds: ours, median.
+        their_seconds: torchvision's in float32 unless `work` says otherwise, median.
+        ratio: theirs over ours.
+        busy_ratio: the same by processor time; on a GPU it says little.
+        agreement: how the outputs compare, in words.
+        turns: all single times.
+    """
+
+    work: str
+    seconds: float
+    their_seconds: float
+    ratio: float
+    busy_ratio: float
+    agreement: str
+    turns: dict[str, list[float]]
+
+
+@dataclass
+class Report:
+    """All that was found; `to_dict` is JSON-able.
+
+    Attributes:
+        machine: date, hardware, versions.
+        settings: what was asked for.
+        rates: GFLOP/s of a matrix product, by precision.
+        rows: ours against torchvision's.
+        stages: seconds by side and stage; of the first batch size.
+        gigaflops: by stage.
+        memory: MiB by work and side.
+        notes: what is absent, and why.
+    """
+
+    machine: dict[str, object]
+    settings: dict[str, object]
+    rates: dict[str, float]
+    rows: list[Row] = field(default_factory=list)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    gigaflops: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return asdict(self)
+
+
+def run(settings: Settings, *, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Measure the parts that are asked for.
+
+    Args:
+        settings: what.
+        progress: told what comes next.
+    """
+    progress("matrix products")
+    about = asdict(settings) | {"device": str(settings.device), "size": list(settings.size)}
+    report = Report(describe(settings.device), about, matmul_rates(settings.device))
+    report.notes += _absent(settings)
+    steps = {"inference": _infer, "training": _train, "pooling": _pool, "memory": _weigh}
+    for part in PARTS:
+        if part in settings.parts:
+            steps[part](settings, report, progress)
+    return report
+
+
+def _absent(settings: Settings) -> list[str]:
+    notes = []
+    if settings.device.type != "cuda":
+        notes.append("No GPU was used: the rows of CUDA (compile, CUDA graphs, deterministic algorithms) are absent.")
+    if not has_fast_bf16(settings.device):
+        notes.append("No bf16 rows: this device has no bf16 instructions, as its matrix products show.")
+    return notes
+
+
+def precisions(device: torch.device) -> tuple[Precision, ...]:
+    """Those that are worth measuring."""
+    return ("float32", "bf16") if has_fast_bf16(device) else ("float32",)
+
+
+def ways(pair: Pair, settings: Settings) -> dict[str, Detector]:
+    """Ours, unchanged and optimized in all ways that suit the device; one of them only detects as it is."""
+    ours = pair.ours.eval()
+    found: dict[str, Detector] = {"eager": ours}
+    for precision in precisions(settings.device):
+        found[f"optimized, {precision}"] = ours.optimize(precision)
+        if settings.compile or settings.device.type == "cuda":
+            found[f"compiled, {precision}"] = ours.optimize(precision, compile=True)
+        if settings.device.type == "cuda":
+            found[f"CUDA graphs, {precision}"] = ours.optimize(precision, compile=True, cuda_graphs=True)
+    return found
+
+
+def make_pair(settings: Settings) -> Pair:
+    """Both sides on the device."""
+    pair = build_pair(settings.backbone, settings.size, weights=settings.weights, num_classes=settings.classes)
+    return Pair(pair.ours.to(settings.device), pair.theirs.to(settings.device), pair.equal)
+
+
+def _infer(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+    pair = make_pair(settings)
+    pair.theirs.eval()
+    ours = ways(pair, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(draw(max(settings.batches), settings.size), Path(folder))
+        for batch in settings.batches:
+            progress(f"inference, batch {batch}")
+            found = inference.measure(ours, pair.theirs, paths[:batch], repeats=settings.repeats)
+            for name in ours:
+                agreement = f"{100 * found.agreement[name]:.1f} % twins"
+                work = f"inference x{batch}, {name}"
+                report.rows.append(_row(work, found.sides[name], found.sides["torchvision"], agreement))
+            if not report.stages:
+                report.stages, report.gigaflops = found.stages, found.gigaflops
+
+
+def _train(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+    choices = (False, True) if settings.device.type == "cuda" else (False,)
+    for batch in settings.batches:
+        for precision in precisions(settings.device):
+            for deterministic in choices:
+                pair = make_pair(settings)
+                name = f"training x{batch}, {precision}" + (", deterministic" if deterministic else "")
+                progress(name)
+                sides = training.measure(
+                    pair,
+                    settings.size,
+                    batch=batch,
+                    precision=precision,
+                    repeats=settings.repeats,
+                    deterministic=deterministic,
+                )
+                losses = " / ".join(f"{float(sides[side].outcome):.3g}" for side in ("fpn", "torchvision"))
+                report.rows.append(_row(name, sides["fpn"], sides["torchvision"], f"losses {losses}"))
+
+
+def _pool(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+    rois = pooling.draw_rois(settings.rois, settings.device)
+    for precision in precisions(settings.device):
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        for work in pooling.WORKS:
+            progress(f"RoI pooling, {work}")
+            row = pooling.compare(work, dtype, rois, channels=256, repeats=settings.repeats)
+            name = f"pooling {settings.rois} RoIs, {work}, {precision}"
+            report.rows.append(_row(name, row.ours, row.theirs, f"difference {row.difference:.0e}"))
+
+
+def _weigh(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+    wanted = [part for part in ("inference", "training") if part in settings.parts]
+    for part in wanted:
+        report.memory[part] = {}
+        for side in ("fpn", "torchvision"):
+            progress(f"memory of {part}, {side}")
+            report.memory[part][side] = peak_mebibytes(settings.device, _once, settings, part, side)
+
+
+def _once(settings: Settings, part: str, side: str) -> None:
+    """Build one side and let it work once, for its memory."""
+    size, batch = settings.size, settings.batches[0]
+    pair = make_pair(settings)
+    if part == "training":
+        step = training.make_step(
+            {"fpn": pair.ours.train(), "torchvision": pair.theirs.train()}[side],
+            training.make_losses(pair, size, batch=batch, precision=precisions(settings.device)[-1])[side],
+        )
+        step()
+        step()  # the optimizer's own memory exists from the first step on
+        return
+    _detect_once(pair, settings, side, size=size, batch=batch)
+
+
+def _detect_once(pair: Pair, settings: Settings, side: str, *, size: Size, batch: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(draw(batch, size), Path(folder))
+        if side == "torchvision":
+            inference.their_detections(pair.theirs.eval(), paths)
+        else:
+            inference.our_detections(pair.ours.optimize("auto"), paths)
+
+
+def _row(work: str, ours: Side, theirs: Side, agreement: str) -> Row:
+    busy = theirs.busy_seconds / max(ours.busy_seconds, 1e-9)
+    turns = {"fpn": ours.wall, "torchvision": theirs.wall}
+    return Row(work, ours.seconds, theirs.seconds, theirs.seconds / ours.seconds, busy, agreement, turns)

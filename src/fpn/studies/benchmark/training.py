@@ -1,0 +1,92 @@
+"""A training step side by side: losses, gradients, clipping and SGD with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fpn.errors import FpnError
+from fpn.shapes import Size
+from fpn.structures import Targets
+from fpn.studies.benchmark.agreement import finite
+from fpn.studies.benchmark.peers import Pair
+from fpn.studies.benchmark.pictures import draw, draw_truth
+from fpn.studies.benchmark.turns import Side, in_turns
+from fpn.training.surroundings import algorithms
+
+Precision = Literal["float32", "bf16"]
+_MAX_NORM = 10.0
+
+
+def measure(
+    pair: Pair, size: Size, *, batch: int, precision: Precision, repeats: int, deterministic: bool = False
+) -> dict[str, Side]:
+    """Time a step of both sides, in turns; each one's outcome is its loss. Both sample 512 RoIs a picture at random.
+
+    Args:
+        pair: on one device; its weights change.
+        size: of the pictures.
+        batch: pictures a step.
+        precision: of both sides' arithmetic.
+        repeats: turns.
+        deterministic: only algorithms that repeat bit by bit.
+
+    Raises:
+        FpnError: a loss is not finite.
+    """
+    device = pair.ours.device
+    losses = make_losses(pair, size, batch=batch, precision=precision)
+    models = {"torchvision": pair.theirs.train(), "fpn": pair.ours.train()}
+    works = {name: make_step(models[name], losses[name]) for name in models}
+    with algorithms(deterministic):
+        sides = in_turns(works, repeats=repeats, device=device)
+    values = [float(side.outcome) for side in sides.values()]
+    if not finite(values):
+        raise FpnError(f"a training step's loss is not finite: {dict(zip(sides, values, strict=True))}")
+    return sides
+
+
+def make_losses(pair: Pair, size: Size, *, batch: int, precision: Precision) -> dict[str, Callable[[], Tensor]]:
+    """Each side's loss of one and the same batch."""
+    device = pair.ours.device
+    pictures = [picture.to(device) for picture in draw(batch, size)]
+    truth = draw_truth(batch, size, num_classes=len(pair.ours.classes))
+    theirs = [{"boxes": b.to(device), "labels": k.to(device) + 1} for b, k in truth]
+    door = pair.ours.preprocessor
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (door.mean, door.std))
+    images = door.collate([(picture.cpu() - mean) / std for picture in pictures]).to(device)
+    targets = [Targets(b.to(device), k.to(device)) for b, k in truth]
+
+    def cast() -> torch.autocast:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+    def their_loss() -> Tensor:
+        with cast():
+            terms: dict[str, Tensor] = pair.theirs(pictures, theirs)
+            return torch.stack([term.float() for term in terms.values()]).sum()
+
+    def our_loss() -> Tensor:
+        with cast():
+            return pair.ours.losses(images, targets).total
+
+    return {"torchvision": their_loss, "fpn": our_loss}
+
+
+def make_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Any]:
+    """One step of SGD; it gives the loss."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # The rate is small: the weights are random, and no step of any turn may leave the numbers' range.
+    optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
+
+    def step() -> Tensor:
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
+        optimizer.step()
+        return value.detach()
+
+    return step

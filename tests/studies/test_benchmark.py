@@ -1,0 +1,154 @@
+"""`fpn benchmark` on tiny pictures: both sides compute the same, and what is shown adds up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from shell import Shell
+from torch import nn
+
+from fpn.errors import ConfigError
+from fpn.shapes import Size
+from fpn.structures import Detections
+from fpn.studies.benchmark import inference, pooling, running
+from fpn.studies.benchmark.agreement import share_with_twin
+from fpn.studies.benchmark.machine import matmul_rates
+from fpn.studies.benchmark.memory import peak_mebibytes
+from fpn.studies.benchmark.peers import Pair, build_pair
+from fpn.studies.benchmark.pictures import draw, write
+from fpn.studies.benchmark.running import Settings, run
+from fpn.studies.benchmark.stages import Stopwatch, watched
+from fpn.studies.benchmark.turns import in_turns
+
+SIZE = Size(64, 96)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return build_pair("resnet18", SIZE, num_classes=3)
+
+
+@pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A usual product takes a second, which here nobody needs."""
+    monkeypatch.setattr(running, "matmul_rates", lambda device: matmul_rates(device, side=64, repeats=1))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return write(draw(1, SIZE), tmp_path)
+
+
+def test_ways_take_turns_and_the_first_turn_does_not_count():
+    said: list[str] = []
+    sides = in_turns({"a": lambda: said.append("a"), "b": lambda: said.append("b")}, repeats=2)
+    assert said == ["a", "b", "a", "b", "a", "b"]
+    assert [len(side.wall) for side in sides.values()] == [2, 2]
+
+
+def test_both_sides_find_the_same_with_any_backbone(pair, paths):
+    assert pair.equal
+    ours = inference.our_detections(pair.ours.eval(), paths)
+    theirs = inference.their_detections(pair.theirs.eval(), paths)
+    assert len(ours[0]) == len(theirs[0]["boxes"]) > 0
+    assert share_with_twin(ours, theirs) == 1.0
+    torch.testing.assert_close(ours[0].scores, theirs[0]["scores"], rtol=0, atol=1e-4)
+
+
+def test_other_widths_are_said_to_be_unequal():
+    assert not build_pair("resnet18", SIZE, num_classes=3, channels=16, head_width=32).equal
+
+
+def test_a_twin_has_the_same_class_and_place():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
+    theirs = {"boxes": boxes, "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, 0.8])}
+    same = Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]))
+    other_class = Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]))
+    moved = Detections(boxes + 5, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]))
+    assert [share_with_twin([found], [theirs]) for found in (same, other_class, moved)] == [1.0, 0.5, 0.0]
+
+
+def test_a_stage_within_another_counts_once(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 7.0])
+    monkeypatch.setattr("fpn.studies.benchmark.stages.time.perf_counter", lambda: next(clock))
+    watch = Stopwatch(CPU)
+    with watch.stage("outer"), watch.stage("inner"):
+        pass
+    assert dict(watch.wall) == {"outer": 1.0 + 4.0, "inner": 2.0}
+
+
+def test_watched_methods_are_as_before_afterwards():
+    layer = nn.ReLU()
+    watch = Stopwatch(CPU)
+    with watched(watch, [(layer, "forward", "heads")]):
+        layer(torch.zeros(1))
+    assert watch.wall["heads"] > 0
+    assert "forward" not in layer.__dict__
+
+
+def test_a_convolutions_arithmetic_is_counted(pair, paths):
+    counted = inference.count_gigaflops(pair.ours.eval(), paths)
+    # The proposal head, by hand: a 3x3 of 256 to 256, and 1x1 to 3 + 12, on 16x24, 8x12, 4x6, 2x3 and 1x2 cells.
+    cells = 16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2
+    assert counted["proposal"] == pytest.approx(2 * cells * 256 * (9 * 256 + 15) / 1e9)
+    assert counted["backbone"] > 0 < counted["pyramid"]
+
+
+def test_pooling_that_differs_is_no_result(monkeypatch):
+    rois = pooling.draw_rois(4)
+    assert pooling.compare("forward", torch.float32, rois, channels=2, repeats=1).difference < 4e-5
+    monkeypatch.setattr(pooling, "ours", lambda maps, rois: pooling.torchvisions(maps, rois) + 1)
+    with pytest.raises(Exception, match="no answer"):
+        pooling.compare("forward", torch.float32, rois, channels=2, repeats=1)
+
+
+def _take(mebibytes: int) -> None:
+    torch.ones(mebibytes, 2**18)
+
+
+def test_peak_memory_is_that_of_the_work():
+    assert 64 <= peak_mebibytes(CPU, _take, 64) < 128
+
+
+def test_the_rate_of_a_matrix_product_is_positive():
+    assert set(matmul_rates(CPU, side=64, repeats=1)) == {"float32", "bf16"}
+
+
+def test_settings_that_measure_nothing_are_refused():
+    with pytest.raises(ConfigError, match="repeats 0"):
+        Settings(repeats=0)
+
+
+def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
+    settings = Settings(
+        backbone="resnet18", size=SIZE, repeats=1, rois=8, classes=3, parts=("inference", "training", "pooling")
+    )
+    report = run(settings)
+    works = [row.work for row in report.rows]
+    assert works[:2] == ["inference x1, eager", "inference x1, optimized, float32"]
+    assert any(work.startswith("training x1") for work in works)
+    assert sum(work.startswith("pooling 8 RoIs") for work in works) >= 2
+    assert min(row.ratio for row in report.rows) > 0
+    assert set(report.stages) == {"torchvision", list(report.stages)[-1]}
+    assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "suppression")) > 0
+    assert any("No GPU" in note for note in report.notes)
+
+
+def test_the_command_prints_tables_of_80_columns_and_writes_json(
+    small_products: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = Shell(capsys)(
+        "benchmark", "--parts", "pooling", "--rois", "8", "--repeats", "1", "--device", "cpu",
+        "--output", str(tmp_path / "figures.json"),
+    )  # fmt: skip
+    assert ended.status == 0
+    assert max(map(len, ended.out.splitlines()[:-1])) <= 80
+    assert "pooling 8 RoIs, forward" in ended.out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["settings"]["rois"] == 8
+    assert len(figures["rows"]) >= 2
