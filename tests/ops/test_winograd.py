@@ -17,7 +17,7 @@ def test_it_is_a_3x3_convolution_of_padding_1(size: tuple[int, int], relu: bool)
     wanted = wanted.relu() if relu else wanted
     got = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=relu)
     assert got.shape == wanted.shape
-    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-5)
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-4)  # sums of 72 products, up to 30
 
 
 def test_it_rounds_no_worse_than_the_plain_sum() -> None:

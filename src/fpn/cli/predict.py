@@ -93,7 +93,9 @@ def _detect_all(
 
     done = 0
     with progress_bar("detecting", len(jobs)) as progress:
-        for chunk in _read_ahead(jobs, batch_size * BATCHES_AHEAD, read):
+        # Enough for `predict` to put pictures of a size together; one by one, Ctrl-C costs one.
+        ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
+        for chunk in _read_ahead(jobs, ahead, read):
             readable = [(job, picture) for job, picture in chunk if not isinstance(picture, FpnError)]
             found = detector.predict([picture for _, picture in readable], batch_size=batch_size)
             for ((source, name), picture), each in zip(readable, found, strict=True):

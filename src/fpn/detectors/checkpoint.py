@@ -17,9 +17,10 @@ from torch import Tensor
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialects import Dialect
+from fpn.detectors.optimizing import OptimizedDetector
 from fpn.detectors.presets import build_faster_rcnn
 from fpn.detectors.recipes import at_most, known_fields, read_recipe
-from fpn.errors import DataNotFoundError, ModelFileError, OutputError
+from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.structures import Classes
 
@@ -42,8 +43,11 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         OutputError: the file can't be written.
+        ConfigError: the detector is an optimized copy.
     """
     path = Path(path)
+    if isinstance(detector, OptimizedDetector):
+        raise ConfigError(f"{path}: an optimized detector can't be saved: its norms are gone. Save the original.")
     header = {
         "format": FORMAT,
         "fpn": VERSION,

@@ -5,16 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from fpn.detectors.preprocessing import Preprocessor
+from fpn.detectors.preprocessing import Prepared, Preprocessor
 from fpn.errors import ConfigError
 from fpn.heads.sampling import Randomness
 from fpn.pictures import PictureLike, read_picture
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+
+if TYPE_CHECKING:
+    from fpn.detectors.optimizing import OptimizedDetector
+
+Precision: TypeAlias = Literal["float32", "bf16", "auto"]
+
+# Batches that `predict` reads before it puts pictures of about the same size together.
+BATCHES_AHEAD = 4
 
 
 class Detector(nn.Module, ABC):
@@ -33,6 +41,8 @@ class Detector(nn.Module, ABC):
         self.preprocessor = preprocessor
         self.recipe = recipe
         self.training_record: dict[str, Any] = {}
+        # `predict` puts pictures together whose padded sides agree when rounded up to a multiple of this.
+        self.bucket = max(32, preprocessor.size_multiple)
 
     @abstractmethod
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
@@ -52,6 +62,27 @@ class Detector(nn.Module, ABC):
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """B pictures' class-free candidate boxes in network pixels, best first."""
 
+    def optimize(
+        self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
+    ) -> OptimizedDetector:
+        """A copy that only detects, as fast as the device can.
+
+        Detections are the same up to rounding (in float32: scores to 1e-4, boxes to 1e-4 of a picture's side); bf16
+        rounds more. The original stays as it is, and is what can be trained and saved.
+
+        Args:
+            precision: of the network's arithmetic; "auto": bf16 where the chip multiplies it in hardware.
+            compile: let torch.compile work on the part from pixels to raw predictions. Each size of picture, rounded
+                up to a multiple of 128, is compiled when it first comes, which takes a minute or more.
+            cuda_graphs: compile, and on a GPU replay each size as one graph.
+
+        Raises:
+            ConfigError: an unknown precision, or the detector is optimized already.
+        """
+        from fpn.detectors.optimizing import optimize  # that module builds on this one
+
+        return optimize(self, precision, compile=compile, cuda_graphs=cuda_graphs)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -68,7 +99,7 @@ class Detector(nn.Module, ABC):
 
         Args:
             pictures: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
-            batch_size: pictures that go through the network together.
+            batch_size: pictures that go through the network together, at most: only those of about the same size do.
             progress: called with the number of pictures done after each batch.
 
         Returns:
@@ -83,14 +114,29 @@ class Detector(nn.Module, ABC):
         if batch_size < 1:
             raise ConfigError(f"batch_size {batch_size}: must be at least 1")
         found: list[Detections] = []
-        for start in range(0, len(pictures), batch_size):
-            found += self._predict_batch(pictures[start : start + batch_size])
-            if progress is not None:
-                progress(len(found))
+        window = batch_size * BATCHES_AHEAD
+        for start in range(0, len(pictures), window):
+            prepared = [self.preprocessor.prepare(read_picture(each)) for each in pictures[start : start + window]]
+            of_window: dict[int, Detections] = {}
+            for numbers in self._batches(prepared, batch_size):
+                each = self._predict_batch([prepared[number] for number in numbers])
+                of_window |= zip(numbers, each, strict=True)
+                if progress is not None:
+                    progress(len(found) + len(of_window))
+            found += [of_window[number] for number in range(len(prepared))]
         return found
 
-    def _predict_batch(self, pictures: Sequence[PictureLike]) -> list[Detections]:
-        prepared = [self.preprocessor.prepare(read_picture(picture)) for picture in pictures]
+    def _batches(self, prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
+        """Numbers of pictures of about the same size: padding costs time, and shows at the rim."""
+        buckets: dict[tuple[int, int], list[int]] = {}
+        for number, each in enumerate(prepared):
+            height, width = each.pixels.shape[-2:]
+            buckets.setdefault((-(-height // self.bucket), -(-width // self.bucket)), []).append(number)
+        for numbers in buckets.values():
+            for start in range(0, len(numbers), batch_size):
+                yield numbers[start : start + batch_size]
+
+    def _predict_batch(self, prepared: Sequence[Prepared]) -> list[Detections]:
         images = self.preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(self.device)
         with evaluating(self), torch.inference_mode():
             found = self.detect(images)

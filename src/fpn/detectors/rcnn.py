@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.preprocessing import Preprocessor
 from fpn.heads.box import BoxHead
-from fpn.heads.proposal import ProposalHead
+from fpn.heads.proposal import ProposalHead, RawProposals
 from fpn.heads.sampling import Randomness
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+from fpn.structures import Classes, Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
 
 class FasterRCNN(Detector):
@@ -39,6 +39,8 @@ class FasterRCNN(Detector):
         self.features = features
         self.proposal = proposal
         self.box = box
+        # The compiled form of features and proposal head together, if `optimize` made one.
+        self.tensor_part: Callable[[Tensor], tuple[Features, list[Tensor], list[Tensor]]] | None = None
 
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         """Terms `objectness`, `proposal_box`, `classification` and `box`; see `Detector.losses`."""
@@ -50,10 +52,17 @@ class FasterRCNN(Detector):
 
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
-        features = self.features(images.pixels)
-        proposals = self.proposal.propose(self.proposal(features), images)
-        return self.box.detect(features, images, proposals)
+        features, raw = self._look(images.pixels)
+        return self.box.detect(features, images, self.proposal.propose(raw, images))
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """See `Detector.proposals`."""
-        return self.proposal.propose(self.proposal(self.features(images.pixels)), images)
+        return self.proposal.propose(self._look(images.pixels)[1], images)
+
+    def _look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
+        """Pixels (B, 3, H, W) to maps and raw proposals."""
+        if self.tensor_part is None:
+            features = self.features(pixels)
+            return features, self.proposal(features)
+        features, objectness, deltas = self.tensor_part(pixels)
+        return features, RawProposals(objectness, deltas, objectness)

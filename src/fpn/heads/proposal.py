@@ -94,6 +94,7 @@ class ProposalHead(nn.Module):
         self.mode: Objectness = objectness
         self.inside_only, self.beta = inside_only, beta
         self.shared = nn.Conv2d(width, channels, 3, padding=1)
+        self.activation: nn.Module = nn.ReLU()
         self.objectness = nn.Conv2d(channels, num_anchors * (1 if objectness == "sigmoid" else 2), 1)
         self.deltas = nn.Conv2d(channels, num_anchors * 4, 1)
         for layer in (self.shared, self.objectness, self.deltas):
@@ -102,7 +103,7 @@ class ProposalHead(nn.Module):
 
     def forward(self, features: Features) -> RawProposals:
         """Objectness and deltas of every anchor."""
-        hidden = [functional.relu(self.shared(features[level.name])) for level in self.levels]
+        hidden = [self.activation(self.shared(features[level.name])) for level in self.levels]
         logits = [self.objectness(x) for x in hidden]
         read = [read_objectness(x, self.mode) for x in logits]
         # fpn.pytorch's loss takes the pairs as it reads them, without the mispaired softmax.

@@ -1,0 +1,256 @@
+"""A detector for inference alone: the same detections, sooner."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpn.detectors.detector import Detector, Precision
+from fpn.detectors.rcnn import FasterRCNN
+from fpn.errors import ConfigError
+from fpn.features.backbone import Backbone
+from fpn.features.folding import folded
+from fpn.features.fused import FusedConvolution, plain_convolution
+from fpn.heads.box import TwoLayerTrunk
+from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
+
+# Compiled code is made for one size: pictures are padded to a multiple of this, so that a dataset has about ten.
+COMPILED_MULTIPLE = 128
+_MAX_COMPILED_SIZES = 32
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an optimized detector works; `str` of it is one short line.
+
+    Attributes:
+        precision: of the network's arithmetic; boxes are always float32.
+        device: where it is.
+        folded: norms, sums and activations are inside the convolutions of the bottom-up path.
+        compiled: the part from pixels to raw predictions is compiled.
+        notes: what was asked for and could not be had, and why.
+    """
+
+    precision: Literal["float32", "bf16"]
+    device: str
+    folded: bool
+    compiled: bool
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.precision} on {self.device}", "channels-last"]
+        parts += ["norms folded"] if self.folded else []
+        parts += ["compiled"] if self.compiled else []
+        return "; ".join([", ".join(parts), *self.notes])
+
+
+class OptimizedDetector(Detector):
+    """What `optimize` gives: it detects, and can be neither trained nor saved; the original can.
+
+    Attributes:
+        method: how it works.
+    """
+
+    def __init__(self, inner: FasterRCNN, method: Method) -> None:
+        super().__init__(classes=inner.classes, preprocessor=inner.preprocessor, recipe=inner.recipe)
+        self.training_record = inner.training_record
+        self.inner = inner
+        self.method = method
+        self.bucket = COMPILED_MULTIPLE if method.compiled else self.bucket
+        self.eval()
+
+    def losses(
+        self,
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> LossTerms:
+        """Not of an optimized detector.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("an optimized detector can't be trained: its norms are gone. Train the original.")
+
+    @torch.inference_mode()
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """See `Detector.detect`."""
+        with self._cast():
+            return self.inner.detect(self._enter(images))
+
+    @torch.inference_mode()
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        """See `Detector.proposals`."""
+        with self._cast():
+            return self.inner.proposals(self._enter(images))
+
+    def optimize(
+        self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
+    ) -> OptimizedDetector:
+        """Refused: the original weights are gone.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("this detector is optimized already: optimize the original another way instead")
+
+    def train(self, mode: bool = True) -> OptimizedDetector:
+        """It stays in eval mode."""
+        super().train(False)
+        return self
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.method.precision == "bf16")
+
+    def _enter(self, images: ImageBatch) -> ImageBatch:
+        pixels = self._fill_bucket(images.pixels) if self.method.compiled else images.pixels
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return ImageBatch(pixels, images.sizes, images.windows, images.scales)
+
+    def _fill_bucket(self, pixels: Tensor) -> Tensor:
+        """Padded further, with the value that `Preprocessor.collate` pads with."""
+        below, right = (-side % self.bucket for side in pixels.shape[2:])
+        if not below and not right:
+            return pixels
+        if not self.preprocessor.pad_before_mean:
+            return functional.pad(pixels, (0, right, 0, below))
+        black = -pixels.new_tensor(self.preprocessor.mean) / pixels.new_tensor(self.preprocessor.std)
+        height, width = pixels.shape[2:]
+        padded = black.view(1, 3, 1, 1).repeat(len(pixels), 1, height + below, width + right)
+        padded[..., :height, :width] = pixels
+        return padded
+
+
+def optimize(
+    detector: Detector, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
+) -> OptimizedDetector:
+    """A copy of a detector that only detects, as fast as the device can; see `Detector.optimize`."""
+    if not isinstance(detector, FasterRCNN):
+        raise ConfigError(f"a {type(detector).__name__} can't be optimized: only a detector that can be trained can")
+    if precision not in ("float32", "bf16", "auto"):
+        raise ConfigError(f"precision {precision!r}: choose one of float32, bf16, auto")
+    device = detector.device
+    exact: Literal["float32", "bf16"] = _automatic(device) if precision == "auto" else precision
+    inner = copy.deepcopy(detector).eval().requires_grad_(False)
+    notes: list[str] = []
+    with torch.no_grad():
+        was_folded = _fold_body(inner)
+        _fuse_convolutions(inner)
+        _flatten_cells(inner)
+    inner.to(memory_format=torch.channels_last)
+    if exact == "bf16":
+        _store_bf16(inner)
+    else:
+        _prepare(inner)
+    compile = compile or cuda_graphs
+    problem = _no_compiler(device) if compile else None
+    if problem is not None:
+        notes.append(problem)
+    elif compile:
+        _compile(inner, cuda_graphs)
+    method = Method(exact, device.type, was_folded, compile and problem is None, tuple(notes))
+    return OptimizedDetector(inner, method)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrices of bfloat16 are multiplied in hardware (emulated bf16 is slower than float32)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.12 and later
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
+    return "bf16" if has_fast_bf16(device) else "float32"
+
+
+def _fold_body(inner: FasterRCNN) -> bool:
+    bodies = [part for part in inner.features.modules() if isinstance(part, Backbone)]
+    for body in bodies:
+        net = folded(body.net)
+        if net is None:
+            return False
+        body.net = net
+    return bool(bodies)
+
+
+def _fuse_convolutions(inner: FasterRCNN) -> None:
+    """All convolutions outside of the folded bottom-up path; the proposal head's takes its ReLU in."""
+    inner.proposal.shared = FusedConvolution(inner.proposal.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
+    inner.proposal.activation = nn.Identity()
+    for parent in list(inner.modules()):
+        for name, child in list(parent.named_children()):
+            if plain_convolution(child):
+                setattr(parent, name, FusedConvolution(cast(nn.Conv2d, child)))
+
+
+class _FlattenCells(nn.Module):
+    """(R, C, S, S) -> (R, S*S*C): what lies in memory channels-last is not copied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _flatten_cells(inner: FasterRCNN) -> None:
+    trunk = inner.box.trunk
+    if not isinstance(trunk, TwoLayerTrunk):
+        return
+    first = cast(nn.Linear, trunk[1])
+    size = inner.box.pooler.output_size
+    reordered = first.weight.view(len(first.weight), -1, size, size).permute(0, 2, 3, 1).flatten(1)
+    first.weight = nn.Parameter(reordered.contiguous(), requires_grad=False)
+    trunk[0] = _FlattenCells()
+
+
+def _prepare(inner: FasterRCNN) -> None:
+    for part in inner.modules():
+        if isinstance(part, FusedConvolution):
+            part.prepare()
+
+
+def _store_bf16(inner: FasterRCNN) -> None:
+    """Weights of products are kept in bf16, so that autocast need not convert them for each batch."""
+    for part in inner.modules():
+        if isinstance(part, FusedConvolution | nn.Linear | nn.Conv2d):
+            part.to(torch.bfloat16)
+
+
+class _FromPixels(nn.Module):
+    """Pixels to maps and raw predictions: no list and no count depends on what is in the picture."""
+
+    def __init__(self, inner: FasterRCNN) -> None:
+        super().__init__()
+        self.features, self.proposal = inner.features, inner.proposal
+
+    def forward(self, pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
+        features = self.features(pixels)
+        raw = self.proposal(features)
+        return features, raw.objectness, raw.deltas
+
+
+def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_COMPILED_SIZES)
+    mode = "reduce-overhead" if cuda_graphs and inner.device.type == "cuda" else None
+    inner.tensor_part = torch.compile(_FromPixels(inner), dynamic=False, mode=mode)
+
+
+def _no_compiler(device: torch.device) -> str | None:
+    """Why torch.compile would fail here, or None. On a CPU it needs a C++ compiler, which most users do not have."""
+    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++", "cl"]
+    if device.type == "cpu" and not any(name and shutil.which(name) for name in names):
+        return "not compiled, because there is no C++ compiler"
+    return None

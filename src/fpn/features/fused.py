@@ -1,0 +1,137 @@
+"""A convolution for inference: norm, sum and activation inside, in the fastest form that the device has."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpn.features.frozen import FrozenNorm
+from fpn.ops import winograd
+
+# With 64 channels and less, moving patches into the other basis costs what the products save.
+_WINOGRAD_CHANNELS = 128
+# The transformed kernel is read as a whole: it has to pay for this many tiles at least.
+_WINOGRAD_TILES = 48
+
+
+class FusedConvolution(nn.Module):
+    """act(conv(x) + other), without gradients.
+
+    Args:
+        convolution: what to compute; left as it is.
+        norm: that follows it, folded into weight and bias.
+        activation: that follows it; None: none.
+        same: TensorFlow's padding, which depends on the size of the map.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        convolution: nn.Conv2d,
+        *,
+        norm: FrozenNorm | None = None,
+        activation: nn.Module | None = None,
+        same: bool = False,
+    ) -> None:
+        super().__init__()
+        weight, bias = fold(convolution, norm)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.options: tuple[Any, ...] = (convolution.padding, convolution.stride, convolution.dilation)
+        self.groups, self.same, self.activation = convolution.groups, same, activation
+        self.packed: Tensor | None = None
+        self.transformed: Tensor | None = None
+        self._name, self._scalars, self._algorithm = _known(activation)
+
+    def prepare(self) -> None:
+        """Put the weights into the form that this machine's CPU multiplies fastest; float32 only."""
+        weight = self.weight
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            return
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        if self._suits_winograd(weight):
+            self.transformed = winograd.transform_weight(weight)
+        if _has_onednn():
+            padding, stride, dilation = self.options
+            self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                weight.to_mkldnn(), padding, stride, dilation, self.groups
+            )
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """act(conv(x) + other)."""
+        if self.same:
+            x = _pad_same(x, self.weight.shape[2:], self.options[1], self.options[2])
+        if x.dtype == torch.float32 and not torch.compiler.is_compiling():
+            if self.transformed is not None and other is None and self._worth_tiles(x):
+                relu = self._name == "relu"
+                y = winograd.convolve(x, self.transformed, self.bias, relu=relu)
+                return y if relu or self.activation is None else cast(Tensor, self.activation(y))
+            if self.packed is not None and self._name is not None:
+                return self._onednn(x, other)
+        padding, stride, dilation = self.options
+        y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
+        y = y if other is None else y.add_(other)
+        return y if self.activation is None else cast(Tensor, self.activation(y))
+
+    def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        where = (self.packed, self.bias, *self.options, self.groups)
+        if other is None:
+            arguments = (x, *where, self._name, self._scalars, self._algorithm)
+            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(*arguments))
+        other = other.contiguous(memory_format=torch.channels_last)
+        after = (None if self._name == "none" else self._name, self._scalars, self._algorithm)
+        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
+
+    def _suits_winograd(self, weight: Tensor) -> bool:
+        plain = self.options == ((1, 1), (1, 1), (1, 1)) and self.groups == 1 and not self.same
+        return plain and tuple(weight.shape[2:]) == (3, 3) and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
+
+    def _worth_tiles(self, x: Tensor) -> bool:
+        return winograd.count_tiles(x.shape[2], x.shape[3]) >= _WINOGRAD_TILES
+
+
+def fold(convolution: nn.Conv2d, norm: FrozenNorm | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution with the norm behind it inside."""
+    weight = convolution.weight.detach()
+    bias = None if convolution.bias is None else convolution.bias.detach()
+    if norm is None:
+        return weight.clone(), None if bias is None else bias.clone()
+    scale, shift = norm.affine()
+    return weight * scale.view(-1, 1, 1, 1), shift if bias is None else shift + bias * scale
+
+
+def plain_convolution(module: nn.Module) -> bool:
+    """Whether it is a convolution that `FusedConvolution` computes as it does."""
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _known(activation: nn.Module | None) -> tuple[str | None, list[Any], str | None]:
+    """How oneDNN calls an activation: name, numbers, variant. Name None: it does not know it."""
+    if activation is None:
+        return "none", [], None
+    if isinstance(activation, nn.ReLU6):
+        return "hardtanh", [0.0, 6.0], None
+    names = {nn.ReLU: "relu", nn.SiLU: "swish", nn.Hardswish: "hardswish", nn.Sigmoid: "sigmoid"}
+    return names.get(type(activation)), [], None
+
+
+def _has_onednn() -> bool:
+    if not (torch._C._has_mkldnn and torch.backends.mkldnn.enabled):
+        return False
+    return hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def _pad_same(x: Tensor, kernel: torch.Size, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
+    """As many zeros as make ceil(size / stride) cells, the odd one at the right and bottom."""
+    sides: list[int] = []
+    for axis in (1, 0):
+        size, step = x.shape[2 + axis], stride[axis]
+        missing = max((-(-size // step) - 1) * step + (kernel[axis] - 1) * dilation[axis] + 1 - size, 0)
+        sides += [missing // 2, missing - missing // 2]
+    return functional.pad(x, sides) if any(sides) else x
