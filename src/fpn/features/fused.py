@@ -44,7 +44,8 @@ class FusedConvolution(nn.Module):
         self.register_buffer("bias", bias)
         self.options: tuple[Any, ...] = (convolution.padding, convolution.stride, convolution.dilation)
         self.groups, self.same, self.activation = convolution.groups, same, activation
-        self.packed: Tensor | None = None
+        self._native = False
+        self._packed: tuple[torch.Size, Tensor] | None = None
         self.transformed: Tensor | None = None
         self._name, self._scalars, self._algorithm = _known(activation)
 
@@ -56,11 +57,7 @@ class FusedConvolution(nn.Module):
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         if self._suits_winograd(weight):
             self.transformed = winograd.transform_weight(weight)
-        if _has_onednn():
-            padding, stride, dilation = self.options
-            self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                weight.to_mkldnn(), padding, stride, dilation, self.groups
-            )
+        self._native = _has_onednn()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """act(conv(x) + other)."""
@@ -71,7 +68,7 @@ class FusedConvolution(nn.Module):
                 relu = self._name == "relu"
                 y = winograd.convolve(x, self.transformed, self.bias, relu=relu)
                 return y if relu or self.activation is None else cast(Tensor, self.activation(y))
-            if self.packed is not None and self._name is not None:
+            if self._native and self._name is not None:
                 return self._onednn(x, other)
         padding, stride, dilation = self.options
         y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
@@ -80,13 +77,27 @@ class FusedConvolution(nn.Module):
 
     def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        where = (self.packed, self.bias, *self.options, self.groups)
+        where = (self._weight_for(x.shape), self.bias, *self.options, self.groups)
         if other is None:
             arguments = (x, *where, self._name, self._scalars, self._algorithm)
             return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(*arguments))
         other = other.contiguous(memory_format=torch.channels_last)
         after = (None if self._name == "none" else self._name, self._scalars, self._algorithm)
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
+
+    def _weight_for(self, shape: torch.Size) -> Tensor:
+        """The weight in oneDNN's order for maps of that shape; the last one is kept.
+
+        The order depends on the shape, and one of another shape is far worse than none: 512 to 512 channels, 3x3, on
+        3x4 cells takes 0.8 ms in its own order, 1.8 from channels-last, and 146 in the order of larger maps.
+        """
+        kept = self._packed
+        if kept is None or kept[0] != shape:
+            padding, stride, dilation = self.options
+            reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+            kept = shape, reorder(self.weight.to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
+            self._packed = kept  # at once: another thread may look
+        return kept[1]
 
     def _suits_winograd(self, weight: Tensor) -> bool:
         plain = self.options == ((1, 1), (1, 1), (1, 1)) and self.groups == 1 and not self.same
