@@ -94,7 +94,7 @@ class FusedConvolution(nn.Module):
         kept = self._packed
         if kept is None or kept[0] != shape:
             padding, stride, dilation = self.options
-            reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+            reorder = cast(Any, torch._C._nn).mkldnn_reorder_conv2d_weight  # the stub lacks the shape
             kept = shape, reorder(self.weight.to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
             self._packed = kept  # at once: another thread may look
         return kept[1]
