@@ -2,141 +2,152 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from written_sets import Shot, Thing, write_voc
 
 from fpn.data.checks import check
-from fpn.detectors.dialects import PAPER
-from fpn.studies.reach import Boxes, Reach, fit_anchors, reach, stride_of
+from fpn.detectors.dialects import PAPER, Dialect
+from fpn.studies.reach import Boxes, fit_anchors, reach
 
-# Squares of 16 pixels every 8, and of 32 every 16, with centres at 0, 8, 16, ...; pictures are not scaled.
-TWO_LEVELS = replace(
-    PAPER,
-    short_side=128,
-    long_side=None,
-    anchor_sizes=((16.0,), (32.0,)),
-    anchor_ratios=(1.0,),
-    anchor_strides=(8, 16),
-    anchor_offset=0.0,
-    anchor_positive_iou=0.7,
-    anchor_negative_iou=0.3,
-)
+# Square anchors of 32 and 64 on grids of 4 and 8 pixels; pictures keep their size of 128 x 96.
+SPOKEN = replace(PAPER, anchor_sizes=((32.0,), (64.0,)), anchor_ratios=(1.0,), short_side=96, long_side=None)
+PICTURE = (96, 128)
 
 
-def around(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+def fitted(*boxes: tuple[float, float, float, float], dialect: Dialect = SPOKEN, **changes: Any) -> Any:
+    numbers = np.array(boxes, dtype=float).reshape(-1, 4)
+    return fit_anchors(Boxes(numbers, np.tile([PICTURE], (len(numbers), 1))), replace(dialect, **changes))
 
 
-def reached(root: Path, *boxes: tuple[float, float, float, float], ignore: bool = False) -> Reach:
-    things = tuple(Thing("nut", box, ignore) for box in boxes)
-    return reach(check(write_voc(root, (Shot("a.png", 128, 128, things),))).inspected, TWO_LEVELS)
+def test_an_object_on_its_anchor_has_an_iou_of_1() -> None:
+    # A centre of (40, 48) is a point of both grids: 10 x 4 and 12 x 4; 5 x 8 and 6 x 8.
+    fit = fitted((24, 32, 56, 64), (8, 16, 72, 80))
+    assert fit.iou.tolist() == [1, 1]
+    assert fit.level.tolist() == [0, 1]
+    assert fit.sides.tolist() == [[32, 32], [64, 64]]
 
 
-@pytest.mark.parametrize(
-    ("box", "iou", "level"),
-    [
-        (around(48, 48, 16, 16), 1.0, 0),  # an anchor itself
-        (around(44, 48, 16, 16), 192 / 320, 0),  # half a stride away
-        (around(48, 48, 32, 32), 1.0, 1),
-        (around(56, 48, 32, 32), 768 / 1280, 1),
-        (around(48, 48, 8, 8), 64 / 256, 0),  # too small for the finest
-        (around(64, 64, 64, 64), 1024 / 4096, 1),  # too large for the coarsest
-        (around(48, 48, 8, 32), 128 / 384, 0),  # tall: 8 x 16 shared
-        (around(120, 120, 16, 16), 1.0, 0),  # the last cell of the picture, 15 * 8
-    ],
-)
-def test_the_best_anchor_of_an_object_and_its_level(
-    box: tuple[float, float, float, float], iou: float, level: int
-) -> None:
-    fit = fit_anchors(Boxes(np.array([box]), np.array([[128, 128]])), TWO_LEVELS)
-    assert fit.iou[0] == pytest.approx(iou)
-    assert fit.level[0] == level
+def test_the_best_anchor_is_the_nearest_of_the_grid() -> None:
+    # 2 pixels to the right of its anchor: (32 - 2) * 32 shared of 2 * 32 * 32 - (32 - 2) * 32.
+    assert fitted((26, 32, 58, 64)).iou.tolist() == pytest.approx([30 / 34])
+    # 3 pixels: the next anchor of 4 is 1 pixel away.
+    assert fitted((27, 32, 59, 64)).iou.tolist() == pytest.approx([31 / 33])
 
 
-def test_no_anchor_stands_beyond_the_last_cell() -> None:
-    # 128 pixels have 16 cells of 8, centres 0 to 120: an object around 128 shares 8 x 16 with the last anchor.
-    fit = fit_anchors(Boxes(np.array([around(128, 48, 16, 16)]), np.array([[128, 128]])), TWO_LEVELS)
-    assert fit.iou[0] == pytest.approx(8 * 16 / (2 * 256 - 8 * 16))
+def test_a_long_object_overlaps_a_square_anchor_by_its_smaller_part() -> None:
+    # 64 x 16 with a square of 32: 32 * 16 shared of 1024 + 1024 - 512. With one of 64: 1024 of 4096.
+    fit = fitted((8, 40, 72, 56))
+    assert fit.iou.tolist() == pytest.approx([1 / 3])
+    assert fit.level.tolist() == [0]
+    # An anchor of ratio 1/4 and the same area is 64 x 16.
+    assert fitted((8, 40, 72, 56), anchor_ratios=(0.25,)).iou.tolist() == [1]
 
 
-def test_objects_are_judged_at_the_size_that_the_network_sees() -> None:
-    # 64 high, 128 wide: twice as large by the short side, but 200 / 128 by the limit of the long one.
-    objects = Boxes(np.array([[0.0, 0, 16, 32]]), np.array([[64, 128]]))
-    assert fit_anchors(objects, TWO_LEVELS).sides.tolist() == [[32, 64]]
-    assert fit_anchors(objects, replace(TWO_LEVELS, long_side=200)).sides.tolist() == [[25, 50]]
+def test_objects_are_scaled_as_the_network_sees_them() -> None:
+    # Twice the side: 16 x 16 becomes 32 x 32.
+    fit = fitted((32, 40, 48, 56), short_side=192)
+    assert (fit.iou.tolist(), fit.sides.tolist()) == ([1], [[32, 32]])
+    # The long side of 128 may grow to 160 only: 1.25 times.
+    fit = fitted((32, 40, 48, 56), short_side=192, long_side=160)
+    assert fit.sides.tolist() == [[20, 20]]
+    assert fit.iou.tolist() == pytest.approx([400 / 1024])
 
 
-def test_strides_are_those_of_the_levels_unless_the_dialect_says_others() -> None:
-    assert [stride_of(level, PAPER) for level in range(5)] == [4, 8, 16, 32, 64]
-    assert stride_of(1, TWO_LEVELS) == 16
+def test_anchors_stand_only_where_the_picture_has_cells() -> None:
+    # Cells of level 1 in a picture 128 x 96 have centres from 0 to 120 and 88, so that an object of 64 x 64 in the
+    # right lower corner, with its centre at (96, 64), is met, and one that hangs out to the centre (128, 96) is not.
+    assert fitted((64, 32, 128, 96)).iou.tolist() == [1]
+    assert fitted((96, 64, 160, 128)).iou.tolist() == pytest.approx([56 * 56 / (2 * 64 * 64 - 56 * 56)])
 
 
-def test_each_level_counts_its_objects_and_the_unreached_are_named(tmp_path: Path) -> None:
-    found = reached(
-        tmp_path,
-        around(48, 48, 16, 16),
-        around(92, 48, 16, 16),
-        around(24, 96, 8, 8),
-        around(64, 64, 64, 64),
-        around(96, 96, 32, 32),
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_it_agrees_with_the_grid_drawn_out(offset: float) -> None:
+    from fpn.ops.anchors import anchor_grid, cell_anchors
+    from fpn.ops.boxes import pairwise_iou
+
+    torch = pytest.importorskip("torch")
+    dialect = replace(SPOKEN, anchor_offset=offset, anchor_ratios=(0.5, 1.0, 2.0))
+    rng = np.random.default_rng(3)
+    corners = rng.uniform((0, 0), (100, 70), (50, 2))
+    boxes = np.concatenate((corners, corners + rng.uniform(4, 28, (50, 2))), axis=1)
+    grids = [
+        anchor_grid(
+            96 // stride,
+            128 // stride,
+            stride=(stride, stride),
+            cell=cell_anchors(sizes, (0.5, 1.0, 2.0)),
+            offset=offset,
+        )
+        for sizes, stride in zip(dialect.anchor_sizes, (4, 8), strict=True)
+    ]
+    drawn = pairwise_iou(torch.tensor(boxes, dtype=torch.float32), torch.cat(grids)).max(dim=1).values
+    assert fitted(*boxes.tolist(), dialect=dialect).iou == pytest.approx(drawn.numpy(), abs=1e-5)
+
+
+def small_set(root: Path) -> Path:
+    things = (
+        Thing("nut", (24, 32, 56, 64)),  # the anchor itself
+        Thing("nut", (60, 10, 64, 14)),  # 4 x 4: 16 of 1024
+        Thing("bolt", (8, 40, 72, 56)),  # 1/3, see above
+        Thing("bolt", (0, 0, 5, 5), ignore=True),  # counts nowhere
     )
-    counts = [[row[key] for key in ("objects", "well", "fairly", "not")] for row in found.levels]
-    assert counts == [[3, 1, 1, 1], [2, 1, 0, 1]]
-    assert (found.objects, found.unreached) == (5, 2)
-    assert [finding.file for finding in found.findings] == ["JPEGImages/a.png"] * 2
-    small, large = (finding.message for finding in found.findings)
-    assert "is 8 x 8 in the network, the best anchor (IoU 0.25) is on p2" in small
-    assert "is 64 x 64 in the network, the best anchor (IoU 0.25) is on p3" in large
+    return write_voc(root, (Shot("a.png", 128, 96, things),))
 
 
-def test_smaller_anchors_are_suggested_for_small_objects(tmp_path: Path) -> None:
-    found = reached(tmp_path, *(around(8 * k, 48, 8, 8) for k in range(2, 12)))
-    assert found.unreached == 10
-    assert found.suggestion is not None
-    # 0.71 of 16 and 32: 64 / 121 of the smallest is shared, which suffices, and pictures may stay as they are.
-    assert found.suggestion["anchor_sizes"] == [[11.0], [23.0]]
-    assert found.suggestion["anchor_ratios"] == [1.0]
-    assert found.suggestion["short_side"] == 128
-    assert found.suggestion["unreached"] == 0
+def test_levels_are_counted_and_unreached_objects_named(tmp_path: Path) -> None:
+    reached = reach(check(small_set(tmp_path / "set")).inspected, SPOKEN)
+    assert (reached.objects, reached.unreached) == (3, 1)
+    assert list(reached.levels) == [
+        {"level": "p2", "stride": 4, "sizes": [32.0], "objects": 3, "well": 1, "fairly": 1, "not": 1},
+        {"level": "p3", "stride": 8, "sizes": [64.0], "objects": 0, "well": 0, "fairly": 0, "not": 0},
+    ]
+    (finding,) = reached.findings
+    assert (finding.kind, finding.file) == ("anchor-unreached", "JPEGImages/a.png")
+    assert finding.message == (
+        "Annotations/a.xml: object 2 (nut) is 4 x 4 in the network, the best anchor (IoU 0.02) is on p2"
+    )
 
 
-def test_the_datas_own_ratios_are_suggested_for_tall_objects(tmp_path: Path) -> None:
-    found = reached(tmp_path, *(around(8 * k, 48, 8, 64) for k in range(2, 12)))
-    # 128 of 640 pixels are shared with the smaller square, 256 of 1280 with the larger.
-    assert found.unreached == 10
-    assert found.suggestion is not None
-    assert found.suggestion["anchor_ratios"] == [8.0]
-    assert found.suggestion["anchor_sizes"] == [[16.0], [32.0]]
-    assert found.suggestion["unreached"] == 0
+def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
+    # 40 cells of 6 x 6: no anchor of 32 or 64 overlaps one with 0.3, one of 8 does with 36 / 64.
+    cells = tuple(Thing("cell", (8 * k % 120, 16 * (k // 15), 8 * k % 120 + 6, 16 * (k // 15) + 6)) for k in range(40))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, cells),))
+    inspected = check(root).inspected
+    reached = reach(inspected, SPOKEN)
+    assert (reached.objects, reached.unreached) == (40, 40)
+    better = reached.suggestion
+    assert better is not None
+    assert better["unreached"] == 0
+    # What is suggested, tried: the same count.
+    changed = replace(
+        SPOKEN,
+        anchor_sizes=tuple(map(tuple, better["anchor_sizes"])),
+        anchor_ratios=tuple(better["anchor_ratios"]),
+        short_side=better["short_side"],
+        long_side=better["long_side"],
+    )
+    assert reach(inspected, changed).unreached == 0
 
 
-def test_nothing_is_suggested_where_nothing_helps_or_nothing_is_wrong(tmp_path: Path) -> None:
-    # One pixel, two at twice the size: 4 of 16 pixels of the smallest anchor that is tried.
-    hopeless = reached(tmp_path / "dot", around(48, 48, 1, 1), around(80, 48, 16, 16))
-    assert (hopeless.unreached, hopeless.suggestion) == (1, None)
-    fine = reached(tmp_path / "fine", around(48, 48, 16, 16))
-    assert (fine.unreached, fine.suggestion) == (0, None)
+def test_where_all_is_reached_nothing_is_suggested(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Thing("nut", (24, 32, 56, 64)),)),))
+    reached = reach(check(root).inspected, SPOKEN)
+    assert (reached.unreached, reached.suggestion, list(reached.findings)) == (0, None, [])
 
 
-def test_ignored_objects_need_no_anchor(tmp_path: Path) -> None:
-    found = reached(tmp_path, around(48, 48, 8, 8), ignore=True)
-    assert (found.objects, found.unreached) == (0, 0)
+def test_a_dataset_without_a_single_box(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Thing("nut", (1, 1, 9, 9), ignore=True),)),))
+    reached = reach(check(root).inspected, SPOKEN)
+    assert (reached.objects, reached.unreached, reached.suggestion) == (0, 0, None)
+    assert reached.to_dict()["levels"][0]["objects"] == 0
 
 
-def test_a_hundred_objects_agree_with_anchors_drawn_one_by_one() -> None:
-    random = np.random.default_rng(0)
-    corners = random.uniform(0, 90, (100, 2))
-    boxes = np.concatenate((corners, corners + random.uniform(2, 38, (100, 2))), axis=1)
-    best = np.zeros(100)
-    for side, stride in ((16, 8), (32, 16)):
-        for y in range(0, 128, stride):
-            for x in range(0, 128, stride):
-                low = np.maximum(boxes[:, :2], [x - side / 2, y - side / 2])
-                high = np.minimum(boxes[:, 2:], [x + side / 2, y + side / 2])
-                shared = np.clip(high - low, 0, None).prod(axis=1)
-                areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + side**2
-                best = np.maximum(best, shared / (areas - shared))
-    fit = fit_anchors(Boxes(boxes, np.full((100, 2), 128)), TWO_LEVELS)
-    np.testing.assert_allclose(fit.iou, best)
+def test_coco128_has_53_objects_that_the_papers_anchors_miss(coco128_root: Path) -> None:
+    reached = reach(check(coco128_root).inspected, PAPER)
+    # 939 objects, 10 of them crowds.
+    assert (reached.objects, reached.unreached) == (929, 53)
+    assert reached.suggestion is not None
+    assert reached.suggestion["unreached"] < 10

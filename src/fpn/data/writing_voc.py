@@ -72,7 +72,8 @@ def _annotation(picture: Shown, part: Part) -> bytes:
     for thing in picture.things:
         _add_object(tree, thing, part)
     indent(tree)
-    return tostring(tree, encoding="utf-8")
+    text: bytes = tostring(tree, encoding="utf-8")
+    return text
 
 
 def _add_object(tree: Element, thing: Thing, part: Part) -> None:

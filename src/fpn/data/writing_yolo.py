@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,8 @@ def _count_ids(part: Part, losses: Losses) -> None:
 def _lines(picture: Shown, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
     if part.family == "coco":
         count_further(picture, losses)
-    losses.add("attributes of pictures and objects", sum(map(len, _attributes(picture, part))))
+    extras = (picture.extra, *(thing.extra for thing in picture.things))
+    losses.add("attributes of pictures and objects", sum(len(attributes(extra, part.family)) for extra in extras))
     for thing in picture.things:
         if thing.ignore:
             losses.add("crowds and difficult objects, which YOLO can't mark, left out")
@@ -105,10 +105,6 @@ def _lines(picture: Shown, index: Sequence[int], part: Part, losses: Losses) -> 
         polygon = _polygon(thing, losses)
         values = _box(thing, picture.size, losses) if polygon is None else _corners(polygon, thing, picture, losses)
         yield f"{index[thing.label]} {values}"
-
-
-def _attributes(picture: Shown, part: Part) -> Iterator[Mapping[str, Any]]:
-    return (attributes(said.extra, part.family) for said in (picture, *picture.things))
 
 
 def _polygon(thing: Thing, losses: Losses) -> np.ndarray | None:

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planted_faults import Planted, a_box_without_height, a_crowd, a_file_twice_in_a_split
+from shell import Shell
+from written_sets import Shot, Thing, write_voc
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    return Planted(tmp_path / "set").save()
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    planted = Planted(tmp_path / "set")
+    planted.save()
+    for spoil in (a_box_without_height, a_crowd, a_file_twice_in_a_split):
+        spoil(planted)
+    return planted.save()
+
+
+def test_a_sound_dataset_is_told_to_be_ready(fpn: Shell, sound: Path) -> None:
+    ended = fpn("check", sound)
+    assert ended.status == 0
+    assert ended.out.startswith("set: COCO annotations/instances_train.json, annotations/instances_val.json\n")
+    assert "Ready for training: 0 errors, 0 warnings, 0 notes" in ended.out
+    assert "--fix" not in ended.out
+
+
+def test_an_error_ends_with_status_1_and_tells_file_object_and_remedy(fpn: Shell, faulty: Path) -> None:
+    ended = fpn("check", faulty)
+    assert ended.status == 1
+    lines = ended.out.splitlines()
+    assert "     1  boxes without width or height" in lines
+    # Not cut at 80 columns where it is read by another program.
+    where = "annotations/instances_train.json: annotation id 23 of images/p11.png (bolt)"
+    assert f"        {where} has box (2, 3, 22, 3): height 0" in lines
+    assert "        > Label again, or use --drop-invalid. --fix leaves them out." in lines
+    assert "Not ready for training: 1 error, 1 warning, 1 note" in lines
+    assert lines[-1] == f"A copy with what can be repaired: fpn check {faulty} --fix NEW-FOLDER"
+
+
+def test_warnings_alone_do_not_fail(fpn: Shell, tmp_path: Path) -> None:
+    planted = Planted(tmp_path / "set")
+    a_file_twice_in_a_split(planted)
+    ended = fpn("check", planted.save())
+    assert (ended.status, "0 errors, 1 warning" in ended.out) == (0, True)
+
+
+def test_only_the_first_few_of_a_kind_are_shown_unless_all_are_asked_for(fpn: Shell, tmp_path: Path) -> None:
+    things = tuple(Thing("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*things, Thing("nut", (1, 1, 30, 30)))),))
+    few, every = fpn("check", root).out, fpn("check", root, "--all-entries").out
+    assert (few.count("(nut) has box"), every.count("(nut) has box")) == (3, 5)
+    assert "        ... and 2 more (--all-entries, or --output report.json)\n" in few
+
+
+def test_the_report_as_json_holds_findings_classes_sizes_and_anchors(fpn: Shell, faulty: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    ended = fpn("check", faulty, "--output", file)
+    assert (ended.status, f"report: {file}" in ended.out) == (1, True)
+    report = json.loads(file.read_text())
+    assert report["passed"] is False
+    assert [(each["kind"], each["count"]) for each in report["findings"]] == [
+        ("box-empty", 1),
+        ("pictures-equal", 1),
+        ("crowd", 1),
+    ]
+    assert report["anchors"]["objects"] == 70  # 72 without the empty box and the crowd
+    assert [level["level"] for level in report["anchors"]["levels"]] == ["p2", "p3", "p4", "p5", "p6"]
+    assert set(report["classes"]) == {"bolt", "nut"}
+
+
+def test_anchors_that_fit_nothing_are_told_with_better_ones(fpn: Shell, sound: Path) -> None:
+    ended = fpn("check", sound, "--short-side", "48", "--anchor-sizes", *["200", "220", "240", "260", "280"])
+    assert ended.status == 0
+    assert (
+        "72 of 72 objects are fit by no anchor. With these it would be 0:\n  fpn train ... --anchor-sizes " in ended.out
+    )
+    assert "    72  objects that no anchor fits\n" in ended.out
+
+
+def test_a_repaired_copy_passes_and_its_changes_are_listed(fpn: Shell, faulty: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in faulty.rglob("*") if path.is_file()}
+    output = tmp_path / "repaired"
+    ended = fpn("check", faulty, "--fix", output)
+    assert ended.status == 1  # of what was checked
+    assert f"repaired copy: {output} (2 changes, listed in {output / 'CHANGES.txt'})" in ended.out
+    assert len((output / "CHANGES.txt").read_text().splitlines()) == 2
+    assert fpn("check", output).status == 0
+    assert {path: path.read_bytes() for path in faulty.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("option", ["--output", "--fix"])
+def test_nothing_is_written_over(fpn: Shell, sound: Path, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "there"
+    file.write_text("mine")
+    message = fpn.fails("check", sound, option, file)
+    assert "there: is already there" in message
+    assert file.read_text() == "mine"
+    assert "set: is already there" in fpn.fails("check", sound, option, sound)
+
+
+def test_options_that_make_no_sense_stop_before_the_work(fpn: Shell, sound: Path, tmp_path: Path) -> None:
+    assert "--workers 0: expected at least 1" in fpn.fails("check", sound, "--workers", "0")
+    assert "leave --split out" in fpn.fails("check", sound, "--split", "val", "--fix", tmp_path / "out")
+    assert "Did you mean 'val'?" in fpn.fails("check", sound, "--split", "vall")
+    assert "no such file or folder" in fpn.fails("check", tmp_path / "gone")
+
+
+def test_a_split_alone(fpn: Shell, sound: Path) -> None:
+    ended = fpn("check", sound, "--split", "val")
+    assert "val            4         8" in ended.out
+    assert "train" not in ended.out.split("Classes")[0].split("\n", 1)[1]
+
+
+def test_names_out_of_files_do_not_move_the_cursor(fpn: Shell, tmp_path: Path) -> None:
+    planted = Planted(tmp_path / "set")
+    planted.image(0)["file_name"] = "\x1b[2Jp00.png"
+    ended = fpn("check", planted.save())
+    assert ended.status == 1
+    assert "\x1b" not in ended.out
+    assert "images/?[2Jp00.png does not exist" in ended.out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_and_findings_fit_a_terminal(
+    fpn: Shell, faulty: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"COLUMNS": str(columns), "TTY_COMPATIBLE": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    lines = fpn("check", faulty).out.splitlines()
+    assert max(map(len, lines)) <= columns
+    first, second = (line.rstrip() for line in lines if "box (2, 3, 22, 3)" in line or "annotation id 23 of" in line)
+    # What does not fit goes on below, under its own beginning.
+    assert first.startswith("        annotations/instances_train.json: annotation id 23 of")
+    assert second.startswith("        ")

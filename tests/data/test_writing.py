@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fpn.data.writing import Losses, new_folder, shortest, unique_names
+from fpn.data.writing_coco import plain_box
+from fpn.data.writing_yolo import joined
+from fpn.errors import OutputError
+
+
+def test_names_stay_unless_two_would_be_alike_up_to_the_suffix() -> None:
+    assert unique_names(["train/a.jpg", "train/b.jpg"]) == {"train/a.jpg": "a.jpg", "train/b.jpg": "b.jpg"}
+    assert unique_names(["x/a.jpg", "y/a.png", "A.jpg"]) == {
+        "x/a.jpg": "x_a.jpg",
+        "y/a.png": "y_a.png",
+        "A.jpg": "A.jpg",
+    }
+    assert unique_names(["a.jpg", "a.png", "a.jpg"]) == {"a.jpg": "a.jpg", "a.png": "a-2.png"}
+
+
+def test_a_float32_is_written_in_the_fewest_digits_that_read_back_the_same() -> None:
+    assert shortest(float(np.float32(0.1))) == "0.1"
+    assert shortest(181.0) == "181"
+    assert np.float32(shortest(float(np.float32(1 / 3)))) == np.float32(1 / 3)
+
+
+def test_a_box_is_written_in_the_fewest_decimals_that_give_the_same_corners() -> None:
+    assert plain_box(np.array([10.25, 3, 20.75, 33], dtype=np.float32)) == [10.25, 3, 10.5, 30]
+    # In float32, 100.1 + 0.7 is not what 100.8 is nearest to; the decimals of the json come back all the same.
+    x, y, width, height = 100.1, 7.3, 0.7, 11.9
+    box = np.array([x, y, x + width, y + height]).astype(np.float32)
+    assert plain_box(box) == [x, y, width, height]
+
+
+def test_two_squares_become_one_polygon_with_the_area_of_both() -> None:
+    square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], dtype=float)
+    one = joined([square, square + np.array([5, 0])])
+    x, y = one.T
+    # The shoelace formula: 2 x 2 + 2 x 2.
+    assert abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2 == 8
+    # 4 corners, 4 corners and one again, and the way back.
+    assert len(one) == 4 + 5 + 1
+
+
+def test_losses_are_counted_and_cut_at_a_hundred_lines() -> None:
+    losses = Losses()
+    losses.add("crowds", 2)
+    losses.add("crowds")
+    losses.add("nothing", 0)
+    losses.once("ids")
+    losses.once("ids")
+    assert losses.lines() == ["crowds: 3", "ids"]
+    for number in range(200):
+        losses.add(f"field {number}")
+    assert len(losses.lines()) == 101
+    assert losses.lines()[-1] == "102 more"
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep/out") as draft:
+        (draft / "a").write_text("a")
+        assert not (tmp_path / "deep/out").exists()
+    assert (tmp_path / "deep/out/a").read_text() == "a"
+    with pytest.raises(KeyboardInterrupt):
+        _stop_while_writing(tmp_path / "deep/other")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def _stop_while_writing(output: Path) -> None:
+    with new_folder(output) as draft:
+        (draft / "a").write_text("a")
+        raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"out: writing failed \(No space left on device\)"),
+        new_folder(tmp_path / "out"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
