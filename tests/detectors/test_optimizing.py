@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 import fpn
 from fpn.detectors import FasterRCNN
@@ -134,6 +135,18 @@ def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
     fast = stirred.optimize(compile=True)
     assert str(fast.method).endswith("; not compiled, because there is no C++ compiler")
     _same(fast.predict([_picture(64, 96)])[0], stirred.predict([_picture(64, 96)])[0])
+
+
+def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    fast = stirred.optimize(compile=True)
+
+    def fail(pixels: torch.Tensor) -> None:
+        raise TorchDynamoException("no such header")
+
+    fast.inner.tensor_part = fail
+    _same(fast.predict([_picture(64, 96)])[0], stirred.predict([_picture(64, 96)])[0])
+    assert str(fast.method).endswith("not compiled, because compiling failed (TorchDynamoException)")
 
 
 def test_what_a_picture_shows_does_not_depend_on_its_neighbours(stirred) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposal
 
 # Compiled code is made for one size: pictures are padded to a multiple of this, so that a dataset has about ten.
 COMPILED_MULTIPLE = 128
+
+T = TypeVar("T")
+
 _MAX_COMPILED_SIZES = 32
 
 
@@ -82,17 +85,13 @@ class OptimizedDetector(Detector):
         """
         raise ConfigError("an optimized detector can't be trained: its norms are gone. Train the original.")
 
-    @torch.inference_mode()
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
-        with self._cast():
-            return self.inner.detect(self._enter(images))
+        return self._try(self.inner.detect, images)
 
-    @torch.inference_mode()
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """See `Detector.proposals`."""
-        with self._cast():
-            return self.inner.proposals(self._enter(images))
+        return self._try(self.inner.proposals, images)
 
     def optimize(
         self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
@@ -108,6 +107,25 @@ class OptimizedDetector(Detector):
         """It stays in eval mode."""
         super().train(False)
         return self
+
+    @torch.inference_mode()
+    def _try(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
+        """Do it, without compiled code if that can't be made."""
+        if self.inner.tensor_part is None:
+            return self._do(verb, images)
+        from torch._dynamo.exc import TorchDynamoException  # takes longer than `import torch` itself
+
+        try:
+            return self._do(verb, images)
+        except TorchDynamoException as error:
+            self.inner.tensor_part = None
+            note = f"not compiled, because compiling failed ({type(error).__name__})"
+            self.method = replace(self.method, compiled=False, notes=(*self.method.notes, note))
+        return self._do(verb, images)
+
+    def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
+        with self._cast():
+            return verb(self._enter(images))
 
     def _cast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.method.precision == "bf16")
@@ -229,23 +247,17 @@ def _store_bf16(inner: FasterRCNN) -> None:
             part.to(torch.bfloat16)
 
 
-class _FromPixels(nn.Module):
-    """Pixels to maps and raw predictions: no list and no count depends on what is in the picture."""
-
-    def __init__(self, inner: FasterRCNN) -> None:
-        super().__init__()
-        self.features, self.proposal = inner.features, inner.proposal
-
-    def forward(self, pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
-        features = self.features(pixels)
-        raw = self.proposal(features)
-        return features, raw.objectness, raw.deltas
-
-
 def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_COMPILED_SIZES)
     mode = "reduce-overhead" if cuda_graphs and inner.device.type == "cuda" else None
-    inner.tensor_part = torch.compile(_FromPixels(inner), dynamic=False, mode=mode)
+
+    # No list and no count in here depends on what is in the picture.
+    def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
+        features: Features = inner.features(pixels)
+        raw = inner.proposal(features)
+        return features, raw.objectness, raw.deltas
+
+    inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)
 
 
 def _no_compiler(device: torch.device) -> str | None:
