@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fpn.errors import DataNotFoundError, PictureError
+from fpn.shapes import in_pixels
 
 PictureLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -113,8 +114,8 @@ def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise PictureError(
-            f"{where}: {width} x {height} is {width * height / 1e6:.0f} million pixels, more than the limit of "
-            f"{max_pixels / 1e6:.0f} million. Make it smaller or cut it into tiles."
+            f"{where}: {width} x {height} is {in_pixels(width * height)}, more than the limit of "
+            f"{in_pixels(max_pixels)}. Make it smaller or cut it into tiles."
         )
     if width == 0 or height == 0:
         raise PictureError(f"{where}: the picture has no pixels")

@@ -24,3 +24,8 @@ class Size(NamedTuple):
 
     height: int
     width: int
+
+
+def in_pixels(count: int) -> str:
+    """A number of pixels as one reads it: "12288 pixels", "134 million pixels"."""
+    return f"{count} pixels" if count < 1_000_000 else f"{count / 1e6:.0f} million pixels"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from planted_faults import Planted, a_box_without_height, a_crowd, a_file_twice_in_a_split
+from planted_faults import Planted, a_box_without_height, a_crowd, a_file_twice_in_a_split, paint
 from shell import Shell
 from written_sets import Shot, Thing, write_voc
 
@@ -110,6 +110,17 @@ def test_options_that_make_no_sense_stop_before_the_work(fpn: Shell, sound: Path
     assert "leave --split out" in fpn.fails("check", sound, "--split", "val", "--fix", tmp_path / "out")
     assert "Did you mean 'val'?" in fpn.fails("check", sound, "--split", "vall")
     assert "no such file or folder" in fpn.fails("check", tmp_path / "gone")
+
+
+def test_pictures_above_the_limit_of_training_are_told(fpn: Shell, tmp_path: Path) -> None:
+    planted = Planted(tmp_path / "set")
+    paint(0).resize((128, 96)).save(planted.picture(0))
+    planted.image(0).update(width=128, height=96)
+    root = planted.save()
+    ended = fpn("check", root, "--max-pixels", 128 * 96 - 1)
+    assert ended.status == 1
+    assert "images/p00.png: 128 x 96 is 12288 pixels, more than the limit of 12287 pixels" in ended.out
+    assert fpn("check", root, "--max-pixels", 128 * 96).status == 0
 
 
 def test_a_split_alone(fpn: Shell, sound: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fpn.cli.settings import DataOptions, Given, ModelOptions
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.features.alternatives import DESIGNS
 from fpn.training.config import TrainConfig
 
 
@@ -66,3 +68,8 @@ def test_the_defaults_of_the_command_are_those_of_the_library() -> None:
         expected = library[name].default if name in library else None
         assert option.default == expected, name
     assert library.keys() - ModelOptions.model_fields.keys() == {"classes", "conventions"}
+
+
+def test_the_help_names_every_design() -> None:
+    told = ModelOptions.model_fields["features"].description or ""
+    assert all(re.search(rf"\b{name}\b", told) for name in DESIGNS)

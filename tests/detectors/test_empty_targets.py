@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_dialects import DETECTORS, tiny
 
 from fpn.detectors import FasterRCNN
 from fpn.detectors.dialects import Dialect
 from fpn.structures import ImageBatch, LossTerms, Proposals, Targets
+
+from .test_dialects import DETECTORS, tiny
 
 every_dialect = pytest.mark.parametrize("dialect", DETECTORS, ids=lambda d: d.name)
 FEW = {"proposals_before_nms": (50, 50), "proposals_after_nms": (20, 20), "score_limit": 0.0}

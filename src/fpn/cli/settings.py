@@ -70,6 +70,11 @@ class ModelOptions(Settings):
         None, description="Begin with an earlier model (.safetensors) instead; the options of this group are then its."
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
+    features: str = Field(
+        "fpn",
+        description="Features: fpn, or a design the paper compares it with: c4, c5, hierarchy, lateral_only, "
+        "top_down_only, p2_only, image_pyramid.",
+    )
     short_side: int | None = Field(
         None, ge=16, description="Shorter side of pictures in the network, in pixels. None: the dialect's, 800."
     )

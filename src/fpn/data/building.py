@@ -17,7 +17,7 @@ from fpn.data.segmentation import pack
 from fpn.data.table import Table, TableDataset, Texts
 from fpn.errors import DataError, FpnError
 from fpn.pictures import picture_size
-from fpn.shapes import Size
+from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes
 
 # Rounding, the 1-based habit of old tools and off-by-one sizes reach this far; beyond it is worth counting.
@@ -87,8 +87,8 @@ class TableBuilder:
                 "size-differs",
                 DataError(
                     f"{name}: annotated as {size.width} x {size.height}, more than the limit of "
-                    f"{most / 1e6:.0f} million pixels. Correct the size, cut the picture into tiles, or raise the "
-                    "limit (--max-pixels)."
+                    f"{in_pixels(most)}. Correct the size, cut the picture into tiles, or raise the limit "
+                    "(--max-pixels)."
                 ),
                 name,
             )

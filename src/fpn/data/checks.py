@@ -164,7 +164,7 @@ def check(
     names = list(dict.fromkeys(name for survey in surveyed.splits.values() for name in names_of(survey)))
     root = _root(surveyed)
     with (bar or no_bar)(len(names)) as progress:
-        looks = look_at([f"{root}/{name}" for name in names], workers=workers, progress=progress)
+        looks = look_at([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
     inspected = Inspected(surveyed, dict(zip(names, looks, strict=True)), find_twins(looks))
     findings = [*surveyed.findings, *_judge(inspected, whole=split is None)]
     return Report(

@@ -8,18 +8,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from fpn.data.faults import Finding
-from fpn.data.reading import Folder
+from fpn.data.reading import Folder, Limits
 from fpn.errors import FpnError
-from fpn.pictures import FORMATS, MAX_PIXELS, read_picture
+from fpn.pictures import FORMATS, read_picture
 from fpn.shapes import Size
 
-# Each may hold a picture of MAX_PIXELS, so more of them would need more memory than small machines have.
+# Each may hold a picture of 128 million pixels, so more of them would need more memory than small machines have.
 MOST_WORKERS = 8
 # Sides of the grey thumbnails, whatever the picture's shape.
 THUMBNAIL = 32
@@ -69,54 +70,64 @@ class Look:
 
 
 def look_at(
-    paths: Sequence[str], *, workers: int | None = None, progress: Callable[[int], None] | None = None
+    paths: Sequence[str],
+    *,
+    limits: Limits | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Look]:
     """Look at many pictures, several at a time (Pillow lets go of Python's lock while it decodes).
 
     Args:
         paths: the files.
+        limits: pixels and bytes above which one counts as unreadable, as in training.
         workers: threads; None: one a core, at most 8.
         progress: is called with the number done so far.
     """
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     looks = []
+    each = partial(look, limits=limits or Limits())
     with ThreadPoolExecutor(count) as pool:
-        for done, look in enumerate(_in_order(pool, paths, ahead=4 * count), start=1):
-            looks.append(look)
+        for done, seen in enumerate(_in_order(pool, each, paths, ahead=4 * count), start=1):
+            looks.append(seen)
             if progress is not None:
                 progress(done)
     return looks
 
 
-def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str], ahead: int) -> Iterator[Look]:
+def _in_order(
+    pool: ThreadPoolExecutor, each: Callable[[str], Look], paths: Sequence[str], ahead: int
+) -> Iterator[Look]:
     """Results in the order of `paths`; a bounded number is under way, so that Ctrl-C has little to wait for."""
     rest = iter(paths)
-    coming: list[Future[Look]] = [pool.submit(look, path) for path in islice(rest, ahead)]
+    coming: list[Future[Look]] = [pool.submit(each, path) for path in islice(rest, ahead)]
     while coming:
         yield coming.pop(0).result()
-        coming.extend(pool.submit(look, path) for path in islice(rest, 1))
+        coming.extend(pool.submit(each, path) for path in islice(rest, 1))
 
 
-def look(path: str) -> Look:
+def look(path: str, limits: Limits) -> Look:
     """Look at one picture."""
     try:
-        return _look(path)
+        return _look(path, limits)
     except FileNotFoundError:
         return Look(missing=True, problem="does not exist")
     except Exception:
         # Whatever went wrong, the reader of training decides whether it is wrong, and says so in its own words.
-        return _as_training_does(path)
+        return _as_training_does(path, limits)
 
 
-def _look(path: str) -> Look:
+def _look(path: str, limits: Limits) -> Look:
     with Path(path).open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if os.fstat(stream.fileno()).st_size > limits.picture_bytes:
+            return _as_training_does(path, limits)
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as opened:
             width, height = opened.size
-            if not 0 < width * height <= MAX_PIXELS:
-                return _as_training_does(path)
+            if not 0 < width * height <= limits.picture_pixels:
+                return _as_training_does(path, limits)
             orientation, kind = opened.getexif().get(0x0112, 1), opened.format or ""
             if opened.mode in ("L", "RGB"):
                 opened.draft("L", _ENOUGH)
@@ -126,9 +137,9 @@ def _look(path: str) -> Look:
     return Look(stored, orientation, kind, digest, _thumbnail(grey))
 
 
-def _as_training_does(path: str) -> Look:
+def _as_training_does(path: str, limits: Limits) -> Look:
     try:
-        picture = read_picture(path)
+        picture = read_picture(path, max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
     except FpnError as error:
         return Look(problem=str(error).removeprefix(f"{path}: "))
     size, grey = Size(picture.height, picture.width), picture.convert("L")

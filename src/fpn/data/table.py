@@ -17,7 +17,7 @@ from fpn.data.reading import Limits
 from fpn.data.segmentation import to_mask, unpack
 from fpn.errors import DataError
 from fpn.pictures import picture_size, read_picture
-from fpn.shapes import Size
+from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes, Targets
 
 
@@ -163,6 +163,6 @@ class TableDataset(Dataset):
         most = self.limits.mask_pixels
         if pixels > most:
             raise DataError(
-                f"{path}: the masks of its objects have {pixels / 1e6:.0f} million pixels, more than the limit of "
-                f"{most / 1e6:.0f} million. Cut the picture into tiles, or raise the limit (fpn.data.Limits)."
+                f"{path}: the masks of its objects have {in_pixels(pixels)}, more than the limit of "
+                f"{in_pixels(most)}. Cut the picture into tiles, or raise the limit (fpn.data.Limits)."
             )

@@ -9,7 +9,7 @@ from fpn.detectors.dialects import MINIMAL, PYTORCH_FPN, Dialect
 from fpn.detectors.resizing import network_frame
 from fpn.errors import ConfigError
 from fpn.pictures import MAX_PIXELS
-from fpn.shapes import Size
+from fpn.shapes import Size, in_pixels
 
 _SIZE = re.compile(r"\s*(\d+)\s*[xX\u00d7*]\s*(\d+)\s*")
 _BOX = re.compile(r"\s*(\d+(?:\.\d+)?)\s*[xX\u00d7*]\s*(\d+(?:\.\d+)?)\s*")
@@ -72,7 +72,7 @@ def read_size(text: str) -> Size | None:
         raise ConfigError(f"size {text}: a side is 0. Write width x height in pixels, such as 640x480.")
     if width * height > MAX_PIXELS:
         raise ConfigError(
-            f"size {text}: {width * height / 1e6:.0f} million pixels, more than the limit of {MAX_PIXELS / 1e6:.0f}. "
+            f"size {text}: {in_pixels(width * height)}, more than the limit of {in_pixels(MAX_PIXELS)}. "
             "Explain a tile of it."
         )
     return Size(height, width)
