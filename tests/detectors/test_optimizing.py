@@ -12,6 +12,7 @@ from torch._dynamo.exc import TorchDynamoException
 import fpn
 from fpn.detectors import FasterRCNN
 from fpn.errors import ConfigError
+from fpn.features import fused
 from fpn.features.backbone import Backbone
 from fpn.features.folding import folded
 from fpn.features.frozen import FrozenNorm
@@ -112,6 +113,21 @@ def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
     assert stirred.optimize("auto").method.precision == "float32"
     monkeypatch.setattr("fpn.detectors.optimizing.has_fast_bf16", lambda device: True)
     assert stirred.optimize("auto").method.precision == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatch, precision) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("mkldnn_convolution: not on this processor")
+
+    monkeypatch.setattr(FusedConvolution, "_onednn", refuse)
+    fused._has_onednn.cache_clear()
+    try:
+        quick = stirred.optimize(precision)
+        assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
+        assert len(quick.predict([_picture(64, 96)])[0]) > 0
+    finally:
+        fused._has_onednn.cache_clear()
 
 
 def test_the_method_is_one_short_line(stirred) -> None:

@@ -73,3 +73,27 @@ def test_freezing_some_modules_leaves_the_others_in_training() -> None:
         "3.weight",
         "3.bias",
     ]
+
+
+def test_relu6_behind_a_norm_has_torchs_gradient_and_remembers_its_result_alone() -> None:
+    norm = FrozenNorm(3, eps=1e-5, tail=nn.ReLU6(inplace=True))
+    norm.weight.copy_(torch.tensor([4.0, -2.0, 9.0]))
+    norm.bias.copy_(torch.tensor([0.0, 1.0, 3.0]))
+    x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    saved: list[tuple[int, int]] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append((tensor.numel(), tensor.data_ptr()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        y = norm(x)
+    scale, shift = (value.view(1, -1, 1, 1) for value in norm.affine())
+    expected = nn.functional.relu6(x * scale + shift)
+    assert torch.allclose(y, expected)
+    assert 0 < (y == 0).sum() < y.numel()
+    assert (y == 6).any()
+    slope = torch.rand(y.shape, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(torch.autograd.grad(y, x, slope)[0], torch.autograd.grad(expected, x, slope)[0])
+    assert [size for size, _ in saved if size == y.numel()] == [y.numel()]
+    assert (y.numel(), y.data_ptr()) in saved

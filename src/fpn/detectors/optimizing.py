@@ -168,8 +168,7 @@ def optimize(
     inner.to(memory_format=torch.channels_last)
     if exact == "bf16":
         _store_bf16(inner)
-    else:
-        _prepare(inner)
+    _prepare(inner)
     compile = compile or cuda_graphs
     problem = _no_compiler(device) if compile else None
     if problem is not None:

@@ -57,6 +57,9 @@ class FrozenNorm(nn.Module):
         """Scale and shift in the precision that `x` comes in."""
         scale, shift = (value.to(x.dtype).view(1, -1, 1, 1) for value in self.affine())
         x = torch.addcmul(shift, x, scale)
+        if type(self.tail) is nn.ReLU6 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            relu6: Tensor = _ReLU6.apply(x)
+            return relu6
         return x if self.tail is None else self.tail(x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -66,6 +69,21 @@ class FrozenNorm(nn.Module):
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
         return f"{len(self.weight)}, eps={self.eps}"
+
+
+class _ReLU6(torch.autograd.Function):
+    """ReLU6 in place, which remembers its result, as ReLU does; torch's remembers its argument, a second map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x.clamp_(0, 6))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, result, 0.0, 6.0)  # type: ignore[no-any-return]
 
 
 def _tail(norm: nn.Module) -> nn.Module | None:

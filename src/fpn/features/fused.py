@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -50,20 +51,23 @@ class FusedConvolution(nn.Module):
         self._name, self._scalars, self._algorithm = _known(activation)
 
     def prepare(self) -> None:
-        """Put the weights into the form that this machine's CPU multiplies fastest; float32 only."""
+        """Put the weights into the form that this machine's CPU multiplies fastest."""
         weight = self.weight
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        if weight.device.type != "cpu":
             return
         self.weight = weight.contiguous(memory_format=torch.channels_last)
-        if self._suits_winograd(weight):
+        # In bf16 its sums would lose digits that the plain convolution keeps, and its transforms would cost more.
+        if weight.dtype == torch.float32 and self._suits_winograd(weight):
             self.transformed = winograd.transform_weight(weight)
-        self._native = _has_onednn()
+        self._native = _has_onednn(weight.dtype)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """act(conv(x) + other)."""
         if self.same:
             x = _pad_same(x, self.weight.shape[2:], self.options[1], self.options[2])
-        if x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        if self._native and x.dtype != self.weight.dtype and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.weight.dtype)
+        if x.dtype == self.weight.dtype and not torch.compiler.is_compiling():
             if self.transformed is not None and other is None and self._worth_tiles(x):
                 relu = self._name == "relu"
                 y = winograd.convolve(x, self.transformed, self.bias, relu=relu)
@@ -81,7 +85,7 @@ class FusedConvolution(nn.Module):
         if other is None:
             arguments = (x, *where, self._name, self._scalars, self._algorithm)
             return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(*arguments))
-        other = other.contiguous(memory_format=torch.channels_last)
+        other = other.to(x.dtype, memory_format=torch.channels_last)
         after = (None if self._name == "none" else self._name, self._scalars, self._algorithm)
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
 
@@ -132,10 +136,21 @@ def _known(activation: nn.Module | None) -> tuple[str | None, list[Any], str | N
     return names.get(type(activation)), [], None
 
 
-def _has_onednn() -> bool:
+@lru_cache(maxsize=2)
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused convolution works here, as a small one shows; bf16 needs AVX-512 or AMX."""
     if not (torch._C._has_mkldnn and torch.backends.mkldnn.enabled):
         return False
-    return hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    convolution = FusedConvolution(nn.Conv2d(3, 8, 3, padding=1), activation=nn.ReLU())
+    x = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8).to(dtype)
+    with torch.inference_mode():
+        convolution.to(dtype)
+        plain = convolution(x)
+        try:
+            near = torch.allclose(convolution._onednn(x, None), plain, rtol=0.02, atol=0.02)
+            return near and torch.allclose(convolution._onednn(x, plain), convolution(x, plain), rtol=0.02, atol=0.02)
+        except (AttributeError, RuntimeError):
+            return False
 
 
 def _pad_same(x: Tensor, kernel: torch.Size, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:

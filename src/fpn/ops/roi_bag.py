@@ -59,32 +59,36 @@ def pool_level_by_level(
     """Pool as `pool_from_table` does, on a CPU: no table, no wasted taps, RoIs of about the same size together."""
     windows = Windows.of(rows, columns, base, width, map_index, len(maps))
     pooled: Tensor = _LevelBags.apply(windows, *maps)
-    return pooled.view(len(map_index), rows.cell.shape[1], columns.cell.shape[1], maps[0].shape[1])
+    return pooled.unflatten(1, (rows.cell.shape[1], columns.cell.shape[1]))  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _LevelBags(torch.autograd.Function):
-    """RoIs sorted by level -> pooled bins in their original order."""
+    """RoIs sorted by level -> pooled bins in their original order, (R, S*S, C)."""
 
     @staticmethod
     def forward(ctx: Any, windows: Windows, *maps: Tensor) -> Tensor:
         ctx.windows, ctx.shapes = windows, [m.shape for m in maps]
         channels = maps[0].shape[1]
         order = torch.from_numpy(windows.order)
-        pooled = large_pages.empty((len(order), windows.bins * channels), maps[0].dtype)
+        if any(ctx.needs_input_grad):
+            # In the order that fully connected layers want: a copy of theirs would live until the backward pass.
+            pooled = large_pages.empty((len(order), channels, windows.bins), maps[0].dtype).transpose(1, 2)
+        else:
+            pooled = large_pages.empty((len(order), windows.bins, channels), maps[0].dtype)
         for level, feature in enumerate(maps):
             # (B, C, H, W) -> (B*H*W, C): no copy when the map is channels-last.
             table = large_pages.contiguous(feature.permute(0, 2, 3, 1)).view(-1, channels)
             for rois in windows.chunks(level, channels):
                 cell, weight = (torch.from_numpy(part) for part in windows.entries(rois))
                 part = F.embedding_bag(cell, table, per_sample_weights=weight.to(table.dtype), mode="sum")
-                pooled[order[rois]] = part.view(-1, pooled.shape[1])
+                pooled[order[rois]] = part.view(-1, *pooled.shape[1:])
         return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         windows: Windows = ctx.windows
-        grad = large_pages.contiguous(grad).view(-1, ctx.shapes[0][1])
+        grad = large_pages.contiguous(grad).flatten(0, 1)
         return None, *(
             _map_gradient(grad, windows, level, shape) if wanted else None
             for level, (shape, wanted) in enumerate(zip(ctx.shapes, ctx.needs_input_grad[1:], strict=True))

@@ -23,7 +23,7 @@ Integers = NDArray[np.int32]
 Numbers = NDArray[np.float32]
 
 # Numbers pooled at a time: they are still in the cache when they are moved to their place.
-CHUNK_NUMBERS = 1 << 22
+CHUNK_NUMBERS = 1 << 20
 # Fewer RoIs than this are done together with others, although these read more or fewer cells.
 _WORTH_A_CALL = 24
 # PyTorch's elementwise operations on fewer numbers than this stay on one thread.

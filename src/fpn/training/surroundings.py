@@ -23,6 +23,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from fpn.detectors.optimizing import has_fast_bf16
 from fpn.errors import ConfigError, MissingExtraError
 from fpn.training.config import TrainConfig
 
@@ -92,22 +93,6 @@ def choose_layout(config: TrainConfig, device: torch.device) -> torch.memory_for
     if wanted is None:
         wanted = device.type != "cpu" or choose_precision(config, device) == "bf16"
     return torch.channels_last if wanted else None
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether matrices of bfloat16 are multiplied in hardware (emulated bf16 is slower than float32)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return _cpu_has_bf16()
-    return False
-
-
-def _cpu_has_bf16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.12 and later
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def seed_all(seed: int) -> None:

@@ -15,10 +15,12 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from fpn.detectors import FasterRCNN, faster_rcnn
 from fpn.errors import ConfigError
 from fpn.features.backbone import Backbone
+from fpn.features.frozen import FrozenNorm
 from fpn.interop.renaming import rename
 from fpn.interop.torchvision import RULES
 from fpn.shapes import Size
@@ -43,11 +45,28 @@ class Pair:
     equal: bool
 
 
+class _TheirNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """torchvision's frozen norm, and what timm has behind it."""
+
+    def __init__(self, norm: FrozenNorm) -> None:
+        super().__init__(len(norm.weight), eps=norm.eps)
+        self.load_state_dict(norm.state_dict())
+        self.tail = norm.tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return x if self.tail is None else cast(Tensor, self.tail(x))
+
+
 class _TheirBackbone(nn.Module):
     """Any timm model as a bottom-up path under torchvision's pyramid."""
 
     def __init__(self, body: Backbone) -> None:
         super().__init__()
+        for part in list(body.net.modules()):
+            for name, child in list(part.named_children()):
+                if isinstance(child, FrozenNorm):
+                    setattr(part, name, _TheirNorm(child))
         self.body = body.net  # the name that torchvision's own has, so that one table of names serves both
         self._emit = [body]  # in a list: its weights are listed once, under `body`
         channels = [level.channels for level in body.levels]

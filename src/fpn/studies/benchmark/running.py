@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from fpn.detectors import Detector
+from fpn.detectors.optimizing import has_fast_bf16
 from fpn.errors import ConfigError
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
@@ -19,7 +20,6 @@ from fpn.studies.benchmark.memory import peak_mebibytes
 from fpn.studies.benchmark.peers import Pair, build_pair
 from fpn.studies.benchmark.pictures import draw, write
 from fpn.studies.benchmark.turns import Side
-from fpn.training.surroundings import has_fast_bf16
 
 Part = Literal["inference", "training", "pooling", "memory"]
 PARTS: tuple[Part, ...] = ("inference", "training", "pooling", "memory")
