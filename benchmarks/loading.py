@@ -5,9 +5,9 @@
 
 Both sides read the same files on one thread and end with a normalised float32 tensor of the same shape and the boxes
 in it: theirs by CocoDetection, PILToTensor, Resize (antialiased bilinear, their default), ToDtype and Normalize. Ours
-twice: `full` is `Dataset` and `Preprocessor.prepare`, as in training; `reduced` is `Preprocessor.read`, which decodes a
-JPEG at a part of its size when at least twice the network's remains, and `Dataset.targets`. Differences are those
-between network pixels and those of `full`, in grey levels. Results go to results/loading.json or loading_large.json.
+twice: `full` is `Dataset` and `Preprocessor.prepare`; `reduced`, as in training, decodes a JPEG at a part of its size
+when at least twice the network's remains. Differences are those between network pixels and those of `full`, in grey
+levels. Results go to results/loading.json or loading_large.json.
 """
 
 from __future__ import annotations
@@ -69,12 +69,8 @@ def full(dataset: Dataset, door: Preprocessor) -> list[Tensor]:
 
 
 def reduced(dataset: Dataset, door: Preprocessor) -> list[Tensor]:
-    found = []
-    for number in range(len(dataset)):
-        prepared = door.read(dataset.path(number))
-        prepared.frame.to_network(dataset.targets(number).boxes)
-        found.append(prepared.pixels)
-    return found
+    samples = (dataset.sample(number, enough=door.enough) for number in range(len(dataset)))
+    return [door.prepare(sample.picture, sample.targets).pixels for sample in samples]
 
 
 def draw(folder: Path, width: int, height: int, count: int, texture: Path | None) -> tuple[Path, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fpn.errors import DataNotFoundError, PictureError
-from fpn.shapes import in_pixels
+from fpn.shapes import Size, in_pixels
 
 PictureLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -22,6 +22,8 @@ PictureLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 2**27
 # What that many pixels take uncompressed, with 16 bits a channel and transparency.
 MAX_BYTES = 2**30
+_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
 # What Pillow may take a file for: no format that starts another program (EPS) or that no camera or tool writes.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # The suffixes taken when a folder is given. Pillow decides by content what a file really is.
@@ -53,6 +55,43 @@ def read_picture(source: PictureLike, *, max_pixels: int = MAX_PIXELS, max_bytes
         return _to_rgb(_upright(opened))
 
 
+def read_reduced(
+    path: str | os.PathLike[str],
+    enough: Callable[[Size], Size],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[Image.Image, Size]:
+    """Read a picture file; a JPEG at a half, a quarter or an eighth if that leaves enough of it.
+
+    The decoder does that for little. What comes out is close to the full picture scaled down, never equal to it.
+
+    Args:
+        path: as `read_picture`.
+        enough: from the full size, as the picture stands upright, to what must remain on both sides.
+        max_pixels: height times width, in full, of a file that is accepted.
+        max_bytes: size of a file that is accepted.
+
+    Returns:
+        The upright RGB picture and the size that it has in full. Sides that the factor does not divide are rounded up.
+
+    Raises:
+        DataNotFoundError, PictureError: as `read_picture`.
+    """
+    with _opened(Path(path), max_bytes) as opened:
+        _check_size(opened.size, str(path), max_pixels)
+        width, height = opened.size
+        turned = opened.getexif().get(_ORIENTATION, 1)
+        full = Size(width, height) if turned in _LYING else Size(height, width)
+        whole = width % 8 == height % 8 == 0  # else a rounded-up side would come first once the picture is turned
+        if opened.format in ("JPEG", "MPO") and (turned == 1 or whole):
+            least = enough(full)
+            # Mode None: the decoder keeps the file's own colours.
+            opened.draft(None, (least.height, least.width) if turned in _LYING else (least.width, least.height))
+        opened.load()
+        return _to_rgb(_upright(opened)), full
+
+
 def picture_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
     """Height and width of a picture file as it stands upright, reading its header alone.
 
@@ -61,10 +100,10 @@ def picture_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
     """
     with _opened(Path(path), max_bytes) as opened:
         width, height = opened.size
-        orientation = opened.getexif().get(0x0112, 1)
+        orientation = opened.getexif().get(_ORIENTATION, 1)
         if width < 1 or height < 1:
             raise PictureError(f"{path}: the picture has no pixels")
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    return (width, height) if orientation in _LYING else (height, width)
 
 
 @contextmanager

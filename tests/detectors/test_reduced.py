@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from written_sets import Shot, Thing, write_coco
 
+import fpn
+from fpn.data.loading import make_loader
 from fpn.detectors.dialects import DETECTRON2, TORCHVISION
 from fpn.detectors.preprocessing import Preprocessor
-from fpn.errors import PictureError
-from fpn.pictures import read_picture
+from fpn.errors import DataError, PictureError
+from fpn.pictures import read_picture, read_reduced
+from fpn.shapes import Size
 
 
 def door(short_side: int, dialect: str = "pillow") -> Preprocessor:
@@ -31,45 +36,68 @@ def waves(path: Path, width: int, height: int, *, orientation: int = 1, mode: st
     return path
 
 
-@pytest.mark.parametrize(("width", "height"), [(800, 600), (801, 603), (807, 1005)])
-def test_a_reduced_picture_looks_as_the_full_one_and_leads_back_to_the_same_size(
-    tmp_path: Path, width: int, height: int
+@pytest.mark.parametrize(
+    ("width", "height", "stored"), [(800, 600, (200, 150)), (801, 603, (201, 151)), (399, 399, (399, 399))]
+)
+def test_the_decoder_leaves_twice_the_networks_size_at_least(
+    tmp_path: Path, width: int, height: int, stored: tuple[int, int]
 ) -> None:
-    path = waves(tmp_path / "large.jpg", width, height)
-    mine, full = door(100).read(path), door(100).prepare(read_picture(path))
-    assert mine.frame == full.frame
-    assert mine.frame.original == (height, width)
-    assert mine.pixels.shape == full.pixels.shape
-    assert not torch.equal(mine.pixels, full.pixels), "it was read in full"
-    assert (mine.pixels - full.pixels).abs().mean() < 1.0
-
-
-def test_a_picture_less_than_twice_two_times_as_large_is_read_in_full(tmp_path: Path) -> None:
-    path = waves(tmp_path / "medium.jpg", 399, 399)
-    assert torch.equal(door(100).read(path).pixels, door(100).prepare(read_picture(path)).pixels)
-
-
-def test_a_dialect_without_antialiasing_gets_its_exact_pixels(tmp_path: Path) -> None:
-    path = waves(tmp_path / "large.jpg", 800, 600)
-    exact = door(100, "torch").prepare(read_picture(path))
-    assert torch.equal(door(100, "torch").read(path).pixels, exact.pixels)
+    picture, full = read_reduced(waves(tmp_path / "large.jpg", width, height), door(75 if width > 400 else 100).enough)
+    assert picture.size == stored
+    assert full == (height, width)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_rotated_picture_comes_upright_whatever_its_colours(tmp_path: Path, mode: str) -> None:
-    path = waves(tmp_path / "turned.jpg", 900, 600, orientation=6, mode=mode)
-    mine, full = door(100).read(path), door(100).prepare(read_picture(path))
-    assert mine.frame.original == (900, 600)
-    assert (mine.pixels - full.pixels).abs().mean() < 1.0
+def test_a_turned_picture_comes_upright_whatever_its_colours(tmp_path: Path, mode: str) -> None:
+    path = waves(tmp_path / "turned.jpg", 960, 640, orientation=6, mode=mode)
+    picture, full = read_reduced(path, door(100).enough)
+    assert full == (960, 640)
+    assert picture.size == (320, 480)
+    apart = door(100).prepare(picture).pixels - door(100).prepare(read_picture(path)).pixels
+    assert apart.abs().mean() < 1.0
 
 
 def test_a_turned_picture_that_does_not_divide_evenly_is_read_in_full(tmp_path: Path) -> None:
     path = waves(tmp_path / "turned.jpg", 901, 603, orientation=6)
-    assert torch.equal(door(100).read(path).pixels, door(100).prepare(read_picture(path)).pixels)
+    assert read_reduced(path, door(100).enough)[0].size == (603, 901)
 
 
-def test_a_damaged_picture_is_refused_with_the_usual_words(tmp_path: Path) -> None:
+def test_other_files_and_damaged_ones_are_as_ever(tmp_path: Path) -> None:
+    Image.new("RGB", (800, 600)).save(tmp_path / "large.png")
+    assert read_reduced(tmp_path / "large.png", door(75).enough)[0].size == (800, 600)
     path = waves(tmp_path / "large.jpg", 800, 600)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(PictureError, match=r"large\.jpg: the picture is damaged"):
-        door(100).read(path)
+        read_reduced(path, door(75).enough)
+
+
+def test_a_dialect_without_antialiasing_and_a_zoom_need_more() -> None:
+    assert door(75).enough(Size(600, 800)) == (150, 200)
+    assert door(75).enough(Size(600, 800), zoom=1.5) == (225, 300)
+    assert door(75, "torch").enough(Size(600, 800)) == (600, 800)
+
+
+def write_set(folder: Path, width: int, height: int) -> Path:
+    """One picture with one object."""
+    root = write_coco(folder, (Shot("a.jpg", width, height, (Thing("nut", (100, 200, 300, 280)),)),))
+    waves(root / "images" / "a.jpg", width, height)
+    return root
+
+
+def test_training_reads_large_jpegs_reduced_and_their_boxes_stay_where_they_are(tmp_path: Path) -> None:
+    dataset = fpn.open_dataset(write_set(tmp_path / "set", 800, 600))
+    options = {"prepare": door(75).prepare, "collate": door(75).collate, "num_workers": 0, "batch_size": 1}
+    (full,) = make_loader(dataset, **options)
+    (reduced,) = make_loader(dataset, enough=partial(door(75).enough, zoom=1.0), **options)
+    assert torch.allclose(reduced.targets[0].boxes, full.targets[0].boxes)
+    assert reduced.images.pixels.shape == full.images.pixels.shape
+    apart = (reduced.images.pixels - full.images.pixels).abs().mean()
+    assert 0 < apart < 1
+
+
+def test_a_picture_scaled_after_labelling_is_noticed_all_the_same(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", 800, 600)
+    waves(root / "images" / "a.jpg", 400, 300)
+    dataset = fpn.open_dataset(root)
+    with pytest.raises(DataError, match="the picture is 400 x 300 but its annotation says 800 x 600"):
+        dataset.sample(0, enough=door(75).enough)

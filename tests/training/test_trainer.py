@@ -12,6 +12,7 @@ from fpn.data.scenes import SceneDataset
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, OutputError, TrainingError
 from fpn.training import keeping
+from fpn.training.assembly import _compile
 from fpn.training.checkpointing import read_record, write_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
@@ -386,3 +387,23 @@ def test_bf16_trains_and_leaves_float32_weights():
     train(detector, tiny_scenes(), changed(precision="bf16"), progress=False)
     assert detector.head.weight.dtype == torch.float32
     assert not equal(detector, tiny_detector())
+
+
+def test_compile_compiles_the_dense_parts(monkeypatch):
+    compiled = []
+
+    def compile_module(self, *_, **__):
+        compiled.append(type(self).__name__)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    monkeypatch.setattr("fpn.training.assembly.no_compiler", lambda device: None)
+    detector = faster_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8, head_width=8)
+    _compile(detector)
+    assert compiled == ["FeaturePyramid", "ProposalHead"]
+
+
+def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):
+    monkeypatch.setattr("fpn.training.assembly.no_compiler", lambda device: "there is no C++ compiler")
+    with pytest.raises(ConfigError, match=r"there is no C\+\+ compiler\. Install one"):
+        train(tiny_detector(), tiny_scenes(), changed(compile=True), output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "last").exists()

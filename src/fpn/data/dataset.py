@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -83,6 +84,16 @@ class Dataset(ABC):
         """Picture number `index`, upright RGB."""
         return read_picture(self.path(index))
 
+    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+        """Picture number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
+
+        Args:
+            index: number of the picture.
+            enough: from the full size to what must remain.
+        """
+        picture = self.picture(index)
+        return picture, Size(picture.height, picture.width)
+
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The objects of one picture as COCO records without `id` and `image_id`."""
         targets = self.targets(index)
@@ -94,16 +105,35 @@ class Dataset(ABC):
         ]
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
-        number = self._number(index)
-        picture, path = self.picture(number), self.path(number)
-        said = self.size(number)
-        if picture.size != (said.width, said.height):
+        return self.sample(self._number(index))
+
+    def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None) -> Sample:
+        """Picture number `index` with its objects.
+
+        Args:
+            index: number of the picture.
+            enough: as in `reduced`; the objects are then in pixels of the reduced picture. None: the full picture.
+
+        Raises:
+            DataError: the picture has another size than its annotation says.
+        """
+        path, said = self.path(index), self.size(index)
+        if enough is None:
+            picture = self.picture(index)
+            full = Size(picture.height, picture.width)
+        else:
+            picture, full = self.reduced(index, enough)
+        if full != said:
             raise DataError(
-                f"{path}: the picture is {picture.width} x {picture.height} but its annotation says {said.width} x "
+                f"{path}: the picture is {full.width} x {full.height} but its annotation says {said.width} x "
                 f"{said.height}, so its boxes can't be trusted. If the picture was resized or rotated, label it again "
                 "or restore it; if only the size is wrong, correct it in the annotation."
             )
-        return Sample(picture, self.targets(number), self.image_id(number), path)
+        targets = self.targets(index)
+        factor = 2 ** round(math.log2(max(full) / max(picture.size)))
+        if factor > 1:
+            targets = replace(targets, boxes=targets.boxes / factor)
+        return Sample(picture, targets, self.image_id(index), path)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -166,6 +196,10 @@ class Subset(Dataset):
     def picture(self, index: int) -> Image.Image:
         """See `Dataset.picture`."""
         return self.whole.picture(self._inner(index))
+
+    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+        """See `Dataset.reduced`."""
+        return self.whole.reduced(self._inner(index), enough)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`."""

@@ -26,6 +26,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from fpn.data.augmentation import random_for
 from fpn.data.dataset import Dataset, Sample
 from fpn.errors import ConfigError, FpnError, TrainingError
+from fpn.shapes import Size
 from fpn.structures import ImageBatch, Targets
 
 # Marks the stream of the order, so that it differs from the streams of the pictures' changes.
@@ -45,6 +46,7 @@ class Prepared(Protocol):
 
 Prepare = Callable[[Image.Image, Targets], Prepared]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
+Enough = Callable[[Size], Size]
 Change = Callable[[Sample, torch.Generator], Sample]
 
 
@@ -150,6 +152,7 @@ class Loader:
         prepare: Prepare,
         collate: Collate,
         augment: Change | None = None,
+        enough: Enough | None = None,
         masks: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -159,7 +162,7 @@ class Loader:
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
         self._workers: DataLoader[Any] = make_data_loader(
-            _Workbench(dataset, prepare, collate, augment, masks, order.seed),
+            _Workbench(dataset, prepare, collate, augment, None if masks else enough, masks, order.seed),
             sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -217,6 +220,7 @@ def make_loader(
     prepare: Prepare,
     collate: Collate,
     augment: Change | None = None,
+    enough: Enough | None = None,
     batch_size: int = 4,
     seed: int = 0,
     num_workers: int | None = None,
@@ -235,6 +239,8 @@ def make_loader(
         prepare: the detector's `preprocessor.prepare`: picture and targets into network pixels.
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
         augment: random changes, see `Augment`.
+        enough: from a picture's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
+            files far larger are then decoded at a part of their size, unless `masks`. None: in full.
         batch_size: pictures a batch and process.
         seed: of order and changes.
         num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
@@ -272,6 +278,7 @@ def make_loader(
         prepare=prepare,
         collate=collate,
         augment=augment,
+        enough=enough,
         masks=masks,
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -373,6 +380,7 @@ class _Workbench:
     prepare: Prepare
     collate: Collate
     augment: Change | None
+    enough: Enough | None
     masks: bool
     seed: int
 
@@ -390,7 +398,7 @@ class _Workbench:
     def _prepare(self, epoch: int, number: int) -> Prepared:
         path = self.dataset.path(number)
         try:
-            sample = self.dataset[number]
+            sample = self.dataset.sample(number, enough=self.enough)
             if self.masks:
                 sample = replace(sample, targets=self.dataset.targets(number, masks=True))
             if self.augment is not None:

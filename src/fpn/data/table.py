@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.reading import Limits
 from fpn.data.segmentation import to_mask, unpack
 from fpn.errors import DataError
-from fpn.pictures import picture_size, read_picture
+from fpn.pictures import picture_size, read_picture, read_reduced
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes, Targets
 
@@ -109,6 +109,12 @@ class TableDataset(Dataset):
         """See `Dataset.picture`."""
         limits = self.limits
         return read_picture(self.path(index), max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
+
+    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+        """See `Dataset.reduced`."""
+        limits = self.limits
+        bounds = {"max_pixels": limits.picture_pixels, "max_bytes": limits.picture_bytes}
+        return read_reduced(self.path(index), enough, **bounds)
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`. An object without an outline gets its filled box as mask."""

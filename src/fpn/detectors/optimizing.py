@@ -170,9 +170,9 @@ def optimize(
         _store_bf16(inner)
     _prepare(inner)
     compile = compile or cuda_graphs
-    problem = _no_compiler(device) if compile else None
+    problem = no_compiler(device) if compile else None
     if problem is not None:
-        notes.append(problem)
+        notes.append(f"not compiled, because {problem}")
     elif compile:
         _compile(inner, cuda_graphs)
     method = Method(exact, device.type, was_folded, compile and problem is None, tuple(notes))
@@ -259,9 +259,9 @@ def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)
 
 
-def _no_compiler(device: torch.device) -> str | None:
+def no_compiler(device: torch.device) -> str | None:
     """Why torch.compile would fail here, or None. On a CPU it needs a C++ compiler, which most users do not have."""
     names = [os.environ.get("CXX", ""), "c++", "g++", "clang++", "cl"]
     if device.type == "cpu" and not any(name and shutil.which(name) for name in names):
-        return "not compiled, because there is no C++ compiler"
+        return "there is no C++ compiler"
     return None

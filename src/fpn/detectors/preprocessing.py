@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from fpn.detectors.dialects import Dialect
-from fpn.detectors.reduced import GAP, read_reduced
-from fpn.detectors.resizing import Frame, network_frame, resize, resize_reduced
+from fpn.detectors.resizing import Frame, network_frame, resize
 from fpn.errors import ConfigError
 from fpn.ops import boxes as box_ops
-from fpn.pictures import PictureLike, read_picture
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Targets
+
+# A decoder's reduced picture stays at least so many times as large as the network's. Pillow's `thumbnail` takes 2.
+_GAP = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +79,20 @@ class Preprocessor:
         array, frame = resize(picture, method=self.resize, short_side=self.short_side, long_side=self.long_side)
         return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
 
-    def read(self, source: PictureLike) -> Prepared:
-        """Read and prepare at once; a JPEG far larger than the network's picture is decoded at a part of its size.
+    def enough(self, original: Size, *, zoom: float = 1.0) -> Size:
+        """What must remain of a picture that is decoded at a part of its size before `prepare` resizes it.
 
-        Geometry stays exact: the frame is that of the full picture. Pixels differ a little from those of `prepare`, so
-        that this is for speed, not for comparing toolkits. Only an antialiased resize can do it: with a dialect whose
-        resize is not "pillow", and for other files than JPEG, this is `read_picture` and `prepare`.
+        Twice the network's size, so that an antialiased resize does the rest; everything, where the dialect's resize is
+        another than "pillow".
 
-        Raises:
-            DataNotFoundError, PictureError: as `read_picture`.
+        Args:
+            original: the picture's full size.
+            zoom: how much larger than the network's size a part of it may be needed.
         """
         if self.resize != "pillow":
-            return self.prepare(read_picture(source))
-        picture, original = read_reduced(source, self._enough)
-        if picture.size == (original.width, original.height):
-            return self.prepare(picture)
-        array, frame = resize_reduced(picture, original, short_side=self.short_side, long_side=self.long_side)
-        return Prepared(self._normalised(array), None, frame)
-
-    def _enough(self, original: Size) -> Size:
-        """What a picture of that size must keep, for `GAP`."""
+            return original
         frame = network_frame(original, method=self.resize, short_side=self.short_side, long_side=self.long_side)
-        return Size(*(math.ceil(GAP * side) for side in frame.network))
+        return Size(*(math.ceil(_GAP * zoom * side) for side in frame.network))
 
     def _normalised(self, array: np.ndarray) -> Tensor:
         """(h, w, 3) values of 0..255 as (3, h, w), in one new tensor: on a CPU each further one costs as much."""

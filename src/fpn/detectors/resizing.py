@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,24 +71,6 @@ def resize(picture: Image.Image, *, method: str, short_side: int, long_side: int
         (h, w, 3) float32 or uint8 values in 0..255, RGB, and the frame.
     """
     return RESIZERS[method](picture, short_side, long_side)
-
-
-def resize_reduced(
-    picture: Image.Image, original: Size, *, short_side: int, long_side: int | None
-) -> tuple[np.ndarray, Frame]:
-    """As method "pillow", of a picture that was decoded at a part of its size.
-
-    Args:
-        picture: 8-bit RGB, the rounded-up half, quarter or eighth of the original.
-        original: what the picture's size is in full; the frame leads back there.
-        short_side, long_side: as `resize`.
-    """
-    frame = _rounded_frame(original, short_side, long_side)
-    # A JPEG's sides are rounded up when it is reduced: the last row and column may lie partly outside.
-    scale = 2 ** round(math.log2(max(original) / max(_size(picture))))
-    inside = (0, 0, original.width / scale, original.height / scale)
-    picture = picture.resize((frame.network.width, frame.network.height), Image.Resampling.BILINEAR, box=inside)
-    return np.asarray(picture), frame
 
 
 def network_frame(original: Size, *, method: str, short_side: int, long_side: int | None) -> Frame:

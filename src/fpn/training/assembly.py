@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from torch import nn
 
 from fpn import __version__
 from fpn.data.augmentation import Augment
 from fpn.data.dataset import Dataset
 from fpn.data.loading import Loader, make_loader
 from fpn.detectors import Detector
+from fpn.detectors.optimizing import no_compiler
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import match_classes
 from fpn.training.checkpointing import job
@@ -64,6 +67,8 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
         detector.to(memory_format=layout)
     detector.train()
     freeze(detector, config.frozen)
+    if config.compile:
+        _compile(detector)
     bf16 = choose_precision(config, accelerator.device) == "bf16"
     loader = _loader(detector, dataset, config, accelerator)
     total = config.steps or config.epochs * steps_an_epoch(len(loader), config.accumulate)
@@ -84,6 +89,17 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
         ),
         total=total,
     )
+
+
+def _compile(detector: Detector) -> None:
+    """Compile what is dense, in place: names of weights stay, and copies for validation are not compiled."""
+    problem = no_compiler(detector.device)
+    if problem is not None:
+        raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
+    for name in ("features", "proposal"):
+        part = getattr(detector, name, None)
+        if isinstance(part, nn.Module):
+            part.compile()
 
 
 def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,6 +157,7 @@ def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerat
         prepare=detector.preprocessor.prepare,
         collate=detector.preprocessor.collate,
         augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
+        enough=partial(detector.preprocessor.enough, zoom=config.scale[1]) if config.reduced_decoding else None,
         batch_size=config.batch_size // accelerator.num_processes,
         seed=config.seed,
         num_workers=config.workers,

@@ -102,6 +102,11 @@ class TrainConfig(Settings):
         description="Keep maps in NHWC order in memory. None: on a GPU and with bf16; float32 gradients on a CPU take "
         "up to twice as long with it.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile backbone, pyramid and proposal head (torch.compile): minutes at first, then faster steps. "
+        "On a CPU it needs a C++ compiler.",
+    )
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
     deterministic: bool = Field(
         default=False,
@@ -124,6 +129,10 @@ class TrainConfig(Settings):
     )
     aspect_grouping: bool = Field(
         default=True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
+    )
+    reduced_decoding: bool = Field(
+        default=True,
+        description="Decode JPEGs more than twice as large as the network's pictures at a half, quarter or eighth.",
     )
     workers: int | None = Field(
         default=None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
