@@ -23,14 +23,16 @@ import torch
 import turns
 from torch import Tensor
 
+import fpn
 from fpn.ops.assignment import match
 from fpn.ops.suppression import nms
+from fpn.structures import ImageBatch, Proposals
 
 Work = Callable[[], Any]
 BOXES = (125, 250, 500, 1000, 2000)
 PICTURES = (125, 250, 500, 1000, 2000)
 _LEFT, _TOP, _WIDTH, _HEIGHT, _LEGEND = 70, 30, 480, 330, 250
-_COLOURS = ("#4c78a8", "#d95f02", "#54a24b", "#b279a2", "#9d755d")
+_COLOURS = ("#4c78a8", "#d95f02", "#54a24b", "#b279a2", "#9d755d", "#222222")
 
 
 def draw_boxes(count: int) -> tuple[Tensor, Tensor]:
@@ -62,6 +64,18 @@ def pooling(count: int) -> Work:
     return lambda: roi_pooling.ours(maps, rois)
 
 
+def detecting(count: int) -> Work:
+    """All that follows the proposals: pooling, both layers, 80 classes, suppression."""
+    torch.manual_seed(0)
+    detector = fpn.faster_rcnn(backbone="resnet18", weights=None, classes=[f"class {k}" for k in range(80)]).eval()
+    torch.nn.init.normal_(detector.box.scores.weight, std=0.5)
+    images = ImageBatch(torch.randn(1, 3, 800, 1088), torch.tensor([[800, 1088]]))
+    with torch.inference_mode():
+        features = detector.features(images.pixels)
+    proposals = [Proposals(*draw_boxes(count))]
+    return torch.inference_mode()(lambda: detector.box.detect(features, images, proposals))
+
+
 def counting(pictures: int) -> Work:
     random = np.random.default_rng(0)
     truth, objects = evaluation.draw_truth(pictures, 80, random)
@@ -75,6 +89,7 @@ WORKS: dict[str, tuple[tuple[int, ...], Callable[[int], Work]]] = {
     "suppression, 80 classes, by boxes": (BOXES, lambda count: suppression(count, 80)),
     "matching 20 000 anchors, by objects": (BOXES, matching),
     "pooling, four levels, by RoIs": (BOXES, pooling),
+    "all after the proposals, by RoIs": (BOXES, detecting),
     "AP with 100 detections, by pictures": (PICTURES, counting),
 }
 

@@ -192,7 +192,7 @@ def test_small_portions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
     whole = pooled_and_gradient()
     monkeypatch.setattr(roi_windows, "CHUNK_NUMBERS", 1000)
-    monkeypatch.setattr(roi_windows, "_ONE_THREAD_NUMBERS", 600)
+    monkeypatch.setattr(roi_windows, "_BLOCK_NUMBERS", 600)
     monkeypatch.setattr(large_pages, "_WORTH_IT_BYTES", 100)
     portions = pooled_and_gradient()
     assert torch.allclose(whole[0], portions[0], atol=1e-6)

@@ -1,8 +1,8 @@
 """Which cells the RoIs read and which RoIs read a cell: the bookkeeping of pooling on a CPU, sorted by level.
 
-It is done by NumPy, or by PyTorch in small blocks, on one thread. It is some hundred short steps, each of which PyTorch
-would share among all threads; as soon as something else runs on the machine, waiting for one another takes these
-threads longer than the pooling itself.
+Most of it is done by NumPy on one thread. It is some hundred short steps, each of which PyTorch would share among all
+threads; as soon as something else runs on the machine, waiting for one another takes these threads longer than the
+pooling itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Numbers = NDArray[np.float32]
 CHUNK_NUMBERS = 1 << 20
 # Fewer RoIs than this are done together with others, although these read more or fewer cells.
 _WORTH_A_CALL = 24
-# PyTorch's elementwise operations on fewer numbers than this stay on one thread.
-_ONE_THREAD_NUMBERS = 32768
+# Numbers a step of computing taps: so many that PyTorch's threads are worth it, few enough for the cache.
+_BLOCK_NUMBERS = 1 << 17
 # What a reader's bookkeeping takes for a cell, in numbers: it decides how many RoIs are done at a time.
 _READER_NUMBERS = 64
 _ENTRY_BITS = 32
@@ -49,8 +49,8 @@ class Axis:
 
     @staticmethod
     def of(taps: Callable[[Span], Taps], span: Span, bins: int) -> Axis:
-        """Compute the taps in blocks that PyTorch leaves to one thread."""
-        step = max(1, _ONE_THREAD_NUMBERS // (bins * 8))
+        """Compute the taps, block by block."""
+        step = max(1, _BLOCK_NUMBERS // (bins * 8))
         starts = range(0, max(len(span.start), 1), step)
         blocks = [merged(taps(span[i : i + step])) for i in starts]
         most = max(block.cell.shape[2] for block in blocks)
