@@ -81,6 +81,7 @@ def test_names_may_be_a_list_a_mapping_or_a_count(config: str, names: tuple[str,
     ("config", "says"),
     [
         ("train: images/train\nnames: [bolt, nut\n", "data.yaml, line 3, column 1: not YAML"),
+        ("train: images/train\nnames: " + "[" * 100_000 + "\n", "brackets inside of brackets, 50 times and more"),
         ("train: images/train\nnc: 4\nnames: [bolt, nut, washer]\n", "nc is 4 but there are 3 names"),
         ("train: images/train\nnames: {0: bolt, 2: nut}\n", "names must have the indices 0 to 1"),
         ("train: images/train\nnames: {a: bolt}\n", "a key that is not a class index"),

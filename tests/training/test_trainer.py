@@ -407,3 +407,25 @@ def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch
     with pytest.raises(ConfigError, match=r"there is no C\+\+ compiler\. Install one"):
         train(tiny_detector(), tiny_scenes(), changed(compile=True), output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "last").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="glibc alone has mallopt")
+def test_memory_of_a_step_is_kept_for_the_next_unless_somebody_tuned_it(monkeypatch):
+    asked = []
+
+    class Library:
+        def __init__(self, name):
+            assert name is None
+
+        def mallopt(self, option, value):
+            asked.append((option, value))
+
+    monkeypatch.setattr("fpn.training.surroundings.ctypes.CDLL", Library)
+    for name in list(os.environ):
+        if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")):
+            monkeypatch.delenv(name)
+    train(tiny_detector(), tiny_scenes(), changed(steps=1), progress=False)
+    assert asked == [(-1, 2**31 - 1), (-3, 32 << 20)]
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    train(tiny_detector(), tiny_scenes(), changed(steps=1), progress=False)
+    assert len(asked) == 2

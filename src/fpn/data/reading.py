@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ SHOWN = 8
 MAX_CLASSES = 100_000
 MAX_CLASS_NAME = 200
 _LONGEST_PATH, _LONGEST_PART = 1024, 255
+# Of brackets in YAML; a dataset's file has two at most.
+_DEEPEST = 50
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,8 @@ def _reason(error: ElementTree.ParseError) -> str:
 def read_yaml(path: Path, limit: int) -> Any:
     """What a YAML file holds; every value is a string, so that a class called `no` stays one."""
     text = read_text(path, limit)
+    if _is_deep(text):
+        raise DataError(f"{path}: not YAML that can be read (brackets inside of brackets, {_DEEPEST} times and more)")
     try:
         # BaseLoader constructs nothing but str, list and dict: as safe as SafeLoader, without its guesses.
         return yaml.load(text, Loader=yaml.BaseLoader)
@@ -156,6 +162,16 @@ def read_yaml(path: Path, limit: int) -> Any:
         raise DataError(f"{path}{where}: not YAML ({error.problem or error.context})") from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not YAML that can be read ({type(error).__name__})") from error
+
+
+def _is_deep(text: str) -> bool:
+    """Whether brackets are nested absurdly: the parser's time grows with more than the square of the depth."""
+    depth = 0
+    for bracket in _BRACKETS.finditer(text):
+        depth = depth + 1 if bracket[0] in "[{" else max(depth - 1, 0)
+        if depth >= _DEEPEST:
+            return True
+    return False
 
 
 def make_classes(names: Sequence[str], ids: Sequence[int], where: str) -> Classes:

@@ -25,7 +25,13 @@ from fpn.training.metering import LossWatch
 from fpn.training.optimization import Average, Schedule, freeze, make_optimizer
 from fpn.training.processes import Processes
 from fpn.training.run import LossModule, Run, steps_an_epoch
-from fpn.training.surroundings import choose_layout, choose_precision, make_accelerator, seed_all
+from fpn.training.surroundings import (
+    choose_layout,
+    choose_precision,
+    keep_freed_memory,
+    make_accelerator,
+    seed_all,
+)
 
 # Letters of a digest that are kept: 64 bits.
 _DIGEST = 16
@@ -60,6 +66,8 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
 def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: Path | None) -> Run:
     """All parts of a run at step 0; moves the detector to its device and memory layout."""
     accelerator = make_accelerator(config, folder)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     seed_all(config.seed)
     detector.to(accelerator.device)
     layout = choose_layout(config, accelerator.device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,9 @@ from fpn.training.config import TrainConfig
 
 # Marks the streams of pictures, so that they differ from those of processes.
 _PICTURE = 0x91C
+
+# Of <malloc.h>.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 # A slower process may have more of a validation left than the others; they wait for it. One that ends is noticed at
 # once, since its connections close: this is how long a machine without power is waited for.
@@ -93,6 +97,20 @@ def choose_layout(config: TrainConfig, device: torch.device) -> torch.memory_for
     if wanted is None:
         wanted = device.type != "cpu" or choose_precision(config, device) == "bf16"
     return torch.channels_last if wanted else None
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next step, where it is glibc's and nobody tuned it by hand.
+
+    A step frees and asks for the same hundreds of megabytes as the one before. Given back in between, they are cleared
+    page by page each time: a third of a small network's step on a CPU. What a step takes at its peak stays the same.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
+        return
+    with suppress(OSError, AttributeError, TypeError):  # Windows, macOS, musl
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
 
 
 def seed_all(seed: int) -> None:
