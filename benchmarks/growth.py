@@ -31,7 +31,7 @@ from fpn.structures import ImageBatch, Proposals
 Work = Callable[[], Any]
 BOXES = (125, 250, 500, 1000, 2000)
 PICTURES = (125, 250, 500, 1000, 2000)
-_LEFT, _TOP, _WIDTH, _HEIGHT, _LEGEND = 70, 30, 480, 330, 250
+_LEFT, _TOP, _WIDTH, _HEIGHT, _LEGEND = 70, 30, 480, 330, 290
 _COLOURS = ("#4c78a8", "#d95f02", "#54a24b", "#b279a2", "#9d755d", "#222222")
 
 
