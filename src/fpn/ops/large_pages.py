@@ -11,6 +11,7 @@ import math
 import mmap
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -22,9 +23,6 @@ _MOST_BLOCKS = 12
 _MOST_BYTES = 512 << 20
 # A block is used for less than it has, but not for much less.
 _WASTE = 1.25
-# References to a block that no tensor uses: of the list, of the loop's variable and of the question itself.
-_UNUSED = 3
-
 _blocks: list[mmap.mmap] = []  # the last used one is the last
 _lock = threading.Lock()
 
@@ -43,11 +41,19 @@ def contiguous(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() else empty(tuple(tensor.shape), tensor.dtype).copy_(tensor)
 
 
+def _references(objects: Sequence[object]) -> list[int]:
+    return [sys.getrefcount(each) for each in objects]
+
+
+# To what nothing but a list holds. Interpreters differ in whether they count the question itself.
+_UNUSED = _references([object()])[0]
+
+
 def _take(num_bytes: int) -> mmap.mmap:
     found = None
-    for block in _blocks:
+    for block, references in zip(_blocks, _references(_blocks), strict=True):
         fits = num_bytes <= len(block) <= _WASTE * num_bytes
-        if fits and sys.getrefcount(block) == _UNUSED and (found is None or len(block) < len(found)):
+        if fits and references == _UNUSED and (found is None or len(block) < len(found)):
             found = block
     if found is None:
         found = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
