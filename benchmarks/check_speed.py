@@ -23,10 +23,10 @@ import machine
 import numpy as np
 from PIL import Image
 
-from fpn.data.checks import check
-from fpn.data.formats import survey_dataset
+from fpn.data.checks.inspection import check
+from fpn.data.formats.open import survey_dataset
 from fpn.detectors.presets import adapt_dialect
-from fpn.studies.reach import reach
+from fpn.studies.anchor_fit import reach
 
 WIDTH, HEIGHT = 640, 480
 RESULTS = Path(__file__).parent / "results"

@@ -24,8 +24,8 @@ import turns
 from torch import Tensor
 
 import fpn
-from fpn.ops.assignment import match
-from fpn.ops.suppression import nms
+from fpn.ops.matching import match
+from fpn.ops.nms import nms
 from fpn.structures import ImageBatch, Proposals
 
 Work = Callable[[], Any]

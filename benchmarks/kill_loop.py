@@ -27,7 +27,7 @@ import machine
 import torch
 from safetensors.torch import load_file
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 
 TIMINGS = ("images_per_second", "seconds")
 # Which kills are aimed at a checkpoint: the fourth, the eighth, ...
@@ -78,7 +78,7 @@ def fpn_train(words: list[str], says: Path) -> None:
 
 def start(says: Path, *words: object) -> BaseProcess:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["fpn.cli.train", "fpn.data.formats", "fpn.detectors", "fpn.training.trainer"])
+    server.set_forkserver_preload(["fpn.cli.train", "fpn.data.formats.open", "fpn.detectors", "fpn.training.trainer"])
     process = server.Process(target=fpn_train, args=([str(word) for word in words], says))
     process.start()
     return process

@@ -30,9 +30,9 @@ from torchvision.transforms import v2
 
 import fpn
 from fpn.data.dataset import Dataset
-from fpn.detectors.dialects import DETECTRON2
-from fpn.detectors.preprocessing import Preprocessor
-from fpn.detectors.resizing import network_frame
+from fpn.detectors.toolkits import DETECTRON2
+from fpn.preprocessing.preprocessor import Preprocessor
+from fpn.preprocessing.resizing import network_frame
 from fpn.shapes import Size
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

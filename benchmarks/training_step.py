@@ -16,7 +16,7 @@ import machine
 import torch
 
 from fpn.shapes import Size
-from fpn.studies.benchmark.peers import build_pair
+from fpn.studies.benchmark.torchvision_pair import build_pair
 from fpn.studies.benchmark.training import measure
 
 

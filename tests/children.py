@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["fpn.cli.train", "fpn.data.formats", "fpn.detectors", "fpn.training.trainer", "torch.distributed.run"]
+PRELOADED = ["fpn.cli.train", "fpn.data.formats.open", "fpn.detectors", "fpn.training.trainer", "torch.distributed.run"]
 
 
 def context() -> ForkServerContext:

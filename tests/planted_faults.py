@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from written_sets import write_text
 
-from fpn.data.faults import KINDS
+from fpn.data.issues import KINDS
 
 WIDTH, HEIGHT = 64, 48
 TRAIN, VAL = range(32), range(32, 36)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.drawing import _place, colour_of, contact_sheet, draw
 from fpn.errors import ConfigError
 from fpn.structures import Classes, Detections, Targets

@@ -13,10 +13,10 @@ from PIL import Image
 
 from fpn.data import Limits, open_dataset
 from fpn.data.dataset import Dataset
-from fpn.data.formats import survey_dataset
-from fpn.detectors import checkpoint
+from fpn.data.formats.open import survey_dataset
+from fpn.detectors import model_file
 from fpn.errors import FpnError
-from fpn.pictures import picture_size, read_picture
+from fpn.image_io import picture_size, read_picture
 from fuzz.seeds import CUT
 
 Target = Callable[[bytes], None]
@@ -83,7 +83,7 @@ def models(folder: Path) -> Target:
     """A model file; detectors of the same recipe are built once."""
     file = folder / "model.safetensors"
     made: dict[str, Any] = {}
-    build = checkpoint.BUILDERS["faster_rcnn"]
+    build = model_file.BUILDERS["faster_rcnn"]
 
     def remembered(recipe: Any, classes: Any, dialect: Any, **options: Any) -> Any:
         key = json.dumps([recipe, classes.names, classes.ids, repr(dialect)], sort_keys=True)
@@ -96,13 +96,13 @@ def models(folder: Path) -> Target:
             made[key] = detector
         return made[key]
 
-    checkpoint.BUILDERS["faster_rcnn"] = remembered  # type: ignore[assignment]
+    model_file.BUILDERS["faster_rcnn"] = remembered  # type: ignore[assignment]
 
     def run(data: bytes) -> None:
         file.write_bytes(data)
         with suppress(FpnError):
-            checkpoint.read_header(file)
-        checkpoint.load(file, device="cpu")
+            model_file.read_header(file)
+        model_file.load(file, device="cpu")
 
     return run
 

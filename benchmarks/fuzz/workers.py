@@ -149,7 +149,7 @@ def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journ
 def _watch(instrument: Callable[[FunctionType], object]) -> None:
     """Report branches of everything that `fpn` reads files with, and of the parsers in Python behind it."""
     names = [name for name in sys.modules if name.startswith(("fpn.data.", "yaml.", "json."))]
-    for name in [*names, "fpn.pictures", "fpn.detectors.checkpoint", "fpn.detectors.recipes"]:
+    for name in [*names, "fpn.image_io", "fpn.detectors.model_file", "fpn.detectors.recipe"]:
         for holder in vars(sys.modules[name]).copy().values():
             owned = vars(holder).values() if isinstance(holder, type) else [holder]
             for each in owned:

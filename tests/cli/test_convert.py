@@ -6,7 +6,7 @@ import pytest
 from shell import Shell
 from written_sets import Shot, Thing, save_picture, write_coco, write_text, write_voc
 
-from fpn.data.formats import open_dataset
+from fpn.data.formats.open import open_dataset
 
 
 def test_splits_and_losses_are_told(fpn: Shell, tmp_path: Path) -> None:

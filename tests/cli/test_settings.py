@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fpn.cli.settings import DataOptions, Given, ModelOptions
+from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.features.alternatives import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.training.config import TrainConfig
 
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fpn.cli.sources import Source, find_pictures, name_results, refuse_overwriting
+from fpn.cli.inputs import Source, find_pictures, name_results, refuse_overwriting
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
 
 NONE: frozenset[str] = frozenset()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from fpn.features.alternatives import DESIGNS
-from fpn.features.backbone import Backbone
-from fpn.features.bodies import ThreeLayerBody
-from fpn.features.pyramid import FeaturePyramid
+from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.teaching import ThreeLayerBody
+from fpn.features.necks.fpn import FeaturePyramid
+from fpn.features.necks.paper_designs import DESIGNS
 
 # One of each family: what timm emits differs between them.
 FAMILIES = [

@@ -19,10 +19,10 @@ from written_sets import coco_json, save_picture, write_coco, write_json, write_
 
 from fpn.cli import main
 from fpn.data import Limits, open_dataset
-from fpn.detectors import checkpoint
-from fpn.detectors.presets import build_faster_rcnn
+from fpn.detectors import model_file
+from fpn.detectors.builder import build_faster_rcnn
 from fpn.errors import DataError, DataNotFoundError, FpnError, ModelFileError, PictureError
-from fpn.pictures import read_picture
+from fpn.image_io import read_picture
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -43,11 +43,11 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Target,
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    before = dict(checkpoint.BUILDERS)
+    before = dict(model_file.BUILDERS)
     target, seeds = TARGETS["models"](tmp_path_factory.mktemp("models")), SEEDS["models"]()
     target(seeds[0])
     yield target, seeds
-    checkpoint.BUILDERS.update(before)
+    model_file.BUILDERS.update(before)
 
 
 def _either_way(target: Target, data: bytes) -> None:
@@ -266,7 +266,7 @@ Change = Callable[[dict[str, Any]], object]
 def test_a_recipe_of_anyones_making_is_refused_before_it_costs_anything(
     tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch, change: Change, says: str
 ) -> None:
-    monkeypatch.setitem(checkpoint.BUILDERS, "faster_rcnn", build_faster_rcnn)
+    monkeypatch.setitem(model_file.BUILDERS, "faster_rcnn", build_faster_rcnn)
     data = models[1][0]
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -277,5 +277,5 @@ def test_a_recipe_of_anyones_making_is_refused_before_it_costs_anything(
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     with pytest.raises(ModelFileError, match=says):
-        checkpoint.load(path, device="cpu")
+        model_file.load(path, device="cpu")
     assert torch.nn.Linear(2, 2).weight.shape == (2, 2)  # what counted the weights is gone again

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fpn.data.augmentation import Augment, random_for
 from fpn.data.dataset import Sample
-from fpn.data.scenes import SceneDataset
+from fpn.data.loading.augmentation import Augment, random_for
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError
 from fpn.structures import Targets
 

@@ -19,11 +19,11 @@ from planted_faults import (
 )
 from written_sets import SHOTS, write_text, write_voc, write_yolo
 
-from fpn.data.checks import Report, check
-from fpn.data.checks_outlines import crossing
-from fpn.data.checks_pictures import look_at
-from fpn.data.checks_twins import find_twins
-from fpn.data.faults import KINDS
+from fpn.data.checks.duplicates import find_twins
+from fpn.data.checks.images import look_at
+from fpn.data.checks.inspection import Report, check
+from fpn.data.checks.polygons import crossing
+from fpn.data.issues import KINDS
 from fpn.errors import DataError, DataNotFoundError
 
 # These faults show in two ways.
@@ -205,7 +205,7 @@ def test_edges_that_touch_do_not_cross() -> None:
 def test_twins_among_thousands_are_found_without_comparing_each_with_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fpn.data.checks_twins.COMPARED_SHIFTED", 4)
+    monkeypatch.setattr("fpn.data.checks.duplicates.COMPARED_SHIFTED", 4)
     for k in range(30):
         paint(k).save(tmp_path / f"{k:02}.png")
     paint(7).resize((128, 96)).save(tmp_path / "30.png")

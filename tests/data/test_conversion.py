@@ -20,10 +20,10 @@ from written_sets import (
     write_yolo,
 )
 
-from fpn.data.checks import check
-from fpn.data.conversion import convert
+from fpn.data.checks.inspection import check
+from fpn.data.convert import convert
 from fpn.data.dataset import Dataset
-from fpn.data.formats import list_splits, open_dataset
+from fpn.data.formats.open import list_splits, open_dataset
 from fpn.errors import DataError, OutputError
 
 WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}

@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpn.data.augmentation import Augment
 from fpn.data.dataset import Dataset
-from fpn.data.loading import Order, default_workers, make_loader
+from fpn.data.loading.augmentation import Augment
+from fpn.data.loading.loader import make_loader
+from fpn.data.loading.order import Order
+from fpn.data.loading.workers import default_workers
 from fpn.errors import ConfigError, PictureError, TrainingError
 from fpn.shapes import Size
 from fpn.structures import Classes, ImageBatch, Targets

@@ -9,10 +9,10 @@ from PIL import Image
 from planted_faults import BAD, Planted, paint
 from written_sets import SHOTS, Shot, Thing, write_text, write_voc, write_yolo
 
-from fpn.data.checks import check
-from fpn.data.faults import KINDS
-from fpn.data.formats import open_dataset
-from fpn.data.repairing import repair
+from fpn.data.checks.inspection import check
+from fpn.data.checks.repair import repair
+from fpn.data.formats.open import open_dataset
+from fpn.data.issues import KINDS
 from fpn.errors import DataError, OutputError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fpn.data.scene_shapes import SHAPES, Pose
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
+from fpn.data.synthetic.shapes import SHAPES, Pose
 from fpn.errors import ConfigError
 
 

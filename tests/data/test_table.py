@@ -9,7 +9,7 @@ import torch
 from written_sets import SHOTS, Shot, Thing, coco_json, save_picture, write_coco, write_json
 
 from fpn.data import open_dataset
-from fpn.data.table import Texts
+from fpn.data.formats.table import Texts
 
 
 def test_texts_give_back_each_string() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpn.data.writing import Losses, new_folder, shortest, unique_names
-from fpn.data.writing_coco import plain_box
-from fpn.data.writing_yolo import joined
+from fpn.data.formats.coco_writer import plain_box
+from fpn.data.formats.writer import Losses, new_folder, shortest, unique_names
+from fpn.data.formats.yolo_writer import joined
 from fpn.errors import OutputError
 
 

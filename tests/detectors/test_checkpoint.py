@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fpn
-from fpn.detectors.checkpoint import read_header
+from fpn.detectors.model_file import read_header
 from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 
 

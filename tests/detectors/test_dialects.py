@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from fpn.detectors import dialects as module
-from fpn.detectors.dialects import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN, Dialect
-from fpn.detectors.preprocessing import Preprocessor
-from fpn.detectors.presets import assemble_faster_rcnn, build_pyramid, resnet_variant
+from fpn.detectors import toolkits as module
+from fpn.detectors.builder import assemble_faster_rcnn, build_pyramid, resnet_variant
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
+from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Features, ImageBatch, Level, Targets
 
 DETECTORS = [d for d in DIALECTS.values() if d not in (PYTORCH_FPN, MINIMAL)]

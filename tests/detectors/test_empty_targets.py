@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fpn.detectors import FasterRCNN
-from fpn.detectors.dialects import Dialect
+from fpn.detectors.dialect import Dialect
 from fpn.structures import ImageBatch, LossTerms, Proposals, Targets
 
 from .test_dialects import DETECTORS, tiny

@@ -12,11 +12,11 @@ from torch._dynamo.exc import TorchDynamoException
 import fpn
 from fpn.detectors import FasterRCNN
 from fpn.errors import ConfigError
-from fpn.features import fused
-from fpn.features.backbone import Backbone
-from fpn.features.folding import folded
+from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
-from fpn.features.fused import FusedConvolution
+from fpn.inference import fused_convolution
+from fpn.inference.folding import folded
+from fpn.inference.fused_convolution import FusedConvolution
 from fpn.structures import Detections, ImageBatch
 
 
@@ -62,9 +62,9 @@ def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() ->
     torch.manual_seed(0)
     convolution = nn.Conv2d(128, 128, 3, padding=1)
     fused = FusedConvolution(convolution, activation=nn.ReLU())
-    fused.prepare()
+    fused_convolution.prepare()
     x = torch.randn(1, 128, 32, 40)
-    assert fused.transformed is not None
+    assert fused_convolution.transformed is not None
     torch.testing.assert_close(fused(x), convolution(x).relu(), rtol=0, atol=2e-5)
     few = torch.randn(1, 128, 3, 4)  # too few tiles: the plain way
     torch.testing.assert_close(fused(few), convolution(few).relu(), rtol=0, atol=2e-5)
@@ -109,9 +109,9 @@ def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
 
 
 def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
-    monkeypatch.setattr("fpn.detectors.optimizing.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("fpn.runtime.device.has_fast_bf16", lambda device: False)
     assert stirred.optimize("auto").method.precision == "float32"
-    monkeypatch.setattr("fpn.detectors.optimizing.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("fpn.runtime.device.has_fast_bf16", lambda device: True)
     assert stirred.optimize("auto").method.precision == "bf16"
 
 
@@ -121,13 +121,13 @@ def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatc
         raise RuntimeError("mkldnn_convolution: not on this processor")
 
     monkeypatch.setattr(FusedConvolution, "_onednn", refuse)
-    fused._has_onednn.cache_clear()
+    fused_convolution._has_onednn.cache_clear()
     try:
         quick = stirred.optimize(precision)
         assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
         assert len(quick.predict([_picture(64, 96)])[0]) > 0
     finally:
-        fused._has_onednn.cache_clear()
+        fused_convolution._has_onednn.cache_clear()
 
 
 def test_the_method_is_one_short_line(stirred) -> None:

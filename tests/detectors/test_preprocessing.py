@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from fpn.detectors import PAPER
-from fpn.detectors.preprocessing import Preprocessor
 from fpn.errors import ConfigError
+from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Detections, Targets
 
 DOOR = Preprocessor.of(replace(PAPER, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16))

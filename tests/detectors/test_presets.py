@@ -8,9 +8,10 @@ import torch
 
 import fpn
 from fpn.detectors import PAPER, TORCHVISION, FasterRCNN
-from fpn.detectors.presets import adapt_dialect, roi_levels
+from fpn.detectors.builder import roi_levels
+from fpn.detectors.presets import adapt_dialect
 from fpn.errors import ConfigError
-from fpn.features.alternatives import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import ImageBatch, Level, Targets
 
 

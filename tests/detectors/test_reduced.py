@@ -11,11 +11,11 @@ from PIL import Image
 from written_sets import Shot, Thing, write_coco
 
 import fpn
-from fpn.data.loading import make_loader
-from fpn.detectors.dialects import DETECTRON2, TORCHVISION
-from fpn.detectors.preprocessing import Preprocessor
+from fpn.data.loading.loader import make_loader
+from fpn.detectors.toolkits import DETECTRON2, TORCHVISION
 from fpn.errors import DataError, PictureError
-from fpn.pictures import read_picture, read_reduced
+from fpn.image_io import read_picture, read_reduced
+from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.shapes import Size
 
 

@@ -6,7 +6,7 @@ import torch
 from parity.golden.cases import case
 from PIL import Image
 
-from fpn.detectors.resizing import resize, resize_centred
+from fpn.preprocessing.resizing import resize, resize_centred
 
 
 def grey(values) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError, DataError, OutputError, PictureError
 from fpn.evaluation import Evaluation, evaluate
 

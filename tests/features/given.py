@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fpn.features.extractor import FeatureExtractor
-from fpn.features.pyramid import FeaturePyramid
+from fpn.features.necks.fpn import FeaturePyramid
 from fpn.structures import Features, Level
 
 C2 = torch.tensor(

@@ -7,9 +7,10 @@ from torch.nn import functional
 
 from features.given import times
 from fpn.errors import ConfigError
-from fpn.features.alternatives import DESIGNS, ImagePyramid, rescale
-from fpn.features.bodies import ThreeLayerBody
+from fpn.features.backbones.teaching import ThreeLayerBody
 from fpn.features.extractor import FeatureExtractor
+from fpn.features.necks.image_pyramid import ImagePyramid, rescale
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Features, Level
 
 

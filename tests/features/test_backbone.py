@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fpn.errors import ConfigError
-from fpn.features.backbone import Backbone
+from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
 from fpn.structures import Level
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from features.given import C2, C3, GivenBody, maps_of, plain_pyramid, times
 from fpn.errors import ConfigError
-from fpn.features.pyramid import FeaturePyramid, _check_choices
+from fpn.features.necks.fpn import FeaturePyramid, _check_choices
 from fpn.structures import Level
 
 C5 = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0], [7.0, -8.0, 9.0]])

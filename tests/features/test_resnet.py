@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from fpn.errors import ConfigError
-from fpn.features.backbone import Backbone
-from fpn.features.bodies import ThreeLayerBody, resnet_body
-from fpn.features.resnet import ResNetVariant, SamePool, set_stem_pool
+from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.resnet_variants import ResNetVariant, SamePool, set_stem_pool
+from fpn.features.backbones.teaching import ThreeLayerBody, resnet_body
 from fpn.structures import Level
 
 ROWS = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
-from fpn.features.backbone import Backbone
-from fpn.features.weights import OFFLINE_PACKAGE
+from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.weights import OFFLINE_PACKAGE
 
 needs_offline_package = pytest.mark.skipif(
     importlib.util.find_spec(OFFLINE_PACKAGE) is None, reason="the `offline` extra is not installed"

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
-from fpn.heads.pooling import RoiPooler
-from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.heads.box_coder import BoxCoding
+from fpn.heads.roi_pooler import RoiPooler
+from fpn.heads.sampling import Sampling
 from fpn.structures import ImageBatch, Level, Proposals, Targets
 
 LEVELS = (Level("p2", 4, 4), Level("p3", 4, 8))

@@ -4,8 +4,9 @@ import torch
 
 from fpn.heads.anchors import AnchorPlan
 from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
-from fpn.heads.pooling import RoiPooler
-from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.heads.box_coder import BoxCoding
+from fpn.heads.roi_pooler import RoiPooler
+from fpn.heads.sampling import Sampling
 from fpn.shapes import Size
 from fpn.structures import ImageBatch, Level, Proposals, Targets
 

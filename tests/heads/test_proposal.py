@@ -3,8 +3,9 @@ from __future__ import annotations
 import torch
 
 from fpn.heads.anchors import AnchorPlan
-from fpn.heads.proposal import ProposalHead, ProposalSelection, RawProposals, read_objectness
-from fpn.heads.sampling import BoxCoding, Sampling
+from fpn.heads.box_coder import BoxCoding
+from fpn.heads.rpn import ProposalHead, ProposalSelection, RawProposals, read_objectness
+from fpn.heads.sampling import Sampling
 from fpn.structures import ImageBatch, Level, Targets
 
 SAMPLING = Sampling(positive_iou=0.7, negative_iou=0.3, keep_best=True, count=256, positive_fraction=0.5)

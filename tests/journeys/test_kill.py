@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from fpn.ops import assignment
-from fpn.ops.assignment import Match, match, sample
+from fpn.ops import matching
+from fpn.ops.matching import Match, match, sample
 from ops.given_boxes import QUICK, box_tables
 
 RULES = {"positive_iou": 0.7, "negative_iou": 0.3, "keep_best": False}
@@ -118,7 +118,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, ignore: list[boo
     boxes[:, 2:] += 20
     objects[:, 2:] += 25
     whole = _match(boxes, objects, ignore, keep_best=True)
-    monkeypatch.setattr(assignment, "_CHUNK_CPU", 50)  # ten references at a time
+    monkeypatch.setattr(matching, "_CHUNK_CPU", 50)  # ten references at a time
     parts = _match(boxes, objects, ignore, keep_best=True)
     assert torch.equal(whole.kind, parts.kind)
     assert torch.equal(whole.gt_index, parts.gt_index)

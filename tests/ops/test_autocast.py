@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.ops import anchors, assignment, box_coding, boxes, losses, suppression
-from fpn.ops.roi_pooling import choose_levels, pool_rois
+from fpn.ops import anchors, box_coding, boxes, losses, matching, nms
+from fpn.ops.roi_align.levels import choose_levels
+from fpn.ops.roi_align.pool import pool_rois
 
 # Neither these corners nor their differences can be told apart in bfloat16.
 ONE = torch.tensor([[1000.0, 1001.0, 1223.0, 1226.0], [1001.0, 1002.0, 1010.0, 1009.0], [3.0, 5.0, 999.0, 1003.0]])
@@ -37,9 +38,9 @@ OPERATIONS: dict[str, Callable[[], Any]] = {
     "decode": lambda: box_coding.decode(SCORES[:, None].expand(3, 4), ONE),
     "anchors": lambda: anchors.anchor_grid(3, 3, stride=(333, 333), cell=anchors.cell_anchors((33.0,), (0.5,))),
     "match": lambda: (
-        assignment.match(ONE, TWO, NONE_IGNORED, positive_iou=0.7, negative_iou=0.3, keep_best=True).gt_index
+        matching.match(ONE, TWO, NONE_IGNORED, positive_iou=0.7, negative_iou=0.3, keep_best=True).gt_index
     ),
-    "nms": lambda: suppression.nms(torch.cat([ONE, TWO]), torch.cat([SCORES, SCORES - 0.00005]), 0.9),
+    "nms": lambda: nms.nms(torch.cat([ONE, TWO]), torch.cat([SCORES, SCORES - 0.00005]), 0.9),
     "choose_levels": lambda: choose_levels(ONE, finest=2, coarsest=5),
     "pool_rois": _pooled,
     "giou_loss": lambda: losses.giou_loss(ONE, TWO),

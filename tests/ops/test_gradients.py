@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fpn.ops import box_coding, boxes, losses
-from fpn.ops.roi_pooling import pool_rois
+from fpn.ops.roi_align.pool import pool_rois
 
 
 def _doubles(*shape: int, seed: int = 0) -> Tensor:

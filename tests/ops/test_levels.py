@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fpn.ops.roi_pooling import LevelRule, choose_levels
+from fpn.ops.roi_align.levels import LevelRule, choose_levels
 from ops.given_boxes import QUICK, box_tables
 
 RULES: st.SearchStrategy[LevelRule] = st.sampled_from(["floor_log2", "round_log2", "round_ln"])

@@ -6,14 +6,8 @@ import pytest
 import torch
 from parity.golden.cases import case
 
-from fpn.ops.masks import (
-    crop_masks,
-    decode_rle,
-    encode_rle,
-    paste_masks,
-    paste_probabilities,
-    polygons_to_mask,
-)
+from fpn.ops.masks import crop_masks, paste_masks, paste_probabilities
+from fpn.structures.masks import decode_rle, encode_rle, polygons_to_mask
 
 # An L of 6 x 5 pixels.
 LETTER = torch.tensor(

@@ -8,8 +8,10 @@ import torchvision
 from parity.golden.cases import Case, case
 from torch import Tensor
 
-from fpn.ops import large_pages, roi_windows
-from fpn.ops.roi_pooling import choose_levels, pool_rois
+from fpn.ops.roi_align import cpu_index
+from fpn.ops.roi_align.levels import choose_levels
+from fpn.ops.roi_align.pool import pool_rois
+from fpn.runtime import memory
 
 STRIDES = (4, 8, 16, 32)
 SCALES = [(1 / stride, 1 / stride) for stride in STRIDES]
@@ -191,9 +193,9 @@ def test_small_portions_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         return pooled, torch.autograd.grad(pooled.square().sum(), maps[0])[0]
 
     whole = pooled_and_gradient()
-    monkeypatch.setattr(roi_windows, "CHUNK_NUMBERS", 1000)
-    monkeypatch.setattr(roi_windows, "_BLOCK_NUMBERS", 600)
-    monkeypatch.setattr(large_pages, "_WORTH_IT_BYTES", 100)
+    monkeypatch.setattr(cpu_index, "CHUNK_NUMBERS", 1000)
+    monkeypatch.setattr(cpu_index, "_BLOCK_NUMBERS", 600)
+    monkeypatch.setattr(memory, "_WORTH_IT_BYTES", 100)
     portions = pooled_and_gradient()
     assert torch.allclose(whole[0], portions[0], atol=1e-6)
     assert torch.allclose(whole[1], portions[1], atol=1e-5)
@@ -263,7 +265,7 @@ def test_the_plain_table_gives_the_same_as_level_by_level(sampler: Any, monkeypa
         return pooled, *torch.autograd.grad(pooled.square().sum(), maps)
 
     ours = pooled_and_gradients()
-    monkeypatch.setattr("fpn.ops.roi_pooling._is_eager_cpu", lambda _: False)
+    monkeypatch.setattr("fpn.ops.roi_align.pool._is_eager_cpu", lambda _: False)
     for mine, plain in zip(ours, pooled_and_gradients(), strict=True):
         assert torch.allclose(mine, plain, atol=4e-5)
 
@@ -271,7 +273,7 @@ def test_the_plain_table_gives_the_same_as_level_by_level(sampler: Any, monkeypa
 def test_what_is_left_to_the_devices_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, images, levels = rois()
     ours = pool_rois(pyramid(), SCALES, boxes, images, levels, output_size=7)
-    monkeypatch.setattr("fpn.ops.roi_pooling._device_has_its_own", lambda _: True)
+    monkeypatch.setattr("fpn.ops.roi_align.pool._device_has_its_own", lambda _: True)
     assert torch.allclose(pool_rois(pyramid(), SCALES, boxes, images, levels, output_size=7), ours, atol=1e-5)
 
 

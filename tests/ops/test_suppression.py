@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
-from fpn.ops import suppression
+from fpn.ops import nms as nms_module
 from fpn.ops.boxes import pairwise_iou
-from fpn.ops.suppression import nms, top_k
+from fpn.ops.nms import nms, top_k
 from ops.given_boxes import QUICK, box_tables
 
 
@@ -52,7 +52,7 @@ def test_groups_far_apart_keep_the_precision_of_their_boxes() -> None:
     # An IoU of 0.7002 stays above 0.7 in class 1000, where an offset in float32 would round corners to 1/16 pixel.
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 7.002], [0.0, 0.0, 1333.0, 1333.0]])
     groups = torch.tensor([1000, 1000, 0])
-    for strategy in (suppression._one_by_one, suppression._side_by_side):
+    for strategy in (nms_module._one_by_one, nms_module._side_by_side):
         assert strategy(boxes, torch.tensor([0.9, 0.8, 0.1]), 0.7, groups).tolist() == [0, 2]
         assert strategy(boxes, torch.tensor([0.9, 0.8, 0.1]), 0.7004, groups).tolist() == [0, 1, 2]
 
@@ -154,6 +154,6 @@ def test_both_ways_with_groups_keep_the_same() -> None:
     low = torch.rand(400, 2, generator=random) * 60
     boxes = torch.cat([low, low + 10 + torch.rand(400, 2, generator=random) * 20], dim=1)
     scores, groups = torch.linspace(1, 0, 400), torch.randint(7, (400,), generator=random)
-    one = suppression._one_by_one(boxes, scores, 0.5, groups)
-    assert torch.equal(one, suppression._side_by_side(boxes, scores, 0.5, groups))
+    one = nms._one_by_one(boxes, scores, 0.5, groups)
+    assert torch.equal(one, nms._side_by_side(boxes, scores, 0.5, groups))
     assert 100 < len(one) < 390

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fpn.ops import winograd
+from fpn.inference import winograd
 
 
 @pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 9), (3, 200), (17, 12)])

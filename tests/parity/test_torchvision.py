@@ -14,7 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from fpn import interop
 from fpn.detectors import FasterRCNN
-from fpn.detectors.preprocessing import Preprocessor
+from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import ImageBatch, Targets
 
 NUM_CLASSES = 5  # background not counted

@@ -14,10 +14,10 @@ from shell import Shell
 from torch import nn
 
 import fpn.studies.ablation.running as running
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
-from fpn.features.alternatives import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.costs import measure_costs

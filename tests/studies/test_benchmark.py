@@ -15,12 +15,12 @@ from fpn.shapes import Size
 from fpn.structures import Detections
 from fpn.studies.benchmark import inference, pooling, running
 from fpn.studies.benchmark.agreement import share_with_twin
+from fpn.studies.benchmark.images import draw, write
 from fpn.studies.benchmark.machine import matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
-from fpn.studies.benchmark.peers import Pair, build_pair
-from fpn.studies.benchmark.pictures import draw, write
 from fpn.studies.benchmark.running import Settings, run
 from fpn.studies.benchmark.stages import Stopwatch, watched
+from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
 from fpn.studies.benchmark.turns import in_turns
 
 SIZE = Size(64, 96)

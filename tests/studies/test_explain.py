@@ -10,17 +10,18 @@ from shell import Shell
 from torch import nn
 
 import fpn
-from fpn.detectors.dialects import DETECTRON2, DIALECTS, FPN_PYTORCH, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN, Dialect
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import DETECTRON2, DIALECTS, FPN_PYTORCH, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.features.pyramid import FeaturePyramid
+from fpn.features.necks.fpn import FeaturePyramid
 from fpn.shapes import Size
 from fpn.structures import Level
-from fpn.studies.conventions import compared, conventions, differences, whole
-from fpn.studies.equation_one import route
-from fpn.studies.explain import Explanation, dialects_page, explain_dialect, explain_model
-from fpn.studies.geometry import Box, read_box, read_size, view
-from fpn.studies.receptive_field import receptive_fields
-from fpn.studies.sheet import Sheet
+from fpn.studies.explain.dialect_tables import compared, conventions, differences, whole
+from fpn.studies.explain.equation_one import route
+from fpn.studies.explain.geometry import Box, read_box, read_size, view
+from fpn.studies.explain.pyramid import Explanation, dialects_page, explain_dialect, explain_model
+from fpn.studies.explain.receptive_field import receptive_fields
+from fpn.studies.tables import Sheet
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

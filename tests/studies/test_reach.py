@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from written_sets import Shot, Thing, write_voc
 
-from fpn.data.checks import check
-from fpn.detectors.dialects import PAPER, Dialect
-from fpn.studies.reach import Boxes, fit_anchors, reach
+from fpn.data.checks.inspection import check
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import PAPER
+from fpn.studies.anchor_fit import Boxes, fit_anchors, reach
 
 # Square anchors of 32 and 64 on grids of 4 and 8 pixels; pictures keep their size of 128 x 96.
 SPOKEN = replace(PAPER, anchor_sizes=((32.0,), (64.0,)), anchor_ratios=(1.0,), short_side=96, long_side=None)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fpn.training import keeping
+from fpn.training import callbacks
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     coming: list[float] = []
 
     def measure(*_: object, **__: object) -> SimpleNamespace:
-        return SimpleNamespace(**{**dict.fromkeys(keeping.MEASURES, 0.0), "ap": coming.pop(0)})
+        return SimpleNamespace(**{**dict.fromkeys(callbacks.MEASURES, 0.0), "ap": coming.pop(0)})
 
-    monkeypatch.setattr(keeping, "measure", measure)
+    monkeypatch.setattr(callbacks, "measure", measure)
     yield coming
     assert coming == [], "not every validation took place"

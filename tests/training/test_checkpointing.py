@@ -6,17 +6,10 @@ import pytest
 import torch
 
 from fpn.errors import DataNotFoundError, ModelFileError, OutputError
-from fpn.training import checkpointing
-from fpn.training.checkpointing import (
-    Checkpoint,
-    begun_before_restart,
-    claim_output,
-    clear_left_overs,
-    read_checkpoint,
-    read_record,
-    write_checkpoint,
-)
-from fpn.training.journal import Journal
+from fpn.training import checkpoint
+from fpn.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fpn.training.metrics_log import Journal
+from fpn.training.run_record import begun_before_restart, claim_output, clear_left_overs, read_record
 
 
 def at_step(step: int) -> Checkpoint:
@@ -70,7 +63,7 @@ def test_a_full_disk_spares_the_checkpoint_before(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpointing, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OutputError, match=r"No space left on device.*The checkpoint before it is intact.*--resume"):
         write_checkpoint(tmp_path, at_step(2))
     assert [path.name for path in (tmp_path / "last").iterdir()] == ["step-00000001"]

@@ -5,7 +5,7 @@ import torch
 
 from fpn.errors import TrainingError
 from fpn.structures import LossTerms
-from fpn.training.metering import LossWatch, Meter, StepValues
+from fpn.training.loss_monitor import LossWatch, Meter, StepValues
 
 
 def step_of(count: float, box: float, objects: float = 0, norm: float = 1) -> StepValues:

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 from fpn.data.dataset import Dataset
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import FasterRCNN, faster_rcnn
 from fpn.errors import FpnError, PictureError
 from fpn.structures import Targets
-from fpn.training import keeping
+from fpn.training import callbacks
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
 from fpn.training.trainer import train
@@ -78,7 +78,7 @@ def learn_or_fail(folder: Path, dataset: Dataset, changes: Mapping[str, Any], fa
 
 
 def note_pictures(path: Path) -> None:
-    find = keeping.find_objects
+    find = callbacks.find_objects
 
     def find_and_note(*arguments: Any, **options: Any) -> Any:
         found = find(*arguments, **options)
@@ -86,7 +86,7 @@ def note_pictures(path: Path) -> None:
             stream.write("".join(f"{number}\n" for number in found.detections))
         return found
 
-    keeping.find_objects = find_and_note
+    callbacks.find_objects = find_and_note
 
 
 class Together:

@@ -8,14 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, OutputError, TrainingError
-from fpn.training import keeping
-from fpn.training.assembly import _compile
-from fpn.training.checkpointing import read_record, write_checkpoint
+from fpn.training import callbacks
+from fpn.training.checkpoint import write_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
+from fpn.training.run_record import read_record
+from fpn.training.setup import _compile
 from fpn.training.trainer import train
 
 from .tiny import TinyDetector, tiny_detector, tiny_scenes
@@ -246,20 +247,20 @@ def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch
 
 
 def test_ctrl_c_while_validating_leaves_at_once_and_the_epoch_is_validated_anew(tmp_path, monkeypatch, capsys):
-    run, find = tmp_path / "run", keeping.find_objects
+    run, find = tmp_path / "run", callbacks.find_objects
 
     def press_and_find(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return find(*arguments, **options)
 
-    monkeypatch.setattr(keeping, "find_objects", press_and_find)
+    monkeypatch.setattr(callbacks, "find_objects", press_and_find)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_detector(), tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=run)
     assert f"stopped after step 3; all is saved up to step 3; go on with: fpn train --resume {run}" in (
         capsys.readouterr().err
     )
     assert lines(run, "epoch") == []
-    monkeypatch.setattr(keeping, "find_objects", find)
+    monkeypatch.setattr(callbacks, "find_objects", find)
     resumed, straight = tiny_detector(), tiny_detector()
     train(resumed, tiny_scenes(), validation=tiny_scenes(4), resume=run, progress=False)
     train(straight, tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=tmp_path / "straight", progress=False)
@@ -297,10 +298,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path, monkeyp
     def die(*_, **__):
         raise MemoryError("killed")
 
-    monkeypatch.setattr(keeping, "write_checkpoint", die)
+    monkeypatch.setattr(callbacks, "write_checkpoint", die)
     with pytest.raises(MemoryError):
         train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
-    monkeypatch.setattr(keeping, "write_checkpoint", write_checkpoint)
+    monkeypatch.setattr(callbacks, "write_checkpoint", write_checkpoint)
     resumed, straight = tiny_detector(), tiny_detector()
     train(resumed, tiny_scenes(), resume=tmp_path / "run", progress=False)
     train(straight, tiny_scenes(), CONFIG, progress=False)
@@ -396,14 +397,14 @@ def test_compile_compiles_the_dense_parts(monkeypatch):
         compiled.append(type(self).__name__)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
-    monkeypatch.setattr("fpn.training.assembly.no_compiler", lambda device: None)
+    monkeypatch.setattr("fpn.training.setup.no_compiler", lambda device: None)
     detector = faster_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8, head_width=8)
     _compile(detector)
     assert compiled == ["FeaturePyramid", "ProposalHead"]
 
 
 def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):
-    monkeypatch.setattr("fpn.training.assembly.no_compiler", lambda device: "there is no C++ compiler")
+    monkeypatch.setattr("fpn.training.setup.no_compiler", lambda device: "there is no C++ compiler")
     with pytest.raises(ConfigError, match=r"there is no C\+\+ compiler\. Install one"):
         train(tiny_detector(), tiny_scenes(), changed(compile=True), output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "last").exists()
@@ -420,7 +421,7 @@ def test_memory_of_a_step_is_kept_for_the_next_unless_somebody_tuned_it(monkeypa
         def mallopt(self, option, value):
             asked.append((option, value))
 
-    monkeypatch.setattr("fpn.training.surroundings.ctypes.CDLL", Library)
+    monkeypatch.setattr("fpn.training.precision.ctypes.CDLL", Library)
     for name in list(os.environ):
         if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")):
             monkeypatch.delenv(name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.heads.sampling import Randomness, per_picture
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fpn.cli.settings import LimitOptions
+from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
 from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
@@ -94,7 +94,7 @@ def ablate(
 
 def _draw(counts: tuple[int, int]) -> tuple[Dataset, Dataset]:
     """Pictures large enough for objects of 300 pixels."""
-    from fpn.data.scenes import SceneDataset
+    from fpn.data.synthetic.scenes import SceneDataset
 
     training, held_out = (
         SceneDataset(count, seed=seed, height=336, width=(336, 448), extent=(8.0, 300.0))

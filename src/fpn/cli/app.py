@@ -15,9 +15,9 @@ from importlib import import_module
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
-from fpn import __version__
 from fpn.cli.terminal import errors, say_error
 from fpn.errors import FpnError
+from fpn.version import __version__
 
 # Verb -> where it is and what `fpn --help` says of it. The files are imported when their verb is asked for.
 COMMANDS = {

@@ -53,7 +53,7 @@ def benchmark(
     from fpn.files import write_text
     from fpn.studies.benchmark.report import sheets
     from fpn.studies.benchmark.running import Settings, run
-    from fpn.studies.geometry import read_size
+    from fpn.studies.explain.geometry import read_size
 
     asked = read_size(size)
     if asked is None:

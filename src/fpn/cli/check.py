@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fpn.cli.settings import LimitOptions
+from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from fpn.data.checks import Report
+    from fpn.data.checks.inspection import Report
 
 FAULTY = 1
 
@@ -55,9 +55,9 @@ def check(
         workers: Threads that look at pictures. None: one a core, at most 8.
     """
     from fpn.cli.check_tables import show
-    from fpn.data.checks import check as look_through
+    from fpn.data.checks.inspection import check as look_through
     from fpn.detectors.presets import adapt_dialect
-    from fpn.studies.reach import reach
+    from fpn.studies.anchor_fit import reach
 
     _refuse(output, fix, split, workers)
     conventions = {
@@ -83,7 +83,7 @@ def check(
 
 def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:
     """Stop before the work if its results can't be kept."""
-    from fpn.data.writing import refuse_filled
+    from fpn.data.formats.writer import refuse_filled
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected at least 1")
@@ -103,7 +103,7 @@ def _save(report: dict[str, object], output: Path) -> None:
 
 
 def _repair(report: Report, output: Path) -> None:
-    from fpn.data.repairing import repair
+    from fpn.data.checks.repair import repair
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))
     say(f"repaired copy: {output} ({len(changes)} changes, listed in {output / 'CHANGES.txt'})")

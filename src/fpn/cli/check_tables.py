@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fpn.data.checks import Report
-from fpn.data.faults import KINDS
-from fpn.studies.reach import Reach
+from fpn.data.checks.inspection import Report
+from fpn.data.issues import KINDS
+from fpn.studies.anchor_fit import Reach
 
 _SHOWN = 3
 _CLASSES = 30

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.settings import LimitOptions
+from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
@@ -31,7 +31,7 @@ def convert(
         to: The format to write.
         split: Write this split only. None: all of them.
     """
-    from fpn.data.conversion import convert as write
+    from fpn.data.convert import convert as write
 
     accepted = (limits or LimitOptions()).limits()
     converted = write(data, to, output, split=split, limits=accepted, bar=partial(progress_bar, "writing"))

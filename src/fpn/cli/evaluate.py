@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.settings import LimitOptions
+from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 

@@ -13,8 +13,8 @@ from fpn.errors import ConfigError
 if TYPE_CHECKING:
     from fpn.detectors import Dialect
     from fpn.shapes import Size
-    from fpn.studies.explain import Explanation
-    from fpn.studies.sheet import Sheet
+    from fpn.studies.explain.pyramid import Explanation
+    from fpn.studies.tables import Sheet
 
 
 def explain(
@@ -55,7 +55,7 @@ def explain(
         dialects: Show all conventions of all dialects.
         markdown: Write markdown in place of tables for the terminal.
     """
-    from fpn.studies.explain import dialects_page
+    from fpn.studies.explain.pyramid import dialects_page
 
     if dialects:
         _refuse(what=what, dialect=dialect, against=against)
@@ -83,8 +83,8 @@ def _explain(
     as_is: bool,
 ) -> Explanation:
     from fpn.detectors.presets import adapt_dialect
-    from fpn.studies.explain import explain_dialect, explain_model
-    from fpn.studies.geometry import read_size
+    from fpn.studies.explain.geometry import read_size
+    from fpn.studies.explain.pyramid import explain_dialect, explain_model
 
     asked = read_size(what)
     if asked is not None:
@@ -98,11 +98,11 @@ def _explain(
 def _about(
     explained: Explanation, other: Dialect | None, boxes: tuple[str, ...], *, backbone: str | None, as_is: bool
 ) -> list[Sheet]:
-    from fpn.detectors.dialects import DIALECTS
-    from fpn.studies.conventions import differences
-    from fpn.studies.equation_one import boxes_sheets, equation_sheet
-    from fpn.studies.explain import explain_dialect
-    from fpn.studies.geometry import is_pyramid_only, read_box
+    from fpn.detectors.toolkits import DIALECTS
+    from fpn.studies.explain.dialect_tables import differences
+    from fpn.studies.explain.equation_one import boxes_sheets, equation_sheet
+    from fpn.studies.explain.geometry import is_pyramid_only, read_box
+    from fpn.studies.explain.pyramid import explain_dialect
 
     own, size = explained.dialect, explained.view.original
     asked = [read_box(text) for text in boxes]
@@ -118,8 +118,8 @@ def _about(
 
 
 def _conventions(dialect: str | None, against: str | None) -> list[Sheet]:
-    from fpn.studies.conventions import differences, sources, whole
-    from fpn.studies.equation_one import equation_sheet
+    from fpn.studies.explain.dialect_tables import differences, sources, whole
+    from fpn.studies.explain.equation_one import equation_sheet
 
     if dialect is None and against is None:
         raise ConfigError(
@@ -133,8 +133,8 @@ def _conventions(dialect: str | None, against: str | None) -> list[Sheet]:
 
 
 def _all_dialects() -> list[Sheet]:
-    from fpn.studies.conventions import compared, sources
-    from fpn.studies.equation_one import equation_sheet
+    from fpn.studies.explain.dialect_tables import compared, sources
+    from fpn.studies.explain.equation_one import equation_sheet
 
     return [sources(), equation_sheet(), *compared()]
 
@@ -146,7 +146,7 @@ def _dialect(name: str) -> Dialect:
 
 
 def _size(text: str) -> Size:
-    from fpn.studies.geometry import read_size
+    from fpn.studies.explain.geometry import read_size
 
     size = read_size(text)
     if size is None:

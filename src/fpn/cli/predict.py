@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.sources import Source, find_pictures, name_results, refuse_overwriting
+from fpn.cli.inputs import Source, find_pictures, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fpn.cli.predictions import Predictions
+    from fpn.cli.outputs import Predictions
     from fpn.detectors import Detector
 
 _Job = tuple[Source, PurePosixPath | None]
@@ -54,7 +54,7 @@ def predict(
         max_pixels: Largest picture that is read, height times width.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.predictions import NAME, Predictions, written_before
+    from fpn.cli.outputs import NAME, Predictions, written_before
     from fpn.detectors import load
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
@@ -87,7 +87,7 @@ def _detect_all(
     batch_size: int,
     score: float,
 ) -> None:
-    from fpn.cli.predictions import save_picture
+    from fpn.cli.outputs import save_picture
     from fpn.detectors.detector import BATCHES_AHEAD
     from fpn.drawing import draw
 
@@ -124,7 +124,7 @@ def _read_ahead(
 
 
 def _read(job: _Job, *, max_pixels: int) -> Image.Image | FpnError:
-    from fpn.pictures import read_picture
+    from fpn.image_io import read_picture
 
     try:
         return read_picture(job[0].path, max_pixels=max_pixels)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fpn.cli.settings import DataOptions, Given, ModelOptions
+from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.cli.terminal import say, say_warning
 from fpn.errors import ConfigError
 from fpn.training.config import TrainConfig
@@ -44,7 +44,7 @@ def train(
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
         allow_changes: Resume though data, recipe or settings changed.
     """
-    from fpn.training.checkpointing import begun_before_restart
+    from fpn.training.run_record import begun_before_restart
 
     given = Given(path, config, {"data": data, "model": model, "training": training})
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
@@ -58,7 +58,7 @@ def train(
 
 def _as_before(given: Given, run: Path) -> Given:
     """What was asked for now, and for the rest what the run to resume was asked for."""
-    from fpn.training.checkpointing import read_record
+    from fpn.training.run_record import read_record
 
     record = read_record(run)
     before: Mapping[str, Any] = record["notes"].get("options", {})
@@ -107,7 +107,7 @@ def say_about(dataset: Dataset) -> None:
 def _run(
     given: Given, dataset: Dataset, validation: Dataset | None, *, resume: Path | None, allow_changes: bool
 ) -> TrainResult:
-    from fpn.training.checkpointing import has_checkpoint
+    from fpn.training.checkpoint import has_checkpoint
     from fpn.training.trainer import train as run_training
 
     options, training = DataOptions(**given.data), TrainConfig(**given.training)
@@ -170,7 +170,7 @@ def _report(given: Given, result: TrainResult) -> None:
 
 def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     """A split to measure on that was not trained on; where there is none, the one that was."""
-    from fpn.data.formats import list_splits, plain_split
+    from fpn.data.formats.open import list_splits, plain_split
 
     assert path is not None, "something was trained on"
     splits = list_splits(path)

@@ -1,7 +1,7 @@
 """Datasets: labelled pictures in, samples out. This wing never sees detectors and is never seen by them."""
 
 from fpn.data.dataset import Dataset, Sample
-from fpn.data.formats import list_splits, open_dataset
-from fpn.data.reading import Limits
+from fpn.data.formats.open import list_splits, open_dataset
+from fpn.data.limits import Limits
 
 __all__ = ["Dataset", "Limits", "Sample", "list_splits", "open_dataset"]

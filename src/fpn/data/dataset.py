@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fpn.errors import DataError
-from fpn.pictures import read_picture
+from fpn.image_io import read_picture
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 

@@ -1,11 +1,12 @@
 """Parts put together into a detector with verbs."""
 
-from fpn.detectors.checkpoint import load, read_header, save
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialects import DIALECTS, PAPER, TORCHVISION, Dialect
-from fpn.detectors.preprocessing import Preprocessor
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.model_file import load, read_header, save
 from fpn.detectors.presets import faster_rcnn
-from fpn.detectors.rcnn import FasterRCNN
+from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
+from fpn.detectors.two_stage import FasterRCNN
+from fpn.preprocessing.preprocessor import Preprocessor
 
 __all__ = [
     "DIALECTS",

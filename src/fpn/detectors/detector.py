@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fpn.detectors.preprocessing import Prepared, Preprocessor
 from fpn.errors import ConfigError
 from fpn.heads.sampling import Randomness
-from fpn.pictures import PictureLike, read_picture
+from fpn.image_io import PictureLike, read_picture
+from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 if TYPE_CHECKING:
-    from fpn.detectors.optimizing import OptimizedDetector
+    from fpn.inference.optimize import OptimizedDetector
 
 Precision: TypeAlias = Literal["float32", "bf16", "auto"]
 
@@ -79,7 +79,7 @@ class Detector(nn.Module, ABC):
         Raises:
             ConfigError: an unknown precision, or the detector is optimized already.
         """
-        from fpn.detectors.optimizing import optimize  # that module builds on this one
+        from fpn.inference.optimize import optimize  # that module builds on this one
 
         return optimize(self, precision, compile=compile, cuda_graphs=cuda_graphs)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +13,11 @@ import torch
 from fpn.data.dataset import Dataset
 from fpn.detectors.detector import Detector, evaluating
 from fpn.errors import ConfigError, DataError
+from fpn.evaluation.batches import Batch, read_batches
 from fpn.evaluation.coco import CocoMetrics, ProposalRecall, coco_metrics, proposal_recall
-from fpn.evaluation.reading import Batch, read_batches
 from fpn.evaluation.report import Evaluation
 from fpn.structures import Classes, Detections, Proposals
+from fpn.suggestions import nearest
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,9 @@ def match_classes(classes: Classes, dataset: Dataset) -> dict[int, int]:
     ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
     unknown = [name for name in ids if name not in classes.names]
     if unknown:
-        close = get_close_matches(unknown[0], classes.names, n=1)
-        hint = f" Is {close[0]!r} the same?" if close else ""
         raise ConfigError(
             f"{dataset.name}: the detector does not know the class {', '.join(map(repr, unknown))}; it was trained on "
-            f"{', '.join(classes.names)}.{hint} Rename or remove it in the annotations."
+            f"{', '.join(classes.names)}.{nearest(unknown[0], classes.names)} Rename or remove it in the annotations."
         )
     return {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
-from fpn.heads.pooling import RoiPooler
-from fpn.heads.sampling import BoxCoding, Randomness, Sampling, per_picture
+from fpn.heads.box_coder import BoxCoding
+from fpn.heads.roi_pooler import RoiPooler
+from fpn.heads.sampling import Randomness, Sampling, per_picture
 from fpn.ops.losses import smooth_l1
-from fpn.ops.suppression import nms
+from fpn.ops.nms import nms
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from fpn.detectors.dialects import Dialect
+from fpn.detectors.dialect import Dialect
 
 State: TypeAlias = Mapping[str, Tensor]
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from fpn.detectors.dialects import DETECTRON2, Dialect
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
-from fpn.interop.building import build
+from fpn.interop.assemble import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
 NET = r"backbone\.bottom_up"

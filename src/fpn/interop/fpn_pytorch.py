@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from fpn.detectors.dialects import FPN_PYTORCH
-from fpn.interop.building import build
+from fpn.detectors.toolkits import FPN_PYTORCH
+from fpn.interop.assemble import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
 RULES: Rules = (

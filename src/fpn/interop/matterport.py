@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpn.detectors.dialects import MATTERPORT, MATTERPORT_128
-from fpn.interop.building import build
+from fpn.detectors.toolkits import MATTERPORT, MATTERPORT_128
+from fpn.interop.assemble import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
 RULES: Rules = (

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from fpn.detectors.dialects import MINIMAL
-from fpn.detectors.presets import adapt_dialect, build_pyramid
-from fpn.features.bodies import ThreeLayerBody
-from fpn.interop.building import fill_pyramid, read_widths
+from fpn.detectors.builder import build_pyramid
+from fpn.detectors.presets import adapt_dialect
+from fpn.detectors.toolkits import MINIMAL
+from fpn.features.backbones.teaching import ThreeLayerBody
+from fpn.interop.assemble import fill_pyramid, read_widths
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
     (r"bottomlayer(\d)\.(.+)", r"features.body.convolutions.c\1.\2"),

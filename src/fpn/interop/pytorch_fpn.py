@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from fpn.detectors.dialects import PYTORCH_FPN
-from fpn.interop.building import build
+from fpn.detectors.toolkits import PYTORCH_FPN
+from fpn.interop.assemble import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),

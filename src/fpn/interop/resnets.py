@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from fpn.errors import ModelFileError
-from fpn.features.bodies import BOTTLENECK_RESNETS
+from fpn.features.backbones.teaching import BOTTLENECK_RESNETS
 
 # Bottlenecks a stage -> layers. [2, 2, 2, 2] is what pytorch-fpn's FPN101() builds.
 DEPTHS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}

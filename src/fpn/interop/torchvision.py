@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from fpn.detectors.dialects import TORCHVISION
-from fpn.interop.building import build
+from fpn.detectors.toolkits import TORCHVISION
+from fpn.interop.assemble import build
 from fpn.interop.converted import Converted, State
-from fpn.interop.renaming import Rules, rename
+from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
 # inner_blocks.0 is the finest, c2. Files from before torchvision 0.13 lack the inner ".0" of these blocks.

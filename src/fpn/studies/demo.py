@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fpn.data.dataset import Dataset
-from fpn.data.scenes import SceneDataset
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector, faster_rcnn, save
 from fpn.drawing import contact_sheet, draw
 from fpn.evaluation import Evaluation, evaluate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.suggestions import nearest
 
 # These may change when a run is resumed: they alter neither weights nor metrics.
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tensorboard"})
@@ -199,8 +199,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
     """Stop at a name that is not known, and say the nearest one that is."""
     for name in values:
         if name not in known:
-            close = get_close_matches(name, list(known), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+            hint = nearest(name, known) or f" Known: {', '.join(known)}."
             raise ConfigError(f"unknown setting {name!r}.{hint}")
 
 

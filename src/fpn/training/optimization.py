@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fpn.errors import ConfigError
+from fpn.suggestions import nearest
 from fpn.training.config import TrainConfig
 
 # The bottom-up path's name inside every detector (`features.body`).
@@ -67,7 +67,7 @@ def learning_rate(config: TrainConfig) -> float:
     return 0.02 * pictures / 16 if config.optimizer == "sgd" else 3e-4 * math.sqrt(pictures / 4)
 
 
-def freeze(module: nn.Module, parts: Sequence[str]) -> None:
+def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:
     """Take parts, such as "features.body", out of training: no gradients, and norms keep their statistics.
 
     Raises:
@@ -76,9 +76,7 @@ def freeze(module: nn.Module, parts: Sequence[str]) -> None:
     known = dict(module.named_modules())
     for name in parts:
         if name not in known or not name:
-            close = get_close_matches(name, list(known), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"frozen part {name!r}: the detector has no such part.{hint}")
+            raise ConfigError(f"frozen part {name!r}: the detector has no such part.{nearest(name, known)}")
         known[name].requires_grad_(False).eval()
 
 

@@ -11,16 +11,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fpn.data.loading import Batch, Loader
+from fpn.data.loading.batch import Batch
+from fpn.data.loading.loader import Loader
 from fpn.detectors import Detector
 from fpn.errors import ModelFileError
 from fpn.structures import ImageBatch, LossTerms, Targets
-from fpn.training.checkpointing import Checkpoint
+from fpn.training.checkpoint import Checkpoint
 from fpn.training.config import TrainConfig
-from fpn.training.metering import LossWatch, Meter, StepValues
+from fpn.training.distributed import Processes
+from fpn.training.loss_monitor import LossWatch, Meter, StepValues
 from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
-from fpn.training.processes import Processes
-from fpn.training.surroundings import choose_layout, picture_generators, seed_step
+from fpn.training.precision import choose_layout
+from fpn.training.seeding import picture_generators, seed_step
 
 
 class LossModule(nn.Module):

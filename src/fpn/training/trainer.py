@@ -12,20 +12,22 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
-from fpn.training.assembly import assemble, describe, refuse_bad_data
-from fpn.training.checkpointing import (
+from fpn.runtime.device import algorithms
+from fpn.training.callbacks import Keeper
+from fpn.training.config import TrainConfig
+from fpn.training.interrupt import Interrupt
+from fpn.training.progress import Silent, make_reporter
+from fpn.training.run import Run
+from fpn.training.run_record import (
     begun_before_restart,
     claim_output,
+    describe,
     list_changes,
     read_record,
     refuse_changes,
     write_record,
 )
-from fpn.training.config import TrainConfig
-from fpn.training.keeping import Keeper
-from fpn.training.progress import Silent, make_reporter
-from fpn.training.run import Run
-from fpn.training.surroundings import Interrupt, algorithms
+from fpn.training.setup import assemble, refuse_bad_data
 
 
 @dataclass(frozen=True)

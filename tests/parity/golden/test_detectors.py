@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from fpn.detectors.detector import Detector, evaluating
-from fpn.detectors.dialects import FPN_PYTORCH
-from fpn.detectors.preprocessing import Prepared, Preprocessor
 from fpn.detectors.presets import adapt_dialect
+from fpn.detectors.toolkits import FPN_PYTORCH
 from fpn.interop import convert
+from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Detections, ImageBatch
 from parity.golden.cases import Case, case, cases, same_weights
 from parity.golden.compare import assert_map, assert_near, assert_same_set, unmatched

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.detectors.dialects import DETECTRON2, MATTERPORT, Dialect
-from fpn.detectors.presets import box_head
+from fpn.detectors.builder import box_head
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import DETECTRON2, MATTERPORT
 from fpn.heads.box import BoxHead
 from fpn.interop import convert
 from fpn.structures import Detections, ImageBatch, Level, Proposals

@@ -11,10 +11,10 @@ from torch import Tensor
 from fpn.heads.anchors import AnchorPlan
 from fpn.ops import boxes as box_ops
 from fpn.ops.anchors import cell_anchors, level_anchors
-from fpn.ops.assignment import match
 from fpn.ops.box_coding import decode, encode
-from fpn.ops.roi_pooling import choose_levels
-from fpn.ops.suppression import nms
+from fpn.ops.matching import match
+from fpn.ops.nms import nms
+from fpn.ops.roi_align.levels import choose_levels
 from fpn.shapes import Size
 from fpn.structures import Level
 from parity.golden.cases import case

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.detectors.dialects import DETECTRON2, FPN_PYTORCH, MATTERPORT, Dialect
-from fpn.detectors.presets import proposal_head
-from fpn.heads.proposal import ProposalHead, RawProposals
+from fpn.detectors.builder import proposal_head
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.toolkits import DETECTRON2, FPN_PYTORCH, MATTERPORT
+from fpn.heads.rpn import ProposalHead, RawProposals
 from fpn.interop import convert, fpn_pytorch
-from fpn.interop.renaming import fill, rename
+from fpn.interop.key_rules import fill, rename
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden import rule
 from parity.golden.cases import Case, case, cases, same_weights

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fpn.heads.pooling import RoiPooler
-from fpn.ops.roi_pooling import choose_levels, pool_rois
+from fpn.heads.roi_pooler import RoiPooler
+from fpn.ops.roi_align.levels import choose_levels
+from fpn.ops.roi_align.pool import pool_rois
 from fpn.structures import ImageBatch, Level
 from parity.golden.cases import case
 from parity.golden.compare import OP_TOLERANCE, assert_near

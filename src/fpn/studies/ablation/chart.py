@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from fpn.features.alternatives import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.studies.ablation.settings import BASELINE
 from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, NAMES, Findings

@@ -13,16 +13,16 @@ import torch
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
-from fpn.detectors.presets import named_design
+from fpn.detectors.builder import named_design
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Folder, Outcome
 from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
-from fpn.training.assembly import fingerprint
 from fpn.training.config import FREE_ON_RESUME
-from fpn.training.surroundings import choose_precision
+from fpn.training.precision import choose_precision
+from fpn.training.run_record import fingerprint
 from fpn.training.trainer import train
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fpn.training.config import Settings, TrainConfig
 
-# In the order of the paper's tables, then figure 1. `fpn.features.alternatives.DESIGNS` says what each is.
+# In the order of the paper's tables, then figure 1. `fpn.features.necks.paper_designs.DESIGNS` says what each is.
 ROWS = ("c4", "c5", "fpn", "lateral_only", "top_down_only", "p2_only", "hierarchy", "image_pyramid")
 BASELINE = "fpn"
 

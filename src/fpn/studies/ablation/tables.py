@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fpn.features.alternatives import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, FIGURES, PROPOSAL_FIGURES, Cost, Outcome
 from fpn.studies.ablation.settings import BASELINE, ROWS
 from fpn.studies.ablation.statistics import CLEAR, Spread, paired, ranking, summary
-from fpn.studies.sheet import Sheet
+from fpn.studies.tables import Sheet
 
 
 @dataclass(frozen=True, slots=True)

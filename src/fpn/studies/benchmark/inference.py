@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpn.detectors import Detector
-from fpn.pictures import read_picture
+from fpn.image_io import read_picture
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
 from fpn.studies.benchmark.stages import STAGES, Stopwatch, our_places, their_places, watched

@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from fpn.errors import FpnError
-from fpn.ops.roi_pooling import choose_levels, pool_rois
+from fpn.ops.roi_align.levels import choose_levels
+from fpn.ops.roi_align.pool import pool_rois
 from fpn.studies.benchmark.agreement import largest_difference
 from fpn.studies.benchmark.turns import Side, in_turns
 

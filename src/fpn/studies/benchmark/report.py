@@ -6,7 +6,7 @@ from typing import cast
 
 from fpn.studies.benchmark.running import Report
 from fpn.studies.benchmark.stages import STAGES
-from fpn.studies.sheet import Sheet
+from fpn.studies.tables import Sheet
 
 
 def sheets(report: Report) -> list[Sheet]:

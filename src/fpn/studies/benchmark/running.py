@@ -11,14 +11,14 @@ from typing import Any, Literal
 import torch
 
 from fpn.detectors import Detector
-from fpn.detectors.optimizing import has_fast_bf16
 from fpn.errors import ConfigError
+from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
+from fpn.studies.benchmark.images import draw, write
 from fpn.studies.benchmark.machine import describe, matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
-from fpn.studies.benchmark.peers import Pair, build_pair
-from fpn.studies.benchmark.pictures import draw, write
+from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
 from fpn.studies.benchmark.turns import Side
 
 Part = Literal["inference", "training", "pooling", "memory"]

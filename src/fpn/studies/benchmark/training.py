@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fpn.errors import FpnError
+from fpn.runtime.device import algorithms
 from fpn.shapes import Size
 from fpn.structures import Targets
 from fpn.studies.benchmark.agreement import finite
-from fpn.studies.benchmark.peers import Pair
-from fpn.studies.benchmark.pictures import draw, draw_truth
+from fpn.studies.benchmark.images import draw, draw_truth
+from fpn.studies.benchmark.torchvision_pair import Pair
 from fpn.studies.benchmark.turns import Side, in_turns
-from fpn.training.surroundings import algorithms
 
 Precision = Literal["float32", "bf16"]
 _MAX_NORM = 10.0

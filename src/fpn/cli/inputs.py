@@ -1,0 +1,111 @@
+"""From the words after `fpn predict MODEL` to picture files, and to a name for each result."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fpn.errors import ConfigError, DataNotFoundError, OutputError
+from fpn.image_io import PICTURE_SUFFIXES
+
+_GLOB_SIGNS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture file, and where it lies in what was named: its path inside the folder, or its bare name."""
+
+    path: Path
+    inside: PurePosixPath
+
+
+def find_pictures(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
+    """Every picture once, in the order named; folders (with all inside of them) and globs sorted.
+
+    A file that is named is taken whatever its suffix, also when it is missing: reading it will say so.
+
+    Args:
+        words: files, folders and globs.
+        own: real paths of what an earlier `fpn predict` drew, which folders and globs leave out.
+
+    Raises:
+        ConfigError: nothing is named.
+        DataNotFoundError: a folder or glob holds no picture.
+    """
+    if not words:
+        raise ConfigError("no pictures: name files, folders or globs, such as: fpn predict model.safetensors photos/")
+    found: dict[str, Source] = {}
+    for word in words:
+        for source in _expand(word, own):
+            found.setdefault(os.path.realpath(source.path), source)
+    return list(found.values())
+
+
+def name_results(sources: Iterable[Source], suffix: str) -> list[PurePosixPath]:
+    """A name for each result: the picture's own with another suffix, `-2`, `-3`, ... where that is taken."""
+    taken: set[str] = set()
+    names = []
+    for source in sources:
+        name, number = source.inside.with_suffix(suffix), 2
+        while str(name).lower() in taken:  # not all file systems tell A from a
+            name = source.inside.with_name(f"{source.inside.stem}-{number}{suffix}")
+            number += 1
+        taken.add(str(name).lower())
+        names.append(name)
+    return names
+
+
+def refuse_overwriting(targets: Iterable[Path], sources: Iterable[Source], own: frozenset[str]) -> None:
+    """Stop before anything is done if a result would replace a file that an earlier `fpn predict` did not write.
+
+    Args:
+        targets: files that will be written.
+        sources: the pictures.
+        own: real paths of what an earlier `fpn predict` wrote.
+
+    Raises:
+        OutputError: names the file.
+    """
+    inputs = {os.path.realpath(source.path) for source in sources}
+    for target in targets:
+        where = os.path.realpath(target)
+        if where in inputs:
+            raise OutputError(f"{target}: the result would replace the picture itself. Choose another --output.")
+        if target.exists() and where not in own:
+            raise OutputError(
+                f"{target}: is already there, and no earlier `fpn predict` wrote it. Move it, or choose another "
+                "--output."
+            )
+
+
+def _expand(word: str, own: frozenset[str]) -> list[Source]:
+    path = Path(word)
+    if path.is_dir():
+        return _in_folder(path, own)
+    if not path.exists() and _GLOB_SIGNS & set(word):
+        return _in_glob(word, own)
+    return [Source(path, PurePosixPath(path.name))]
+
+
+def _in_folder(folder: Path, own: frozenset[str]) -> list[Source]:
+    found = [path for path in sorted(folder.rglob("*")) if _is_picture(path, own)]
+    if not found:
+        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise DataNotFoundError(f"{folder}: no picture in this folder (looked for {kinds})")
+    return [Source(path, PurePosixPath(path.relative_to(folder).as_posix())) for path in found]
+
+
+def _in_glob(pattern: str, own: frozenset[str]) -> list[Source]:
+    found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  absolute ones too
+    found = [path for path in found if _is_picture(path, own)]
+    if not found:
+        raise DataNotFoundError(f"{pattern}: no picture matches")
+    return [Source(path, PurePosixPath(path.name)) for path in found]
+
+
+def _is_picture(path: Path, own: frozenset[str]) -> bool:
+    looks_like_one = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return looks_like_one and path.is_file() and os.path.realpath(path) not in own

@@ -1,0 +1,91 @@
+"""The folder that `fpn predict` writes: drawn pictures, and one COCO-style JSON that says which are ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from fpn.files import atomic_path, write_text
+from fpn.structures import Classes, Detections
+from fpn.version import __version__
+
+NAME = "detections.json"
+_MADE_BY = "fpn predict"
+
+
+def written_before(folder: Path) -> frozenset[str]:
+    """Real paths of what an earlier `fpn predict` wrote to the folder; nothing if it wrote none."""
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["info"]["made_by"] != _MADE_BY:
+            return frozenset()
+        drawn = [folder / image["drawn"] for image in data["images"] if "drawn" in image]
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset(os.path.realpath(each) for each in (path, *drawn))
+
+
+@dataclass
+class Predictions:
+    """What was found so far.
+
+    Attributes:
+        folder: where it goes.
+        classes: of the detector, with the ids of its training data.
+        about: what the JSON says under `info`.
+    """
+
+    folder: Path
+    classes: Classes
+    about: dict[str, Any]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, path: Path, picture: Image.Image, found: Detections, drawn: PurePosixPath | None) -> None:
+        """Note one picture's detections; `drawn`: its picture's name in the folder."""
+        image = {"id": len(self.images) + 1, "file_name": str(path), "width": picture.width, "height": picture.height}
+        self.images.append(image | ({} if drawn is None else {"drawn": str(drawn)}))
+        for record in found.to_coco(image_id=len(self.images), classes=self.classes):
+            extent = {"area": record["bbox"][2] * record["bbox"][3], "iscrowd": 0}
+            self.annotations.append({"id": len(self.annotations) + 1, **record, **extent})
+
+    def skip(self, path: Path, reason: str) -> None:
+        """Note a picture that can't be read."""
+        self.skipped.append({"file_name": str(path), "reason": reason})
+
+    def save(self) -> Path:
+        """Write the JSON, atomically.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        categories = [{"id": n, "name": name} for n, name in zip(self.classes.ids, self.classes.names, strict=True)]
+        data = {
+            "info": {"made_by": _MADE_BY, "version": __version__, **self.about},
+            "images": self.images,
+            "categories": categories,
+            "annotations": self.annotations,
+            "skipped": self.skipped,
+        }
+        write_text(self.folder / NAME, json.dumps(data, indent=1) + "\n")
+        return self.folder / NAME
+
+    def count(self, score: float) -> str:
+        """How many of each class reach the score, most frequent first, such as "12 RBC, 1 WBC"."""
+        names = dict(zip(self.classes.ids, self.classes.names, strict=True))
+        sure = [names[each["category_id"]] for each in self.annotations if each["score"] >= score]
+        counts = sorted({name: sure.count(name) for name in names.values()}.items(), key=lambda pair: -pair[1])
+        return ", ".join(f"{count} {name}" for name, count in counts if count) or "nothing"
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a drawn picture as JPEG, atomically; thin coloured lines need full colour resolution."""
+    with atomic_path(path) as temporary:
+        picture.save(temporary, "JPEG", quality=92, subsampling=0)

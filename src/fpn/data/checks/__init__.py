@@ -1,0 +1,1 @@
+"""What is wrong with a whole dataset, and a repaired copy of it."""

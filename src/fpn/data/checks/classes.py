@@ -1,0 +1,99 @@
+"""Classes, ids and splits: what is never there, spelled in two ways, or divided so that it can't be learned."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from fpn.data.formats.layout import WHOLE
+from fpn.data.formats.open import plain_split
+from fpn.data.formats.survey import Survey
+from fpn.data.issues import Finding
+
+_SHOWN = 6
+
+
+def judge_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]:
+    """Class names that a person would take for the same."""
+    for group in alike_names(names):
+        said = " and ".join(f"{name!r} ({_many(counts[name], 'object')})" for name in group)
+        yield Finding("class-spelling", said)
+
+
+def alike_names(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that differ only by case, spaces, hyphens or underscores; single letters may be meant so."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        groups[re.sub(r"[\s_-]+", "", name).casefold()].append(name)
+    return [group for key, group in groups.items() if len(group) > 1 and len(key) > 1]
+
+
+def judge_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
+    """Classes that have no objects; `counts`: split -> class name -> objects."""
+    together = sum(counts.values(), Counter[str]())
+    for name in names:
+        if not together[name]:
+            yield Finding("class-unused", f"{name!r} has no object")
+    training = [split for split in counts if plain_split(split) == "train"]
+    if len(training) != 1 or len(counts) < 2:
+        return
+    for name in names:
+        if together[name] and not counts[training[0]][name]:
+            yield Finding("class-untrained", f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}")
+
+
+def judge_ids(survey: Survey) -> Iterator[Finding]:
+    """Gaps in a COCO json's ids."""
+    dataset = survey.dataset
+    for what, ids in (("category", dataset.classes.ids), ("image", dataset.table.image_ids.tolist())):
+        low, high = min(ids, default=0), max(ids, default=0)
+        absent = high - low + 1 - len(set(ids))
+        if absent > 0:
+            message = f"{dataset.name}: {what} ids {low} to {high} leave out {absent}"
+            yield Finding("id-gaps", message)
+
+
+def contained(pictures: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """Splits whose pictures are all in another one, with the largest such."""
+    found = {}
+    for inner, own in pictures.items():
+        outer = [name for name, all_ in pictures.items() if name != inner and own <= all_]
+        # Of two equal splits the first is the outer one.
+        names = list(pictures)
+        outer = [name for name in outer if own != pictures[name] or names.index(name) < names.index(inner)]
+        if outer:
+            found[inner] = max(outer, key=lambda name: len(pictures[name]))
+    return found
+
+
+def may_share(one: str, other: str, pictures: Mapping[str, frozenset[str]]) -> bool:
+    """Whether two splits may have pictures in common: one is meant to be a part of the other."""
+    inner, outer = (one, other) if pictures[one] <= pictures[other] else (other, one)
+    if not pictures[inner] <= pictures[outer]:
+        return False
+    whole = outer == WHOLE or plain_split(outer) not in ("train", "val", "test", "trainval")
+    parts = plain_split(outer) == "trainval" and plain_split(inner) in ("train", "val")
+    return whole or parts or plain_split(inner) not in ("train", "val", "test", "trainval")
+
+
+def judge_splits(pictures: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
+    """Pictures that stand in two splits by name; `pictures`: split -> paths."""
+    splits = list(pictures)
+    for first, one in enumerate(splits):
+        for other in splits[first + 1 :]:
+            if not may_share(one, other, pictures):
+                for name in sorted(pictures[one] & pictures[other]):
+                    yield Finding("split-overlap", f"{name} is in {one} and in {other}", name)
+    for inner, outer in contained(pictures).items():
+        if may_share(inner, outer, pictures):
+            yield Finding("split-contained", f"{inner} ({_many(len(pictures[inner]), 'picture')}) is part of {outer}")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def some(texts: Sequence[str], limit: int = _SHOWN) -> str:
+    """The first few of a list, in words."""
+    return ", ".join(texts[:limit]) + (f", ... {len(texts) - limit} more" if len(texts) > limit else "")

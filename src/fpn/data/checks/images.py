@@ -1,0 +1,193 @@
+"""Looks at every picture file once: can it be read, how large is it, how does it stand, what does it look like?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from fpn.data.formats.files import Folder
+from fpn.data.issues import Finding
+from fpn.data.limits import Limits
+from fpn.errors import FpnError
+from fpn.image_io import FORMATS, read_picture
+from fpn.shapes import Size
+
+# Each may hold a picture of 128 million pixels, so more of them would need more memory than small machines have.
+MOST_WORKERS = 8
+# Sides of the grey thumbnails, whatever the picture's shape.
+THUMBNAIL = 32
+# libjpeg can decode at 1/2, 1/4, 1/8 of the size, three times faster. What is left still has 4 pixels for each of ours.
+_ENOUGH = (128, 128)
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg"},
+    "MPO": {".jpg", ".jpeg"},
+    "PNG": {".png"},
+    "BMP": {".bmp"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "PPM": {".ppm", ".pgm"},
+}
+
+
+_NO_SIZE = Size(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one picture file is.
+
+    Attributes:
+        stored: its size as stored, before EXIF turns it; (0, 0) if it can't be read.
+        orientation: EXIF's, 1 (upright) to 8.
+        format: Pillow's name of it.
+        digest: of the file's bytes.
+        thumbnail: its grey values at 32 x 32.
+        problem: why it can't be read; empty if it can.
+        missing: there is no such file.
+    """
+
+    stored: Size = _NO_SIZE
+    orientation: int = 1
+    format: str = ""
+    digest: bytes = b""
+    thumbnail: bytes = b""
+    problem: str = ""
+    missing: bool = False
+
+    @property
+    def size(self) -> Size:
+        """Height and width as it stands upright."""
+        return Size(self.stored.width, self.stored.height) if self.orientation >= 5 else self.stored
+
+
+def look_at(
+    paths: Sequence[str],
+    *,
+    limits: Limits | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Look]:
+    """Look at many pictures, several at a time (Pillow lets go of Python's lock while it decodes).
+
+    Args:
+        paths: the files.
+        limits: pixels and bytes above which one counts as unreadable, as in training.
+        workers: threads; None: one a core, at most 8.
+        progress: is called with the number done so far.
+    """
+    count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
+    looks = []
+    each = partial(look, limits=limits or Limits())
+    with ThreadPoolExecutor(count) as pool:
+        for done, seen in enumerate(_in_order(pool, each, paths, ahead=4 * count), start=1):
+            looks.append(seen)
+            if progress is not None:
+                progress(done)
+    return looks
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, each: Callable[[str], Look], paths: Sequence[str], ahead: int
+) -> Iterator[Look]:
+    """Results in the order of `paths`; a bounded number is under way, so that Ctrl-C has little to wait for."""
+    rest = iter(paths)
+    coming: list[Future[Look]] = [pool.submit(each, path) for path in islice(rest, ahead)]
+    while coming:
+        yield coming.pop(0).result()
+        coming.extend(pool.submit(each, path) for path in islice(rest, 1))
+
+
+def look(path: str, limits: Limits) -> Look:
+    """Look at one picture."""
+    try:
+        return _look(path, limits)
+    except FileNotFoundError:
+        return Look(missing=True, problem="does not exist")
+    except Exception:
+        # Whatever went wrong, the reader of training decides whether it is wrong, and says so in its own words.
+        return _as_training_does(path, limits)
+
+
+def _look(path: str, limits: Limits) -> Look:
+    with Path(path).open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if os.fstat(stream.fileno()).st_size > limits.picture_bytes:
+            return _as_training_does(path, limits)
+        digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
+        stream.seek(0)
+        with Image.open(stream, formats=FORMATS) as opened:
+            width, height = opened.size
+            if not 0 < width * height <= limits.picture_pixels:
+                return _as_training_does(path, limits)
+            orientation, kind = opened.getexif().get(0x0112, 1), opened.format or ""
+            if opened.mode in ("L", "RGB"):
+                opened.draft("L", _ENOUGH)
+            grey = opened.convert("L")  # decodes all of the file, so that one cut short is noticed
+    stored = Size(height, width)
+    orientation = orientation if orientation in range(1, 9) else 1
+    return Look(stored, orientation, kind, digest, _thumbnail(grey))
+
+
+def _as_training_does(path: str, limits: Limits) -> Look:
+    try:
+        picture = read_picture(path, max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
+    except FpnError as error:
+        return Look(problem=str(error).removeprefix(f"{path}: "))
+    size, grey = Size(picture.height, picture.width), picture.convert("L")
+    digest = hashlib.blake2b(picture.tobytes()).digest()[:16]
+    return Look(size, 1, "", digest, _thumbnail(grey))
+
+
+def _thumbnail(grey: Image.Image) -> bytes:
+    return grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes()
+
+
+def judge_file(name: str, look: Look, folder: Folder, *, hint: bool) -> Finding | None:
+    """What is wrong with a picture as a file; `hint` names a file alike if it is missing."""
+    if look.missing:
+        neighbour = folder.neighbour(str(folder.root / name)) if hint else ""
+        return Finding("picture-missing", f"{name} does not exist{neighbour}", name)
+    if look.problem:
+        return Finding("picture-unreadable", f"{name}: {look.problem}", name)
+    known = _SUFFIXES.get(look.format)
+    if known is not None and Path(name).suffix.lower() not in known:
+        return Finding("suffix-wrong", f"{name}: is a {look.format} file", name)
+    return None
+
+
+def right_suffix(name: str, look: Look) -> str:
+    """The picture's name with a suffix that fits its content."""
+    known = _SUFFIXES.get(look.format)
+    if known is None or Path(name).suffix.lower() in known:
+        return name
+    return Path(name).with_suffix(min(known, key=len)).as_posix()
+
+
+def judge_size(name: str, look: Look, said: Size | None) -> Finding | None:
+    """Whether the annotation's size (None: it has none) is that of the picture as it stands upright."""
+    if look.problem:
+        return None
+    turned = f"{name}: EXIF orientation {look.orientation}, stored as {_shape(look.stored)}"
+    if said is not None and said != look.size:
+        if said == look.stored:
+            return Finding("exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(look.size)}", name)
+        message = f"{name}: the picture is {_shape(look.size)}, its annotation says {_shape(said)}"
+        return Finding("size-differs", message, name)
+    told_apart = said is not None and look.orientation >= 5 and look.stored != look.size
+    if look.orientation != 1 and not told_apart:
+        return Finding("exif-unclear", f"{turned}; the labels don't say which way they were drawn", name)
+    return None
+
+
+def _shape(size: Size) -> str:
+    return f"{size.width} x {size.height}"

@@ -1,0 +1,326 @@
+"""`fpn check`: everything that is wrong with a dataset, before it costs a night.
+
+All annotations are read with the readers' own judging code, every picture is looked at once, and what was found is a
+`Report`. Nothing is changed; see `repairing`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fpn.data.checks.boxes import Objects, gather, judge_boxes
+from fpn.data.checks.classes import contained, judge_counts, judge_ids, judge_names, judge_splits, some
+from fpn.data.checks.duplicates import Twins, find_twins
+from fpn.data.checks.images import Look, judge_file, judge_size, look_at
+from fpn.data.checks.polygons import judge_outlines
+from fpn.data.formats.files import SHOWN, Folder
+from fpn.data.formats.open import Surveyed, survey_dataset
+from fpn.data.formats.survey import Survey, names_of
+from fpn.data.issues import KINDS, Finding
+from fpn.data.limits import Limits
+from fpn.data.progress import Bar, no_bar
+from fpn.shapes import Size
+
+# COCO's bounds of small and medium objects, pixels.
+SMALL, MEDIUM = 32, 96
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A dataset that was read and looked at.
+
+    Attributes:
+        surveyed: its annotations.
+        looks: picture's path relative to the dataset's folder -> what it is.
+        twins: pictures alike, as numbers in the order of `looks`.
+    """
+
+    surveyed: Surveyed
+    looks: Mapping[str, Look]
+    twins: Sequence[Twins]
+
+    @property
+    def splits(self) -> Mapping[str, Survey]:
+        """Name -> what was read."""
+        return self.surveyed.splits
+
+    @cached_property
+    def pictures(self) -> dict[str, frozenset[str]]:
+        """Split -> its pictures."""
+        return {split: frozenset(names_of(survey)) for split, survey in self.splits.items()}
+
+    @cached_property
+    def main_splits(self) -> dict[str, Survey]:
+        """Those that are no part of another, so that each object is counted once."""
+        parts = contained(self.pictures)
+        return {split: survey for split, survey in self.splits.items() if split not in parts}
+
+    @cached_property
+    def objects(self) -> dict[str, Objects]:
+        """Split -> its objects, of the main splits."""
+        return {split: gather(survey, self.looks_of(survey)) for split, survey in self.main_splits.items()}
+
+    def looks_of(self, survey: Survey) -> list[Look]:
+        """One for each picture of a split."""
+        return [self.looks[name] for name in names_of(survey)]
+
+    def splits_of(self, name: str) -> frozenset[str]:
+        """The splits that have a picture."""
+        return frozenset(split for split, names in self.pictures.items() if name in names)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        name: of the dataset.
+        format: such as "VOC ImageSets/Main/*.txt".
+        findings: all of them, by kind in the order of `KINDS`.
+        splits: name -> {"pictures", "objects"}.
+        classes: name -> {"id", "objects", "pictures", "ignored", and the objects of each split}.
+        sizes: histograms of objects and pictures.
+        inspected: what it was made from.
+    """
+
+    name: str
+    format: str
+    findings: Sequence[Finding]
+    splits: Mapping[str, Mapping[str, int]]
+    classes: Mapping[str, Mapping[str, Any]]
+    sizes: Mapping[str, Any]
+    inspected: Inspected
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error."""
+        return not any(KINDS[finding.kind].severity == "error" for finding in self.findings)
+
+    def of(self, kind: str) -> list[Finding]:
+        """The findings of one kind."""
+        assert kind in KINDS, kind
+        return [finding for finding in self.findings if finding.kind == kind]
+
+    def with_findings(self, more: Sequence[Finding]) -> Report:
+        """The same with findings of somebody who knows more than the data, such as which anchors there will be."""
+        return replace(self, findings=_sorted([*self.findings, *more]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for a JSON file."""
+        counts = Counter(finding.kind for finding in self.findings)
+        return {
+            "dataset": self.name,
+            "format": self.format,
+            "passed": self.passed,
+            "splits": self.splits,
+            "findings": [self._kind_to_dict(kind) for kind in KINDS if counts[kind]],
+            "classes": self.classes,
+            "sizes": self.sizes,
+        }
+
+    def _kind_to_dict(self, kind: str) -> dict[str, Any]:
+        about, found = KINDS[kind], self.of(kind)
+        entries = [{"message": each.message, **({"file": each.file} if each.file else {})} for each in found]
+        return {
+            "kind": kind,
+            "severity": about.severity,
+            "what": about.title,
+            "count": len(found),
+            "remedy": about.remedy,
+            "fix": about.repair or None,
+            "entries": entries,
+        }
+
+
+def check(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    bar: Bar | None = None,
+) -> Report:
+    """Read all of a dataset once and say what is wrong with it.
+
+    Args:
+        path: see `open_dataset`.
+        split: one of them; None: all, and what they have in common.
+        workers: threads that look at pictures; None: one a core, at most 8.
+        limits: see `open_dataset`.
+        bar: shows how many pictures were looked at.
+
+    Raises:
+        DataNotFoundError, DataError: no such path or split, or no known format.
+    """
+    surveyed = survey_dataset(path, split=split, limits=limits)
+    names = list(dict.fromkeys(name for survey in surveyed.splits.values() for name in names_of(survey)))
+    root = _root(surveyed)
+    with (bar or no_bar)(len(names)) as progress:
+        looks = look_at([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
+    inspected = Inspected(surveyed, dict(zip(names, looks, strict=True)), find_twins(looks))
+    findings = [*surveyed.findings, *_judge(inspected, whole=split is None)]
+    return Report(
+        name=next((survey.dataset.root.name for survey in surveyed.splits.values()), str(path)),
+        format=surveyed.format,
+        findings=_sorted(findings),
+        splits={name: _extent(survey) for name, survey in inspected.splits.items()},
+        classes=_classes(inspected),
+        sizes=_sizes(inspected),
+        inspected=inspected,
+    )
+
+
+def class_names(inspected: Inspected) -> list[str]:
+    """All classes of all splits."""
+    return list(dict.fromkeys(name for survey in inspected.splits.values() for name in survey.dataset.classes))
+
+
+def _root(surveyed: Surveyed) -> str:
+    return next((str(survey.dataset.root) for survey in surveyed.splits.values()), ".")
+
+
+def _sorted(findings: Sequence[Finding]) -> list[Finding]:
+    place = {kind: number for number, kind in enumerate(KINDS)}
+    return sorted(dict.fromkeys(findings), key=lambda finding: place[finding.kind])
+
+
+def _judge(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
+    yield from _judge_files(inspected)
+    for split, survey in inspected.main_splits.items():
+        objects = inspected.objects[split]
+        yield from judge_boxes(survey, objects)
+        yield from judge_outlines(survey, objects)
+        yield from _notable(survey, objects)
+        if inspected.surveyed.family == "coco":
+            yield from judge_ids(survey)
+    names = class_names(inspected)
+    counts = {split: _count(survey) for split, survey in inspected.splits.items()}
+    yield from judge_names(names, sum(counts.values(), Counter[str]()))
+    yield from judge_counts(names, counts)
+    yield from judge_splits(inspected.pictures)
+    yield from _judge_twins(inspected)
+    if whole:
+        yield from _unlabelled(inspected)
+
+
+def _judge_files(inspected: Inspected) -> Iterator[Finding]:
+    if not inspected.splits:
+        return
+    folder = Folder(next(iter(inspected.splits.values())).dataset.root)
+    said = {
+        name: Size(*size)
+        for survey in inspected.main_splits.values()
+        for name, size in zip(names_of(survey), survey.dataset.table.sizes.tolist(), strict=True)
+    }
+    hints = 0
+    for name, look in inspected.looks.items():
+        hints += look.missing
+        size = said[name] if all(said[name]) else None
+        wrong = judge_file(name, look, folder, hint=hints <= SHOWN), judge_size(name, look, size)
+        yield from (finding for finding in wrong if finding is not None)
+
+
+def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:
+    """What is neither wrong nor suspicious."""
+    for number in np.flatnonzero(objects.ignore).tolist():
+        yield Finding("crowd", survey.called(number), survey.name_of(int(objects.owner[number])))
+    for row in np.flatnonzero(np.diff(survey.dataset.table.starts.numpy()) == 0).tolist():
+        name = survey.name_of(row)
+        yield Finding("picture-empty", f"{name} has no object", name)
+
+
+def _judge_twins(inspected: Inspected) -> Iterator[Finding]:
+    names = list(inspected.looks)
+    for pair in inspected.twins:
+        one, other = names[pair.first], names[pair.second]
+        mine, yours = inspected.splits_of(one), inspected.splits_of(other)
+        if mine - yours and yours - mine:
+            where = f"{one} ({some(sorted(mine - yours))}) and {other} ({some(sorted(yours - mine))})"
+            kind, how = ("split-overlap", "are the same file") if pair.equal else ("split-alike", "look alike")
+        else:
+            where = f"{one} and {other}"
+            kind, how = ("pictures-equal", "are the same file") if pair.equal else ("pictures-alike", "look alike")
+        yield Finding(kind, f"{where} {how}", other)
+
+
+def _unlabelled(inspected: Inspected) -> Iterator[Finding]:
+    """Pictures that lie among labelled ones and are in no split."""
+    if not inspected.splits:
+        return
+    folder = Folder(next(iter(inspected.splits.values())).dataset.root)
+    for place in dict.fromkeys(os.path.dirname(name) for name in inspected.looks):  # noqa: PTH120  # many of them
+        for picture in folder.pictures(folder.root / place):
+            name = f"{place}/{picture}" if place else picture
+            if name not in inspected.looks:
+                yield Finding("picture-unlabelled", f"{name} is in no annotation", name)
+
+
+def _extent(survey: Survey) -> dict[str, int]:
+    return {"pictures": len(survey.dataset), "objects": len(survey.origins)}
+
+
+def _count(survey: Survey) -> Counter[str]:
+    classes = survey.dataset.classes
+    counts = np.bincount(survey.dataset.table.labels.numpy(), minlength=len(classes))
+    return Counter(dict(zip(classes, counts.tolist(), strict=True)))
+
+
+def _classes(inspected: Inspected) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for name in class_names(inspected):
+        table[name] = {"id": 0, "objects": 0, "pictures": 0, "ignored": 0, "splits": {}}
+    for split, objects in inspected.objects.items():
+        classes = inspected.splits[split].dataset.classes
+        for label, (name, number) in enumerate(zip(classes.names, classes.ids, strict=True)):
+            mine = objects.labels == label
+            row = table[name]
+            row["id"] = number
+            row["objects"] += int(mine.sum())
+            row["pictures"] += len(np.unique(objects.owner[mine]))
+            row["ignored"] += int((mine & objects.ignore).sum())
+    for split, survey in inspected.splits.items():
+        for name, count in _count(survey).items():
+            table[name]["splits"][split] = count
+    return table
+
+
+def _sizes(inspected: Inspected) -> dict[str, Any]:
+    boxes = np.concatenate([np.zeros((0, 4)), *(each.cut[each.measured] for each in inspected.objects.values())])
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    sides = sides[np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1)]
+    roots = np.sqrt(sides.prod(axis=1))
+    each_picture = [np.diff(survey.dataset.table.starts.numpy()) for survey in inspected.main_splits.values()]
+    seen = np.array([look.size for look in inspected.looks.values() if not look.problem]).reshape(-1, 2)
+    return {
+        "objects": {
+            "small": int((roots < SMALL).sum()),
+            "medium": int(((roots >= SMALL) & (roots < MEDIUM)).sum()),
+            "large": int((roots >= MEDIUM).sum()),
+            "side": _percentiles(roots),
+            "height/width": _percentiles(sides[:, 1] / sides[:, 0]),
+            "a picture": _percentiles(np.concatenate([np.zeros(0), *each_picture])),
+            "histogram": _histogram(roots),
+        },
+        "pictures": {"width": _percentiles(seen[:, 1]), "height": _percentiles(seen[:, 0])},
+    }
+
+
+def _percentiles(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    found = np.percentile(values, PERCENTILES)
+    return {str(percent): float(f"{value:.4g}") for percent, value in zip(PERCENTILES, found, strict=True)}
+
+
+def _histogram(roots: np.ndarray) -> dict[str, int]:
+    """Objects by the root of their area, in octaves: "16": from 16 to below 32 pixels."""
+    octaves = Counter(np.floor(np.log2(np.maximum(roots, 1))).astype(int).tolist())
+    return {str(2**octave): octaves[octave] for octave in range(min(octaves), max(octaves) + 1)} if octaves else {}

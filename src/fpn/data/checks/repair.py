@@ -1,0 +1,336 @@
+"""`fpn check --fix`: a repaired copy of a dataset in its own format, and a list of what changed. Never in place."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpn.data.checks.boxes import gather, invalid, over_edge, repeated
+from fpn.data.checks.classes import alike_names, may_share
+from fpn.data.checks.images import Look, right_suffix
+from fpn.data.checks.inspection import Report, class_names
+from fpn.data.checks.polygons import outline_problem
+from fpn.data.formats.open import plain_split
+from fpn.data.formats.segmentation import Segmentation
+from fpn.data.formats.survey import Survey, names_of
+from fpn.data.formats.write import write
+from fpn.data.formats.writer import Part, Shown, Thing, refuse_filled, shown, unique_names
+from fpn.data.progress import Bar
+from fpn.errors import DataError
+from fpn.shapes import Size
+from fpn.structures import Classes
+
+# What can't be kept: mostly what the readers leave out by themselves.
+_LEFT_OUT = frozenset(
+    {
+        "annotations-unreadable",
+        "labels-missing",
+        "picture-missing",
+        "picture-unreadable",
+        "path-outside",
+        "picture-listed-twice",
+        "entry-broken",
+        "id-unknown",
+        "box-not-finite",
+        "box-empty",
+        "box-outside",
+    }
+)
+# What else is done about a kind without looking at the object: said before the finding's own words.
+_DONE = {
+    **dict.fromkeys(_LEFT_OUT, "left out"),
+    "id-repeated": "made unique (objects got new ids; of pictures the first is kept)",
+    "class-broken": "left out, or joined with its equal",
+    "outline-broken": "outline removed",
+    "picture-unlabelled": "not copied",
+}
+# What the files may say beside that is drawn in the picture's pixels.
+_DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})
+# A picture in two splits stays in the first of these: what is measured on should not shrink.
+_KEEPERS = ("test", "val", "train")
+
+
+@dataclass
+class Changes:
+    """Lines that say what was done, each once."""
+
+    _lines: dict[str, None] = field(default_factory=dict)
+
+    def add(self, message: str) -> None:
+        """Note one."""
+        self._lines.setdefault(message)
+
+    def lines(self) -> list[str]:
+        """All of them in order."""
+        return list(self._lines)
+
+
+def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = None) -> list[str]:
+    """Write a repaired copy in the same format.
+
+    Args:
+        report: of a whole dataset.
+        output: a new or empty folder. CHANGES.txt in it lists what was changed.
+        bar: shows how many pictures were written.
+
+    Returns:
+        What was changed.
+
+    Raises:
+        DataError: nothing is left.
+        OutputError: the folder is not empty, or can't be written.
+    """
+    output = Path(output)
+    refuse_filled(output)
+    return _Repair(report).write(output, bar)
+
+
+class _Repair:
+    """Decides picture by picture; walked once for each split."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.inspected, self.changes = report, report.inspected, Changes()
+        for finding in report.findings:
+            if finding.kind in _DONE:
+                self.changes.add(f"{_DONE[finding.kind]}: {finding.message}")
+        self.left_out = self._left_out()
+        self.classes, self.joined = self._join_classes()
+
+    def write(self, output: Path, bar: Bar | None) -> list[str]:
+        inspected = self.inspected
+        kept = {
+            split: [row for row, name in enumerate(names_of(survey)) if name not in self.left_out[split]]
+            for split, survey in inspected.splits.items()
+        }
+        kept = {split: rows for split, rows in kept.items() if rows}
+        if not kept:
+            raise DataError(f"{self.report.name}: no picture is left that could be kept")
+        names = self._names({inspected.splits[split].name_of(row) for split, rows in kept.items() for row in rows})
+        parts = [self._part(split, rows, names) for split, rows in kept.items()]
+        root = inspected.splits[parts[0].name].dataset.root
+        write(parts, root, inspected.surveyed.family, output, bar=bar, notes=self._text)
+        return self.changes.lines()
+
+    def _text(self, losses: Sequence[str]) -> str:
+        for loss in losses:
+            self.changes.add(f"could not be kept: {loss}")
+        return "".join(f"{line}\n" for line in self.changes.lines()) or "nothing\n"
+
+    def _names(self, kept: set[str]) -> dict[str, str]:
+        right = {name: right_suffix(name, look) for name, look in self.inspected.looks.items() if name in kept}
+        for old, new in right.items():
+            if old != new:
+                self.changes.add(f"{old}: is a {self.inspected.looks[old].format} file, renamed to {Path(new).name}")
+        flat = unique_names(list(right))
+        return {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
+
+    # --- pictures ---------------------------------------------------------------------------------------------------
+
+    def _left_out(self) -> dict[str, set[str]]:
+        """Split -> its pictures that are not kept."""
+        unusable = {name for name, look in self.inspected.looks.items() if look.problem}
+        sets = {split: set(names & unusable) for split, names in self.inspected.pictures.items()}
+        for split, survey in self.inspected.splits.items():
+            sets[split] |= set(self._of_another_shape(survey))
+        self._separate(sets)
+        self._drop_copies(sets)
+        return sets
+
+    def _of_another_shape(self, survey: Survey) -> Iterator[str]:
+        for row, name in enumerate(names_of(survey)):
+            look, said = self.inspected.looks[name], _said(survey, row)
+            if not look.problem and _plan(look, said) == "leave out":
+                size = f"{look.size.width} x {look.size.height}, annotated as {said.width} x {said.height}"
+                self.changes.add(f"{name}: left out, it is {size}")
+                yield name
+
+    def _separate(self, left_out: dict[str, set[str]]) -> None:
+        """Pictures that are in two splits, by name or by content, stay in one."""
+        pictures = self.inspected.pictures
+        alike = self._equal_files()
+        order = sorted(pictures, key=_rank)
+        for place, keeper in enumerate(order):
+            for other in order[place + 1 :]:
+                if may_share(keeper, other, pictures):
+                    continue
+                own = pictures[keeper] - left_out[keeper]
+                digests = {alike[name] for name in own if name in alike}
+                shared = {n for n in pictures[other] - left_out[other] if n in own or alike.get(n) in digests}
+                if shared == pictures[other] - left_out[other]:
+                    continue  # nothing would be left of that split: a person has to divide anew
+                left_out[other] |= shared
+                for name in sorted(shared):
+                    self.changes.add(f"{name}: taken out of {other}, it is in {keeper}")
+
+    def _equal_files(self) -> dict[str, bytes]:
+        return {name: look.digest for name, look in self.inspected.looks.items() if not look.problem}
+
+    def _drop_copies(self, left_out: dict[str, set[str]]) -> None:
+        """Of equal files in one split the first stays."""
+        names = list(self.inspected.looks)
+        for pair in self.inspected.twins:
+            if not pair.equal:
+                continue
+            first, second = names[pair.first], names[pair.second]
+            for split, own in self.inspected.pictures.items():
+                if {first, second} <= own - left_out[split]:
+                    left_out[split].add(second)
+                    self.changes.add(f"{second}: left out, it is the same file as {first}")
+
+    # --- classes ----------------------------------------------------------------------------------------------------
+
+    def _join_classes(self) -> tuple[dict[str, Classes], dict[str, str]]:
+        """Split -> its classes without those that are another one spelled differently; and name -> the name kept."""
+        counts = Counter({name: row["objects"] for name, row in self.report.classes.items()})
+        joined = {}
+        for group in alike_names(class_names(self.inspected)):
+            keeper = max(group, key=lambda name: counts[name])
+            for name in group:
+                if name != keeper:
+                    joined[name] = keeper
+                    self.changes.add(f"class {name!r} joined with {keeper!r}")
+        return {split: _renamed(survey.dataset.classes, joined) for split, survey in self._splits()}, joined
+
+    def _splits(self) -> Sequence[tuple[str, Survey]]:
+        return list(self.inspected.splits.items())
+
+    # --- objects ----------------------------------------------------------------------------------------------------
+
+    def _part(self, split: str, rows: list[int], names: Mapping[str, str]) -> Part:
+        survey = self.inspected.splits[split]
+        objects = gather(survey, self.inspected.looks_of(survey))
+        dropped = dict.fromkeys(np.flatnonzero(invalid(objects)).tolist(), "wholly outside of its picture")
+        dropped |= {second: "labelled twice" for _, second in repeated(objects).tolist()}
+        cut = set(np.flatnonzero(over_edge(survey, objects)).tolist())
+
+        def pictures() -> Iterator[Shown]:
+            return (self._picture(split, survey, row, names, dropped, cut) for row in rows)
+
+        sources = [survey.name_of(row) for row in rows]
+        family = self.inspected.surveyed.family
+        return Part(split, family, self.classes[split], survey.header, sources, pictures)
+
+    def _picture(
+        self,
+        split: str,
+        survey: Survey,
+        row: int,
+        names: Mapping[str, str],
+        dropped: Mapping[int, str],
+        cut: set[int],
+    ) -> Shown:
+        look, said = self.inspected.looks[survey.name_of(row)], _said(survey, row)
+        picture = shown(survey, row, said, names)
+        start = int(survey.dataset.table.starts[row])
+        things = []
+        for number, thing in enumerate(picture.things, start=start):
+            if number in dropped:
+                self.changes.add(f"{survey.called(number)}: left out, {dropped[number]}")
+                continue
+            if number in cut:
+                self.changes.add(f"{survey.called(number)}: box cut at the picture's edge")
+            things.append(self._thing(split, survey, number, thing, look, said))
+        if said != look.size:
+            how = "turned" if _plan(look, said) == "turn" else "scaled"
+            self.changes.add(f"{picture.source}: boxes {how} to {look.size.width} x {look.size.height}")
+        return picture._replace(size=look.size, things=things)
+
+    def _thing(self, split: str, survey: Survey, number: int, thing: Thing, look: Look, said: Size) -> Thing:
+        say = partial(_say, self.changes, survey.called(number))
+        limits = np.array([said.width, said.height] * 2, dtype=np.float32)
+        box, outline = np.clip(thing.box, 0, limits), _mended(thing.outline, said, say)
+        area, extra = thing.area if outline == thing.outline else float("nan"), thing.extra
+        if said != look.size:
+            box, outline = _fitted(box, outline, look, said, say)
+            area, extra = float("nan"), _without_drawn(extra, say)
+        old = survey.dataset.classes[thing.label]
+        label = self.classes[split].names.index(self.joined.get(old, old))
+        return thing._replace(box=box.astype(np.float32), label=label, outline=outline, area=area, extra=extra)
+
+
+def _say(changes: Changes, where: str, what: str) -> None:
+    changes.add(f"{where}: {what}")
+
+
+def _said(survey: Survey, row: int) -> Size:
+    """The size that the annotation says, else that of the picture."""
+    return survey.dataset.size(row) if min(survey.dataset.table.sizes[row].tolist()) else _seen(survey, row)
+
+
+def _seen(survey: Survey, row: int) -> Size:
+    try:
+        return survey.dataset.size(row)
+    except (OSError, ValueError):
+        return Size(0, 0)
+
+
+def _plan(look: Look, said: Size) -> str:
+    """What to do about a picture of another size than was said: its proportions tell whether it was scaled."""
+    if said == look.size or 0 in said:
+        return "keep"
+    if said == look.stored:
+        return "turn"
+    (h1, w1), (h2, w2) = said, look.size
+    return "scale" if abs(h1 * w2 - h2 * w1) <= 0.01 * max(h1 * w2, h2 * w1) else "leave out"
+
+
+def _rank(split: str) -> int:
+    name = plain_split(split)
+    return _KEEPERS.index(name) if name in _KEEPERS else len(_KEEPERS)
+
+
+def _renamed(classes: Classes, joined: Mapping[str, str]) -> Classes:
+    """Classes without those that are joined with another; that one is added where a split lacks it, with its id."""
+    pairs = dict(zip(classes.names, classes.ids, strict=True))
+    kept = {name: number for name, number in pairs.items() if name not in joined}
+    for name, keeper in joined.items():
+        if name in pairs:
+            kept.setdefault(keeper, pairs[name])
+    ordered = sorted(kept.items(), key=lambda pair: pair[1])
+    return Classes(tuple(name for name, _ in ordered), tuple(number for _, number in ordered))
+
+
+def _mended(outline: Segmentation | None, size: Size, say: partial[None]) -> Segmentation | None:
+    """The outline without what has no area; None if it can't be made into a mask."""
+    if outline_problem(outline, size):
+        return None  # was told with the finding
+    if isinstance(outline, list) and any(len(part) < 6 for part in outline):
+        say("polygon of less than 3 points removed")
+        return [part for part in outline if len(part) >= 6] or None
+    return outline
+
+
+def _without_drawn(extra: Mapping[str, Any], say: partial[None]) -> Mapping[str, Any]:
+    for key in sorted(extra.keys() & _DRAWN):
+        say(f"{key} removed, it was drawn on another size of the picture")
+    return {key: value for key, value in extra.items() if key not in _DRAWN}
+
+
+def _fitted(
+    box: np.ndarray, outline: Segmentation | None, look: Look, said: Size, say: partial[None]
+) -> tuple[np.ndarray, Segmentation | None]:
+    """Box and outline in the picture as it stands upright, from the size that was said."""
+    if isinstance(outline, dict):
+        say("outline removed, its run-length code is of another size than the picture")
+        outline = None
+    corners = _moved(box.reshape(2, 2), look, said)
+    polygons = [_moved(np.array(part).reshape(-1, 2), look, said).ravel().tolist() for part in outline or ()]
+    return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
+
+
+def _moved(points: np.ndarray, look: Look, said: Size) -> np.ndarray:
+    """(n, 2) x, y in a picture of the size `said`, in the upright one."""
+    if _plan(look, said) == "scale":
+        return np.asarray(points * (np.array(look.size[::-1]) / np.array(said[::-1])))
+    x, y = points[:, 0], points[:, 1]
+    height, width = look.stored
+    # EXIF's orientations that lay a picture on its side.
+    turned = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}
+    return np.stack(turned[look.orientation], axis=1)

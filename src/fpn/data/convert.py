@@ -1,0 +1,78 @@
+"""From one format to another, and a repaired copy in the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpn.data.formats.files import enumerate_faults
+from fpn.data.formats.open import Surveyed, survey_dataset
+from fpn.data.formats.survey import names_of
+from fpn.data.formats.write import Family, write
+from fpn.data.formats.writer import parts_of, refuse_filled, unique_names
+from fpn.data.issues import KINDS
+from fpn.data.limits import Limits
+from fpn.data.progress import Bar
+from fpn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written.
+
+    Attributes:
+        folder: where it is.
+        splits: name -> number of pictures.
+        losses: what the format can't hold.
+        renamed: old path -> new name, of pictures whose name had to change.
+    """
+
+    folder: Path
+    splits: Mapping[str, int]
+    losses: Sequence[str]
+    renamed: Mapping[str, str]
+
+
+def convert(
+    path: str | os.PathLike[str],
+    target: Family,
+    output: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limits: Limits | None = None,
+    bar: Bar | None = None,
+) -> Converted:
+    """Write a dataset in another format; pictures are copied as they are.
+
+    Args:
+        path: see `open_dataset`.
+        target: the format.
+        output: a new or empty folder.
+        split: one of them; None: all.
+        limits: see `open_dataset`.
+        bar: shows how many pictures were written.
+
+    Raises:
+        DataError, DataNotFoundError: as `open_dataset`, for any error in any split.
+        OutputError: the folder is not empty, or can't be written.
+    """
+    refuse_filled(Path(output))
+    surveyed = survey_dataset(path, split=split, limits=limits)
+    _refuse_broken(surveyed, Path(path))
+    names = unique_names([name for survey in surveyed.splits.values() for name in names_of(survey)])
+    root = next(iter(surveyed.splits.values())).dataset.root
+    parts = parts_of(surveyed.splits, surveyed.family, names)
+    losses = write(parts, root, target, Path(output), bar=bar)
+    renamed = {old: new for old, new in names.items() if Path(old).name != new}
+    return Converted(Path(output), {part.name: len(part.sources) for part in parts}, losses, renamed)
+
+
+def _refuse_broken(surveyed: Surveyed, path: Path) -> None:
+    errors = [finding.message for finding in surveyed.findings if KINDS[finding.kind].severity == "error"]
+    if errors:
+        remedy = f"See all with `fpn check {path}`; `fpn check {path} --fix OUT` writes a repaired copy."
+        raise DataError(enumerate_faults(f"{path}: {len(errors)} faults:", errors, remedy))
+    if not surveyed.splits:
+        raise DataError(f"{path}: nothing to convert")

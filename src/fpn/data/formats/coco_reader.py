@@ -1,0 +1,366 @@
+"""COCO json: given directly, beside its pictures, under annotations/, or as Roboflow exports it.
+
+Category ids and image ids stay as they are, whatever their gaps; labels go by ascending category id, so that the json
+files of two splits agree however each orders its list. Boxes are x, y, width, height, 0-based. `iscrowd` becomes
+`ignore`.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fpn.data.formats.files import SHOWN, Folder, enumerate_faults, make_classes, read_json, shorten
+from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.table import TableDataset
+from fpn.data.formats.table_builder import Options, TableBuilder
+from fpn.errors import DataError, DataNotFoundError
+from fpn.shapes import Size
+from fpn.structures import Classes
+
+ROBOFLOW = "_annotations.coco.json"
+# COCO's own downloads hold these beside the boxes' file; they are about captions, keypoints and other things.
+_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "sentences_")
+_PEEK = 1 << 16
+# What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
+_PICTURE_KEYS = frozenset({"id", "file_name", "height", "width"})
+_OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
+
+
+def find(path: Path) -> Layout | str:
+    """Recognise a COCO dataset at a file or folder; otherwise what was missing."""
+    if path.is_file():
+        if path.suffix.lower() != ".json":
+            return "not a .json file"
+        root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        return Layout(f"COCO {path.name}", {_split_name(path): partial(_read, path, root)})
+    files = _annotation_files(path)
+    if not files:
+        return f"no annotations/*.json, no json with 'images' and 'annotations', no <split>/{ROBOFLOW}"
+    named = ", ".join(file.relative_to(path).as_posix() for file in files[:SHOWN])
+    return Layout(f"COCO {named}", {_split_name(file): partial(_read, file, path) for file in files})
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    exported = [file for file in (folder / ROBOFLOW, *sorted(folder.glob(f"*/{ROBOFLOW}"))) if file.is_file()]
+    if exported:
+        return exported
+    in_annotations = sorted((folder / "annotations").glob("*.json"))
+    candidates = in_annotations or [file for file in sorted(folder.glob("*.json")) if _looks_like_coco(file)]
+    return [file for file in candidates if not file.name.startswith(_OTHER_TASKS)]
+
+
+def _looks_like_coco(file: Path) -> bool:
+    """By its first bytes: a folder may hold other json files, such as a tool's settings or a model's results."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_PEEK)
+    except OSError:
+        return False
+    return any(key in start for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def _split_name(file: Path) -> str:
+    if file.name == ROBOFLOW:
+        return file.parent.name
+    name = file.stem.removeprefix("instances_")
+    return WHOLE if name in ("instances", "annotations", "labels", "coco", "_annotations.coco") else name
+
+
+def _read(file: Path, root: Path, options: Options) -> TableDataset:
+    with _collector_paused():
+        return _Reader(file, root, options).read()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Millions of fresh objects and no cycles among them: the collector would only walk them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Reader:
+    """One json file on its way to a table."""
+
+    def __init__(self, file: Path, root: Path, options: Options) -> None:
+        self.file, self.options = file, options
+        self.folder = Folder(root)
+        self.where = self.folder.relative(Path(os.path.abspath(file)))  # noqa: PTH100  # as Folder's own root
+        self.builder = TableBuilder(self.folder.root, options)
+
+    def read(self) -> TableDataset:
+        data = read_json(self.file, self.options.limits.json_bytes)
+        images = self._list(data, "images")
+        records = self._list(data, "annotations")
+        categories = self._list(data, "categories")
+        classes, labels = self._classes(categories, records)
+        rows = self._rows(images)
+        names = self._locate(images, rows)
+        by_picture = self._group(records, rows, len(images))
+        for position, name in names.items():
+            image = images[position]
+            self.builder.add_picture(name, image["id"], self._size(image), extra=self._extra(image, _PICTURE_KEYS))
+            for number in by_picture[position]:
+                self._add(records[number], number, labels)
+        split, listed = _split_name(self.file), list(names.values())
+        return self.builder.finish(
+            classes,
+            self.folder.root.name if split == WHOLE else f"{self.folder.root.name}/{split}",
+            lambda row, origin: f"{self.where}: {self._called(records[origin], origin)} of {listed[row]}",
+            header=self._header(data, categories),
+        )
+
+    def _extra(self, entry: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
+        if self.options.notes is None:
+            return None
+        return {key: value for key, value in entry.items() if key not in known}
+
+    def _header(self, data: dict[str, Any], categories: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if self.options.notes is None:
+            return None
+        header = {key: value for key, value in data.items() if key not in ("images", "annotations", "categories")}
+        by_id = {entry["id"]: entry for entry in categories if type(entry.get("id")) is int}
+        return {**header, "categories": by_id}
+
+    def _list(self, data: Any, key: str) -> list[dict[str, Any]]:
+        if isinstance(data, list):
+            raise DataError(
+                f"{self.file}: holds a list, as detection results do. Ground truth is an object with 'images', "
+                "'annotations' and 'categories'."
+            )
+        if not isinstance(data, dict) or key not in data:
+            has = (
+                f"it has {', '.join(map(shorten, list(data)[:SHOWN]))}" if isinstance(data, dict) and data else "empty"
+            )
+            raise DataError(f"{self.file}: no '{key}' list in it ({has}). Is it a COCO detection json?")
+        found = data[key]
+        if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
+            return found
+        error = DataError(f"{self.file}: '{key}' must be a list of objects, it is {shorten(found)}")
+        if not isinstance(found, list):
+            raise error
+        self.options.fault("entry-broken", error, self.where)
+        return [entry for entry in found if isinstance(entry, dict)]
+
+    def _whole(self, entry: dict[str, Any], key: str, what: str) -> int:
+        value = entry.get(key)
+        if type(value) is int and abs(value) < 2**63:
+            return value
+        got = "is missing" if key not in entry else f"is {shorten(value)}"
+        raise DataError(f"{self.where}: '{key}' of {what} {got}; it must be a whole number")
+
+    def _classes(
+        self, categories: list[dict[str, Any]], records: list[dict[str, Any]]
+    ) -> tuple[Classes, dict[int, int]]:
+        """The classes, and category id -> label."""
+        if not categories:
+            raise DataError(f"{self.where}: 'categories' is empty. Export the annotations again with their classes.")
+        sound = [entry for number, entry in enumerate(categories, start=1) if self._is_category(entry, number)]
+        given = (record.get("category_id") for record in records) if self.file.name == ROBOFLOW else ()
+        used = {number for number in given if type(number) is int}
+        kept = [entry for entry in sound if not self._is_group(entry, sound, used)]
+        kept.sort(key=lambda entry: int(entry["id"]))
+        names, ids = [entry["name"].strip() for entry in kept], [int(entry["id"]) for entry in kept]
+        where = f"{self.where}: 'categories'"
+        try:
+            classes = make_classes(names, ids, where)
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            first = dict(zip(reversed(names), reversed(ids), strict=True))
+            by_id = {number: name for name, number in sorted(first.items(), key=lambda pair: pair[1])}
+            classes = make_classes(list(by_id.values()), list(by_id), where)
+        labels = {name: label for label, name in enumerate(classes.names)}
+        return classes, {number: labels[name] for name, number in zip(names, ids, strict=True) if name in labels}
+
+    def _is_category(self, entry: dict[str, Any], number: int) -> bool:
+        try:
+            self._whole(entry, "id", f"category {number}")
+            if not isinstance(entry.get("name"), str) or not entry["name"].strip():
+                raise DataError(f"{self.where}: category {entry['id']} has no name")
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            return False
+        return True
+
+    def _is_group(self, entry: dict[str, Any], categories: list[dict[str, Any]], used: set[int]) -> bool:
+        """Roboflow puts the project itself first, as category 0, the parent of the rest and never an object's class."""
+        if self.file.name != ROBOFLOW or entry["id"] != 0 or 0 in used:
+            return False
+        return any(other.get("supercategory") == entry["name"] for other in categories if other is not entry)
+
+    def _rows(self, images: list[dict[str, Any]]) -> dict[int, int]:
+        """Image id -> position in `images`, of those with an id of their own and a file name."""
+        rows: dict[int, int] = {}
+        for position, entry in enumerate(images):
+            try:
+                number = self._whole(entry, "id", f"image {position + 1}")
+            except DataError as error:
+                self.options.fault("entry-broken", error, self.where)
+                continue
+            if number in rows:
+                names = (shorten(images[k].get("file_name")) for k in (rows[number], position))
+                message = f"{self.where}: image id {number} is given twice, to {' and '.join(names)}. "
+                self.options.fault("id-repeated", DataError(message + "Give each picture its own."), self.where)
+                continue
+            rows[number] = position
+        return rows
+
+    def _locate(self, images: list[dict[str, Any]], rows: dict[int, int]) -> dict[int, str]:
+        """Position in `images` -> path relative to the root.
+
+        Raises:
+            DataNotFoundError: some do not exist. (A check sees that when it looks at the pictures.)
+        """
+        for number, position in rows.items():
+            if not isinstance(images[position].get("file_name"), str):
+                message = f"{self.where}: image {position + 1} (id {number}) has no 'file_name'"
+                self.options.fault("entry-broken", DataError(message), self.where)
+        named = [k for k in rows.values() if isinstance(images[k].get("file_name"), str)]
+        base = self._picture_folder([images[k]["file_name"] for k in named])
+        paths = {k: path for k in named if (path := self._inside(base, images[k]["file_name"]))}
+        missing = [path for path in paths.values() if not self.folder.has(path)]
+        if missing and self.options.notes is None:
+            self._stop_for(missing, len(paths))
+        return {k: self.folder.relative(path) for k, path in paths.items()}
+
+    def _inside(self, base: Path, name: str) -> str | None:
+        try:
+            return self.folder.inside(base, name, self.where)
+        except DataError as error:
+            self.options.fault("path-outside", error, self.where)
+            return None
+
+    def _candidates(self) -> list[Path]:
+        root, split = self.folder.root, _split_name(self.file)
+        stem = split.rstrip("0123456789")
+        own = [f"images/{split}", split, f"{split}/images", f"images/{stem}", stem]
+        subfolders = [*own, "images", "data", "JPEGImages"]
+        beside = Path(os.path.abspath(self.file)).parent  # noqa: PTH100
+        return [beside] if self.file.name == ROBOFLOW else [*(root / name for name in subfolders), root, beside]
+
+    def _picture_folder(self, names: list[str]) -> Path:
+        """The folder that has most of a sample of the pictures; the first of equals."""
+        sample = names[:: max(1, len(names) // 20)]
+        candidates = self._candidates()
+        hits = [sum(self.folder.has(folder / name) for name in sample if "\0" not in name) for folder in candidates]
+        return candidates[hits.index(max(hits))]
+
+    def _stop_for(self, missing: list[str], count: int) -> None:
+        if len(missing) == count:
+            looked = ", ".join(dict.fromkeys(self.folder.relative(folder) for folder in self._candidates()))
+            raise DataNotFoundError(
+                f"{self.where}: none of its {count} pictures was found, such as {Path(missing[0]).name}. Looked in "
+                f"{looked} of {self.folder.root}. Put the pictures into images/ there."
+            )
+        faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
+        for shown, path in enumerate(missing[:SHOWN]):
+            faults[shown] += self.folder.neighbour(path)
+        head = f"{self.where}: {len(missing)} of {count} pictures are missing:"
+        faults = faults if len(faults) > 1 else [f"{self.where}: picture {faults[0]}"]
+        raise DataNotFoundError(enumerate_faults(head, faults, "Restore them, or take them out of the json."))
+
+    def _size(self, entry: dict[str, Any]) -> Size | None:
+        values = [entry.get("height") or 0, entry.get("width") or 0]
+        if not all(isinstance(value, (int, float)) and 0 <= value < 2**31 and value == int(value) for value in values):
+            message = (
+                f"{self.where}: image {shorten(entry['file_name'])} has width {shorten(values[1])} and height "
+                f"{shorten(values[0])}; both must be whole numbers of pixels, or absent"
+            )
+            self.options.fault("entry-broken", DataError(message), self.where)
+            return None
+        return Size(int(values[0]), int(values[1])) if all(values) else None
+
+    def _group(self, records: list[dict[str, Any]], rows: dict[int, int], count: int) -> list[list[int]]:
+        """For each picture the positions of its objects in `records`, in order."""
+        grouped: list[list[int]] = [[] for _ in range(count)]
+        seen: dict[int, int] = {}
+        for position, record in enumerate(records):
+            try:
+                self._check_id(record, position, seen)
+                image_id = self._whole(record, "image_id", self._called(record, position))
+            except DataError as error:
+                self.options.fault("entry-broken", error, self.where)
+                continue
+            if image_id in rows:
+                grouped[rows[image_id]].append(position)
+                continue
+            message = (
+                f"{self.where}: {self._called(record, position)} has image_id {image_id}, which 'images' does not "
+                "list. Add the picture or remove the annotation."
+            )
+            self.options.fault("id-unknown", DataError(message), self.where)
+        return grouped
+
+    def _check_id(self, record: dict[str, Any], position: int, seen: dict[int, int]) -> None:
+        if "id" not in record:
+            return
+        number = self._whole(record, "id", f"annotation {position + 1}")
+        if seen.setdefault(number, position) != position:
+            message = (
+                f"{self.where}: annotation id {number} is given to entries {seen[number] + 1} and {position + 1}. "
+                "Give each its own."
+            )
+            self.options.fault("id-repeated", DataError(message), self.where)
+
+    @staticmethod
+    def _called(record: dict[str, Any], position: int) -> str:
+        return f"annotation id {record['id']}" if "id" in record else f"annotation {position + 1}"
+
+    def _add(self, record: dict[str, Any], position: int, labels: dict[int, int]) -> None:
+        category = record.get("category_id")
+        if type(category) is not int or category not in labels:
+            known = ", ".join(map(str, sorted(labels)[:20])) + (", ..." if len(labels) > 20 else "")
+            message = (
+                f"{self.where}: {self._called(record, position)} has category_id {shorten(category)}, which "
+                f"'categories' does not list (it has {known})"
+            )
+            self.options.fault("id-unknown", DataError(message), self.where)
+            return
+        add = partial(
+            self.builder.add_object,
+            label=labels[category],
+            ignore=bool(record.get("iscrowd")) or bool(record.get("ignore")),
+            area=_area(record.get("area")),
+            origin=position,
+            extra=self._extra(record, _OBJECT_KEYS),
+        )
+        kind = "entry-broken"
+        try:
+            box = _corners(record.get("bbox"))
+            kind = "outline-broken"
+            add(box, segmentation=record.get("segmentation"))
+        except (ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, DataError):
+                raise
+            message = f"{self.where}: {self._called(record, position)}: {error}"
+            self.options.fault(kind, DataError(message), self.where)
+            if kind == "outline-broken":
+                add(box)
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float]:
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise ValueError(f"bbox is {shorten(bbox)}; it must be [x, y, width, height]")
+    for value in bbox:
+        if type(value) is not float and type(value) is not int:
+            raise ValueError(f"bbox holds {shorten(value)}; it must be [x, y, width, height] in numbers")
+    x, y, width, height = bbox
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def _area(value: Any) -> float:
+    """The outline's area; NaN (the box's is taken) for an absent or senseless one."""
+    # Compared, not asked whether it is finite: a whole number of 400 digits would not fit the question.
+    known = type(value) in (int, float) and 0 < value < 1e300
+    return float(value) if known else math.nan

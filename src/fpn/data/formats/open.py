@@ -1,0 +1,185 @@
+"""Opens a dataset, whatever its format. The one table of formats, tried from the most to the least explicit.
+
+Which split, if none is asked for: the only one there is; else `all`; else `trainval`. Anything else would be a guess,
+and is an error that lists them. `val`, `valid` and `validation` mean the same, and so do `train` and `train2017`, where
+only one of them is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpn.data.formats import coco_reader, voc_reader, yolo_reader
+from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.survey import Notes, Survey
+from fpn.data.formats.table import TableDataset
+from fpn.data.formats.table_builder import Options
+from fpn.data.issues import Finding
+from fpn.data.limits import Limits
+from fpn.errors import DataError, DataNotFoundError, FpnError
+from fpn.suggestions import nearest
+
+# A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
+FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
+    "COCO": coco_reader.find,
+    "YOLO data.yaml": yolo_reader.find_configured,
+    "VOC": voc_reader.find,
+    "YOLO label files": yolo_reader.find_twins,
+}
+_DEFAULT_SPLITS = (WHOLE, "trainval")
+_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    drop_invalid: bool = False,
+    limits: Limits | None = None,
+) -> TableDataset:
+    """Open labelled pictures: COCO, Pascal VOC or YOLO, recognised by itself.
+
+    Args:
+        path: a dataset's folder, a COCO json, or a YOLO data.yaml.
+        split: such as "train". If absent: the only one, else "all", else "trainval".
+        drop_invalid: leave out boxes without extent, with numbers that are not finite, or wholly outside of their
+            picture, and list them in `dropped`. Boxes that reach over the edge are always cut there.
+        limits: sizes of files and counts of objects that are accepted.
+
+    Raises:
+        DataNotFoundError: there is no such path or split, or a picture is missing.
+        DataError: no known format, or broken annotations.
+    """
+    layout = _recognise(Path(path))
+    chosen = _choose(layout, split, Path(path))
+    return layout.splits[chosen](Options(drop_invalid, limits or Limits()))
+
+
+def list_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names that `open_dataset(path, split=...)` takes.
+
+    Raises:
+        DataNotFoundError, DataError: as `open_dataset`.
+    """
+    return tuple(_recognise(Path(path)).splits)
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A whole dataset as a check and a converter see it.
+
+    Attributes:
+        format: COCO, VOC or YOLO, and by what it was recognised.
+        splits: name -> what was read of it.
+        findings: what would have stopped `open_dataset`.
+    """
+
+    format: str
+    splits: Mapping[str, Survey]
+    findings: Sequence[Finding]
+
+    @property
+    def family(self) -> str:
+        """`coco`, `voc` or `yolo`."""
+        return self.format.split()[0].lower()
+
+
+def survey_dataset(path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None) -> Surveyed:
+    """Read all annotations, going on where `open_dataset` would stop. No picture is opened.
+
+    Args:
+        path: see `open_dataset`.
+        split: one of them; None: all.
+        limits: see `open_dataset`.
+
+    Raises:
+        DataNotFoundError, DataError: no such path or split, or no known format.
+    """
+    layout = _recognise(Path(path))
+    names = list(layout.splits) if split is None else [_choose(layout, split, Path(path))]
+    notes = Notes()
+    surveys: dict[str, Survey] = {}
+    for name in names:
+        try:
+            layout.splits[name](Options(limits=limits or Limits(), notes=notes))
+            surveys[name] = notes.surveys[-1]
+        except FpnError as error:
+            notes.add("annotations-unreadable", f"{name}: {error}")
+    return Surveyed(layout.format, surveys, notes.findings)
+
+
+def _recognise(path: Path) -> Layout:
+    _check_exists(path)
+    tried = {name: find(path) for name, find in FORMATS.items()}
+    found = next((layout for layout in tried.values() if isinstance(layout, Layout)), None)
+    if found is None and (inner := _only_folder(path)) is not None:
+        return _recognise(inner)
+    if found is None:
+        raise DataError(_unknown(path, {name: str(reason) for name, reason in tried.items()}))
+    return found
+
+
+def _check_exists(path: Path) -> None:
+    try:
+        if path.is_dir():
+            os.listdir(path)  # noqa: PTH208  # raises where we have no permission to look
+        if path.is_dir() or path.is_file():
+            return
+        special = path.exists()
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except (OSError, ValueError) as error:
+        raise DataNotFoundError(f"{path}: can't be opened ({error})") from error
+    if special:
+        raise DataError(f"{path}: neither a file nor a folder")
+    raise DataNotFoundError(f"{path}: no such file or folder.{nearest(path.name, siblings)}")
+
+
+def _only_folder(path: Path) -> Path | None:
+    """The one folder in a folder: what unpacking an archive leaves."""
+    if not path.is_dir():
+        return None
+    inner = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))]
+    return inner[0] if len(inner) == 1 and not inner[0].is_symlink() else None
+
+
+def _unknown(path: Path, tried: Mapping[str, str]) -> str:
+    if path.is_file():
+        hint = "Unpack it first. " if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z") else ""
+        return f"{path}: not a dataset. {hint}Give its folder, a COCO .json or a YOLO data.yaml."
+    if not any(path.iterdir()):
+        return f"{path}: the folder is empty. Put the pictures and their annotations there."
+    reasons = (f"  {name}: {reason}" for name, reason in tried.items())
+    inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir())[:8]
+    deeper = f"\nIt has the folders {', '.join(inner)}: perhaps give one of these." if inner else ""
+    return "\n".join([f"{path}: no dataset of a known layout. Looked for", *reasons]) + deeper
+
+
+def _choose(layout: Layout, asked: str | None, path: Path) -> str:
+    splits = list(layout.splits)
+    if asked is None:
+        default = splits if len(splits) == 1 else [name for name in _DEFAULT_SPLITS if name in splits]
+        if not default:
+            raise DataError(f"{path}: has the splits {', '.join(splits)}. Say which with --split.")
+        return default[0]
+    if asked in splits:
+        return asked
+    alike = [name for name in splits if plain_split(name) == plain_split(asked)]
+    if len(alike) == 1:
+        return alike[0]
+    raise DataNotFoundError(_no_split(path, asked, splits))
+
+
+def _no_split(path: Path, asked: str, splits: Iterable[str]) -> str:
+    names = list(splits)
+    if names == [WHOLE]:
+        return f"{path}: has no split {asked!r}, it is not divided. Leave --split out to take all of it."
+    return f"{path}: has no split {asked!r}.{nearest(asked, names)} It has: {', '.join(names)}."
+
+
+def plain_split(split: str) -> str:
+    """`train`, `val` or `test` for whatever a tool calls them; other names without their year."""
+    name = split.lower().rstrip("0123456789").rstrip("_-")
+    return _SYNONYMS.get(name, name)

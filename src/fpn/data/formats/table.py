@@ -1,0 +1,174 @@
+"""A labelled dataset as a few flat arrays: what 100 000 pictures cost is bytes, not Python objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fpn.data.dataset import Dataset
+from fpn.data.formats.segmentation import to_mask, unpack
+from fpn.data.limits import Limits
+from fpn.errors import DataError
+from fpn.image_io import picture_size, read_picture, read_reduced
+from fpn.shapes import Size, in_pixels
+from fpn.structures import Classes, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Many byte strings in one: `texts[i]` is `data[starts[i]:starts[i + 1]]`."""
+
+    data: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Texts:
+        """Join byte strings."""
+        starts = torch.tensor([0, *map(len, texts)], dtype=torch.int64).cumsum(0)
+        joined = bytearray(b"".join(texts))
+        data = torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.zeros(0, dtype=torch.uint8)
+        return cls(data, starts)
+
+    def __getitem__(self, index: int) -> bytes:
+        start, end = self.starts[index : index + 2].tolist()
+        return self.data[start:end].numpy().tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """N pictures with M objects. Tensors, because torch hands these to any kind of worker process without a copy.
+
+    Attributes:
+        names: N picture paths relative to the dataset's root.
+        image_ids: (N,) int64.
+        sizes: (N, 2) int32 height and width; 0 where not known yet, filled in when first asked for.
+        starts: (N + 1,) int64, picture i has the objects starts[i] to starts[i + 1].
+        boxes: (M, 4) float32 xyxy, in pixels or, if `fractions`, in parts of the picture's width and height.
+        labels: (M,) int64 in 0..K-1.
+        ignore: (M,) bool.
+        areas: (M,) float64, as the file says; NaN where it does not.
+        segmentations: M outlines as `segmentation.pack` makes them, or None if no object has one.
+        fractions: whether boxes and polygons are parts of the picture, as YOLO writes them.
+    """
+
+    names: Texts
+    image_ids: Tensor
+    sizes: Tensor
+    starts: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+    areas: Tensor
+    segmentations: Texts | None
+    fractions: bool = False
+
+
+class TableDataset(Dataset):
+    """Pictures in files with their objects in a `Table`."""
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        classes: Classes,
+        root: Path,
+        name: str,
+        dropped: Sequence[str],
+        clipped: int,
+        limits: Limits | None = None,
+    ) -> None:
+        self.table, self.classes, self.root, self.name = table, classes, root, name
+        self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
+
+    def __len__(self) -> int:
+        return len(self.table.image_ids)
+
+    def image_id(self, index: int) -> int:
+        """See `Dataset.image_id`."""
+        return int(self.table.image_ids[self._number(index)])
+
+    def path(self, index: int) -> str:
+        """See `Dataset.path`."""
+        return str(self.root / os.fsdecode(self.table.names[self._number(index)]))
+
+    def size(self, index: int) -> Size:
+        """Height and width as the annotation says, else from the file's header (read once)."""
+        row = self.table.sizes[self._number(index)]
+        if int(row[0]) == 0:
+            row.copy_(torch.tensor(picture_size(self.path(index), max_bytes=self.limits.picture_bytes)))
+        return Size(*row.tolist())
+
+    def picture(self, index: int) -> Image.Image:
+        """See `Dataset.picture`."""
+        limits = self.limits
+        return read_picture(self.path(index), max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
+
+    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+        """See `Dataset.reduced`."""
+        limits = self.limits
+        bounds = {"max_pixels": limits.picture_pixels, "max_bytes": limits.picture_bytes}
+        return read_reduced(self.path(index), enough, **bounds)
+
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        """See `Dataset.targets`. An object without an outline gets its filled box as mask."""
+        objects = self._objects(index)
+        boxes = self._boxes(index, objects)
+        decoded = self._masks(index, objects, boxes) if masks and self.table.segmentations is not None else None
+        # Clones: who changes a sample must not change the table.
+        return Targets(boxes, self.table.labels[objects].clone(), self.table.ignore[objects].clone(), decoded)
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """See `Dataset.annotations`; with the file's own areas and outlines."""
+        records, objects = super().annotations(index), self._objects(index)
+        for record, area in zip(records, self.table.areas[objects].tolist(), strict=True):
+            if area == area:
+                record["area"] = area
+        if self.table.segmentations is not None:
+            for record, outline in zip(records, self._outlines(index, objects), strict=True):
+                if outline is not None:
+                    record["segmentation"] = outline
+        return records
+
+    def _objects(self, index: int) -> slice:
+        number = self._number(index)
+        start, end = self.table.starts[number : number + 2].tolist()
+        return slice(start, end)
+
+    def _boxes(self, index: int, objects: slice) -> Tensor:
+        boxes = self.table.boxes[objects].clone()
+        if self.table.fractions and len(boxes):
+            height, width = self.size(index)
+            boxes *= torch.tensor([width, height, width, height])
+        return boxes
+
+    def _outlines(self, index: int, objects: slice) -> list[Any]:
+        texts = self.table.segmentations
+        assert texts is not None
+        height, width = self.size(index)
+        scale = (width, height) if self.table.fractions else None
+        return [unpack(texts[number], scale=scale) for number in range(objects.start, objects.stop)]
+
+    def _masks(self, index: int, objects: slice, boxes: Tensor) -> Tensor:
+        size, path = self.size(index), self.path(index)
+        self._check_masks(len(boxes) * size.height * size.width, path)
+        outlines = self._outlines(index, objects)
+        masks = [
+            to_mask(outline, box, size, f"{path}: object {number}")
+            for number, (outline, box) in enumerate(zip(outlines, boxes, strict=True), start=1)
+        ]
+        return torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.bool)
+
+    def _check_masks(self, pixels: int, path: str) -> None:
+        most = self.limits.mask_pixels
+        if pixels > most:
+            raise DataError(
+                f"{path}: the masks of its objects have {in_pixels(pixels)}, more than the limit of "
+                f"{in_pixels(most)}. Cut the picture into tiles, or raise the limit (fpn.data.Limits)."
+            )

@@ -1,0 +1,240 @@
+"""Writes a dataset as COCO, VOC or YOLO. What the target can hold is kept; what it can't is listed.
+
+A dataset is written beside its place and then moved there, so that it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fpn.data.formats.files import shorten
+from fpn.data.formats.segmentation import Segmentation, unpack
+from fpn.data.formats.survey import Survey
+from fpn.errors import DataError, OutputError
+from fpn.shapes import Size
+from fpn.structures import Classes
+
+# Of losses: there are as many as a file has invented names of fields.
+_MOST_LINES = 100
+
+
+class Thing(NamedTuple):
+    """An object to write: float32 xyxy box in pixels, class, crowd or difficult, outline, and what else its file said.
+
+    `area` is the outline's as the file said, or NaN.
+    """
+
+    box: np.ndarray
+    label: int
+    ignore: bool
+    area: float
+    outline: Segmentation | None
+    extra: Mapping[str, Any]
+
+
+class Shown(NamedTuple):
+    """A picture to write: `source` relative to the old folder, `target` its new name, unique up to the suffix."""
+
+    source: str
+    target: str
+    image_id: int
+    size: Size
+    extra: Mapping[str, Any]
+    things: list[Thing]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split to write; `pictures` can be walked more than once. `family`: which format it came from."""
+
+    name: str
+    family: str
+    classes: Classes
+    header: Mapping[str, Any]
+    sources: Sequence[str]
+    pictures: Callable[[], Iterator[Shown]]
+
+
+@dataclass
+class Losses:
+    """What could not be written, counted."""
+
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Note that `what` was lost so many times."""
+        if count:
+            self._counts[what] += count
+
+    def once(self, what: str) -> None:
+        """Note a loss that has no number."""
+        self._counts[what] = 1
+
+    def lines(self) -> list[str]:
+        """Each kind with its number."""
+        lines = [f"{what}: {count}" if count > 1 else what for what, count in self._counts.items()]
+        return lines[:_MOST_LINES] + [f"{len(lines) - _MOST_LINES} more"] * (len(lines) > _MOST_LINES)
+
+
+def parts_of(splits: Mapping[str, Survey], family: str, names: Mapping[str, str]) -> list[Part]:
+    """The splits as they were read; `names`: old path -> new name."""
+    return [_part(split, survey, family, names) for split, survey in splits.items()]
+
+
+def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> Part:
+    rows = range(len(survey.dataset))
+
+    def pictures() -> Iterator[Shown]:
+        return (shown(survey, row, survey.dataset.size(row), names) for row in rows)
+
+    sources = [survey.name_of(row) for row in rows]
+    return Part(split, family, survey.dataset.classes, survey.header, sources, pictures)
+
+
+def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Shown:
+    """Picture number `row` of a split with its objects, their boxes not cut at its edge."""
+    table, source = survey.dataset.table, survey.name_of(row)
+    start, end = table.starts[row : row + 2].tolist()
+    scale = (size.width, size.height)
+    boxes = survey.boxes[start:end]
+    if table.fractions:
+        boxes = boxes * np.array(scale * 2, dtype=np.float32)
+    things = [
+        Thing(
+            box=boxes[number - start],
+            label=int(table.labels[number]),
+            ignore=bool(table.ignore[number]),
+            area=float(table.areas[number]),
+            outline=_outline(survey, number, scale),
+            extra=survey.object_extras[number],
+        )
+        for number in range(start, end)
+    ]
+    return Shown(source, names[source], survey.dataset.image_id(row), size, survey.picture_extras[row], things)
+
+
+def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentation | None:
+    table = survey.dataset.table
+    if table.segmentations is None:
+        return None
+    return unpack(table.segmentations[number], scale=scale if table.fractions else None)
+
+
+def unique_names(paths: Sequence[str]) -> dict[str, str]:
+    """A name without folders for each path, so that no two are alike up to their suffix.
+
+    VOC and YOLO tell pictures apart by name without suffix; where two folders or two suffixes share one, the folder's
+    name is put before it, or a number behind it.
+    """
+    taken: set[str] = set()
+    names = {}
+    stems = Counter(Path(path).stem.lower() for path in dict.fromkeys(paths))
+    for path in dict.fromkeys(paths):
+        stem, suffix = Path(path).stem, Path(path).suffix
+        if stems[stem.lower()] > 1 and Path(path).parent.name:
+            stem = f"{Path(path).parent.name}_{stem}"
+        base, number = stem, 2
+        while stem.lower() in taken:
+            stem, number = f"{base}-{number}", number + 1
+        taken.add(stem.lower())
+        names[path] = stem + suffix
+    return names
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `output` when all went well and vanishes otherwise.
+
+    Raises:
+        OutputError: there is something already, or it can't be written.
+    """
+    refuse_filled(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise OutputError(f"{output}: can't write there ({error.strerror}). Choose another folder.") from error
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        draft.replace(output)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        message = f"{output}: writing failed ({error.strerror or error}). Free some space or choose another folder."
+        raise OutputError(message) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def refuse_filled(output: Path) -> None:
+    """Stop before any work if the result would lie on something.
+
+    Raises:
+        OutputError: `output` is a file, or a folder that is not empty.
+    """
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def copy_picture(source: Path, target: Path) -> None:
+    """Copy a picture's bytes.
+
+    Raises:
+        DataError: it can't be read.
+        OSError: it can't be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return  # a picture of two splits
+    try:
+        with source.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{source}: can't be read ({error.strerror}). Run: fpn check") from error
+    shutil.copyfile(source, target)
+
+
+def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
+    """What a file says beside that has names of its own: VOC's elements; COCO keeps such things in `attributes`."""
+    if family == "voc":
+        return said
+    found = said.get("attributes")
+    return found if isinstance(found, Mapping) else {}
+
+
+def count_further(picture: Shown, losses: Losses) -> None:
+    """Count what a COCO json says of a picture and its objects beside its own fields and `attributes`."""
+    for what, said in (("pictures", picture.extra), *(("objects", thing.extra) for thing in picture.things)):
+        for key in said.keys() - _OWN_FIELDS:
+            losses.add(f"field {shorten(key)} of {what}")
+
+
+_OWN_FIELDS = frozenset({"id", "iscrowd", "ignore", "attributes"})
+
+
+# Of pictures in two splits, where the target has one file of labels for each.
+CONTRADICTED = "labels of pictures that another split labels differently: the first are kept"
+
+
+def shortest(value: float) -> str:
+    """The shortest decimal that is read back as the same float32."""
+    return str(np.format_float_positional(np.float32(value), trim="-"))

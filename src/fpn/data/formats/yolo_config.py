@@ -1,0 +1,134 @@
+"""YOLO's data.yaml: where the splits are and what the classes are called.
+
+Every split must lie in the dataset's folder: that of the file, or the one its `path` names. A `path` that leads out of
+the file's own folder is followed only if the caller named the file itself, since they then chose to trust it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpn.data.formats.files import MAX_CLASSES, Folder, is_file_name, make_classes, read_yaml, shorten
+from fpn.errors import DataError
+from fpn.structures import Classes
+
+SPLITS = ("train", "val", "test")
+_CONFIG_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class YoloConfig:
+    """What a data.yaml says.
+
+    Attributes:
+        root: the dataset's folder.
+        splits: name -> folders and .txt lists of pictures, relative to the root.
+        classes: the names with the ids 0..K-1, or None if neither `names` nor `nc` is there.
+    """
+
+    root: Path
+    splits: dict[str, tuple[str, ...]]
+    classes: Classes | None
+
+
+def looks_like_config(file: Path) -> bool:
+    """By its keys: a folder may hold other YAML files."""
+    try:
+        with file.open("rb") as stream:
+            lines = stream.read(_CONFIG_BYTES).splitlines()
+    except OSError:
+        return False
+    keys = {line.split(b":")[0].strip(b" '\"") for line in lines if b":" in line}
+    return bool(keys & {b"names", b"nc"}) and bool(keys & {b"train", b"val", b"test"})
+
+
+def read_config(file: Path, *, trusted: bool) -> YoloConfig:
+    """Read a data.yaml.
+
+    Raises:
+        DataError: it is broken, names no split, or a split or `path` leads out of the dataset's folder.
+    """
+    data = read_yaml(file, _CONFIG_BYTES)
+    if not isinstance(data, dict):
+        raise DataError(f"{file}: holds {shorten(data)}; a YOLO data file has the keys train, val and names")
+    root = _root(file, data.get("path"), trusted)
+    folder = Folder(root)
+    splits = {name: _places(data[name], name, folder, file) for name in SPLITS if data.get(name)}
+    if not splits:
+        raise DataError(f"{file}: names no split. Add train: and val: with the folders of their pictures.")
+    return YoloConfig(root, splits, _classes(data, file))
+
+
+def _root(file: Path, path: Any, trusted: bool) -> Path:
+    own = Path(os.path.abspath(file)).parent  # noqa: PTH100  # resolve() would follow links
+    if not path:
+        return own
+    if not isinstance(path, str) or not is_file_name(path):
+        raise DataError(f"{file}: path is {shorten(path)}; it must be a folder")
+    said = Path(os.path.normpath(own / path))
+    if said.is_relative_to(own):
+        return said if said.is_dir() else own
+    if trusted and said.is_dir():
+        return said
+    # The commonest case: a dataset that was moved or unpacked elsewhere keeps the path of its old home.
+    if not said.is_dir():
+        return own
+    raise DataError(
+        f"{file}: its path {shorten(path)} leads out of the folder that was opened. If you trust the file, name it "
+        f"instead of its folder: {file}; otherwise remove its path."
+    )
+
+
+def _places(value: Any, split: str, folder: Folder, file: Path) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    for entry in values:
+        if not isinstance(entry, str) or not entry:
+            raise DataError(
+                f"{file}: {split} is {shorten(value)}; it must be a folder, a .txt list, or a list of these"
+            )
+    return tuple(_place(entry, folder, file) for entry in values)
+
+
+def _place(entry: str, folder: Folder, file: Path) -> str:
+    """An entry relative to the root. Roboflow writes ../train/images for what is train/images beside the file."""
+    if entry.startswith("../") and folder.listing(folder.root / entry.removeprefix("../")):
+        entry = entry.removeprefix("../")
+    if os.path.normpath(entry) == ".":
+        return "."
+    return folder.relative(folder.inside(folder.root, entry, f"{file.name}"))
+
+
+def _classes(data: dict[str, Any], file: Path) -> Classes | None:
+    names, count = data.get("names"), data.get("nc")
+    if isinstance(names, dict):
+        names = _in_order(names, file)
+    if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+        raise DataError(f"{file}: names is {shorten(names)}; it must be a list of names, or index: name")
+    if count is not None and not _is_count(count):
+        raise DataError(f"{file}: nc is {shorten(count)}; it must be the number of classes")
+    if not names:
+        if count is None:
+            return None
+        names = [str(k) for k in range(int(count))]
+    if count is not None and int(count) != len(names):
+        raise DataError(f"{file}: nc is {count} but there are {len(names)} names. Correct one of them.")
+    return make_classes(names, range(len(names)), str(file))
+
+
+def _is_count(text: Any) -> bool:
+    """Whether it is a number of classes. Its length comes first: int() refuses to read thousands of digits."""
+    return isinstance(text, str) and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= MAX_CLASSES
+
+
+def _in_order(names: dict[Any, Any], file: Path) -> list[Any]:
+    """The values of {0: a, 1: b, ...} by index."""
+    try:
+        by_index = {int(key): name for key, name in names.items()}
+    except (ValueError, TypeError):
+        raise DataError(f"{file}: names has a key that is not a class index 0, 1, 2, ...") from None
+    if sorted(by_index) != list(range(len(names))):
+        raise DataError(f"{file}: names must have the indices 0 to {len(names) - 1}, each once")
+    return [by_index[index] for index in range(len(names))]

@@ -1,0 +1,162 @@
+"""What can be wrong with a dataset: the kinds, and the notes that a check takes where training would stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    pass
+
+Severity = Literal["error", "warning", "information"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding.
+
+    Attributes:
+        severity: an error stops training or makes it learn or measure something wrong.
+        title: what there is so many of.
+        remedy: what the reader can do.
+        repair: what `fpn check --fix` does about it; empty: nothing.
+    """
+
+    severity: Severity
+    title: str
+    remedy: str
+    repair: str = ""
+
+
+_LEFT_OUT = "leaves them out"
+
+# In the order of the report.
+KINDS: Mapping[str, Kind] = {
+    "annotations-unreadable": Kind("error", "annotation files that can't be read", "Export them again.", _LEFT_OUT),
+    "labels-missing": Kind(
+        "error",
+        "listed pictures without their annotation",
+        "Restore the annotation, or take the picture off the list.",
+        _LEFT_OUT,
+    ),
+    "picture-missing": Kind(
+        "error", "labels without their picture", "Restore the picture, or remove its labels.", _LEFT_OUT
+    ),
+    "picture-unreadable": Kind(
+        "error", "pictures that can't be read", "Save them again as JPEG or PNG, or remove them.", _LEFT_OUT
+    ),
+    "path-outside": Kind(
+        "error",
+        "file names that lead out of the dataset's folder or are none",
+        "Write them relative to the folder.",
+        _LEFT_OUT,
+    ),
+    "picture-listed-twice": Kind("error", "pictures listed twice", "Remove one of the entries.", "keeps the first"),
+    "exif-rotation": Kind(
+        "error",
+        "pictures turned by EXIF, labelled as if they were not",
+        "Training shows them upright, where their boxes don't fit. Turn the boxes, or label again.",
+        "turns the boxes with the picture",
+    ),
+    "size-differs": Kind(
+        "error",
+        "pictures of another size than their annotation says",
+        "If they were scaled after labelling, their boxes are wrong: restore them or label again.",
+        "scales the boxes if the proportions are the same, else leaves the picture out",
+    ),
+    "entry-broken": Kind(
+        "error", "entries that break the rules of their format", "Label or export them again.", _LEFT_OUT
+    ),
+    "id-unknown": Kind(
+        "error", "objects of a class or picture that is not listed", "Correct the id, or list it.", _LEFT_OUT
+    ),
+    "id-repeated": Kind(
+        "error", "ids given twice", "Give each entry its own id.", "gives objects new ids, keeps the first such picture"
+    ),
+    "class-broken": Kind(
+        "error", "faults in the list of classes", "Write each class once, with a name.", "keeps the first of equals"
+    ),
+    "class-spelling": Kind(
+        "error",
+        "classes whose names differ only by case, spaces or hyphens",
+        "Training would take them for different things: spell them alike.",
+        "joins them under the commoner name",
+    ),
+    "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
+    "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
+    "box-outside": Kind(
+        "error", "boxes wholly outside of their picture", "Label again, or use --drop-invalid.", _LEFT_OUT
+    ),
+    "outline-broken": Kind(
+        "error", "outlines that can't be made into masks", "Draw them again.", "removes the outline, keeps the box"
+    ),
+    "split-overlap": Kind(
+        "error",
+        "pictures that stand in two splits",
+        "What is measured on pictures of the training is too good. Keep each in one split.",
+        "keeps them in the first of test, val, train",
+    ),
+    "split-alike": Kind(
+        "warning",
+        "pictures of two splits that look alike",
+        "Look at them: frames of one scene in two splits make measurements too good.",
+    ),
+    "pictures-equal": Kind(
+        "warning", "pictures whose content is there twice", "Keep one of them.", "keeps the first of a split"
+    ),
+    "pictures-alike": Kind("warning", "pictures that look alike within a split", "Harmless if each is labelled well."),
+    "exif-unclear": Kind(
+        "warning",
+        "pictures turned or mirrored by EXIF, perhaps not when labelled",
+        "Training shows them upright. See that the boxes fit with `fpn predict` or a viewer.",
+    ),
+    "suffix-wrong": Kind(
+        "warning",
+        "pictures of another kind than their name says",
+        "They can be read here; other programs may fail. Rename them.",
+        "renames them",
+    ),
+    "picture-unlabelled": Kind(
+        "warning", "pictures without labels", "Training does not see them. Label them, or leave them."
+    ),
+    "box-over-edge": Kind(
+        "warning", "boxes that reach over the edge of their picture", "They are cut there when read.", "cuts them"
+    ),
+    "box-tiny": Kind(
+        "warning", "boxes narrower or lower than 2 pixels", "If these are slips of the mouse, remove them."
+    ),
+    "box-repeated": Kind(
+        "warning", "objects labelled twice with the same class", "Remove one of the two.", "keeps the first"
+    ),
+    "box-contradicted": Kind("warning", "boxes that have two classes", "Decide which it is, and remove the other."),
+    "outline-short": Kind(
+        "warning",
+        "outlines with a polygon of less than 3 points",
+        "Such a polygon has no area: draw it again.",
+        "removes the polygon",
+    ),
+    "outline-crossing": Kind(
+        "warning", "outlines that cross themselves", "Where the line crosses, the mask may have holes: draw it again."
+    ),
+    "class-unused": Kind(
+        "warning", "classes without objects", "They can't be learned. Label some, or take them off the list."
+    ),
+    "class-untrained": Kind(
+        "warning", "classes without objects in the training split", "They can't be learned there. Divide anew."
+    ),
+    "anchor-unreached": Kind("warning", "objects that no anchor fits", "The table of anchors says which others would."),
+    "picture-empty": Kind("information", "pictures without objects", "They serve as background."),
+    "crowd": Kind("information", "crowds or difficult objects", "They are neither learned nor counted as missed."),
+    "id-gaps": Kind("information", "gaps in the ids", "Ids are kept as they are."),
+    "split-contained": Kind("information", "splits that are part of another", "Don't measure on what you train on."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found; `file` is relative to the dataset's folder, or empty."""
+
+    kind: str
+    message: str
+    file: str = ""

@@ -1,0 +1,1 @@
+"""Images and objects to batches: order, augmentation, workers."""

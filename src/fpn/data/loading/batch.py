@@ -1,0 +1,92 @@
+"""A batch, and the parcel in which a worker sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpn.data.loading.workers import fits_shared_memory
+from fpn.structures import ImageBatch, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's pictures.
+
+    Attributes:
+        images: B pictures in network pixels.
+        targets: their objects in network pixels.
+        indices: their numbers in the dataset.
+    """
+
+    images: ImageBatch
+    targets: list[Targets]
+    indices: list[int]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.images.to(device), [each.to(device) for each in self.targets], self.indices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """A batch as workers send it: few and flat tensors, since each crosses the border through a file of its own."""
+
+    pixels: Tensor | np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    masks: list[np.ndarray | None]
+    counts: list[int]
+    indices: list[int]
+
+    @classmethod
+    def pack(cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int]) -> _Parcel:
+        pixels: Tensor | np.ndarray = images.pixels
+        if not fits_shared_memory(images.pixels):
+            pixels = images.pixels.numpy()
+        return cls(
+            pixels=pixels,
+            sizes=images.sizes.numpy(),
+            boxes=torch.cat([each.boxes for each in targets]).numpy(),
+            labels=torch.cat([each.labels for each in targets]).numpy(),
+            ignore=torch.cat([each.ignore for each in targets]).numpy(),
+            masks=[_pack_masks(each.masks) for each in targets],
+            counts=[len(each) for each in targets],
+            indices=indices,
+        )
+
+    def unpack(self) -> Batch:
+        pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
+        images = ImageBatch(pixels, torch.from_numpy(self.sizes))
+        flat = (torch.from_numpy(each) for each in (self.boxes, self.labels, self.ignore))
+        columns = (torch.split(each, self.counts) for each in flat)
+        rows = zip(*columns, self.masks, self.counts, strict=True)
+        targets = [
+            Targets(boxes, labels, ignore, _unpack_masks(masks, count, images, number))
+            for number, (boxes, labels, ignore, masks, count) in enumerate(rows)
+        ]
+        return Batch(images, targets, self.indices)
+
+    def pin_memory(self) -> _Parcel:
+        """Called by torch's loader. What is small is not worth it."""
+        pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
+        return replace(self, pixels=pixels.pin_memory())
+
+
+def _pack_masks(masks: Tensor | None) -> np.ndarray | None:
+    # Eight pixels a byte.
+    return None if masks is None else np.packbits(masks.numpy())
+
+
+def _unpack_masks(packed: np.ndarray | None, count: int, images: ImageBatch, number: int) -> Tensor | None:
+    if packed is None:
+        return None
+    height, width = images.sizes[number].tolist()
+    bits = np.unpackbits(packed, count=count * height * width)
+    return torch.from_numpy(bits.view(np.bool_).reshape(count, height, width))

@@ -1,0 +1,254 @@
+"""Batches for training: which pictures, in which order, and the workers that read, change and prepare them.
+
+The order is a function of (seed, epoch), a picture's changes of (seed, epoch, index). So nothing has to be remembered
+but (epoch, batch) to go on exactly where a run stopped, with any number of workers. The epoch travels with each batch's
+numbers; workers that live on from epoch to epoch can't miss it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from fpn.data.dataset import Dataset, Sample
+from fpn.data.loading.augmentation import random_for
+from fpn.data.loading.batch import Batch, _Parcel
+from fpn.data.loading.order import Order, _Plan
+from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
+from fpn.errors import ConfigError, FpnError, TrainingError
+from fpn.shapes import Size
+from fpn.structures import ImageBatch, Targets
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """What `prepare` returns: at least network pixels (3, h, w), and targets in them."""
+
+    @property
+    def pixels(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def targets(self) -> Targets | None: ...  # noqa: D102
+
+
+Prepare = Callable[[Image.Image, Targets], Prepared]
+Collate = Callable[[Sequence[Tensor]], ImageBatch]
+Enough = Callable[[Size], Size]
+Change = Callable[[Sample, torch.Generator], Sample]
+
+
+class Loader:
+    """Iterates over one epoch's batches; workers read ahead.
+
+    ```python
+    for epoch in range(12):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            ...
+    ```
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: Order,
+        *,
+        prepare: Prepare,
+        collate: Collate,
+        augment: Change | None = None,
+        enough: Enough | None = None,
+        masks: bool = False,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        """See `make_loader`."""
+        self.dataset, self.order = dataset, order
+        self.epoch, self.position, self._skip = 0, 0, 0
+        self._plan = _Plan(order)
+        self._workers: DataLoader[Any] = make_data_loader(
+            _Workbench(dataset, prepare, collate, augment, None if masks else enough, masks, order.seed),
+            sampler=self._plan,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch, counted from its first."""
+        return len(self.order)
+
+    def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
+        """Say which epoch the next iteration is.
+
+        Args:
+            epoch: from 0.
+            skip: batches of it that are done already.
+        """
+        self.epoch, self.position, self._skip = epoch, skip, skip
+
+    def state(self) -> dict[str, int]:
+        """Where we are: the epoch, and how many of its batches were handed out; `set_epoch(**state)` goes there."""
+        return {"epoch": self.epoch, "skip": self.position}
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The epoch's batches, from `skip` on.
+
+        Raises:
+            PictureError, DataNotFoundError, DataError: a picture can't be read, wherever it was read; the message
+                names the file.
+        """
+        self.position, self._skip = self._skip, 0
+        self._plan.begin(self.epoch, self.position)
+        for parcel in start_workers(self._workers):
+            if isinstance(parcel, FpnError):
+                raise parcel
+            self.position += 1
+            yield parcel.unpack()
+
+    def close(self) -> None:
+        """End the workers. They also end with the loader."""
+        if isinstance(self._workers._iterator, _MultiProcessingDataLoaderIter):
+            self._workers._iterator._shutdown_workers()
+        self._workers._iterator = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make_loader(
+    dataset: Dataset,
+    *,
+    prepare: Prepare,
+    collate: Collate,
+    augment: Change | None = None,
+    enough: Enough | None = None,
+    batch_size: int = 4,
+    seed: int = 0,
+    num_workers: int | None = None,
+    shuffle: bool = True,
+    aspect_grouping: bool = True,
+    drop_last: bool = False,
+    masks: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Loader:
+    """Build the loader of a training run.
+
+    Args:
+        dataset: the labelled pictures.
+        prepare: the detector's `preprocessor.prepare`: picture and targets into network pixels.
+        collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
+        augment: random changes, see `Augment`.
+        enough: from a picture's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
+            files far larger are then decoded at a part of their size, unless `masks`. None: in full.
+        batch_size: pictures a batch and process.
+        seed: of order and changes.
+        num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
+        shuffle: another order each epoch.
+        aspect_grouping: put upright and lying pictures into different batches, where possible.
+        drop_last: leave out the last batch when it is not full.
+        masks: also bring the objects' masks. They take more memory than the pictures.
+        rank, world_size: this process's number, and how many train together.
+        pin_memory: put batches where a GPU fetches them fastest.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        TrainingError: there is no picture, or not one full batch.
+    """
+    num_workers = default_workers(world_size) if num_workers is None else num_workers
+    _check_settings(batch_size, num_workers, seed, rank, world_size)
+    order = Order(
+        count=len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        upright=_upright(dataset) if aspect_grouping else None,
+        rank=rank,
+        world_size=world_size,
+    )
+    if len(order) == 0:
+        raise TrainingError(
+            f"{dataset.name}: {len(dataset)} pictures make no batch of {batch_size} for each of {world_size} "
+            "processes. Add pictures or take a smaller batch size."
+        )
+    return Loader(
+        dataset,
+        order,
+        prepare=prepare,
+        collate=collate,
+        augment=augment,
+        enough=enough,
+        masks=masks,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Workbench:
+    """What a worker does: read, change, prepare, collate."""
+
+    dataset: Dataset
+    prepare: Prepare
+    collate: Collate
+    augment: Change | None
+    enough: Enough | None
+    masks: bool
+    seed: int
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> _Parcel | FpnError:
+        epoch, numbers = item
+        try:
+            prepared = [self._prepare(epoch, number) for number in numbers]
+        except FpnError as error:
+            # As a value: torch would wrap what a worker raises into a page of traceback.
+            return error
+        images = self.collate([each.pixels for each in prepared])
+        targets = [Targets.empty() if each.targets is None else each.targets for each in prepared]
+        return _Parcel.pack(images, targets, numbers)
+
+    def _prepare(self, epoch: int, number: int) -> Prepared:
+        path = self.dataset.path(number)
+        try:
+            sample = self.dataset.sample(number, enough=self.enough)
+            if self.masks:
+                sample = replace(sample, targets=self.dataset.targets(number, masks=True))
+            if self.augment is not None:
+                sample = self.augment(sample, random_for(self.seed, epoch, number))
+            return self.prepare(sample.picture, sample.targets)
+        except FpnError as error:
+            if path in str(error):
+                raise
+            raise type(error)(f"{path}: {error}") from error
+        except Exception as error:
+            error.add_note(f"while preparing {path}")
+            raise
+
+
+def _upright(dataset: Dataset) -> np.ndarray:
+    sizes = (dataset.size(number) for number in range(len(dataset)))
+    return np.fromiter((size.height > size.width for size in sizes), dtype=bool, count=len(dataset))
+
+
+def _check_settings(batch_size: int, num_workers: int, seed: int, rank: int, world_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: must be at least 1")
+    if num_workers < 0:
+        raise ConfigError(f"num_workers={num_workers}: must be 0 (read in this process) or more")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}: must be 0 or more")
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank={rank}, world_size={world_size}: ranks count from 0 to world_size - 1")

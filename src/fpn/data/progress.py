@@ -1,0 +1,15 @@
+"""How long work over a dataset reports how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
+
+# What draws a progress bar for so many steps, such as `partial(progress_bar, "pictures")` of the command line.
+Bar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def no_bar(total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """No progress is shown."""
+    return nullcontext(lambda done: None)

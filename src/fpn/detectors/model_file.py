@@ -1,0 +1,187 @@
+"""A model is one `.safetensors` file: weights, and the full recipe as JSON in its metadata. No pickle is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fpn.detectors.builder import build_faster_rcnn
+from fpn.detectors.detector import Detector
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.recipe import at_most, known_fields, read_recipe
+from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
+from fpn.files import atomic_path
+from fpn.inference.optimize import OptimizedDetector
+from fpn.structures import Classes
+from fpn.version import __version__
+
+# Raised when a file of this version could not be read by an older `fpn`.
+FORMAT = 1
+
+# Building makes more than ends in the file: layers are made up to three times to try them, stages that are not used are
+# cut off. Sixteen times, and 25 million (100 MB) for small files, is ample for every detector that was tried.
+_ROOM, _MORE_ROOM = 16, 25_000_000
+
+T = TypeVar("T")
+
+# Which function builds which kind of detector.
+BUILDERS: dict[str, Callable[..., Detector]] = {"faster_rcnn": build_faster_rcnn}
+
+
+def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
+    """Write a detector to one `.safetensors` file, atomically.
+
+    Raises:
+        OutputError: the file can't be written.
+        ConfigError: the detector is an optimized copy.
+    """
+    path = Path(path)
+    if isinstance(detector, OptimizedDetector):
+        raise ConfigError(f"{path}: an optimized detector can't be saved: its norms are gone. Save the original.")
+    header = {
+        "format": FORMAT,
+        "fpn": __version__,
+        "recipe": detector.recipe,
+        "training": detector.training_record,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(state, temporary, metadata={"fpn": json.dumps(header)})
+        except SafetensorError as error:
+            raise OutputError(f"{path}: writing failed ({error}). Free some space or choose another place.") from error
+    return path
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Detector:
+    """Read a detector that `save` wrote, ready to predict.
+
+    Args:
+        path: a `.safetensors` model file.
+        device: where to put it; None: the GPU where there is one, else the CPU.
+
+    Raises:
+        DataNotFoundError: no such file.
+        ModelFileError: damaged, a pickle, another program's weights, or of a newer format.
+    """
+    path = Path(path)
+    header, state = _read(path)
+    room = _ROOM * sum(tensor.numel() for tensor in state.values()) + _MORE_ROOM
+    detector = build_from_header(header, where=str(path), room=room)
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: weights do not fit their own recipe: {_shortened(error)}") from error
+    detector.training_record = header.get("training", {})
+    return detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A model file's metadata alone: `format`, `fpn`, `recipe`, `training`."""
+    return _open(Path(path), lambda file: _header(file.metadata(), Path(path)))
+
+
+def build_from_header(header: Mapping[str, Any], *, where: str, room: int | None = None) -> Detector:
+    """A detector with fresh weights from a model file's metadata.
+
+    Args:
+        header: as `read_header` gives it.
+        where: what messages call the file.
+        room: how many weights and buffers may be made on the way; None: any number.
+
+    Raises:
+        ModelFileError: it can't be understood, or not be built.
+    """
+    try:
+        values = dict(header["recipe"])
+        recipe = read_recipe({**values, "dialect": known_fields(dict(values["dialect"]))})
+        classes = Classes(recipe.classes, recipe.category_ids)
+        with nullcontext() if room is None else at_most(room):
+            return BUILDERS[recipe.kind](values, classes, recipe.dialect, weights=None)
+    # Many hands build, timm's among them, and a recipe may bring any of them to stumble over what it says.
+    except Exception as error:
+        raise ModelFileError(
+            f"{where}: its recipe can't be understood ({type(error).__name__}: {_shortened(error)}). "
+            f"It was written by fpn {shown(header.get('fpn'))}, this is {__version__}."
+        ) from error
+
+
+def dialect_from_json(values: Mapping[str, Any]) -> Dialect:
+    """A dialect as JSON gives it back: lists become tuples; fields that an older file lacks take their default."""
+    return Dialect(**{name: _tuples(value) for name, value in known_fields(values).items()})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return _open(path, lambda file: (_header(file.metadata(), path), {k: file.get_tensor(k) for k in file.keys()}))  # noqa: SIM118
+
+
+def _open(path: Path, use: Callable[[Any], T]) -> T:
+    if not path.exists():
+        raise DataNotFoundError(f"{path}: no such model file")
+    if path.is_dir():
+        raise ModelFileError(f"{path}: is a folder; a model is one .safetensors file, such as {path}/best.safetensors")
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return use(file)
+    except PermissionError as error:
+        raise ModelFileError(f"{path}: no permission to read it") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(
+            f"{path}: damaged or not a .safetensors file ({_shortened(error)}). Copy it again from where it came."
+        ) from error
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    # A .safetensors file begins with the length of its JSON, whose first byte is 0x80 for one length in 32.
+    if start[8:] == b"{":
+        return
+    # Pickle protocol 2 and later starts with 0x80; torch.save writes a zip around it.
+    if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
+        raise ModelFileError(
+            f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. "
+            "Models of fpn are .safetensors files."
+        )
+
+
+def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    if not metadata or "fpn" not in metadata:
+        raise ModelFileError(f"{path}: holds weights, but no fpn recipe. Was it written by another program?")
+    try:
+        header = json.loads(metadata["fpn"])
+        newer = header.get("format", 0) > FORMAT
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: its fpn recipe is damaged ({_shortened(error)}). Copy it again.") from error
+    if newer:
+        raise ModelFileError(f"{path}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn.")
+    if not isinstance(header.get("training", {}), dict):
+        raise ModelFileError(f"{path}: its record of the training is damaged. Copy it again.")
+    return dict(header)
+
+
+def shown(value: object) -> str:
+    """What a file says, cut to a length that a message can hold and made of what can be printed."""
+    text = value if isinstance(value, str) else str(type(value).__name__)
+    return ascii(text[:40])[1:-1]
+
+
+def _shortened(error: Exception, limit: int = 2000) -> str:
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,68 @@
+"""Faster R-CNN on a feature pyramid (paper, sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fpn.detectors.detector import Detector
+from fpn.heads.box import BoxHead
+from fpn.heads.rpn import ProposalHead, RawProposals
+from fpn.heads.sampling import Randomness
+from fpn.preprocessing.preprocessor import Preprocessor
+from fpn.structures import Classes, Detections, Features, ImageBatch, LossTerms, Proposals, Targets
+
+
+class FasterRCNN(Detector):
+    """Features, then proposals, then boxes: the order of the paper.
+
+    Args:
+        features: pixels (B, 3, H, W) -> named levels.
+        proposal: the region proposal network.
+        box: the head that classifies and refines proposals.
+        classes, preprocessor, recipe: as `Detector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        proposal: ProposalHead,
+        box: BoxHead,
+        classes: Classes,
+        preprocessor: Preprocessor,
+        recipe: dict[str, Any],
+    ) -> None:
+        super().__init__(classes=classes, preprocessor=preprocessor, recipe=recipe)
+        self.features = features
+        self.proposal = proposal
+        self.box = box
+        # The compiled form of features and proposal head together, if `optimize` made one.
+        self.tensor_part: Callable[[Tensor], tuple[Features, list[Tensor], list[Tensor]]] | None = None
+
+    def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
+        """Terms `objectness`, `proposal_box`, `classification` and `box`; see `Detector.losses`."""
+        features = self.features(images.pixels)
+        raw = self.proposal(features)
+        proposal_terms = self.proposal.losses(raw, images, targets, generator=generator)
+        proposals = self.proposal.propose(raw, images, training=True)
+        return proposal_terms + self.box.losses(features, images, proposals, targets, generator=generator)
+
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """See `Detector.detect`."""
+        features, raw = self._look(images.pixels)
+        return self.box.detect(features, images, self.proposal.propose(raw, images))
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        """See `Detector.proposals`."""
+        return self.proposal.propose(self._look(images.pixels)[1], images)
+
+    def _look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
+        """Pixels (B, 3, H, W) to maps and raw proposals."""
+        if self.tensor_part is None:
+            features = self.features(pixels)
+            return features, self.proposal(features)
+        features, objectness, deltas = self.tensor_part(pixels)
+        return features, RawProposals(objectness, deltas, objectness)

@@ -1,0 +1,1 @@
+"""Bottom-up paths: pixels to c2, c3, ..."""

@@ -1,0 +1,225 @@
+"""Any timm model as a bottom-up path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpn.errors import ConfigError
+from fpn.features.backbones.resnet_variants import ResNetVariant, adapt_resnet
+from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
+from fpn.features.extractor import FeatureExtractor
+from fpn.features.frozen import freeze, freeze_norms
+from fpn.structures import Features, Level
+from fpn.suggestions import nearest
+
+# Pictures of these sizes show how a model treats sizes: 65x97 leaves a remainder at every stride.
+EVEN, ODD = (64, 96), (65, 97)
+
+
+class Backbone(FeatureExtractor):
+    """A timm model that emits the last map of each wanted stage as c2, c3, ...: level k has stride 2**k.
+
+    Attributes:
+        name: of the timm model.
+        net: timm's network (`features_only`), with its own names inside.
+        frozen_stages: stages that are not trained, counted from the stem.
+        pixel_mean: subtracted from RGB in 0..1, as the model's ImageNet weights were trained.
+        pixel_std: divided by after that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        out: Sequence[int] = (2, 3, 4, 5),
+        frozen_stages: int = 0,
+        frozen_norm: bool = True,
+        variant: ResNetVariant | None = None,
+    ) -> None:
+        """Build a bottom-up path.
+
+        Args:
+            name: of a timm model with maps at several strides, such as "resnet50" or "swin_tiny_patch4_window7_224".
+            weights: "imagenet" (timm's hub), "offline" (the package of the `offline` extra), a file, or None: random.
+            out: which levels to emit.
+            frozen_stages: how many stages are not trained: 1 is the stem (up to c1), 2 goes up to c2, ..., 0 none.
+            frozen_norm: batch norms keep their statistics and affine in training, as detectors with few pictures a
+                batch need. Those of frozen stages always do.
+            variant: how a ResNet differs from timm's (stride on the 1x1, epsilon, ...).
+
+        Raises:
+            ConfigError: no such model, or one without the wanted levels, or not a ResNet where a variant is asked for.
+            DataNotFoundError, ModelFileError, MissingExtraError: the weights can't be had.
+        """
+        super().__init__()
+        self.name = name
+        self.frozen_stages = frozen_stages
+        net, options = _network(name, tuple(out))
+        if weights == "imagenet":
+            net = network_with_imagenet_weights(name, **options)
+        elif weights is not None:
+            load_weights(net, name, weights)
+        self._channels_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
+        self._multiple = _size_multiple(net, self._channels_last)
+        self._index, levels = _choose_levels(net, name, tuple(out))
+        _drop_unused_blocks(net, self._index[-1])
+        self.levels: tuple[Level, ...] = levels
+        if variant is not None:
+            self.levels = adapt_resnet(net, self.levels, variant, name)
+        config = timm.get_pretrained_cfg(name)
+        self.pixel_mean: tuple[float, float, float] = tuple(config.mean)
+        self.pixel_std: tuple[float, float, float] = tuple(config.std)
+        if frozen_norm:
+            freeze_norms(net)
+        freeze(net, _first_stages(net, frozen_stages, name))
+        self.net = net
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
+        """The maps of `levels`, finest first."""
+        height, width = pixels.shape[-2:]
+        maps = self.net(_pad(pixels, self._multiple))
+        features: Features = {}
+        for index, level in zip(self._index, self.levels, strict=True):
+            found = maps[index].permute(0, 3, 1, 2) if self._channels_last else maps[index]
+            if self._multiple > 1:
+                found = found[..., : -(-height // level.stride), : -(-width // level.stride)]
+            features[level.name] = found
+        return features
+
+
+def _network(name: str, out: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
+    """timm's network with random weights, and the options that make it take any size and emit what is wanted."""
+    if not timm.is_model(name.split(".")[0]):
+        raise ConfigError(
+            f"backbone {name!r}: timm has no such model.{nearest(name, timm.list_models(), count=3) or ' See timm.list_models().'}"
+        )
+    net, options = _network_of_any_size(name)
+    index, _ = _choose_levels(net, name, out)
+    if index[-1] + 1 < len(net.feature_info.out_indices):
+        # Later stages would cost time, and their unused parameters would stop distributed training.
+        options["out_indices"] = tuple(net.feature_info.out_indices[: index[-1] + 1])
+        net = _create(name, **options)
+    return net, options
+
+
+def _network_of_any_size(name: str) -> tuple[Any, dict[str, Any]]:
+    net = _create(name)
+    if _runs(net, EVEN):
+        return net, {}
+    # Window transformers are tied to one size unless told otherwise.
+    options: dict[str, Any] = {"strict_img_size": False}
+    try:
+        net = _create(name, **options)
+    except TypeError:
+        net = None
+    if net is None or not _runs(net, EVEN):
+        raise ConfigError(
+            f"backbone {name!r} takes pictures of one size only, so it can't be a bottom-up path for detection. "
+            "Use a convolutional one (resnet50, convnext_tiny, tf_efficientnet_lite0) or a Swin transformer."
+        )
+    return net, options
+
+
+def _create(name: str, **options: Any) -> Any:
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True, **options)
+    except (RuntimeError, AttributeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"backbone {name!r}: timm can't emit its intermediate maps ({error}). Choose another model."
+        ) from error
+
+
+def _runs(net: nn.Module, size: tuple[int, int]) -> bool:
+    try:
+        _probe(net, size)
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _probe(net: nn.Module, size: tuple[int, int]) -> list[Tensor]:
+    training = net.training
+    with torch.no_grad():
+        maps: list[Tensor] = net.eval()(torch.zeros(1, 3, *size))
+    net.train(training)
+    return maps
+
+
+def _size_multiple(net: Any, channels_last: bool) -> int:
+    """1 if every map of an odd-sized picture has ceil(size / stride) cells; else what pictures must be padded to."""
+    strides = net.feature_info.reduction()
+    if _runs(net, ODD):
+        shapes = [tuple(m.shape[1:3] if channels_last else m.shape[2:]) for m in _probe(net, ODD)]
+        if shapes == [(-(-ODD[0] // s), -(-ODD[1] // s)) for s in strides]:
+            return 1
+    return int(max(strides))
+
+
+def _choose_levels(net: Any, name: str, out: tuple[int, ...]) -> tuple[list[int], tuple[Level, ...]]:
+    """Positions of the wanted levels among what the network emits: the last map of each stride."""
+    info = net.feature_info
+    last = {stride: index for index, stride in enumerate(info.reduction())}
+    available = [round(math.log2(stride)) for stride in last]
+    if not out or not set(out) <= set(available) or tuple(sorted(set(out))) != out:
+        raise ConfigError(
+            f"backbone {name!r} has levels {', '.join(f'c{k}' for k in available)}, "
+            f"asked for {', '.join(f'c{k}' for k in out) or 'none'}. Ask for some of them, finest first."
+        )
+    index = [last[2**number] for number in out]
+    channels = info.channels()
+    levels = tuple(Level(f"c{number}", channels[last[2**number]], 2**number) for number in out)
+    return index, levels
+
+
+def _drop_unused_blocks(net: Any, last: int) -> None:
+    """timm's EfficientNets keep all blocks, whatever is asked for; cut those after the last map that is used."""
+    kind, _, number = net.feature_info.module_name()[last].partition(".")
+    if kind == "blocks" and number.isdigit() and isinstance(net.blocks, nn.Sequential):
+        net.blocks = net.blocks[: int(number) + 1]
+
+
+def _first_stages(net: Any, count: int, name: str) -> list[nn.Module]:
+    """The modules that make level `count` (1: the stem) and everything before them."""
+    if count <= 0:
+        return []
+    ordered = [(path.replace(".", "_"), module) for path, module in net.named_modules() if path]
+    stages = _stage_modules(net)
+    if count > max(stages):
+        raise ConfigError(f"backbone {name!r} has {max(stages)} stages, frozen_stages is {count}")
+    # A model whose first map is c2 has a stem all the same: what comes before that map's stage.
+    before = count not in stages
+    stage = stages[min(stages)] if before else stages[count]
+    places = [place for place, (path, _) in enumerate(ordered) if _inside(path, stage)]
+    if not places:
+        raise ConfigError(
+            f"backbone {name!r}: timm does not say which of its modules make stage {count}, so they can't be frozen. "
+            "Use frozen_stages=0."
+        )
+    return [module for _, module in ordered[: places[0] if before else places[-1] + 1]]
+
+
+def _stage_modules(net: Any) -> dict[int, str]:
+    info = net.feature_info
+    pairs = zip(info.reduction(), info.module_name(), strict=True)
+    return {round(math.log2(stride)): module.replace(".", "_") for stride, module in pairs}
+
+
+def _inside(path: str, stage: str) -> bool:
+    path = path.removeprefix("model_")
+    return path == stage or path.startswith(f"{stage}_")
+
+
+def _pad(pixels: Tensor, multiple: int) -> Tensor:
+    height, width = pixels.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    return functional.pad(pixels, (0, right, 0, below)) if below or right else pixels

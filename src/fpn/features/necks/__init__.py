@@ -1,0 +1,1 @@
+"""Maps to maps: the pyramid and its rivals."""

@@ -1,0 +1,84 @@
+"""From renamed weights to a module: widths are read off the weights, the rest is the dialect's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from fpn.detectors.builder import build_faster_rcnn, build_pyramid, resnet_variant
+from fpn.detectors.dialect import Dialect
+from fpn.detectors.presets import adapt_dialect
+from fpn.features.backbones.backbone import Backbone
+from fpn.interop.converted import Converted, State
+from fpn.interop.key_rules import fill
+from fpn.interop.resnets import resnet_name
+from fpn.structures import Classes
+
+
+def build(
+    state: Mapping[str, Tensor],
+    dialect: Dialect,
+    leftover: tuple[str, ...],
+    *,
+    classes: Classes | Iterable[str] | None = None,
+    conventions: Mapping[str, Any],
+) -> Converted:
+    """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
+    dialect = adapt_dialect(read_widths(state, dialect), **conventions)
+    name = resnet_name(state, toolkit=dialect.name)
+    if "box.scores.weight" not in state or "proposal.shared.weight" not in state:
+        return _pyramid(name, state, dialect, leftover)
+    width, num_logits = state["box.scores.weight"].shape[1], state["box.scores.weight"].shape[0]
+    recipe = {
+        "kind": "faster_rcnn",
+        "backbone": name,
+        "frozen_stages": 2,
+        "frozen_norm": True,
+        "head_width": width,
+    }
+    if dialect.background == "first":
+        state = _background_last(state)
+    named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
+    detector = build_faster_rcnn(recipe, named, dialect, weights=None)
+    fill(detector, state, toolkit=dialect.name)
+    return Converted(detector.eval(), dialect, leftover)
+
+
+def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Background from the first of the class scores to the last, and out of the deltas."""
+    moved = dict(state)
+    for part in ("weight", "bias"):
+        moved[f"box.scores.{part}"] = state[f"box.scores.{part}"].roll(-1, dims=0)
+        deltas = state[f"box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
+        moved[f"box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
+    return moved
+
+
+def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
+    own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
+    heads = tuple(k for k in state if not k.startswith("features."))
+    out = tuple(range(dialect.finest_level, 6))
+    body = Backbone(name, weights=None, out=out, variant=resnet_variant(dialect))
+    return fill_pyramid(build_pyramid(body, dialect), own, dialect, (*leftover, *heads))
+
+
+def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
+    """The pyramid with its weights inside."""
+    fill(module, state, toolkit=dialect.name)
+    return Converted(module.eval(), dialect, leftover)
+
+
+def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
+    """The dialect with the widths that the weights have."""
+    laterals = sorted(name for name in state if name.startswith("features.laterals.") and name.endswith("weight"))
+    smooths = sorted(name for name in state if name.startswith("features.smooths.") and name.endswith("weight"))
+    dialect = replace(dialect, pyramid_channels=len(state[laterals[0]]))
+    dialect = replace(dialect, output_channels=len(state[smooths[0]]) if smooths else dialect.pyramid_channels)
+    if "proposal.shared.weight" in state:
+        dialect = replace(dialect, proposal_channels=len(state["proposal.shared.weight"]))
+    if "box.deltas.weight" in state:
+        dialect = replace(dialect, class_agnostic=len(state["box.deltas.weight"]) == 4)
+    return dialect

@@ -1,0 +1,1 @@
+"""Between original and network pixels, both ways."""

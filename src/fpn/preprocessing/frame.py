@@ -1,0 +1,54 @@
+"""Where an image lies among network pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fpn.shapes import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the original picture lies inside the network's.
+
+    Attributes:
+        original: size of the picture as it came.
+        network: size inside the network, before padding to the batch.
+        scale: network pixels an original pixel, (y, x).
+        offset: network position of the original's corner, (y, x).
+        content: size of the scaled picture inside `network`; None: it fills it.
+        inclusive: in network pixels x2 and y2 name the last pixel of a box, not the one behind it.
+    """
+
+    original: Size
+    network: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+    content: Size | None = None
+    inclusive: bool = False
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """Where the picture lies in network pixels, xyxy, in the same terms as its boxes."""
+        top, left = self.offset
+        height, width = self.content or self.network
+        return left, top, left + width - self.inclusive, top + height - self.inclusive
+
+    def to_network(self, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy boxes of the original, in network pixels."""
+        return (boxes - self._last(boxes)) * boxes.new_tensor(self._scales()) + boxes.new_tensor(self._offsets())
+
+    def to_original(self, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy boxes in network pixels, in pixels of the original."""
+        return (boxes - boxes.new_tensor(self._offsets())) / boxes.new_tensor(self._scales()) + self._last(boxes)
+
+    def _scales(self) -> list[float]:
+        return [self.scale[1], self.scale[0]] * 2
+
+    def _offsets(self) -> list[float]:
+        return [self.offset[1], self.offset[0]] * 2
+
+    def _last(self, boxes: Tensor) -> Tensor:
+        return boxes.new_tensor([0.0, 0.0, float(self.inclusive), float(self.inclusive)])

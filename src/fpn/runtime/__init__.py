@@ -1,0 +1,1 @@
+"""The machine: what its devices can do, and its memory."""

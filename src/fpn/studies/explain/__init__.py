@@ -1,0 +1,1 @@
+"""What a pyramid does with images of a size: shapes, receptive fields, anchors, equation 1, dialects."""

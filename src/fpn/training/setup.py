@@ -1,0 +1,122 @@
+"""Putting a run together: look at the data, build the parts, write down what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+
+from fpn.data.dataset import Dataset
+from fpn.data.loading.augmentation import Augment
+from fpn.data.loading.loader import Loader, make_loader
+from fpn.detectors import Detector
+from fpn.errors import ConfigError, TrainingError
+from fpn.evaluation.evaluate import match_classes
+from fpn.runtime.device import no_compiler
+from fpn.runtime.memory import keep_freed_memory
+from fpn.training.config import TrainConfig
+from fpn.training.distributed import Processes, make_accelerator
+from fpn.training.loss_monitor import LossWatch
+from fpn.training.optimization import Average, Schedule, freeze_parts, make_optimizer
+from fpn.training.precision import choose_layout, choose_precision
+from fpn.training.run import LossModule, Run, steps_an_epoch
+from fpn.training.seeding import seed_all
+
+
+def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
+    """Look for what would make training pointless, before it costs anything.
+
+    Raises:
+        TrainingError: no pictures or no objects.
+        ConfigError: the data's classes are not the detector's.
+    """
+    if list(dataset.classes) != list(detector.classes):
+        raise ConfigError(
+            f"{dataset.name}: its classes are {_list(dataset.classes)}, the detector's are {_list(detector.classes)}. "
+            "Build the detector with classes=dataset.classes."
+        )
+    if validation is not None:
+        match_classes(detector.classes, validation)
+    for role, data in (("training", dataset), ("validation", validation)):
+        if data is None:
+            continue
+        if len(data) == 0:
+            raise TrainingError(f"{data.name}: has no pictures, so there is nothing for {role}")
+        if all(bool(data.targets(index).ignore.all()) for index in range(len(data))):
+            raise TrainingError(
+                f"{data.name}: none of its {len(data)} pictures has an object that counts, so there is nothing for "
+                f"{role}. Are the annotations where the format wants them?"
+            )
+
+
+def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: Path | None) -> Run:
+    """All parts of a run at step 0; moves the detector to its device and memory layout."""
+    accelerator = make_accelerator(config, folder)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    seed_all(config.seed)
+    detector.to(accelerator.device)
+    layout = choose_layout(config, accelerator.device)
+    if layout is not None:
+        detector.to(memory_format=layout)
+    detector.train()
+    freeze_parts(detector, config.frozen)
+    if config.compile:
+        _compile(detector)
+    bf16 = choose_precision(config, accelerator.device) == "bf16"
+    loader = _loader(detector, dataset, config, accelerator)
+    total = config.steps or config.epochs * steps_an_epoch(len(loader), config.accumulate)
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        processes=Processes(),
+        detector=detector,
+        module=accelerator.prepare_model(LossModule(detector, bf16=bf16)),
+        loader=loader,
+        optimizer=make_optimizer(detector, config),
+        schedule=Schedule.of(config, total),
+        average=Average(detector, config.ema_decay) if config.ema_decay > 0 else None,
+        watch=LossWatch(
+            immediate=accelerator.device.type == "cpu",
+            names=dataset.path,
+            remedy="" if folder is None else f"The last checkpoint in {folder / 'last'} is intact.",
+        ),
+        total=total,
+    )
+
+
+def _compile(detector: Detector) -> None:
+    """Compile what is dense, in place: names of weights stay, and copies for validation are not compiled."""
+    problem = no_compiler(detector.device)
+    if problem is not None:
+        raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
+    for name in ("features", "proposal"):
+        part = getattr(detector, name, None)
+        if isinstance(part, nn.Module):
+            part.compile()
+
+
+def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> Loader:
+    return make_loader(
+        dataset,
+        prepare=detector.preprocessor.prepare,
+        collate=detector.preprocessor.collate,
+        augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
+        enough=partial(detector.preprocessor.enough, zoom=config.scale[1]) if config.reduced_decoding else None,
+        batch_size=config.batch_size // accelerator.num_processes,
+        seed=config.seed,
+        num_workers=config.workers,
+        aspect_grouping=config.aspect_grouping,
+        # A last batch of one picture would weigh as much as a full one. Which pictures are left out changes each epoch.
+        drop_last=len(dataset) >= config.batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
