@@ -1,8 +1,8 @@
-"""How long `fpn check` takes on a large COCO json, which this script draws itself: pictures, boxes, outlines.
+"""How long `fpn check` takes on a large COCO json, which this script draws itself: images, boxes, outlines.
 
-    python benchmarks/check_speed.py --objects 100000 --pictures 5000
+    python benchmarks/check_speed.py --objects 100000 --images 5000
 
-Everything that the command does but printing: annotations, every picture decoded, near-duplicates, outlines that cross
+Everything that the command does but printing: annotations, every image decoded, near-duplicates, outlines that cross
 themselves, anchors that fit and a search for better ones. Seconds of the clock and of the processor are given, since
 the latter hardly depend on what else the machine does.
 """
@@ -38,25 +38,25 @@ def main() -> None:
     """Draw, check, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=100_000)
-    parser.add_argument("--pictures", type=int, default=5_000)
-    parser.add_argument("--workers", type=int, help="threads that look at pictures; absent: one a core")
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--workers", type=int, help="threads that look at images; absent: one a core")
     parser.add_argument("--name", default="check_speed", help="of the file in benchmarks/results")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        draw(root, words.objects, words.pictures)
+        draw(root, words.objects, words.images)
         result = measure(root, words.workers)
     result = {"command": machine.command(), **machine.describe(), **result}
     (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
-def draw(root: Path, objects: int, pictures: int) -> None:
+def draw(root: Path, objects: int, images: int) -> None:
     """Write images/*.jpg of random shapes on random ground, and annotations/instances.json."""
     rng, chance = np.random.default_rng(0), random.Random(0)
     (root / "images").mkdir()
     (root / "annotations").mkdir()
-    for number in range(pictures):
+    for number in range(images):
         coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         fine = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
         parts = [Image.fromarray(each).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR) for each in (coarse, fine)]
@@ -64,9 +64,9 @@ def draw(root: Path, objects: int, pictures: int) -> None:
     data = {
         "images": [
             {"id": number, "file_name": f"{number:06}.jpg", "width": WIDTH, "height": HEIGHT}
-            for number in range(pictures)
+            for number in range(images)
         ],
-        "annotations": [annotation(number, number * pictures // objects, chance) for number in range(objects)],
+        "annotations": [annotation(number, number * images // objects, chance) for number in range(objects)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],
     }
     (root / "annotations/instances.json").write_text(json.dumps(data))
@@ -103,7 +103,7 @@ def measure(root: Path, workers: int | None) -> dict[str, Any]:
     kinds = [*(finding.kind for finding in report.findings), *(finding.kind for finding in reached.findings)]
     return {
         "json_mib": round((root / "annotations/instances.json").stat().st_size / 2**20, 1),
-        "pictures": len(report.inspected.looks),
+        "images": len(report.inspected.looks),
         "objects": reached.objects,
         "found": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         "seconds": {"whole": round(checking[0] + fitting[0], 1), "annotations": reading[0], "anchors": fitting[0]},

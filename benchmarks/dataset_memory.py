@@ -1,10 +1,10 @@
 """Memory of a COCO json held by loader workers: our dataset against torchvision's CocoDetection over pycocotools.
 
-    python benchmarks/dataset_memory.py [--pictures 100000] [--workers 4] [--epochs 3] [--outline 0]
+    python benchmarks/dataset_memory.py [--images 100000] [--workers 4] [--epochs 3] [--outline 0]
 
-A json is drawn (7 objects a picture on average; `--outline 16` gives each object a polygon of 16 corners), and each
+A json is drawn (7 objects an image on average; `--outline 16` gives each object a polygon of 16 corners), and each
 side opens it in a process of its own. Then that process starts the workers of a torch DataLoader, which ask for the
-objects of all pictures in a random order, epoch after epoch; no picture is opened. At the end the memory of all
+objects of all images in a random order, epoch after epoch; no image is opened. At the end the memory of all
 processes is added up as PSS (/proc/PID/smaps_rollup), in which a page that n processes share counts for 1/n in each. A
 third process does the same with no data at all: what its libraries take is subtracted for the column "data". Linux
 only. Results go to results/dataset_memory.json.
@@ -38,12 +38,12 @@ SIDES = ("nothing", "fpn", "torchvision")
 CHUNK = 500
 
 
-def draw(folder: Path, pictures: int, outline: int) -> Path:
-    """A COCO json with empty files for its pictures, which nobody opens."""
+def draw(folder: Path, count: int, outline: int) -> Path:
+    """A COCO json with empty files for its images, which nobody opens."""
     random = np.random.default_rng(0)
     images, annotations = [], []
     (folder / "images").mkdir()
-    for number in range(1, pictures + 1):
+    for number in range(1, count + 1):
         name = f"{number:012d}.jpg"
         (folder / "images" / name).touch()
         images.append({"id": number, "width": 640, "height": 480, "file_name": name})
@@ -62,7 +62,7 @@ def draw(folder: Path, pictures: int, outline: int) -> Path:
 
 
 class Chunks:
-    """Item k: how many objects some pictures from all over the dataset have, each of them touched."""
+    """Item k: how many objects some images from all over the dataset have, each of them touched."""
 
     def __init__(self, count: int, objects: Callable[[int], float]) -> None:
         self.count, self.objects = count, objects
@@ -117,7 +117,7 @@ def megabytes(process: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--outline", type=int, default=0)
@@ -129,7 +129,7 @@ def main() -> None:
         print(json.dumps(hold(options.side, options.json, options.workers, options.epochs)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = draw(Path(folder), options.pictures, options.outline)
+        path = draw(Path(folder), options.images, options.outline)
         size = path.stat().st_size / 2**20
         rest = ["--json", str(path), "--workers", str(options.workers), "--epochs", str(options.epochs)]
         found = {side: run(["--side", side, *rest]) for side in SIDES}
@@ -146,7 +146,7 @@ def report(found: dict[str, dict[str, Any]], size: float, options: dict[str, Any
     assert mine["objects"] == theirs["objects"], f"objects: ours {mine['objects']}, theirs {theirs['objects']}"
     for each in (mine, theirs):
         each["data_mib"] = each["total_mib"] - nothing["total_mib"]
-    count = f"{options['pictures']} pictures, {mine['objects']} objects"
+    count = f"{options['images']} images, {mine['objects']} objects"
     print(f"{count}, json of {size:.0f} MiB, {options['workers']} workers")
     print("| | all processes (MiB) | of it data (MiB) | to open (s) | to read (s) |\n|---|---:|---:|---:|---:|")
     for side in SIDES:

@@ -1,13 +1,13 @@
 """Counting COCO's twelve numbers: ours (hotcoco behind it) against pycocotools, in one process, in turns.
 
-    python benchmarks/evaluation.py [--pictures 5000] [--detections 100] [--classes 80] [--repeats 5]
+    python benchmarks/evaluation.py [--images 5000] [--detections 100] [--classes 80] [--repeats 5]
 
-Objects and detections are drawn: 7 objects a picture on average, log-uniform sides of 8 to 300 pixels, one in a hundred
+Objects and detections are drawn: 7 objects an image on average, log-uniform sides of 8 to 300 pixels, one in a hundred
 a crowd; detections lie near objects or anywhere, with random scores. Both sides begin with the truth as a dict and the
 detections in memory, and end with the twelve numbers, which must be equal to the last bit but for the order of
 summation (1e-12).
 
-`records`: both get the same COCO result records (dicts). `arrays`: both begin with one array a picture, as a detector
+`records`: both get the same COCO result records (dicts). `arrays`: both begin with one array an image, as a detector
 leaves them: ours passes them on, pycocotools gets the records it needs, made within its time.
 pycocotools uses one thread, ours all cores that it is given: the CPU ratio compares processor time. A last line says
 where our time goes. Results go to results/evaluation.json.
@@ -34,17 +34,17 @@ HEIGHT, WIDTH = 480, 640
 Record = dict[str, Any]
 
 
-def draw_truth(pictures: int, classes: int, random: np.random.Generator) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """A COCO json, and for each picture its objects as rows x, y, w, h, category."""
+def draw_truth(count: int, classes: int, random: np.random.Generator) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """A COCO json, and for each image its objects as rows x, y, w, h, category."""
     rows, annotations = [], []
-    for number in range(1, pictures + 1):
+    for number in range(1, count + 1):
         here = draw_objects(int(random.poisson(7)), classes, random)
         crowd = random.random(len(here)) < 0.01
         for (*box, category), skip in zip(here.tolist(), crowd.tolist(), strict=True):
             place = {"id": len(annotations) + 1, "image_id": number, "category_id": int(category)}
             annotations.append(place | {"bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)})
         rows.append(here)
-    images = [{"id": n, "width": WIDTH, "height": HEIGHT, "file_name": f"{n}.jpg"} for n in range(1, pictures + 1)]
+    images = [{"id": n, "width": WIDTH, "height": HEIGHT, "file_name": f"{n}.jpg"} for n in range(1, count + 1)]
     categories = [{"id": n, "name": f"class {n}"} for n in range(1, classes + 1)]
     return {"images": images, "annotations": annotations, "categories": categories}, rows
 
@@ -56,7 +56,7 @@ def draw_objects(count: int, classes: int, random: np.random.Generator) -> np.nd
 
 
 def draw_found(rows: np.ndarray, count: int, classes: int, random: np.random.Generator) -> np.ndarray:
-    """Detections of one picture, rows x, y, w, h, score, category: up to three near each object, the rest anywhere."""
+    """Detections of one image, rows x, y, w, h, score, category: up to three near each object, the rest anywhere."""
     found = draw_objects(count, classes, random)
     near = np.repeat(rows, 3, axis=0)[:count]
     noise = random.normal(0, 0.12, (len(near), 4)) * np.tile(near[:, 2:4], 2)
@@ -118,13 +118,13 @@ def profile(truth: dict[str, Any], results: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     random = np.random.default_rng(0)
-    truth, objects = draw_truth(options.pictures, options.classes, random)
+    truth, objects = draw_truth(options.images, options.classes, random)
     found = {
         number: draw_found(rows, options.detections, options.classes, random)
         for number, rows in enumerate(objects, start=1)

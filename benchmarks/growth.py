@@ -1,11 +1,11 @@
-"""How cost grows: with boxes (suppression, matching), with RoIs (pooling) and with pictures (counting AP).
+"""How cost grows: with boxes (suppression, matching), with RoIs (pooling) and with images (counting AP).
 
     python benchmarks/growth.py [--repeats 5]
 
 Each work is timed at doubling sizes, all sizes in turns, medians of processor time; torch uses one thread. The exponent
 is the slope of a straight line through log(seconds) over log(size) in the upper half of the sizes, where fixed costs
 matter least: 1 is linear, 2 quadratic. Boxes lie in clusters of about ten, as a proposal network leaves them, on a
-picture that does not grow with them. Writes results/growth.json and results/growth.svg.
+image that does not grow with them. Writes results/growth.json and results/growth.svg.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fpn.structures import ImageBatch, Proposals
 
 Work = Callable[[], Any]
 BOXES = (125, 250, 500, 1000, 2000)
-PICTURES = (125, 250, 500, 1000, 2000)
+IMAGES = (125, 250, 500, 1000, 2000)
 _LEFT, _TOP, _WIDTH, _HEIGHT, _LEGEND = 70, 30, 480, 330, 290
 _COLOURS = ("#4c78a8", "#d95f02", "#54a24b", "#b279a2", "#9d755d", "#222222")
 
@@ -76,9 +76,9 @@ def detecting(count: int) -> Work:
     return torch.inference_mode()(lambda: detector.box.detect(features, images, proposals))
 
 
-def counting(pictures: int) -> Work:
+def counting(images: int) -> Work:
     random = np.random.default_rng(0)
-    truth, objects = evaluation.draw_truth(pictures, 80, random)
+    truth, objects = evaluation.draw_truth(images, 80, random)
     found = {n: evaluation.draw_found(rows, 100, 80, random) for n, rows in enumerate(objects, start=1)}
     results = evaluation.results_of(found)
     return lambda: evaluation.ours(truth, results)
@@ -90,7 +90,7 @@ WORKS: dict[str, tuple[tuple[int, ...], Callable[[int], Work]]] = {
     "matching 20 000 anchors, by objects": (BOXES, matching),
     "pooling, four levels, by RoIs": (BOXES, pooling),
     "all after the proposals, by RoIs": (BOXES, detecting),
-    "AP with 100 detections, by pictures": (PICTURES, counting),
+    "AP with 100 detections, by images": (IMAGES, counting),
 }
 
 
@@ -120,7 +120,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12" role="img">',
-        "<title>Seconds by number of boxes, RoIs and pictures; logarithmic axes</title>",
+        "<title>Seconds by number of boxes, RoIs and images; logarithmic axes</title>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
         *axes(rows[0]["sizes"], range(low, high + 1), place),
     ]
@@ -142,7 +142,7 @@ def axes(sizes: tuple[int, ...], decades: range, place: Callable[[float, float],
     (x1, y1), (x2, y2) = (place(size, 10.0 ** (decades[0] + 1) * size / sizes[0]) for size in (sizes[0], sizes[-1]))
     yield f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#888888" stroke-dasharray="4 4"/>'
     yield text(x2 + 10, y2, "linear")
-    yield text(_LEFT + _WIDTH / 2, bottom + 38, "boxes, RoIs or pictures", anchor="middle")
+    yield text(_LEFT + _WIDTH / 2, bottom + 38, "boxes, RoIs or images", anchor="middle")
 
 
 def curve(row: dict[str, Any], colour: str, place: Callable[[float, float], tuple[float, float]]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def write_scenes(folder: Path) -> Path:
     (folder / "annotations").mkdir()
     for row, entry in enumerate(truth["images"]):
         entry["file_name"] = f"{row}.png"
-        scenes[row].picture.save(folder / "images" / entry["file_name"])
+        scenes[row].image.save(folder / "images" / entry["file_name"])
     (folder / "annotations" / "instances.json").write_text(json.dumps(truth))
     return folder
 

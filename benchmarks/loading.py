@@ -1,4 +1,4 @@
-"""Pictures decoded and resized a second: ours against torchvision's CocoDetection with its v2 transforms.
+"""Images decoded and resized a second: ours against torchvision's CocoDetection with its v2 transforms.
 
     python benchmarks/loading.py DATA [--split test] [--short-side 320] [--repeats 5]
     python benchmarks/loading.py --drawn 4000x3000 --count 8 [FOLDER_OF_PHOTOGRAPHS]
@@ -43,20 +43,23 @@ def make_door(short_side: int) -> Preprocessor:
     return Preprocessor.of(replace(dialect, long_side=None))
 
 
-def their_dataset(annotations: Path, pictures: Path, door: Preprocessor) -> Any:
+def their_dataset(annotations: Path, images: Path, preprocessor: Preprocessor) -> Any:
     @lru_cache
     def change(width: int, height: int) -> v2.Compose:
         # To the very pixel: their own rule rounds the longer side down, ours to the nearest.
         frame = network_frame(
-            Size(height, width), method=door.resize, short_side=door.short_side, long_side=door.long_side
+            Size(height, width),
+            method=preprocessor.resize,
+            short_side=preprocessor.short_side,
+            long_side=preprocessor.long_side,
         )
         resize = v2.Resize(tuple(frame.network), antialias=True)
         return v2.Compose([v2.PILToTensor(), resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
-    def transform(picture: Image.Image, target: Any) -> Any:
-        return change(*picture.size)(picture, target)
+    def transform(image: Image.Image, target: Any) -> Any:
+        return change(*image.size)(image, target)
 
-    plain = torchvision.datasets.CocoDetection(str(pictures), str(annotations), transforms=transform)
+    plain = torchvision.datasets.CocoDetection(str(images), str(annotations), transforms=transform)
     return torchvision.datasets.wrap_dataset_for_transforms_v2(plain, target_keys=("boxes", "labels"))
 
 
@@ -64,13 +67,13 @@ def theirs(dataset: Any) -> list[Tensor]:
     return [dataset[number][0] for number in range(len(dataset))]
 
 
-def full(dataset: Dataset, door: Preprocessor) -> list[Tensor]:
-    return [door.prepare(sample.picture, sample.targets).pixels for sample in dataset]
+def full(dataset: Dataset, preprocessor: Preprocessor) -> list[Tensor]:
+    return [preprocessor.prepare(sample.image, sample.targets).pixels for sample in dataset]
 
 
-def reduced(dataset: Dataset, door: Preprocessor) -> list[Tensor]:
-    samples = (dataset.sample(number, enough=door.enough) for number in range(len(dataset)))
-    return [door.prepare(sample.picture, sample.targets).pixels for sample in samples]
+def reduced(dataset: Dataset, preprocessor: Preprocessor) -> list[Tensor]:
+    samples = (dataset.sample(number, enough=preprocessor.enough) for number in range(len(dataset)))
+    return [preprocessor.prepare(sample.image, sample.targets).pixels for sample in samples]
 
 
 def draw(folder: Path, width: int, height: int, count: int, texture: Path | None) -> tuple[Path, Path]:
@@ -80,11 +83,11 @@ def draw(folder: Path, width: int, height: int, count: int, texture: Path | None
     sources = sorted(texture.glob("*.jpg"))[:count] if texture else []
     for number in range(count):
         if sources:
-            picture = Image.open(sources[number % len(sources)]).convert("RGB").resize((width, height))
+            image = Image.open(sources[number % len(sources)]).convert("RGB").resize((width, height))
         else:
             coarse = random.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((width, height))
-        noisy = np.asarray(picture, dtype=np.float32) + random.normal(0, 6, (height, width, 1))
+            image = Image.fromarray(coarse).resize((width, height))
+        noisy = np.asarray(image, dtype=np.float32) + random.normal(0, 6, (height, width, 1))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{number}.jpg", quality=92)
     images = [{"id": n, "width": width, "height": height, "file_name": f"{n}.jpg"} for n in range(count)]
     box = {"category_id": 1, "bbox": [100, 100, 500, 400], "area": 200_000, "iscrowd": 0}
@@ -102,9 +105,9 @@ def as_coco(dataset: Dataset, folder: Path) -> Path:
 
 
 def difference(mine: list[Tensor], other: list[Tensor]) -> dict[str, float]:
-    """In grey levels of 0..255, over all pictures of one shape on both sides."""
+    """In grey levels of 0..255, over all images of one shape on both sides."""
     spread = 255 * torch.tensor(STD).view(3, 1, 1)
-    assert all(a.shape == b.shape for a, b in zip(mine, other, strict=True)), "pictures of other sizes"
+    assert all(a.shape == b.shape for a, b in zip(mine, other, strict=True)), "images of other sizes"
     apart = torch.cat([((a - b) * spread).abs().flatten() for a, b in zip(mine, other, strict=True)])
     return {"mean": apart.mean().item(), "p99": float(np.quantile(apart.numpy(), 0.99))}
 
@@ -113,45 +116,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", help="any dataset that fpn opens; with --drawn, photographs to enlarge")
     parser.add_argument("--split")
-    parser.add_argument("--drawn", metavar="WIDTHxHEIGHT", help="measure on pictures of this size, drawn")
+    parser.add_argument("--drawn", metavar="WIDTHxHEIGHT", help="measure on images of this size, drawn")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--short-side", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    door = make_door(options.short_side)
+    preprocessor = make_door(options.short_side)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.drawn:
             width, height = map(int, options.drawn.split("x"))
-            annotations, pictures = draw(folder, width, height, options.count, options.data and Path(options.data))
+            annotations, images = draw(folder, width, height, options.count, options.data and Path(options.data))
             dataset = fpn.open_dataset(annotations)
         else:
             whole = fpn.open_dataset(options.data, split=options.split, drop_invalid=True)
             dataset = whole.subset(range(min(options.count, len(whole))))
-            annotations, pictures = as_coco(dataset, folder), dataset.root
-        measure(dataset, their_dataset(annotations, pictures, door), door, options)
+            annotations, images = as_coco(dataset, folder), dataset.root
+        measure(dataset, their_dataset(annotations, images, preprocessor), preprocessor, options)
 
 
-def measure(dataset: Dataset, other: Any, door: Preprocessor, options: argparse.Namespace) -> None:
+def measure(dataset: Dataset, other: Any, preprocessor: Preprocessor, options: argparse.Namespace) -> None:
     sides = turns.in_turns(
         {
             "torchvision": lambda: theirs(other),
-            "fpn, full": lambda: full(dataset, door),
-            "fpn, reduced": lambda: reduced(dataset, door),
+            "fpn, full": lambda: full(dataset, preprocessor),
+            "fpn, reduced": lambda: reduced(dataset, preprocessor),
         },
         repeats=options.repeats,
     )
     reference, rows = sides["torchvision"], []
     size = dataset.size(0)
-    print(f"{len(dataset)} pictures of {size.width}x{size.height}, short side {options.short_side}, one thread")
-    print("| side | pictures/s | ratio | CPU ratio | mean difference | 99 % below |\n|---|---:|---:|---:|---:|---:|")
+    print(f"{len(dataset)} images of {size.width}x{size.height}, short side {options.short_side}, one thread")
+    print("| side | images/s | ratio | CPU ratio | mean difference | 99 % below |\n|---|---:|---:|---:|---:|---:|")
     for name, side in sides.items():
         ratio, busy = reference.seconds / side.seconds, reference.busy_seconds / side.busy_seconds
         apart = difference(side.outcome, sides["fpn, full"].outcome)
         rate = len(dataset) / side.seconds
         print(f"| {name} | {rate:.1f} | **{ratio:.2f}** | {busy:.2f} | {apart['mean']:.2f} | {apart['p99']:.1f} |")
-        figures = {"side": name, "pictures_a_second": rate, "ratio": ratio, "cpu_ratio": busy, "difference": apart}
+        figures = {"side": name, "images_a_second": rate, "ratio": ratio, "cpu_ratio": busy, "difference": apart}
         rows.append({**figures, "turns": side.wall})
     kind = "loading_large" if options.drawn else "loading"
     settings = {"count": len(dataset), "size": [size.width, size.height], "short_side": options.short_side}

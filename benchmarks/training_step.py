@@ -1,10 +1,10 @@
 """A training step of Faster R-CNN with a pyramid: ours and torchvision's, in turns, one process.
 
-    python benchmarks/training_step.py [--repeats 5] [--pictures 4] [--channels 256] [--precision float32|bf16]
+    python benchmarks/training_step.py [--repeats 5] [--images 4] [--channels 256] [--precision float32|bf16]
 
 `fpn benchmark --parts training`, with two things more: a pyramid and a head of other widths than torchvision's, which
-stay at 256 and 1024 as its recipe has it, and bf16 wherever it runs. Both sides get the same pictures, backbone weights
-and optimizer, and sample 512 RoIs a picture.
+stay at 256 and 1024 as its recipe has it, and bf16 wherever it runs. Both sides get the same images, backbone weights
+and optimizer, and sample 512 RoIs an image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", default="offline", help="of the backbone; 'none': random")
     parser.add_argument("--size", type=int, nargs=2, default=(320, 427), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--head-width", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -46,7 +46,7 @@ def main() -> None:
         channels=options.channels,
         head_width=options.head_width,
     )
-    sides = measure(pair, size, batch=options.pictures, precision=options.precision, repeats=options.repeats)
+    sides = measure(pair, size, batch=options.images, precision=options.precision, repeats=options.repeats)
     medians = {name: side.seconds for name, side in sides.items()}
     result = {
         **machine.describe(),

@@ -18,13 +18,13 @@ TRAIN, VAL = range(32), range(32, 36)
 
 
 def paint(number: int, *, cells: int = 8) -> Image.Image:
-    """A picture unlike any other: 8 x 8 grey cells out of a generator with this seed, blown up."""
+    """An image unlike any other: 8 x 8 grey cells out of a generator with this seed, blown up."""
     grey = np.random.default_rng(number).integers(0, 256, (cells, cells), dtype=np.uint8)
     return Image.fromarray(grey).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR).convert("RGB")
 
 
 class Planted:
-    """A sound COCO dataset in two splits, one bolt and one nut in each of 64 x 48 pictures, to be spoiled."""
+    """A sound COCO dataset in two splits, one bolt and one nut in each of 64 x 48 images, to be spoiled."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -39,7 +39,7 @@ class Planted:
         }
         (root / "images").mkdir(parents=True)
         for k in (*TRAIN, *VAL):
-            paint(k).save(self.picture(k))
+            paint(k).save(self.image(k))
 
     def _image(self, k: int) -> dict[str, Any]:
         return {"id": k, "file_name": f"p{k:02}.png", "width": WIDTH, "height": HEIGHT}
@@ -54,10 +54,10 @@ class Planted:
     def train(self) -> dict[str, Any]:
         return self.jsons["train"]
 
-    def picture(self, k: int) -> Path:
+    def image(self, k: int) -> Path:
         return self.root / f"images/p{k:02}.png"
 
-    def image(self, k: int) -> dict[str, Any]:
+    def entry(self, k: int) -> dict[str, Any]:
         return next(entry for entry in self.train["images"] if entry["id"] == k)
 
     def bolt(self, k: int) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Planted:
 
 
 def turned(path: Path) -> None:
-    """Store a picture as 64 x 48 that is to be shown as 48 x 64: turned right by EXIF."""
+    """Store an image as 64 x 48 that is to be shown as 48 x 64: turned right by EXIF."""
     exif = Image.Exif()
     exif[0x0112] = 6
     with Image.open(path) as opened:
@@ -87,25 +87,25 @@ def a_split_that_is_no_json(to: Planted) -> None:
     write_text(to.root / "annotations/instances_old.json", '{"images": [')
 
 
-def a_picture_that_is_gone(to: Planted) -> None:
-    to.picture(0).unlink()
+def a_image_that_is_gone(to: Planted) -> None:
+    to.image(0).unlink()
 
 
-def a_picture_cut_short(to: Planted) -> None:
-    to.picture(1).write_bytes(to.picture(1).read_bytes()[:900])
+def a_image_cut_short(to: Planted) -> None:
+    to.image(1).write_bytes(to.image(1).read_bytes()[:900])
 
 
 def a_file_name_out_of_the_folder(to: Planted) -> None:
-    to.image(2)["file_name"] = "../../p02.png"
-    to.picture(2).unlink()
+    to.entry(2)["file_name"] = "../../p02.png"
+    to.image(2).unlink()
 
 
-def boxes_drawn_on_a_picture_before_exif_turned_it(to: Planted) -> None:
-    turned(to.picture(3))
+def boxes_drawn_on_a_image_before_exif_turned_it(to: Planted) -> None:
+    turned(to.image(3))
 
 
-def a_picture_scaled_after_it_was_labelled(to: Planted) -> None:
-    paint(4).resize((32, 24)).save(to.picture(4))
+def a_image_scaled_after_it_was_labelled(to: Planted) -> None:
+    paint(4).resize((32, 24)).save(to.image(4))
 
 
 def a_box_of_three_numbers(to: Planted) -> None:
@@ -138,7 +138,7 @@ def a_box_without_height(to: Planted) -> None:
     to.bolt(11)["bbox"] = [2, 3, 20, 0]
 
 
-def a_box_beside_its_picture(to: Planted) -> None:
+def a_box_beside_its_image(to: Planted) -> None:
     to.bolt(12)["bbox"] = [70, 3, 20, 30]
 
 
@@ -147,31 +147,31 @@ def a_polygon_of_seven_numbers(to: Planted) -> None:
 
 
 def a_file_of_the_training_again_in_val(to: Planted) -> None:
-    to.picture(32).write_bytes(to.picture(14).read_bytes())
+    to.image(32).write_bytes(to.image(14).read_bytes())
 
 
 def a_scene_of_the_training_again_in_val(to: Planted) -> None:
-    paint(15).rotate(0, translate=(3, 2)).save(to.picture(33))
+    paint(15).rotate(0, translate=(3, 2)).save(to.image(33))
 
 
 def a_file_twice_in_a_split(to: Planted) -> None:
-    to.picture(17).write_bytes(to.picture(16).read_bytes())
+    to.image(17).write_bytes(to.image(16).read_bytes())
 
 
 def a_scene_twice_in_a_split(to: Planted) -> None:
-    paint(18).point(lambda value: 255 - round(0.9 * (255 - value))).save(to.picture(19))
+    paint(18).point(lambda value: 255 - round(0.9 * (255 - value))).save(to.image(19))
 
 
-def a_turned_picture_whose_size_is_not_said(to: Planted) -> None:
-    turned(to.picture(20))
-    del to.image(20)["width"]
+def a_turned_image_whose_size_is_not_said(to: Planted) -> None:
+    turned(to.image(20))
+    del to.entry(20)["width"]
 
 
 def a_jpeg_called_png(to: Planted) -> None:
-    paint(21).save(to.picture(21), format="JPEG")
+    paint(21).save(to.image(21), format="JPEG")
 
 
-def a_picture_in_no_json(to: Planted) -> None:
+def a_image_in_no_json(to: Planted) -> None:
     paint(99).save(to.root / "images/stray.png")
 
 
@@ -210,7 +210,7 @@ def a_class_that_only_val_has(to: Planted) -> None:
     to.jsons["val"]["annotations"][0]["category_id"] = 6
 
 
-def a_picture_without_objects(to: Planted) -> None:
+def a_image_without_objects(to: Planted) -> None:
     to.train["annotations"] = [note for note in to.train["annotations"] if note["image_id"] != 28]
 
 
@@ -230,11 +230,11 @@ def a_split_that_is_part_of_another(to: Planted) -> None:
 # What is done to the dataset, the kind that it is, words of the message.
 FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_split_that_is_no_json, "annotations-unreadable", "instances_old.json, line 1, column"),
-    (a_picture_that_is_gone, "picture-missing", "images/p00.png does not exist"),
-    (a_picture_cut_short, "picture-unreadable", "images/p01.png: "),
+    (a_image_that_is_gone, "image-missing", "images/p00.png does not exist"),
+    (a_image_cut_short, "image-unreadable", "images/p01.png: "),
     (a_file_name_out_of_the_folder, "path-outside", "'../../p02.png' leads out of the dataset's folder"),
-    (boxes_drawn_on_a_picture_before_exif_turned_it, "exif-rotation", "images/p03.png: EXIF orientation 6"),
-    (a_picture_scaled_after_it_was_labelled, "size-differs", "p04.png: the picture is 32 x 24, its annotation says 64"),
+    (boxes_drawn_on_a_image_before_exif_turned_it, "exif-rotation", "images/p03.png: EXIF orientation 6"),
+    (a_image_scaled_after_it_was_labelled, "size-differs", "p04.png: the image is 32 x 24, its annotation says 64"),
     (a_box_of_three_numbers, "entry-broken", "annotation id 11: bbox is a list; it must be [x, y, width, height]"),
     (an_object_of_a_class_that_is_not_listed, "id-unknown", "annotation id 13 has category_id 9"),
     (two_objects_with_one_id, "id-repeated", "annotation id 17 is given to entries 15 and 17"),
@@ -242,15 +242,15 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_class_spelled_in_two_ways, "class-spelling", "'bolt' (35 objects) and 'Bolt' (1 object)"),
     (a_box_that_is_no_number, "box-not-finite", "annotation id 21 of images/p10.png (bolt)"),
     (a_box_without_height, "box-empty", "annotation id 23 of images/p11.png (bolt) has box (2, 3, 22, 3): height 0"),
-    (a_box_beside_its_picture, "box-outside", "annotation id 25 of images/p12.png (bolt) has box (70, 3, 90, 33)"),
+    (a_box_beside_its_image, "box-outside", "annotation id 25 of images/p12.png (bolt) has box (70, 3, 90, 33)"),
     (a_polygon_of_seven_numbers, "outline-broken", "annotation id 27 of images/p13.png (bolt): a polygon has 7 num"),
     (a_file_of_the_training_again_in_val, "split-overlap", "p14.png (train) and images/p32.png (val) are the same"),
     (a_scene_of_the_training_again_in_val, "split-alike", "p15.png (train) and images/p33.png (val) look alike"),
-    (a_file_twice_in_a_split, "pictures-equal", "images/p16.png and images/p17.png are the same file"),
-    (a_scene_twice_in_a_split, "pictures-alike", "images/p18.png and images/p19.png look alike"),
-    (a_turned_picture_whose_size_is_not_said, "exif-unclear", "images/p20.png: EXIF orientation 6"),
+    (a_file_twice_in_a_split, "images-equal", "images/p16.png and images/p17.png are the same file"),
+    (a_scene_twice_in_a_split, "images-alike", "images/p18.png and images/p19.png look alike"),
+    (a_turned_image_whose_size_is_not_said, "exif-unclear", "images/p20.png: EXIF orientation 6"),
     (a_jpeg_called_png, "suffix-wrong", "images/p21.png: is a JPEG file"),
-    (a_picture_in_no_json, "picture-unlabelled", "images/stray.png is in no annotation"),
+    (a_image_in_no_json, "image-unlabelled", "images/stray.png is in no annotation"),
     (a_box_over_the_edge, "box-over-edge", "of images/p22.png (bolt) has box (54, 3, 74, 33) in 64 x 48"),
     (a_box_one_pixel_wide, "box-tiny", "of images/p23.png (bolt) is 1 x 30 pixels"),
     (a_box_drawn_again_half_a_pixel_beside, "box-repeated", "of images/p24.png (bolt) has the same box as annotation"),
@@ -259,9 +259,9 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_polygon_like_an_eight, "outline-crossing", "annotation id 55 of images/p27.png (bolt)"),
     (a_class_without_objects, "class-unused", "'washer' has no object"),
     (a_class_that_only_val_has, "class-untrained", "'rivet' has 1 object, none in train"),
-    (a_picture_without_objects, "picture-empty", "images/p28.png has no object"),
+    (a_image_without_objects, "image-empty", "images/p28.png has no object"),
     (a_crowd, "crowd", "annotation id 59 of images/p29.png (bolt)"),
     (a_gap_in_the_ids, "id-gaps", "category ids 1 to 8 leave out 5"),
-    (a_split_that_is_part_of_another, "split-contained", "tiny (1 picture) is part of train"),
+    (a_split_that_is_part_of_another, "split-contained", "tiny (1 image) is part of train"),
 ]
 BAD = [fault for fault in FAULTS if KINDS[fault[1]].severity != "information"]

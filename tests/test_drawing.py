@@ -26,24 +26,24 @@ def changed(before, after):
 
 
 def test_a_box_is_framed_in_its_classs_colour_and_its_inside_stays():
-    picture = grey()
-    drawn = draw(picture, found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1]), CLASSES)
+    image = grey()
+    drawn = draw(image, found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1]), CLASSES)
     assert drawn.getpixel((59, 75)) == colour_of(1)
     assert drawn.getpixel((140, 75)) == colour_of(1)
     assert drawn.getpixel((100, 100)) == colour_of(1)
     assert (np.asarray(drawn)[50:100, 60:140] == 128).all()
 
 
-def test_the_picture_given_is_left_as_it_was():
-    picture = grey()
-    draw(picture, found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1]), CLASSES)
-    assert (np.asarray(picture) == 128).all()
+def test_the_image_given_is_left_as_it_was():
+    image = grey()
+    draw(image, found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1]), CLASSES)
+    assert (np.asarray(image) == 128).all()
 
 
 @pytest.mark.parametrize(
     "box", [[0.0, 0.0, 200.0, 120.0], [190.0, 0.0, 200.0, 9.0], [0.0, 111.0, 9.0, 120.0], [-5.0, 40.0, 3.0, 50.0]]
 )
-def test_labels_stay_inside_the_picture(box):
+def test_labels_stay_inside_the_image(box):
     drawn = draw(grey(), found([box], [0.5], [0]), CLASSES)
     colours = np.asarray(drawn).reshape(-1, 3)
     chip = (np.abs(colours.astype(int) - colour_of(0)).max(axis=1) < 14).sum()
@@ -63,13 +63,13 @@ def test_text_is_dark_on_light_colours_and_light_on_dark_ones():
 
 
 def test_detections_below_the_threshold_are_left_out():
-    picture = grey()
+    image = grey()
     objects = found([[60.0, 50.0, 100.0, 90.0], [150.0, 50.0, 190.0, 90.0]], [0.9, 0.2], [0, 0])
-    assert changed(picture, draw(picture, objects, CLASSES, min_score=0.5))[2] < 145
-    assert changed(picture, draw(picture, objects, CLASSES))[2] > 189
+    assert changed(image, draw(image, objects, CLASSES, min_score=0.5))[2] < 145
+    assert changed(image, draw(image, objects, CLASSES))[2] > 189
 
 
-def test_nothing_found_gives_the_picture():
+def test_nothing_found_gives_the_image():
     assert (
         draw(grey(), found([], [], torch.zeros(0, dtype=torch.int64).tolist()), CLASSES).tobytes() == grey().tobytes()
     )
@@ -92,9 +92,9 @@ def test_masks_are_tinted_where_they_are_and_nowhere_else():
     assert (np.asarray(draw(grey(), truth, CLASSES, masks=False))[50:100, 60:140] == 128).all()
 
 
-def test_scaling_enlarges_picture_boxes_and_masks():
+def test_scaling_enlarges_image_boxes_and_masks():
     scenes = SceneDataset(1, seed=0, width=256)
-    drawn = draw(scenes[0].picture, scenes.targets(0, masks=True), scenes.classes, scale=2.0)
+    drawn = draw(scenes[0].image, scenes.targets(0, masks=True), scenes.classes, scale=2.0)
     assert drawn.size == (512, 512)
     larger = draw(grey(), found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1]), CLASSES, scale=2.0)
     assert larger.getpixel((119, 150)) == colour_of(1)
@@ -132,14 +132,14 @@ def test_a_contact_sheet_holds_rows_side_by_side():
     red, blue = Image.new("RGB", (200, 100), "red"), Image.new("RGB", (100, 200), "blue")
     sheet = contact_sheet([[red, blue]] * 3, ["truth", "prediction"], across=2, cell=100)
     pixels = np.asarray(sheet)
-    # A lying picture becomes 100x50 pixels, an upright one 50x100: three of each.
+    # A lying image becomes 100x50 pixels, an upright one 50x100: three of each.
     assert (pixels == (255, 0, 0)).all(axis=2).sum() == 3 * 100 * 50
     assert (pixels == (0, 0, 255)).all(axis=2).sum() == 3 * 50 * 100
     assert sheet.width > 400
     assert (pixels[:24] < 100).all(axis=2).sum() > 50  # the titles
 
 
-def test_a_contact_sheet_needs_a_picture_for_each_title():
+def test_a_contact_sheet_needs_a_image_for_each_title():
     with pytest.raises(ConfigError, match="truth"):
         contact_sheet([[grey()]], ["truth", "prediction"])
     with pytest.raises(ConfigError):

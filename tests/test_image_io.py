@@ -8,64 +8,64 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpn.errors import DataNotFoundError, PictureError
-from fpn.image_io import picture_size, read_picture
+from fpn.errors import DataNotFoundError, ImageError
+from fpn.image_io import image_size, read_image
 
 RED, BLUE = (200, 20, 10), (10, 20, 200)
 
 
 def _two_halves() -> Image.Image:
     """4 high, 6 wide; left half red, right half blue."""
-    picture = Image.new("RGB", (6, 4), RED)
-    picture.paste(BLUE, (3, 0, 6, 4))
-    return picture
+    image = Image.new("RGB", (6, 4), RED)
+    image.paste(BLUE, (3, 0, 6, 4))
+    return image
 
 
-def _left_and_right(picture: Image.Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return picture.getpixel((0, 0)), picture.getpixel((picture.width - 1, picture.height - 1))
+def _left_and_right(image: Image.Image) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return image.getpixel((0, 0)), image.getpixel((image.width - 1, image.height - 1))
 
 
 def test_a_path_gives_rgb(tmp_path) -> None:
     _two_halves().save(tmp_path / "a.png")
-    assert _left_and_right(read_picture(tmp_path / "a.png")) == (RED, BLUE)
+    assert _left_and_right(read_image(tmp_path / "a.png")) == (RED, BLUE)
 
 
 def test_grey_is_repeated(tmp_path) -> None:
     Image.new("L", (5, 3), 77).save(tmp_path / "grey.png")
-    assert read_picture(tmp_path / "grey.png").getpixel((0, 0)) == (77, 77, 77)
+    assert read_image(tmp_path / "grey.png").getpixel((0, 0)) == (77, 77, 77)
 
 
 def test_transparency_lies_on_white() -> None:
-    picture = Image.new("RGBA", (2, 1), (200, 20, 10, 255))
-    picture.putpixel((1, 0), (200, 20, 10, 0))
-    assert _left_and_right(read_picture(picture)) == (RED, (255, 255, 255))
+    image = Image.new("RGBA", (2, 1), (200, 20, 10, 255))
+    image.putpixel((1, 0), (200, 20, 10, 0))
+    assert _left_and_right(read_image(image)) == (RED, (255, 255, 255))
 
 
 def test_palettes_are_resolved(tmp_path) -> None:
     _two_halves().convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.gif")
-    assert _left_and_right(read_picture(tmp_path / "p.gif")) == (RED, BLUE)
+    assert _left_and_right(read_image(tmp_path / "p.gif")) == (RED, BLUE)
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path) -> None:
     values = np.array([[0, 256, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     for source in (tmp_path / "deep.png", values):
-        assert np.asarray(read_picture(source))[0, :, 0].tolist() == [0, 1, 255]
+        assert np.asarray(read_image(source))[0, :, 0].tolist() == [0, 1, 255]
 
 
-def test_exif_orientation_turns_the_picture_upright(tmp_path) -> None:
+def test_exif_orientation_turns_the_image_upright(tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to show
     _two_halves().save(tmp_path / "turned.png", exif=exif)
-    read = read_picture(tmp_path / "turned.png")
+    read = read_image(tmp_path / "turned.png")
     assert (read.height, read.width) == (6, 4)
     assert _left_and_right(read) == (RED, BLUE)  # red on top, blue below
-    assert picture_size(tmp_path / "turned.png") == (6, 4)
+    assert image_size(tmp_path / "turned.png") == (6, 4)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1), (3, 4, 3), (3, 4, 4)])
-def test_uint8_arrays_are_pictures(shape) -> None:
-    read = read_picture(np.full(shape, 255, dtype=np.uint8))
+def test_uint8_arrays_are_images(shape) -> None:
+    read = read_image(np.full(shape, 255, dtype=np.uint8))
     assert (read.mode, read.height, read.width) == ("RGB", 3, 4)
     assert read.getpixel((0, 0)) == (255, 255, 255)
 
@@ -80,8 +80,8 @@ def test_uint8_arrays_are_pictures(shape) -> None:
     ],
 )
 def test_other_arrays_are_refused(array, message) -> None:
-    with pytest.raises(PictureError) as error:
-        read_picture(array)
+    with pytest.raises(ImageError) as error:
+        read_image(array)
     assert message in str(error.value)
 
 
@@ -104,7 +104,7 @@ def _truncated_jpeg() -> bytes:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"hello, I am a text", "not a picture of a known format"),
+        (b"hello, I am a text", "not an image of a known format"),
         (_truncated_jpeg(), "damaged"),
         (_png_claiming(100_000, 100_000), "too many pixels"),
         (_png_claiming(15_000, 10_000), "more than the limit of 134 million"),
@@ -114,21 +114,21 @@ def _truncated_jpeg() -> bytes:
 def test_broken_files_are_named_with_what_is_wrong(tmp_path, content, message) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(PictureError) as error:
-        read_picture(path)
+    with pytest.raises(ImageError) as error:
+        read_image(path)
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
 
 
 def test_missing_files_and_folders_say_so(tmp_path) -> None:
     with pytest.raises(DataNotFoundError, match="no such file"):
-        read_picture(tmp_path / "none.jpg")
-    with pytest.raises(PictureError, match="is a folder"):
-        read_picture(tmp_path)
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path)
 
 
 def test_the_limit_of_pixels_is_the_callers_to_set(tmp_path) -> None:
     Image.new("RGB", (100, 10)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png", max_pixels=1000).width == 100
-    with pytest.raises(PictureError, match="100 x 10"):
-        read_picture(tmp_path / "a.png", max_pixels=999)
+    assert read_image(tmp_path / "a.png", max_pixels=1000).width == 100
+    with pytest.raises(ImageError, match="100 x 10"):
+        read_image(tmp_path / "a.png", max_pixels=999)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 
-class Thing(NamedTuple):
+class Annotation(NamedTuple):
     name: str
     box: tuple[float, float, float, float]
     ignore: bool = False
@@ -19,19 +19,19 @@ class Shot(NamedTuple):
     file: str
     width: int
     height: int
-    things: tuple[Thing, ...] = ()
+    things: tuple[Annotation, ...] = ()
 
 
 CLASSES = ("bolt", "nut", "washer")
-# Odd sizes, a picture without objects in the middle, a box that fills its picture, fractions of a pixel.
+# Odd sizes, an image without objects in the middle, a box that fills its image, fractions of a pixel.
 SHOTS = (
-    Shot("a.png", 53, 37, (Thing("nut", (3, 4, 20, 30)), Thing("bolt", (0, 0, 53, 37)))),
+    Shot("a.png", 53, 37, (Annotation("nut", (3, 4, 20, 30)), Annotation("bolt", (0, 0, 53, 37)))),
     Shot("b.png", 31, 64),
-    Shot("c.jpg", 101, 7, (Thing("washer", (50.25, 1.5, 99.75, 6)),)),
+    Shot("c.jpg", 101, 7, (Annotation("washer", (50.25, 1.5, 99.75, 6)),)),
 )
 
 
-def save_picture(path: Path, width: int, height: int) -> None:
+def save_image(path: Path, width: int, height: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (90, 120, 150)).save(path)
 
@@ -57,7 +57,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_coco(root: Path, shots: tuple[Shot, ...] = SHOTS) -> Path:
     for shot in shots:
-        save_picture(root / "images" / shot.file, shot.width, shot.height)
+        save_image(root / "images" / shot.file, shot.width, shot.height)
     write_json(root / "annotations/instances.json", coco_json(shots))
     return root
 
@@ -74,7 +74,7 @@ def voc_xml(shot: Shot) -> str:
 
 def write_voc(root: Path, shots: tuple[Shot, ...] = SHOTS) -> Path:
     for shot in shots:
-        save_picture(root / "JPEGImages" / shot.file, shot.width, shot.height)
+        save_image(root / "JPEGImages" / shot.file, shot.width, shot.height)
         write_text(root / "Annotations" / f"{Path(shot.file).stem}.xml", voc_xml(shot))
     return root
 
@@ -101,7 +101,7 @@ def yolo_lines(shot: Shot) -> str:
 
 def write_yolo(root: Path, shots: tuple[Shot, ...] = SHOTS, *, split: str = "train") -> Path:
     for shot in shots:
-        save_picture(root / "images" / split / shot.file, shot.width, shot.height)
+        save_image(root / "images" / split / shot.file, shot.width, shot.height)
         if shot.things:
             write_text(root / "labels" / split / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
     write_text(root / "data.yaml", f"path: .\n{split}: images/{split}\nnames: [{', '.join(CLASSES)}]\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# Enough to bring some kilobytes down to the part that matters.
+# MinSize to bring some kilobytes down to the part that matters.
 _TRIES, _SECONDS = 2000, 20.0
 
 

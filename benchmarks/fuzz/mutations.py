@@ -283,7 +283,7 @@ def _recipe(dice: random.Random, data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 def _png_field(dice: random.Random, data: bytes) -> bytes:
@@ -312,6 +312,6 @@ WAYS: dict[str, tuple[Mutation, ...]] = {
     "coco": (*_BYTES, *_TEXT, *(_json,) * 20),
     "voc": (*_BYTES, *map(_part, _TEXT), *map(_part, (_element_text,) * 6 + (_element_itself, _tags, _declare) * 2)),
     "yolo": (*_BYTES, *map(_part, _TEXT[:-1] * 4), _part(_deep), *(_part(_yaml),) * 3, *map(_part, _BYTES)),
-    "pictures": (*_BYTES, *(_set_number,) * 5, *(_png_field,) * 3),
+    "images": (*_BYTES, *(_set_number,) * 5, *(_png_field,) * 3),
     "models": (*_BYTES, *(_model_header,) * 4, *(_recipe,) * 12),
 }

@@ -62,7 +62,7 @@ def voc_seeds() -> list[bytes]:
 
 
 def yolo_seeds() -> list[bytes]:
-    """data.yaml, a label file, a list of pictures and a list of classes; an empty one is none."""
+    """data.yaml, a label file, a list of images and a list of classes; an empty one is none."""
     labels = b"1 0.25 0.5 0.3 0.7\n0 0.5 0.5 1 1\n2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.6\n"
     folder = b"path: .\ntrain: images/train\nnames: [bolt, nut, washer]\n"
     numbered = b"train: images/train\nnc: 3\nnames:\n  0: bolt\n  1: nut\n  2: washer\n"
@@ -81,8 +81,8 @@ def yolo_seeds() -> list[bytes]:
     ]
 
 
-def picture_seeds() -> list[bytes]:
-    """Every format and mode that a labelled picture comes in, a few hundred bytes each."""
+def image_seeds() -> list[bytes]:
+    """Every format and mode that a labelled image comes in, a few hundred bytes each."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     colour = Image.fromarray(noise)
     turned = Image.Exif()
@@ -120,9 +120,9 @@ def picture_seeds() -> list[bytes]:
     return [_saved(*way) for way in ways]
 
 
-def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+def _saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -154,6 +154,6 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "coco": coco_seeds,
     "voc": voc_seeds,
     "yolo": yolo_seeds,
-    "pictures": picture_seeds,
+    "images": image_seeds,
     "models": model_seeds,
 }

@@ -16,20 +16,20 @@ from fpn.data.dataset import Dataset
 from fpn.data.formats.open import survey_dataset
 from fpn.detectors import model_file
 from fpn.errors import FpnError
-from fpn.image_io import picture_size, read_picture
+from fpn.image_io import image_size, read_image
 from fuzz.seeds import CUT
 
 Target = Callable[[bytes], None]
 
 # Small limits, so that what would fill a machine with the real ones shows itself here.
-LIMITS = Limits(objects_per_picture=500, picture_pixels=2**20)
-_PICTURES = (("a.png", 53, 37), ("c.png", 31, 7))
+LIMITS = Limits(objects_per_image=500, image_pixels=2**20)
+_IMAGES = (("a.png", 53, 37), ("c.png", 31, 7))
 
 
 def coco(folder: Path) -> Target:
     """A json in annotations/; every second input under the name that Roboflow gives its exports."""
-    _pictures(folder / "plain/images")
-    _pictures(folder / "exported/train")
+    _images(folder / "plain/images")
+    _images(folder / "exported/train")
     plain, exported = folder / "plain/annotations/instances.json", folder / "exported/train/_annotations.coco.json"
     plain.parent.mkdir()
 
@@ -43,7 +43,7 @@ def coco(folder: Path) -> Target:
 
 def voc(folder: Path) -> Target:
     """An XML file beside a sound one, with a list of the split and a list of classes."""
-    _pictures(folder / "JPEGImages")
+    _images(folder / "JPEGImages")
     sound = "<annotation><object><name>nut</name><bndbox>{}</bndbox></object></annotation>"
     corners = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>6</ymax>"
     _write(folder / "Annotations/c.xml", sound.format(corners).encode())
@@ -52,25 +52,25 @@ def voc(folder: Path) -> Target:
 
 
 def yolo(folder: Path) -> Target:
-    """data.yaml, one label file, a list of pictures and a list of classes."""
-    _pictures(folder / "images/train")
+    """data.yaml, one label file, a list of images and a list of classes."""
+    _images(folder / "images/train")
     _write(folder / "labels/train/c.txt", b"1 0.5 0.5 0.25 0.5\n")
     return _several(folder, ("data.yaml", "labels/train/a.txt", "list.txt", "classes.txt"), needed=0)
 
 
-def pictures(folder: Path) -> Target:
-    """A file that is called a picture."""
+def images(folder: Path) -> Target:
+    """A file that is called an image."""
     file = folder / "a.jpg"
 
     def run(data: bytes) -> None:
         file.write_bytes(data)
         with suppress(FpnError):
-            height, width = picture_size(file)
-            assert height > 0, "a picture has rows"
-            assert width > 0, "a picture has columns"
-        picture = read_picture(file, max_pixels=LIMITS.picture_pixels)
-        assert picture.mode == "RGB", f"mode {picture.mode}"
-        assert 0 < picture.width * picture.height <= LIMITS.picture_pixels, f"{picture.size}"
+            height, width = image_size(file)
+            assert height > 0, "an image has rows"
+            assert width > 0, "an image has columns"
+        image = read_image(file, max_pixels=LIMITS.image_pixels)
+        assert image.mode == "RGB", f"mode {image.mode}"
+        assert 0 < image.width * image.height <= LIMITS.image_pixels, f"{image.size}"
 
     return run
 
@@ -111,7 +111,7 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "coco": coco,
     "voc": voc,
     "yolo": yolo,
-    "pictures": pictures,
+    "images": images,
     "models": models,
 }
 
@@ -136,7 +136,7 @@ def _read_all(dataset: Dataset, root: Path) -> None:
             boxes = sample.targets.boxes
             assert bool(boxes.isfinite().all()), "boxes are finite"
             assert bool((boxes >= 0).all()), "boxes are inside"
-            assert bool((boxes[:, 2] <= sample.picture.width).all()), "boxes are inside"
+            assert bool((boxes[:, 2] <= sample.image.width).all()), "boxes are inside"
         with suppress(FpnError):
             dataset.targets(index, masks=True)
     json.dumps(dataset.coco()).encode()
@@ -159,9 +159,9 @@ def _several(folder: Path, names: tuple[str, ...], *, needed: int) -> Target:
     return run
 
 
-def _pictures(folder: Path) -> None:
+def _images(folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name, width, height in _PICTURES:
+    for name, width, height in _IMAGES:
         Image.new("RGB", (width, height), (90, 120, 150)).save(folder / name)
 
 

@@ -30,7 +30,7 @@ _JOURNAL_EVERY = 500
 
 
 @dataclass
-class Journal:
+class MetricsLog:
     """What was run and found so far, on disk often enough to survive a crash."""
 
     file: Path
@@ -92,7 +92,7 @@ def work(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         seeds = SEEDS[reader]()
         target = TARGETS[reader](Path(folder))
-        journal = Journal(options.worker, options.findings, reader, target, options.first, _marker(options.worker))
+        journal = MetricsLog(options.worker, options.findings, reader, target, options.first, _marker(options.worker))
         for seed in seeds:
             outcome(target, seed)
         journal.save()
@@ -106,7 +106,7 @@ def _marker(journal: Path) -> int:
     return os.open(journal.with_suffix(".now"), os.O_CREAT | os.O_WRONLY)
 
 
-def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: Journal) -> None:
+def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: MetricsLog) -> None:
     arm()
     for number in range(options.first, options.first + options.count):
         data = mutate(reader, seeds, random.Random(f"{options.seed}/{reader}/{number}"))
@@ -117,7 +117,7 @@ def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journa
     faulthandler.cancel_dump_traceback_later()
 
 
-def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: Journal) -> None:
+def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: MetricsLog) -> None:
     """Guided by which branches an input reaches; half of the new inputs are changed by structure, as above."""
     import atheris
 

@@ -1,6 +1,6 @@
-"""Feature Pyramid Network object detectors: train one on your own pictures, measure it, use it, ship it.
+"""Feature Pyramid Network object detectors: train one on your own images, measure it, use it, ship it.
 
-The names below are the front door; each is imported when first used, so that `import fpn` itself costs nothing.
+The names below are the public ones; each is imported when first used, so that `import fpn` itself costs nothing.
 """
 
 from __future__ import annotations

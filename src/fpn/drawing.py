@@ -1,4 +1,4 @@
-"""Detections and truth onto a picture, and many such pictures onto one sheet."""
+"""Detections and truth onto an image, and many such images onto one sheet."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_COVERED = 0.25
 
 
 def colour_of(label: int) -> Colour:
-    """A class's colour, the same in every picture. From the eighth class on darker and lighter shades come."""
+    """A class's colour, the same in every image. From the eighth class on darker and lighter shades come."""
     base, turn = _PALETTE[label % len(_PALETTE)], label // len(_PALETTE) % 3
     towards, share = ((0, 0), (0, 0.4), (255, 0.5))[turn]
     red, green, blue = (round(value + (towards - value) * share) for value in base)
@@ -44,7 +44,7 @@ def colour_of(label: int) -> Colour:
 
 
 def draw(
-    picture: Image.Image,
+    image: Image.Image,
     objects: Detections | Targets,
     classes: Classes,
     *,
@@ -53,20 +53,20 @@ def draw(
     scores: bool = True,
     masks: bool = True,
 ) -> Image.Image:
-    """Draw boxes, labels and masks onto a copy of a picture.
+    """Draw boxes, labels and masks onto a copy of an image.
 
     Args:
-        picture: RGB, in whose pixels the boxes are.
+        image: RGB, in whose pixels the boxes are.
         objects: what was found, or the truth. Truth that is to be ignored is grey and dashed.
         classes: names for the labels.
         min_score: leave out detections below.
-        scale: enlarge the picture before drawing, so that text on small pictures is readable.
+        scale: enlarge the image before drawing, so that text on small images is readable.
         scores: write the score behind the name.
         masks: tint the masks, where there are any.
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: must be above 0")
-    canvas = picture.convert("RGB")
+    canvas = image.convert("RGB")
     if scale != 1:
         larger = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
         canvas = canvas.resize(larger, Image.Resampling.LANCZOS)
@@ -88,22 +88,22 @@ def contact_sheet(
     across: int = 1,
     cell: int = 420,
 ) -> Image.Image:
-    """Lay pictures out for comparison: one row a scene, one column a title, such as truth and prediction.
+    """Lay images out for comparison: one row a scene, one column a title, such as truth and prediction.
 
     Args:
-        rows: pictures of any sizes, as many a row as there are titles.
+        rows: images of any sizes, as many a row as there are titles.
         titles: what each column shows.
         across: rows that are put side by side, to keep the sheet from getting long.
-        cell: side of the square that a picture is fitted into, in pixels.
+        cell: side of the square that an image is fitted into, in pixels.
     """
     if not rows or any(len(row) != len(titles) for row in rows):
-        raise ConfigError(f"a contact sheet needs at least one row, and a picture for each of {list(titles)} in it")
-    fitted = [[_fit(picture, cell) for picture in row] for row in rows]
+        raise ConfigError(f"a contact sheet needs at least one row, and an image for each of {list(titles)} in it")
+    fitted = [[_fit(image, cell) for image in row] for row in rows]
     gap, font = max(4, cell // 40), _font(max(12, cell // 22))
     columns, header = len(titles), font.size * 2
     group_width = columns * cell + (columns - 1) * gap
     lines = [fitted[start : start + across] for start in range(0, len(fitted), across)]
-    heights = [max(picture.height for row in line for picture in row) for line in lines]
+    heights = [max(image.height for row in line for image in row) for line in lines]
     across = min(across, len(rows))
     width = across * group_width + (across + 1) * 3 * gap
     sheet = Image.new("RGB", (width, round(header) + sum(heights) + gap * len(lines) + 2 * gap), _PAPER)
@@ -275,7 +275,7 @@ def _ink_on(colour: Colour) -> Colour:
 
 
 def _font_size(size: tuple[int, int], count: int) -> int:
-    """Pixels: grows with the picture, shrinks when there are many objects."""
+    """Pixels: grows with the image, shrinks when there are many objects."""
     crowd: float = (max(count, 25) / 25) ** 0.3
     return int(min(40, max(10, min(size) / (34 * crowd))) + 0.5)
 
@@ -287,7 +287,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _fit(picture: Image.Image, cell: int) -> Image.Image:
-    factor = cell / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+def _fit(image: Image.Image, cell: int) -> Image.Image:
+    factor = cell / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

@@ -14,8 +14,8 @@ class ConfigError(FpnError, ValueError):
     """A setting has a wrong name, type or range, or two settings contradict each other."""
 
 
-class PictureError(FpnError, ValueError):
-    """A picture can't be read, or is not one that can be worked on."""
+class ImageError(FpnError, ValueError):
+    """An image can't be read, or is not one that can be worked on."""
 
 
 class DataError(FpnError, ValueError):
@@ -23,7 +23,7 @@ class DataError(FpnError, ValueError):
 
 
 class DataNotFoundError(FpnError, FileNotFoundError):
-    """A dataset, an annotation file, a picture or a model file is not where it was said to be."""
+    """A dataset, an annotation file, an image or a model file is not where it was said to be."""
 
 
 class ModelFileError(FpnError, ValueError):

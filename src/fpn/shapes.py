@@ -3,8 +3,8 @@
 B  images in a batch
 L  pyramid levels
 C  channels
-H  rows of a map or picture (height)
-W  columns of a map or picture (width)
+H  rows of a map or image (height)
+W  columns of a map or image (width)
 A  anchors a cell
 N  boxes (n, m, k in lower case where a signature holds several counts)
 R  RoIs of all images of a batch together
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """A picture's or a map's size in pixels or cells: always height first."""
+    """An image's or a map's size in pixels or cells: always height first."""
 
     height: int
     width: int

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from planted_faults import Planted, a_box_without_height, a_crowd, a_file_twice_in_a_split, paint
 from shell import Shell
-from written_sets import Shot, Thing, write_voc
+from written_sets import Annotation, Shot, write_voc
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_warnings_alone_do_not_fail(fpn: Shell, tmp_path: Path) -> None:
 
 
 def test_only_the_first_few_of_a_kind_are_shown_unless_all_are_asked_for(fpn: Shell, tmp_path: Path) -> None:
-    things = tuple(Thing("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
-    root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*things, Thing("nut", (1, 1, 30, 30)))),))
+    things = tuple(Annotation("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*things, Annotation("nut", (1, 1, 30, 30)))),))
     few, every = fpn("check", root).out, fpn("check", root, "--all-entries").out
     assert (few.count("(nut) has box"), every.count("(nut) has box")) == (3, 5)
     assert "        ... and 2 more (--all-entries, or --output report.json)\n" in few
@@ -67,7 +67,7 @@ def test_the_report_as_json_holds_findings_classes_sizes_and_anchors(fpn: Shell,
     assert report["passed"] is False
     assert [(each["kind"], each["count"]) for each in report["findings"]] == [
         ("box-empty", 1),
-        ("pictures-equal", 1),
+        ("images-equal", 1),
         ("crowd", 1),
     ]
     assert report["anchors"]["objects"] == 70  # 72 without the empty box and the crowd
@@ -112,10 +112,10 @@ def test_options_that_make_no_sense_stop_before_the_work(fpn: Shell, sound: Path
     assert "no such file or folder" in fpn.fails("check", tmp_path / "gone")
 
 
-def test_pictures_above_the_limit_of_training_are_told(fpn: Shell, tmp_path: Path) -> None:
+def test_images_above_the_limit_of_training_are_told(fpn: Shell, tmp_path: Path) -> None:
     planted = Planted(tmp_path / "set")
-    paint(0).resize((128, 96)).save(planted.picture(0))
-    planted.image(0).update(width=128, height=96)
+    paint(0).resize((128, 96)).save(planted.image(0))
+    planted.entry(0).update(width=128, height=96)
     root = planted.save()
     ended = fpn("check", root, "--max-pixels", 128 * 96 - 1)
     assert ended.status == 1
@@ -131,7 +131,7 @@ def test_a_split_alone(fpn: Shell, sound: Path) -> None:
 
 def test_names_out_of_files_do_not_move_the_cursor(fpn: Shell, tmp_path: Path) -> None:
     planted = Planted(tmp_path / "set")
-    planted.image(0)["file_name"] = "\x1b[2Jp00.png"
+    planted.entry(0)["file_name"] = "\x1b[2Jp00.png"
     ended = fpn("check", planted.save())
     assert ended.status == 1
     assert "\x1b" not in ended.out

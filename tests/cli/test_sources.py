@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fpn.cli.inputs import Source, find_pictures, name_results, refuse_overwriting
+from fpn.cli.inputs import Source, find_images, name_results, refuse_overwriting
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
 
 NONE: frozenset[str] = frozenset()
@@ -19,10 +19,10 @@ def files(root: Path, *names: str) -> Path:
 
 
 def found(root: Path, *words: str) -> list[str]:
-    return [str(each.path.relative_to(root)) for each in find_pictures(words, own=NONE)]
+    return [str(each.path.relative_to(root)) for each in find_images(words, own=NONE)]
 
 
-def test_a_folder_gives_its_pictures_sorted_with_those_inside_its_folders(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_sorted_with_those_inside_its_folders(tmp_path: Path) -> None:
     files(tmp_path, "b.JPG", "a.png", "deep/c.webp", "notes.txt", ".hidden.jpg")
     assert found(tmp_path, str(tmp_path)) == ["a.png", "b.JPG", "deep/c.webp"]
 
@@ -48,19 +48,19 @@ def test_a_missing_file_is_left_for_the_reader_to_report(tmp_path: Path) -> None
     assert found(tmp_path, str(tmp_path / "absent.png")) == ["absent.png"]
 
 
-def test_a_folder_or_glob_without_pictures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFoundError, match="no picture in this folder"):
-        find_pictures([str(files(tmp_path, "notes.txt"))], own=NONE)
-    with pytest.raises(DataNotFoundError, match="no picture matches"):
-        find_pictures([str(tmp_path / "*.png")], own=NONE)
+def test_a_folder_or_glob_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match="no image in this folder"):
+        find_images([str(files(tmp_path, "notes.txt"))], own=NONE)
+    with pytest.raises(DataNotFoundError, match="no image matches"):
+        find_images([str(tmp_path / "*.png")], own=NONE)
     with pytest.raises(ConfigError, match="name files, folders or globs"):
-        find_pictures([], own=NONE)
+        find_images([], own=NONE)
 
 
-def test_what_was_drawn_before_is_not_taken_for_a_picture(tmp_path: Path) -> None:
+def test_what_was_drawn_before_is_not_taken_for_a_image(tmp_path: Path) -> None:
     files(tmp_path, "a.png", "a.jpg")
     own = frozenset({os.path.realpath(tmp_path / "a.jpg")})
-    assert [each.path.name for each in find_pictures([str(tmp_path)], own=own)] == ["a.png"]
+    assert [each.path.name for each in find_images([str(tmp_path)], own=own)] == ["a.png"]
 
 
 def names(*inside: str) -> list[str]:
@@ -75,10 +75,10 @@ def test_equal_names_do_not_collide_whatever_their_case() -> None:
     assert names("a.png", "a.jpeg", "A.tif", "a-2.png") == ["a.jpg", "a-2.jpg", "A-3.jpg", "a-2-2.jpg"]
 
 
-def test_a_result_never_replaces_its_own_picture(tmp_path: Path) -> None:
+def test_a_result_never_replaces_its_own_image(tmp_path: Path) -> None:
     files(tmp_path, "a.jpg")
     source = Source(tmp_path / "a.jpg", PurePosixPath("a.jpg"))
-    with pytest.raises(OutputError, match="replace the picture itself"):
+    with pytest.raises(OutputError, match="replace the image itself"):
         refuse_overwriting([tmp_path / "." / "a.jpg"], [source], NONE)
 
 

@@ -74,7 +74,7 @@ def test_strides_grow_and_names_count_up(features: nn.Module) -> None:
     assert [level.stride for level in features.levels] == sorted(level.stride for level in features.levels)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(features: nn.Module) -> None:
+def test_a_batch_equals_its_images_one_by_one(features: nn.Module) -> None:
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         together, alone = features(pixels), features(pixels[1:])

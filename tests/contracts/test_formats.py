@@ -1,4 +1,4 @@
-"""One little dataset, written as COCO, VOC and YOLO, opens to the same pictures, objects and classes."""
+"""One little dataset, written as COCO, VOC and YOLO, opens to the same images, objects and classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from written_sets import CLASSES, SHOTS, Shot, Thing, write_coco, write_voc, write_yolo
+from written_sets import CLASSES, SHOTS, Annotation, Shot, write_coco, write_voc, write_yolo
 
 from fpn.data import Dataset, open_dataset
 from fpn.errors import DataError
@@ -28,7 +28,7 @@ def test_objects_come_back_with_their_boxes_and_labels(write: Write, tmp_path: P
 
 
 @every_format
-def test_a_picture_without_objects_stays(write: Write, tmp_path: Path) -> None:
+def test_a_image_without_objects_stays(write: Write, tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path))
     assert len(dataset) == 3
     assert dataset.targets(1).boxes.shape == (0, 4)
@@ -37,10 +37,10 @@ def test_a_picture_without_objects_stays(write: Write, tmp_path: Path) -> None:
 
 
 @every_format
-def test_odd_sizes_are_height_first_and_the_pictures_own(write: Write, tmp_path: Path) -> None:
+def test_odd_sizes_are_height_first_and_the_images_own(write: Write, tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path))
     assert [tuple(dataset.size(k)) for k in range(3)] == [(37, 53), (64, 31), (7, 101)]
-    assert [sample.picture.size for sample in dataset] == [(53, 37), (31, 64), (101, 7)]
+    assert [sample.image.size for sample in dataset] == [(53, 37), (31, 64), (101, 7)]
     assert Path(dataset[2].path).name == "c.jpg"
 
 
@@ -71,14 +71,14 @@ def test_coco_ground_truth_is_exported_with_the_original_ids(write: Write, tmp_p
 
 @pytest.mark.parametrize("write", [write_coco, write_voc])
 def test_crowd_and_difficult_become_ignore(write: Write, tmp_path: Path) -> None:
-    shots = (Shot("a.png", 20, 20, (Thing("nut", (1, 1, 9, 9), ignore=True), Thing("nut", (5, 5, 15, 15)))),)
+    shots = (Shot("a.png", 20, 20, (Annotation("nut", (1, 1, 9, 9), ignore=True), Annotation("nut", (5, 5, 15, 15)))),)
     dataset = open_dataset(write(tmp_path, (*shots, *SHOTS[2:], *_other_classes())))
     assert dataset.targets(0).ignore.tolist() == [True, False]
     assert [record["iscrowd"] for record in dataset.coco()["annotations"]][:2] == [1, 0]
 
 
 def _other_classes() -> tuple[Shot, ...]:
-    return (Shot("z.png", 20, 20, (Thing("bolt", (1, 1, 9, 9)),)),)
+    return (Shot("z.png", 20, 20, (Annotation("bolt", (1, 1, 9, 9)),)),)
 
 
 @every_format
@@ -95,7 +95,9 @@ def _other_classes() -> tuple[Shot, ...]:
 def test_an_invalid_box_stops_with_file_object_class_and_remedy(
     write: Write, box: tuple[float, float, float, float], why: str, tmp_path: Path
 ) -> None:
-    root = write(tmp_path, (*SHOTS, Shot("bad.png", 53, 37, (Thing("nut", (1, 1, 5, 5)), Thing("bolt", box)))))
+    root = write(
+        tmp_path, (*SHOTS, Shot("bad.png", 53, 37, (Annotation("nut", (1, 1, 5, 5)), Annotation("bolt", box))))
+    )
     with pytest.raises(DataError) as caught:
         open_dataset(root)
     message = str(caught.value)
@@ -109,7 +111,10 @@ def test_an_invalid_box_stops_with_file_object_class_and_remedy(
 @every_format
 def test_invalid_boxes_are_dropped_and_listed_on_demand(write: Write, tmp_path: Path) -> None:
     shot = Shot(
-        "bad.png", 53, 37, (Thing("nut", (8, 2, 8, 9)), Thing("bolt", (1, 2, 5, 9)), Thing("nut", (9, 9, 2, 2)))
+        "bad.png",
+        53,
+        37,
+        (Annotation("nut", (8, 2, 8, 9)), Annotation("bolt", (1, 2, 5, 9)), Annotation("nut", (9, 9, 2, 2))),
     )
     dataset = open_dataset(write(tmp_path, (shot, *SHOTS)), drop_invalid=True)
     names = [Path(dataset.path(k)).name for k in range(len(dataset))]
@@ -123,7 +128,7 @@ def test_invalid_boxes_are_dropped_and_listed_on_demand(write: Write, tmp_path: 
 
 @every_format
 def test_a_box_over_the_edge_is_cut_there_and_counted_beyond_two_pixels(write: Write, tmp_path: Path) -> None:
-    things = (Thing("nut", (-1.5, 2, 20, 38)), Thing("bolt", (30, 10, 90, 20)))
+    things = (Annotation("nut", (-1.5, 2, 20, 38)), Annotation("bolt", (30, 10, 90, 20)))
     dataset = open_dataset(write(tmp_path, (Shot("a.png", 200 // 4, 37, things), *SHOTS[1:])))
     expected = torch.tensor([[0.0, 2, 20, 37], [30, 10, 50, 20]])
     torch.testing.assert_close(dataset.targets(0).boxes, expected, atol=1e-4, rtol=0)

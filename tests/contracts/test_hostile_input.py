@@ -15,14 +15,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from written_sets import coco_json, save_picture, write_coco, write_json, write_text, write_voc, write_yolo
+from written_sets import coco_json, save_image, write_coco, write_json, write_text, write_voc, write_yolo
 
 from fpn.cli import main
 from fpn.data import Limits, open_dataset
 from fpn.detectors import model_file
 from fpn.detectors.builder import build_faster_rcnn
-from fpn.errors import DataError, DataNotFoundError, FpnError, ModelFileError, PictureError
-from fpn.image_io import read_picture
+from fpn.errors import DataError, DataNotFoundError, FpnError, ImageError, ModelFileError
+from fpn.image_io import read_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -33,7 +33,7 @@ from fuzz.targets import TARGETS, Target
 BRIEF = settings(
     max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-READERS = ("coco", "voc", "yolo", "pictures")
+READERS = ("coco", "voc", "yolo", "images")
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ OUTSIDE = ("../secret.png", "images/../../secret.png", "/etc/hostname", "..", "a
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A dataset's folder, beside which lies a picture that is none of its business."""
-    save_picture(tmp_path / "secret.png", 53, 37)
+    """A dataset's folder, beside which lies an image that is none of its business."""
+    save_image(tmp_path / "secret.png", 53, 37)
     return tmp_path / "data"
 
 
@@ -169,17 +169,17 @@ def test_a_yolo_list_a_split_and_a_path_stay_inside(root: Path, name: str) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_in_place_of_a_picture_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_image_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(PictureError, match="not a plain file"):
-        read_picture(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="not a plain file"):
+        read_image(tmp_path / "a.png")
 
 
 def test_a_format_that_would_start_another_program_is_not_opened(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
-    with pytest.raises(PictureError, match="not a picture of a known format"):
-        read_picture(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        read_image(tmp_path / "a.jpg")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -188,8 +188,8 @@ def test_a_format_that_would_start_another_program_is_not_opened(tmp_path: Path)
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        (Limits(picture_pixels=53 * 37 - 1), "a.png: annotated as 53 x 37, more than the limit"),
-        (Limits(objects_per_picture=1), "more than 1 objects"),
+        (Limits(image_pixels=53 * 37 - 1), "a.png: annotated as 53 x 37, more than the limit"),
+        (Limits(objects_per_image=1), "more than 1 objects"),
         (Limits(json_bytes=100), "more than the limit of 0 MiB"),
     ],
 )
@@ -212,19 +212,19 @@ def test_limits_are_options_of_the_command_line(tmp_path: Path, capsys: pytest.C
 
 def test_one_size_of_file_is_the_limit_of_all_kinds() -> None:
     limits = Limits.of(max_file_size=3, max_pixels=7, max_objects=5)
-    sizes = (limits.json_bytes, limits.text_bytes, limits.xml_bytes, limits.picture_bytes)
+    sizes = (limits.json_bytes, limits.text_bytes, limits.xml_bytes, limits.image_bytes)
     assert sizes == (3 * 2**20,) * 4
-    assert (limits.picture_pixels, limits.objects_per_picture) == (7, 5)
+    assert (limits.image_pixels, limits.objects_per_image) == (7, 5)
     assert Limits.of() == Limits()
 
 
-def test_limits_of_pictures_and_masks_hold_when_they_are_read(tmp_path: Path) -> None:
+def test_limits_of_images_and_masks_hold_when_they_are_read(tmp_path: Path) -> None:
     data = coco_json()
     data["annotations"][0]["segmentation"] = [[3, 4, 20, 4, 20, 30]]
     write_coco(tmp_path)
     write_json(tmp_path / "annotations/instances.json", data)
-    with pytest.raises(PictureError, match="MiB, more than the limit"):
-        open_dataset(tmp_path, limits=Limits(picture_bytes=50))[0]
+    with pytest.raises(ImageError, match="MiB, more than the limit"):
+        open_dataset(tmp_path, limits=Limits(image_bytes=50))[0]
     # Two objects in 53 x 37 pixels have masks of 3922.
     assert open_dataset(tmp_path, limits=Limits(mask_pixels=3922)).targets(0, masks=True).masks is not None
     with pytest.raises(DataError, match="more than the limit"):

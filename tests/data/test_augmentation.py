@@ -11,7 +11,7 @@ from fpn.structures import Targets
 
 
 def sample_of(boxes, *, width=100, height=60, ignore=None, masks=None):
-    """A black picture with white boxes."""
+    """A black image with white boxes."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     for x1, y1, x2, y2 in boxes:
         pixels[y1:y2, x1:x2] = 255
@@ -21,17 +21,17 @@ def sample_of(boxes, *, width=100, height=60, ignore=None, masks=None):
     return Sample(Image.fromarray(pixels), targets, image_id=1, path="drawn")
 
 
-def box_of_white(picture):
-    y, x = (np.asarray(picture)[:, :, 0] > 127).nonzero()
+def box_of_white(image):
+    y, x = (np.asarray(image)[:, :, 0] > 127).nonzero()
     return [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
-def test_a_flip_mirrors_picture_boxes_and_masks():
+def test_a_flip_mirrors_image_boxes_and_masks():
     masks = torch.zeros(1, 60, 100, dtype=torch.bool)
     masks[0, 20:50, 10:30] = True
     changed = Augment(flip=1.0)(sample_of([[10, 20, 30, 50]], masks=masks), random_for(0, 0, 0))
     assert changed.targets.boxes.tolist() == [[70, 20, 90, 50]]
-    assert box_of_white(changed.picture) == [70, 20, 90, 50]
+    assert box_of_white(changed.image) == [70, 20, 90, 50]
     assert changed.targets.masks is not None
     assert changed.targets.masks[0].nonzero().amin(dim=0).tolist() == [20, 70]
     assert changed.targets.masks.sum() == 600
@@ -40,7 +40,7 @@ def test_a_flip_mirrors_picture_boxes_and_masks():
 def test_a_vertical_flip_turns_upside_down():
     changed = Augment(flip=0.0, vertical_flip=1.0)(sample_of([[10, 20, 30, 50]]), random_for(0, 0, 0))
     assert changed.targets.boxes.tolist() == [[10, 10, 30, 40]]
-    assert box_of_white(changed.picture) == [10, 10, 30, 40]
+    assert box_of_white(changed.image) == [10, 10, 30, 40]
 
 
 def test_boxes_types_stay_plain_tensors():
@@ -53,9 +53,9 @@ def test_boxes_types_stay_plain_tensors():
 def test_zooming_in_keeps_pixels_and_cuts_boxes(index):
     sample = sample_of([[40, 20, 60, 40]])
     changed = Augment(flip=0.0, scale=(2.0, 2.0))(sample, random_for(0, 0, index))
-    assert changed.picture.size == (50, 30)
+    assert changed.image.size == (50, 30)
     # The centre of the only object is inside, so a quarter of it is left at least.
-    assert changed.targets.boxes.tolist() == [box_of_white(changed.picture)]
+    assert changed.targets.boxes.tolist() == [box_of_white(changed.image)]
     x1, y1, x2, y2 = changed.targets.boxes[0].tolist()
     left = (x2 - x1) * (y2 - y1) / 400
     assert left >= 0.25
@@ -63,10 +63,10 @@ def test_zooming_in_keeps_pixels_and_cuts_boxes(index):
 
 
 @pytest.mark.parametrize("index", range(20))
-def test_zooming_out_keeps_the_whole_picture(index):
+def test_zooming_out_keeps_the_whole_image(index):
     changed = Augment(flip=0.0, scale=(0.5, 0.5))(sample_of([[40, 20, 60, 40]]), random_for(0, 0, index))
-    assert changed.picture.size == (200, 120)
-    assert changed.targets.boxes.tolist() == [box_of_white(changed.picture)]
+    assert changed.image.size == (200, 120)
+    assert changed.targets.boxes.tolist() == [box_of_white(changed.image)]
     assert changed.targets.boxes[0, 2] - changed.targets.boxes[0, 0] == 20
 
 
@@ -112,9 +112,9 @@ def test_boxes_and_masks_of_scenes_stay_together():
     augment = Augment(flip=0.5, vertical_flip=0.5, scale=(0.6, 1.8), colour=0.5)
     for index in range(len(scenes)):
         whole = scenes[index]
-        sample = Sample(whole.picture, scenes.targets(index, masks=True), whole.image_id, whole.path)
+        sample = Sample(whole.image, scenes.targets(index, masks=True), whole.image_id, whole.path)
         changed = augment(sample, random_for(0, 3, index))
-        targets, size = changed.targets, (changed.picture.height, changed.picture.width)
+        targets, size = changed.targets, (changed.image.height, changed.image.width)
         assert targets.masks is not None
         assert targets.masks.shape == (len(targets), *size)
         for box, mask in zip(targets.boxes.tolist(), targets.masks, strict=True):
@@ -126,7 +126,7 @@ def test_colour_changes_pixels_but_not_boxes():
     sample = SceneDataset(1)[0]
     changed = Augment(flip=0.0, colour=1.0)(sample, random_for(0, 0, 0))
     assert changed.targets.boxes.equal(sample.targets.boxes)
-    assert np.abs(np.asarray(changed.picture, dtype=int) - np.asarray(sample.picture)).mean() > 3
+    assert np.abs(np.asarray(changed.image, dtype=int) - np.asarray(sample.image)).mean() > 3
 
 
 def test_grey_stays_grey_under_all_colour_changes():
@@ -135,7 +135,7 @@ def test_grey_stays_grey_under_all_colour_changes():
     sample = Sample(Image.fromarray(np.stack([levels] * 3, axis=2)), Targets.empty(), 1, "drawn")
     brightest, darkest = 0.0, 1000.0
     for index in range(50):
-        changed = np.asarray(Augment(flip=0.0, colour=1.0)(sample, random_for(0, 0, index)).picture, dtype=int)
+        changed = np.asarray(Augment(flip=0.0, colour=1.0)(sample, random_for(0, 0, index)).image, dtype=int)
         assert np.ptp(changed, axis=2).max() <= 1
         brightest, darkest = max(brightest, changed.mean()), min(darkest, changed.mean())
     assert 100 * 1.2 < brightest <= 101 * 1.4
@@ -144,9 +144,7 @@ def test_grey_stays_grey_under_all_colour_changes():
 
 def test_a_hue_change_turns_colours_about_grey():
     red = Sample(Image.new("RGB", (8, 8), (180, 90, 90)), Targets.empty(), 1, "drawn")
-    turned = [
-        Augment(flip=0.0, colour=1.0)(red, random_for(0, 0, index)).picture.getpixel((0, 0)) for index in range(50)
-    ]
+    turned = [Augment(flip=0.0, colour=1.0)(red, random_for(0, 0, index)).image.getpixel((0, 0)) for index in range(50)]
     # Towards yellow in some, towards purple in others; never the other side of the circle.
     assert any(green > blue + 10 for _, green, blue in turned)
     assert any(blue > green + 10 for _, green, blue in turned)
@@ -159,7 +157,7 @@ def test_changes_are_a_function_of_seed_epoch_and_index():
     def once(*key):
         torch.rand(3)  # what others draw from torch's own source doesn't matter
         changed = augment(sample, random_for(*key))
-        return changed.picture.tobytes(), changed.targets.boxes.tolist()
+        return changed.image.tobytes(), changed.targets.boxes.tolist()
 
     assert once(1, 2, 3) == once(1, 2, 3)
     assert len({once(*key)[0] for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (3, 2, 1)]}) == 5
@@ -171,7 +169,7 @@ def test_torchs_own_source_is_left_alone():
     assert torch.get_rng_state().equal(before)
 
 
-def test_half_of_the_pictures_are_flipped():
+def test_half_of_the_images_are_flipped():
     sample, augment = sample_of([[10, 20, 30, 50]]), Augment(flip=0.5)
     flipped = [augment(sample, random_for(0, 0, index)).targets.boxes[0, 0] == 70 for index in range(400)]
     assert 160 < sum(bool(each) for each in flipped) < 240
@@ -180,14 +178,14 @@ def test_half_of_the_pictures_are_flipped():
 @pytest.mark.parametrize(
     "settings", [Augment(), Augment(flip=1.0, scale=(2.0, 2.0)), Augment(flip=1.0, scale=(0.5, 0.5))]
 )
-def test_a_picture_without_objects_stays_one(settings):
+def test_a_image_without_objects_stays_one(settings):
     changed = settings(sample_of([]), random_for(0, 0, 0))
     assert changed.targets.boxes.shape == (0, 4)
 
 
-def test_a_picture_of_one_pixel_survives():
+def test_a_image_of_one_pixel_survives():
     changed = Augment(flip=1.0, scale=(10.0, 10.0), colour=1.0)(sample_of([], width=1, height=1), random_for(0, 0, 0))
-    assert changed.picture.size == (1, 1)
+    assert changed.image.size == (1, 1)
 
 
 @pytest.mark.parametrize("settings", [{"flip": 1.5}, {"colour": -1.0}, {"scale": (2.0, 1.0)}, {"scale": (0.0, 1.0)}])

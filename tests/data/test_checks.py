@@ -14,7 +14,7 @@ from planted_faults import (
     Planted,
     a_box_without_height,
     a_crowd,
-    a_picture_in_no_json,
+    a_image_in_no_json,
     paint,
 )
 from written_sets import SHOTS, write_text, write_voc, write_yolo
@@ -43,7 +43,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     report = check(Planted(tmp_path / "set").save())
     assert report.findings == []
     assert report.passed
-    assert report.splits == {"train": {"pictures": 32, "objects": 64}, "val": {"pictures": 4, "objects": 8}}
+    assert report.splits == {"train": {"images": 32, "objects": 64}, "val": {"images": 4, "objects": 8}}
 
 
 @pytest.mark.parametrize(("spoil", "kind", "words"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
@@ -72,31 +72,31 @@ def test_thirty_faults_of_thirty_kinds_in_one_dataset_are_all_found(tmp_path: Pa
     assert not report.passed
 
 
-def test_a_voc_list_with_a_picture_twice_and_one_without_labels(tmp_path: Path) -> None:
+def test_a_voc_list_with_a_image_twice_and_one_without_labels(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set")
     write_text(root / "ImageSets/Main/train.txt", "a\nb\na\nghost\nc\n")
     report = check(root)
-    (twice,), (missing,) = report.of("picture-listed-twice"), report.of("labels-missing")
+    (twice,), (missing,) = report.of("image-listed-twice"), report.of("labels-missing")
     assert "'a' is listed twice (entries 1 and 3)" in twice.message
     assert "lists 'ghost', but there is no Annotations/ghost.xml" in missing.message
 
 
-def test_yolo_labels_without_picture_and_pixels_for_fractions(tmp_path: Path) -> None:
+def test_yolo_labels_without_image_and_pixels_for_fractions(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set")
     write_text(root / "labels/train/ghost.txt", "0 0.5 0.5 0.2 0.2\n")
     write_text(root / "labels/train/b.txt", "1 20 30 10 10\n")
     report = check(root)
-    assert [finding.message for finding in report.of("picture-missing")] == ["labels/train/ghost.txt has no picture"]
+    assert [finding.message for finding in report.of("image-missing")] == ["labels/train/ghost.txt has no image"]
     (outside,) = report.of("box-outside")
     assert "labels/train/b.txt, line 1 (nut)" in outside.message
     assert "fractions from 0 to 1, not pixels" in outside.message
 
 
-def test_a_yolo_box_of_a_picture_that_is_unreadable_is_not_measured(tmp_path: Path) -> None:
+def test_a_yolo_box_of_a_image_that_is_unreadable_is_not_measured(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set")
-    (root / "images/train/c.jpg").write_bytes(b"no picture")
+    (root / "images/train/c.jpg").write_bytes(b"no image")
     report = check(root)
-    assert [finding.file for finding in report.of("picture-unreadable")] == ["images/train/c.jpg"]
+    assert [finding.file for finding in report.of("image-unreadable")] == ["images/train/c.jpg"]
     assert report.of("box-tiny") == report.of("box-over-edge") == []
     assert report.sizes["objects"]["large"] + report.sizes["objects"]["medium"] + report.sizes["objects"]["small"] == 2
 
@@ -104,10 +104,10 @@ def test_a_yolo_box_of_a_picture_that_is_unreadable_is_not_measured(tmp_path: Pa
 def test_a_hidden_fault_of_one_split_is_not_looked_for_when_another_is_asked(tmp_path: Path) -> None:
     planted = Planted(tmp_path / "set")
     a_box_without_height(planted)
-    a_picture_in_no_json(planted)
+    a_image_in_no_json(planted)
     root = planted.save()
     assert kinds(check(root, split="val")) == set()
-    assert kinds(check(root)) == {"box-empty", "picture-unlabelled"}
+    assert kinds(check(root)) == {"box-empty", "image-unlabelled"}
 
 
 def test_bccd_has_two_bad_boxes_and_seven_pairs_of_near_duplicates(bccd_root: Path) -> None:
@@ -118,24 +118,24 @@ def test_bccd_has_two_bad_boxes_and_seven_pairs_of_near_duplicates(bccd_root: Pa
         ("box-empty", "Annotations/BloodImage_00338.xml: object 13 (RBC)"),
     ]
     # Looked at one by one: each of these is one smear photographed twice, a little shifted.
-    alike = {(finding.file, finding.kind) for kind in ("split-alike", "pictures-alike") for finding in report.of(kind)}
+    alike = {(finding.file, finding.kind) for kind in ("split-alike", "images-alike") for finding in report.of(kind)}
     assert alike == {
         ("JPEGImages/BloodImage_00260.jpg", "split-alike"),
         ("JPEGImages/BloodImage_00258.jpg", "split-alike"),
         ("JPEGImages/BloodImage_00386.jpg", "split-alike"),
         ("JPEGImages/BloodImage_00037.jpg", "split-alike"),
         ("JPEGImages/BloodImage_00230.jpg", "split-alike"),
-        ("JPEGImages/BloodImage_00256.jpg", "pictures-alike"),
-        ("JPEGImages/BloodImage_00395.jpg", "pictures-alike"),
+        ("JPEGImages/BloodImage_00256.jpg", "images-alike"),
+        ("JPEGImages/BloodImage_00395.jpg", "images-alike"),
     }
     assert len(report.of("box-repeated")) == 7
-    assert report.splits["trainval"] == {"pictures": 292, "objects": 3941}
+    assert report.splits["trainval"] == {"images": 292, "objects": 3941}
 
 
-def test_crowds_empty_pictures_and_gaps_of_coco128_are_information(coco128_root: Path) -> None:
+def test_crowds_empty_images_and_gaps_of_coco128_are_information(coco128_root: Path) -> None:
     report = check(coco128_root)
     assert report.passed
-    assert [finding.file for finding in report.of("picture-empty")] == [
+    assert [finding.file for finding in report.of("image-empty")] == [
         "images/000000000250.jpg",
         "images/000000000508.jpg",
     ]
@@ -144,7 +144,7 @@ def test_crowds_empty_pictures_and_gaps_of_coco128_are_information(coco128_root:
         "coco128: category ids 1 to 90 leave out 10",
         "coco128: image ids 9 to 650 leave out 514",
     ]
-    assert {KINDS[kind].severity for kind in ("picture-empty", "crowd", "id-gaps")} == {"information"}
+    assert {KINDS[kind].severity for kind in ("image-empty", "crowd", "id-gaps")} == {"information"}
 
 
 def test_the_report_as_json(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_report_as_json(tmp_path: Path) -> None:
     assert report["classes"]["bolt"] == {
         "id": 1,
         "objects": 35,
-        "pictures": 35,
+        "images": 35,
         "ignored": 1,
         "splits": {"train": 31, "val": 4},
     }
@@ -172,10 +172,10 @@ def test_sizes_are_counted_in_octaves_of_the_root_of_the_area(tmp_path: Path) ->
     assert sizes["objects"]["histogram"] == {"16": 72}
     assert (sizes["objects"]["small"], sizes["objects"]["medium"], sizes["objects"]["large"]) == (72, 0, 0)
     assert sizes["objects"]["height/width"] == {"0": 1, "5": 1, "25": 1, "50": 1.25, "75": 1.5, "95": 1.5, "100": 1.5}
-    assert sizes["pictures"]["width"]["50"] == WIDTH
+    assert sizes["images"]["width"]["50"] == WIDTH
 
 
-def test_progress_tells_how_many_pictures_were_looked_at(tmp_path: Path) -> None:
+def test_progress_tells_how_many_images_were_looked_at(tmp_path: Path) -> None:
     seen: list[int] = []
     root = write_voc(tmp_path / "set")
     look_at([str(root / "JPEGImages" / shot.file) for shot in SHOTS], workers=2, progress=seen.append)
@@ -213,7 +213,7 @@ def test_twins_among_thousands_are_found_without_comparing_each_with_each(
     assert [(pair.first, pair.second, pair.equal) for pair in find_twins(looks)] == [(7, 30, False)]
 
 
-def test_plain_pictures_are_not_called_alike(tmp_path: Path) -> None:
+def test_plain_images_are_not_called_alike(tmp_path: Path) -> None:
     for k, grey in enumerate((0, 90, 91, 255)):
         Image.new("RGB", (40, 40), (grey, grey, grey)).save(tmp_path / f"{k}.png")
     assert find_twins(look_at([str(path) for path in sorted(tmp_path.iterdir())])) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_sets import coco_json, save_picture, write_coco, write_json, write_text
+from written_sets import coco_json, save_image, write_coco, write_json, write_text
 
 from fpn.data import open_dataset
 from fpn.errors import DataError, DataNotFoundError, FpnError
@@ -56,7 +56,7 @@ def _open_spoilt(root: Path, spoil: Spoil) -> str:
         (lambda d: d["categories"][1].update(id=3), "category id 3 is given more than once"),
         (lambda d: d["categories"][1].pop("name"), "category 7 has no name"),
         (lambda d: d["categories"].clear(), "'categories' is empty. Export the annotations again"),
-        (lambda d: d["images"].clear() or d["annotations"].clear(), "has no pictures"),
+        (lambda d: d["images"].clear() or d["annotations"].clear(), "has no images"),
         (lambda d: d.pop("annotations"), "no 'annotations' list in it (it has 'images', 'categories')"),
         (lambda d: d.update(images={}), "'images' must be a list of objects, it is a dict"),
         (lambda d: d["images"][0].update(width=-5), "has width -5 and height 37"),
@@ -72,17 +72,17 @@ def _open_spoilt(root: Path, spoil: Spoil) -> str:
 def test_a_broken_entry_is_named(spoil: Spoil, says: str, tmp_path: Path) -> None:
     message = _open_spoilt(tmp_path, spoil)
     assert says in message
-    assert "instances.json" in message or "has no pictures" in message or "a.png" in message
+    assert "instances.json" in message or "has no images" in message or "a.png" in message
 
 
-def test_a_missing_picture_is_named_with_its_neighbour(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_with_its_neighbour(tmp_path: Path) -> None:
     message = _open_spoilt(tmp_path, lambda d: d["images"][0].update(file_name="a.jpg"))
-    assert "picture images/a.jpg does not exist. Did you mean 'a.png'?" in message
+    assert "image images/a.jpg does not exist. Did you mean 'a.png'?" in message
 
 
-def test_pictures_that_are_all_missing_say_where_was_looked(tmp_path: Path) -> None:
+def test_images_that_are_all_missing_say_where_was_looked(tmp_path: Path) -> None:
     write_json(tmp_path / "annotations/instances.json", coco_json())
-    with pytest.raises(DataNotFoundError, match=r"none of its 3 pictures was found, such as a.png. Looked in .*images"):
+    with pytest.raises(DataNotFoundError, match=r"none of its 3 images was found, such as a.png. Looked in .*images"):
         open_dataset(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_labels_go_by_category_id_whatever_the_order_of_the_list(tmp_path: Path)
     assert dataset.targets(0).labels.tolist() == [1, 0]
 
 
-def test_objects_in_any_order_find_their_picture(tmp_path: Path) -> None:
+def test_objects_in_any_order_find_their_image(tmp_path: Path) -> None:
     write_coco(tmp_path)
     data = coco_json()
     data["annotations"].reverse()
@@ -141,7 +141,7 @@ def test_a_missing_size_is_read_from_the_header(tmp_path: Path) -> None:
 def test_windows_separators_are_understood(tmp_path: Path) -> None:
     write_coco(tmp_path)
     data = coco_json()
-    save_picture(tmp_path / "images/part/a.png", 53, 37)
+    save_image(tmp_path / "images/part/a.png", 53, 37)
     data["images"][0]["file_name"] = "part\\a.png"
     write_json(tmp_path / "annotations/instances.json", data)
     assert open_dataset(tmp_path).path(0) == str(tmp_path / "images/part/a.png")
@@ -190,8 +190,8 @@ def test_masks_are_decoded_from_polygons_runs_and_boxes(tmp_path: Path) -> None:
         ({"size": [37, 53], "counts": "\x7f\x7f"}, "none of COCO's code"),
         ({"size": [37, 53], "counts": "P0"}, "do not add up"),
         ([[1, 1, 9, 1, 9, 9, 1]], "an odd count"),
-        ([[1, 1, 1e12, 1, 9, 9]], "far out of the 53 x 37 picture"),
-        ([[1, 1, float("nan"), 1, 9, 9]], "far out of the 53 x 37 picture"),
+        ([[1, 1, 1e12, 1, 9, 9]], "far out of the 53 x 37 image"),
+        ([[1, 1, float("nan"), 1, 9, 9]], "far out of the 53 x 37 image"),
     ],
 )
 def test_a_broken_outline_is_named_when_decoded(segmentation: Any, says: str, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from written_sets import (
     SHOTS,
+    Annotation,
     Shot,
-    Thing,
     coco_json,
-    save_picture,
+    save_image,
     voc_xml,
     write_coco,
     write_json,
@@ -29,18 +29,18 @@ from fpn.errors import DataError, OutputError
 WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
 NOT_IN_YOLO = [
     "YOLO has no category ids: they become 0, 1, 2, ... in the order of the names",
-    "YOLO has no ids of pictures: they become 1, 2, 3, ... in order; and none of objects",
+    "YOLO has no ids of images: they become 1, 2, 3, ... in order; and none of objects",
     "YOLO has no place for what the json says beside (info, licences, supercategories)",
 ]
 NOT_IN_VOC = [
     "VOC has no category ids: they become 1, 2, 3, ... in the order of labels.txt",
-    "VOC has no ids of pictures: they become 1, 2, 3, ... in order; and none of objects",
+    "VOC has no ids of images: they become 1, 2, 3, ... in order; and none of objects",
     "VOC has no place for what the json says beside (info, licences, supercategories)",
 ]
 
 
 def objects(dataset: Dataset) -> dict[str, list[tuple[str, tuple[float, ...], bool]]]:
-    """Picture's name -> its objects: class, box to 1/1000 of a pixel, ignored or not."""
+    """Image's name -> its objects: class, box to 1/1000 of a pixel, ignored or not."""
     found = {}
     for row in range(len(dataset)):
         targets = dataset.targets(row)
@@ -56,7 +56,7 @@ def loaded(root: Path, name: str = "instances.json") -> Any:
 
 @pytest.mark.parametrize("source", ["coco", "voc", "yolo"])
 @pytest.mark.parametrize("target", ["coco", "voc", "yolo"])
-def test_boxes_classes_and_pictures_arrive_from_every_format_in_every_other(
+def test_boxes_classes_and_images_arrive_from_every_format_in_every_other(
     tmp_path: Path, source: str, target: Any
 ) -> None:
     root = WRITERS[source](tmp_path / "from")
@@ -200,11 +200,11 @@ def test_a_run_length_code_becomes_its_box_in_yolo_and_is_listed(tmp_path: Path)
 
 
 def test_a_box_over_the_edge_stays_in_voc_and_is_cut_and_listed_in_yolo(tmp_path: Path) -> None:
-    root = write_voc(tmp_path / "from", (Shot("a.png", 50, 40, (Thing("nut", (-10, 4, 20, 30)),)),))
+    root = write_voc(tmp_path / "from", (Shot("a.png", 50, 40, (Annotation("nut", (-10, 4, 20, 30)),)),))
     assert convert(root, "coco", tmp_path / "coco").losses == []
     assert loaded(tmp_path / "coco")["annotations"][0]["bbox"] == [-10, 4, 30, 26]
     losses = convert(root, "yolo", tmp_path / "yolo").losses
-    assert "parts of boxes outside of their picture, which many YOLO programs refuse, cut off" in losses
+    assert "parts of boxes outside of their image, which many YOLO programs refuse, cut off" in losses
     assert objects(open_dataset(tmp_path / "yolo"))["a.png"] == [("nut", (0, 4, 20, 30), False)]
 
 
@@ -220,7 +220,7 @@ def test_splits_arrive_with_their_names(tmp_path: Path) -> None:
     assert convert(root, "coco", tmp_path / "coco").splits == {"test": 1, "tiny": 1, "train": 2, "trainval": 3}
     assert set(list_splits(tmp_path / "coco")) == {"train", "test", "trainval", "tiny"}
     assert len(open_dataset(tmp_path / "coco", split="trainval")) == 3
-    assert len(list((tmp_path / "coco/images").iterdir())) == 3  # each picture once
+    assert len(list((tmp_path / "coco/images").iterdir())) == 3  # each image once
 
 
 def test_yolo_takes_overlapping_splits_as_lists_and_leaves_out_unions(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_one_split_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["voc", "yolo"])
-def test_a_picture_that_two_splits_label_differently_is_listed_where_it_has_one_file_of_labels(
+def test_a_image_that_two_splits_label_differently_is_listed_where_it_has_one_file_of_labels(
     tmp_path: Path, target: Any
 ) -> None:
     root = write_coco(tmp_path / "from")
@@ -248,14 +248,14 @@ def test_a_picture_that_two_splits_label_differently_is_listed_where_it_has_one_
     (root / "annotations/instances.json").unlink()
     losses = convert(root, target, tmp_path / "to").losses
     # a.png and c.jpg have an object less in val; the labels of train are those that are kept.
-    assert "labels of pictures that another split labels differently: the first are kept: 2" in losses
+    assert "labels of images that another split labels differently: the first are kept: 2" in losses
     assert len(open_dataset(tmp_path / "to", split="val").targets(0)) == 2
 
 
-def test_pictures_of_one_name_in_two_folders_are_renamed_and_told(tmp_path: Path) -> None:
+def test_images_of_one_name_in_two_folders_are_renamed_and_told(tmp_path: Path) -> None:
     root = tmp_path / "from"
     for folder, size in (("left", 40), ("right", 50)):
-        save_picture(root / f"images/{folder}/a.png", size, 30)
+        save_image(root / f"images/{folder}/a.png", size, 30)
     images = [
         {"id": k, "file_name": f"{folder}/a.png", "width": 40 + 10 * k, "height": 30}
         for k, folder in enumerate(("left", "right"))
@@ -274,13 +274,13 @@ def test_pictures_of_one_name_in_two_folders_are_renamed_and_told(tmp_path: Path
 
 
 def test_broken_datasets_are_not_converted(tmp_path: Path) -> None:
-    root = write_voc(tmp_path / "from", (Shot("a.png", 50, 40, (Thing("nut", (5, 5, 5, 9)),)),))
+    root = write_voc(tmp_path / "from", (Shot("a.png", 50, 40, (Annotation("nut", (5, 5, 5, 9)),)),))
     with pytest.raises(DataError, match=r"object 1 \(nut\) has box \(5, 5, 5, 9\): width 0.*--fix OUT"):
         convert(root, "coco", tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
-def test_nothing_is_left_where_a_picture_turns_out_missing(tmp_path: Path) -> None:
+def test_nothing_is_left_where_a_image_turns_out_missing(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "from")
     (root / "images/c.jpg").unlink()
     with pytest.raises(DataError, match=r"c\.jpg: can't be read \(No such file or directory\)"):

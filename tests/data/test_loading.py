@@ -13,13 +13,13 @@ from fpn.data.loading.augmentation import Augment
 from fpn.data.loading.loader import make_loader
 from fpn.data.loading.order import Order
 from fpn.data.loading.workers import default_workers
-from fpn.errors import ConfigError, PictureError, TrainingError
+from fpn.errors import ConfigError, ImageError, TrainingError
 from fpn.shapes import Size
 from fpn.structures import Classes, ImageBatch, Targets
 
 
 class Tiles(Dataset):
-    """Pictures of one colour, the colour being their number; number 13 can't be read if `broken`."""
+    """Images of one colour, the colour being their number; number 13 can't be read if `broken`."""
 
     def __init__(self, count, *, broken=False, upright=lambda index: False):
         self.classes, self.name = Classes.of(["a"]), "tiles"
@@ -45,9 +45,9 @@ class Tiles(Dataset):
         seen[:, 2:6, 1:5] = True
         return Targets(boxes, torch.full((count,), index % 2), masks=seen if masks else None)
 
-    def picture(self, index):
+    def image(self, index):
         if self.broken and index == 13:
-            raise PictureError("the picture is damaged")
+            raise ImageError("the image is damaged")
         size = self.size(index)
         return Image.new("RGB", (size.width, size.height), (index, index, index))
 
@@ -58,8 +58,8 @@ class Ready:
     targets: Targets
 
 
-def prepare(picture: Image.Image, targets: Targets) -> Ready:
-    return Ready(torch.from_numpy(np.array(picture)).permute(2, 0, 1).float(), targets)
+def prepare(image: Image.Image, targets: Targets) -> Ready:
+    return Ready(torch.from_numpy(np.array(image)).permute(2, 0, 1).float(), targets)
 
 
 def collate(pixels: list[Tensor]) -> ImageBatch:
@@ -88,7 +88,7 @@ def contents(loader):
 # --- the order ---
 
 
-def test_an_epoch_holds_every_picture_once():
+def test_an_epoch_holds_every_image_once():
     batches = Order(count=10, batch_size=4).batches(0)
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert sorted(chain.from_iterable(batches)) == list(range(10))
@@ -104,7 +104,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert order(0, 1) != order(1, 0)
 
 
-def test_without_shuffling_pictures_come_by_number():
+def test_without_shuffling_images_come_by_number():
     assert Order(count=5, batch_size=2, shuffle=False).batches(3) == [[0, 1], [2, 3], [4]]
 
 
@@ -114,7 +114,7 @@ def test_drop_last_leaves_out_the_incomplete_batch():
     assert len(Order(count=5, batch_size=2)) == 3
 
 
-def test_upright_and_lying_pictures_get_their_own_batches():
+def test_upright_and_lying_images_get_their_own_batches():
     upright = np.arange(30) % 3 == 0  # 10 upright, 20 lying
     batches = Order(count=30, batch_size=4, upright=upright).batches(0)
     assert sorted(chain.from_iterable(batches)) == list(range(30))
@@ -125,7 +125,7 @@ def test_upright_and_lying_pictures_get_their_own_batches():
     assert batches[-1] == [number for number in batches[-1] if upright[number]]
 
 
-def test_grouping_without_shuffling_keeps_pictures_near_their_place():
+def test_grouping_without_shuffling_keeps_images_near_their_place():
     upright = np.array([False, True, False, True, True, False, True])
     assert Order(count=7, batch_size=2, shuffle=False, upright=upright).batches(0) == [[0, 2], [1, 3], [4, 6], [5]]
 
@@ -142,9 +142,9 @@ def test_two_processes_together_take_what_one_would(count):
             assert first + second == whole
 
 
-def test_a_process_is_never_without_a_picture():
+def test_a_process_is_never_without_a_image():
     shares = [Order(count=9, batch_size=2, rank=rank, world_size=4, shuffle=False).batches(0) for rank in range(4)]
-    # The ninth picture goes to the first process; the others repeat the epoch's first pictures.
+    # The ninth image goes to the first process; the others repeat the epoch's first images.
     assert [share[-1] for share in shares] == [[8], [0], [1], [2]]
 
 
@@ -222,12 +222,12 @@ def test_an_epoch_that_is_over_has_no_rest():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_named(num_workers):
+def test_a_image_that_cannot_be_read_is_named(num_workers):
     with loader_of(Tiles(20, broken=True), num_workers=num_workers, shuffle=False, batch_size=4) as loader:
         seen = []
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             seen.extend(batch.indices for batch in loader)
-    assert str(caught.value) == "tiles/13.png: the picture is damaged"
+    assert str(caught.value) == "tiles/13.png: the image is damaged"
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
@@ -239,7 +239,7 @@ def test_torchs_own_source_is_left_alone():
 
 
 def test_workers_use_one_thread():
-    def count_threads(picture, targets):
+    def count_threads(image, targets):
         return Ready(torch.full((3, 2, 2), float(torch.get_num_threads())), targets)
 
     with make_loader(Tiles(2), prepare=count_threads, collate=collate, num_workers=1) as loader:
@@ -267,9 +267,9 @@ def test_default_workers_leave_half_of_the_cores_to_the_step(monkeypatch):
 
 
 def test_nothing_to_train_on_is_an_error():
-    with pytest.raises(TrainingError, match="0 pictures"):
+    with pytest.raises(TrainingError, match="0 images"):
         loader_of(Tiles(0))
-    with pytest.raises(TrainingError, match="3 pictures make no batch of 4"):
+    with pytest.raises(TrainingError, match="3 images make no batch of 4"):
         loader_of(Tiles(3), batch_size=4, drop_last=True)
 
 

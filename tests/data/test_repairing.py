@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from planted_faults import BAD, Planted, paint
-from written_sets import SHOTS, Shot, Thing, write_text, write_voc, write_yolo
+from written_sets import SHOTS, Annotation, Shot, write_text, write_voc, write_yolo
 
 from fpn.data.checks.inspection import check
 from fpn.data.checks.repair import repair
@@ -72,7 +72,7 @@ def test_a_sound_dataset_comes_out_the_same(tmp_path: Path) -> None:
         ]
 
 
-# A picture stored as 64 x 48 with a box at its left upper corner, 10 wide and 20 high.
+# An image stored as 64 x 48 with a box at its left upper corner, 10 wide and 20 high.
 @pytest.mark.parametrize(
     ("orientation", "expected"),
     [
@@ -82,7 +82,7 @@ def test_a_sound_dataset_comes_out_the_same(tmp_path: Path) -> None:
         (8, [0, 54, 20, 64]),  # turned left: left upper becomes left lower
     ],
 )
-def test_boxes_and_outlines_are_turned_as_exif_turns_the_picture(
+def test_boxes_and_outlines_are_turned_as_exif_turns_the_image(
     tmp_path: Path, orientation: int, expected: list[float]
 ) -> None:
     planted = Planted(tmp_path / "set")
@@ -90,15 +90,15 @@ def test_boxes_and_outlines_are_turned_as_exif_turns_the_picture(
     grey[:20, :10] = 220
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(grey).convert("RGB").save(planted.picture(3), exif=exif)
+    Image.fromarray(grey).convert("RGB").save(planted.image(3), exif=exif)
     planted.bolt(3).update(bbox=[0, 0, 10, 20], segmentation=[[0, 0, 10, 0, 10, 20, 0, 20]], keypoints=[1, 1, 2])
     changes = repaired(planted.save(), tmp_path / "out")
     dataset = open_dataset(tmp_path / "out", split="train")
     sample = dataset[3]
-    assert sample.picture.size == (48, 64)
+    assert sample.image.size == (48, 64)
     assert sample.targets.boxes[0].tolist() == expected
-    # The bright part of the picture as it is shown is where the box is.
-    bright = np.asarray(sample.picture.convert("L")) > 128
+    # The bright part of the image as it is shown is where the box is.
+    bright = np.asarray(sample.image.convert("L")) > 128
     ys, xs = np.nonzero(bright)
     assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == expected
     masks = dataset.targets(3, masks=True).masks
@@ -107,10 +107,10 @@ def test_boxes_and_outlines_are_turned_as_exif_turns_the_picture(
     assert any("keypoints removed, it was drawn on another size" in change for change in changes)
 
 
-def test_boxes_of_a_scaled_picture_are_scaled_and_one_of_another_shape_is_left_out(tmp_path: Path) -> None:
+def test_boxes_of_a_scaled_image_are_scaled_and_one_of_another_shape_is_left_out(tmp_path: Path) -> None:
     planted = Planted(tmp_path / "set")
-    paint(4).resize((128, 96)).save(planted.picture(4))
-    paint(5).resize((50, 48)).save(planted.picture(5))
+    paint(4).resize((128, 96)).save(planted.image(4))
+    paint(5).resize((50, 48)).save(planted.image(5))
     changes = repaired(planted.save(), tmp_path / "out")
     assert boxes(tmp_path / "out", 4, "train")[0] == [4, 6, 44, 66]
     assert changes == [
@@ -121,13 +121,17 @@ def test_boxes_of_a_scaled_picture_are_scaled_and_one_of_another_shape_is_left_o
 
 
 def test_a_box_over_the_edge_is_cut_and_one_drawn_twice_is_kept_once(tmp_path: Path) -> None:
-    things = (Thing("nut", (40, 4, 70, 30)), Thing("nut", (3, 4, 20, 30)), Thing("nut", (3, 4, 20, 30.5)))
+    things = (
+        Annotation("nut", (40, 4, 70, 30)),
+        Annotation("nut", (3, 4, 20, 30)),
+        Annotation("nut", (3, 4, 20, 30.5)),
+    )
     root = write_voc(tmp_path / "set", (Shot("a.png", 50, 40, things),))
     assert len(repaired(root, tmp_path / "out")) == 2
     assert boxes(tmp_path / "out", 0) == [[40, 4, 50, 30], [3, 4, 20, 30]]
 
 
-def test_a_picture_of_test_and_train_stays_in_test(tmp_path: Path) -> None:
+def test_a_image_of_test_and_train_stays_in_test(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set")
     write_text(root / "ImageSets/Main/train.txt", "a\nb\n")
     write_text(root / "ImageSets/Main/test.txt", "a\nc\n")
@@ -146,12 +150,12 @@ def test_a_split_that_would_be_empty_is_left_to_a_person(tmp_path: Path) -> None
     assert len(open_dataset(tmp_path / "out", split="train")) == 3
 
 
-def test_yolo_labels_without_picture_and_broken_lines_go(tmp_path: Path) -> None:
+def test_yolo_labels_without_image_and_broken_lines_go(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set")
     write_text(root / "labels/train/ghost.txt", "0 0.5 0.5 0.2 0.2\n")
     write_text(root / "labels/train/b.txt", "1 0.5 0.5 0.25 nothing\n1 0.5 0.5 0.25 0.25\n9 0.5 0.5 0.1 0.1\n")
     changes = repaired(root, tmp_path / "out")
-    assert "left out: labels/train/ghost.txt has no picture" in changes
+    assert "left out: labels/train/ghost.txt has no image" in changes
     assert sum("labels/train/b.txt, line" in change for change in changes) == 2
     assert boxes(tmp_path / "out", 1) == [[11.625, 24, 19.375, 40]]
 
@@ -176,9 +180,9 @@ def test_nothing_is_written_over_or_into_the_dataset(tmp_path: Path) -> None:
     assert files(root) == before
 
 
-def test_a_dataset_without_one_usable_picture(tmp_path: Path) -> None:
+def test_a_dataset_without_one_usable_image(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set", SHOTS[:1])
-    (root / "JPEGImages/a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no picture is left that could be kept"):
+    (root / "JPEGImages/a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image is left that could be kept"):
         repair(check(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()

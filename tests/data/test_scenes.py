@@ -11,15 +11,15 @@ from fpn.errors import ConfigError
 
 def test_a_scene_depends_on_seed_and_index_alone():
     asked_in_order = SceneDataset(4, seed=7)
-    pictures = [np.asarray(sample.picture) for sample in asked_in_order]
+    images = [np.asarray(sample.image) for sample in asked_in_order]
     asked_once = SceneDataset(1000, seed=7)[2]
-    np.testing.assert_array_equal(np.asarray(asked_once.picture), pictures[2])
+    np.testing.assert_array_equal(np.asarray(asked_once.image), images[2])
     assert asked_once.targets.boxes.tolist() == asked_in_order.targets(2).boxes.tolist()
 
 
 def test_another_seed_or_index_gives_another_scene():
     first, second = SceneDataset(2, seed=0, width=256), SceneDataset(2, seed=1, width=256)
-    scenes = [np.asarray(sample.picture, dtype=int) for dataset in (first, second) for sample in dataset]
+    scenes = [np.asarray(sample.image, dtype=int) for dataset in (first, second) for sample in dataset]
     for number, one in enumerate(scenes):
         for other in scenes[number + 1 :]:
             assert abs(one - other).mean() > 10
@@ -81,13 +81,13 @@ def test_areas_of_simple_shapes_are_those_of_geometry():
 
 
 def test_objects_can_be_seen():
-    """The painted picture differs from the ground around inside an object's mask."""
+    """The painted image differs from the ground around inside an object's mask."""
     scenes = SceneDataset(30, seed=5, objects=(1, 1), extent=(40.0, 60.0))
     differences = []
     for index, sample in enumerate(scenes):
         masks = scenes.targets(index, masks=True).masks
         if masks is not None and len(masks):
-            pixels, inside = np.asarray(sample.picture, dtype=float), masks[0].numpy()
+            pixels, inside = np.asarray(sample.image, dtype=float), masks[0].numpy()
             differences.append(np.abs(pixels[inside].mean(axis=0) - pixels[~inside].mean(axis=0)).max())
     assert np.quantile(differences, 0.1) > 25
 
@@ -120,8 +120,8 @@ def test_ids_paths_and_sizes_follow_the_datasets_rules():
     assert part.size(1) == scenes.size(2)
     assert {scenes.size(index).width for index in range(10)} == {200}
     assert len({scenes.size(index).height for index in range(10)}) > 3
-    picture = scenes[3].picture
-    assert (picture.height, picture.width) == scenes.size(3)
+    image = scenes[3].image
+    assert (image.height, image.width) == scenes.size(3)
 
 
 def test_coco_masks_decode_to_the_masks():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from written_sets import SHOTS, Shot, Thing, coco_json, save_picture, write_coco, write_json
+from written_sets import SHOTS, Annotation, Shot, coco_json, save_image, write_coco, write_json
 
 from fpn.data import open_dataset
 from fpn.data.formats.table import Texts
@@ -19,9 +19,9 @@ def test_texts_give_back_each_string() -> None:
 
 
 def test_a_dataset_goes_to_a_worker_as_handles_not_as_copies(tmp_path: Path) -> None:
-    things = tuple(Thing("nut", (k, k, k + 5, k + 5)) for k in range(20_000 // 40)) * 40
+    things = tuple(Annotation("nut", (k, k, k + 5, k + 5)) for k in range(20_000 // 40)) * 40
     for shot in (big := (Shot("a.png", 600, 600, things), *SHOTS[1:])):
-        save_picture(tmp_path / "images" / shot.file, shot.width, shot.height)
+        save_image(tmp_path / "images" / shot.file, shot.width, shot.height)
     write_json(tmp_path / "annotations/instances.json", coco_json(big))
     dataset = open_dataset(tmp_path)
     assert dataset.table.boxes.numel() * 4 > 300_000
@@ -48,7 +48,7 @@ def test_changing_a_sample_does_not_change_the_dataset(tmp_path: Path) -> None:
 def test_an_index_beyond_the_end_is_an_index_error(tmp_path: Path) -> None:
     dataset = open_dataset(write_coco(tmp_path))
     assert dataset[-1].image_id == 102
-    with pytest.raises(IndexError, match="has 3 pictures, there is no number 3"):
+    with pytest.raises(IndexError, match="has 3 images, there is no number 3"):
         dataset[3]
     with pytest.raises(IndexError):
         dataset.subset([0, 7])

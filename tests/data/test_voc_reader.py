@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_sets import CLASSES, SHOTS, save_picture, voc_xml, write_text, write_voc
+from written_sets import CLASSES, SHOTS, save_image, voc_xml, write_text, write_voc
 
 from fpn.data import open_dataset
 from fpn.errors import DataError, DataNotFoundError, FpnError
@@ -52,10 +52,10 @@ def test_a_broken_file_is_named_with_its_object(xml: str, says: str, tmp_path: P
     assert "a.xml" in message
 
 
-def test_an_annotation_without_its_picture_is_named(tmp_path: Path) -> None:
+def test_an_annotation_without_its_image_is_named(tmp_path: Path) -> None:
     write_voc(tmp_path)
     (tmp_path / "JPEGImages/a.png").unlink()
-    with pytest.raises(DataNotFoundError, match=r"Annotations/a.xml: its picture does not exist. Looked in JPEGImages"):
+    with pytest.raises(DataNotFoundError, match=r"Annotations/a.xml: its image does not exist. Looked in JPEGImages"):
         open_dataset(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_a_file_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> Non
         open_dataset(tmp_path)
 
 
-def test_the_file_name_inside_is_used_when_no_picture_is_called_like_the_xml(tmp_path: Path) -> None:
+def test_the_file_name_inside_is_used_when_no_image_is_called_like_the_xml(tmp_path: Path) -> None:
     write_voc(tmp_path)
     (tmp_path / "JPEGImages/a.png").rename(tmp_path / "JPEGImages/first.png")
     write_text(tmp_path / "Annotations/a.xml", FIRST.replace("a.png", "first.png"))
@@ -81,7 +81,7 @@ def test_the_file_name_inside_is_used_when_no_picture_is_called_like_the_xml(tmp
         ("a\nzz\n", DataNotFoundError, "train.txt lists 'zz', but there is no Annotations/zz.xml"),
         ("a\nb\na\n", DataError, "'a' is listed twice (entries 1 and 3)"),
         ("a\n../../x\n", DataError, "file name '../../x.xml' leads out"),
-        ("\n", DataError, "has no pictures"),
+        ("\n", DataError, "has no images"),
     ],
 )
 def test_a_broken_list_is_named(lines: str, error: type[Exception], says: str, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_any_cut_or_patch_opens_or_raises_our_error(start: int, length: int, pat
         assert len(dataset.coco()["images"]) == 3
 
 
-def test_a_picture_in_another_folder_of_the_tree_is_found(tmp_path: Path) -> None:
+def test_a_image_in_another_folder_of_the_tree_is_found(tmp_path: Path) -> None:
     for shot in SHOTS:
-        save_picture(tmp_path / "images" / shot.file, shot.width, shot.height)
+        save_image(tmp_path / "images" / shot.file, shot.width, shot.height)
         write_text(tmp_path / f"annotations/{Path(shot.file).stem}.xml", voc_xml(shot))
     assert open_dataset(tmp_path).path(0) == str(tmp_path / "images/a.png")

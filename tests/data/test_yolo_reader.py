@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from written_sets import SHOTS, save_picture, write_text, write_yolo, yolo_lines
+from written_sets import SHOTS, save_image, write_text, write_yolo, yolo_lines
 
 from fpn.data import list_splits, open_dataset
 from fpn.errors import DataError, DataNotFoundError, FpnError
@@ -26,7 +26,7 @@ CONFIG = "train: images/train\nnames: [bolt, nut, washer]\n"
         ("-1 0.5 0.5 0.1 0.1", "class -1 is unknown"),
         ("0.5 0.5 0.5 0.1 0.1", "class 0.5 is unknown"),
         ("nan 0.5 0.5 0.1 0.1", "class nan is unknown"),
-        ("1 0.5 0.5 -0.1 0.1", "line 2 (nut) has box (0.55, 0.45, 0.45, 0.55) in fractions of the picture: width -0.1"),
+        ("1 0.5 0.5 -0.1 0.1", "line 2 (nut) has box (0.55, 0.45, 0.45, 0.55) in fractions of the image: width -0.1"),
         ("1 nan 0.5 0.1 0.1", "not finite numbers"),
         ("1 30 20 10 8", "fractions from 0 to 1, not pixels"),
     ],
@@ -42,7 +42,7 @@ def test_a_broken_line_is_named(line: str, says: str, tmp_path: Path) -> None:
 
 def test_an_outline_becomes_its_bounds_and_a_mask_in_pixels(tmp_path: Path) -> None:
     write_yolo(tmp_path)
-    save_picture(tmp_path / "images/train/a.png", 40, 20)
+    save_image(tmp_path / "images/train/a.png", 40, 20)
     write_text(tmp_path / LABELS, "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75\n")
     dataset = open_dataset(tmp_path)
     assert dataset.targets(0).boxes.tolist() == [[10, 5, 30, 15]]
@@ -132,7 +132,7 @@ def test_a_set_that_was_moved_from_its_old_path_opens(tmp_path: Path) -> None:
 def test_roboflows_export_opens_though_its_paths_lead_up(tmp_path: Path) -> None:
     for split, shots in {"train": SHOTS[:2], "valid": SHOTS[2:]}.items():
         for shot in shots:
-            save_picture(tmp_path / split / "images" / shot.file, shot.width, shot.height)
+            save_image(tmp_path / split / "images" / shot.file, shot.width, shot.height)
             write_text(tmp_path / split / "labels" / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
     write_text(
         tmp_path / "data.yaml",
@@ -142,7 +142,7 @@ def test_roboflows_export_opens_though_its_paths_lead_up(tmp_path: Path) -> None
     assert open_dataset(tmp_path, split="valid").targets(0).labels.tolist() == [2]
 
 
-def test_a_split_may_be_a_list_of_pictures(tmp_path: Path) -> None:
+def test_a_split_may_be_a_list_of_images(tmp_path: Path) -> None:
     write_yolo(tmp_path)
     write_text(tmp_path / "train.txt", f"./images/train/c.jpg\n{tmp_path}/images/train/a.png\n")
     write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [bolt, nut, washer]\n")
@@ -153,13 +153,13 @@ def test_a_split_may_be_a_list_of_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ("./images/train/zz.png\n", "picture images/train/zz.png is listed but does not exist"),
-        ("./images/train/a.png\n./images/train/a.png\n", "picture images/train/a.png is listed twice"),
+        ("./images/train/zz.png\n", "image images/train/zz.png is listed but does not exist"),
+        ("./images/train/a.png\n./images/train/a.png\n", "image images/train/a.png is listed twice"),
         ("../../../etc/passwd\n", "leads out of the dataset's folder"),
         ("/etc/passwd\n", "leads out of the dataset's folder"),
     ],
 )
-def test_a_broken_list_of_pictures_is_named(lines: str, says: str, tmp_path: Path) -> None:
+def test_a_broken_list_of_images_is_named(lines: str, says: str, tmp_path: Path) -> None:
     write_yolo(tmp_path)
     write_text(tmp_path / "train.txt", lines)
     write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [bolt, nut, washer]\n")
@@ -168,10 +168,10 @@ def test_a_broken_list_of_pictures_is_named(lines: str, says: str, tmp_path: Pat
     assert says in str(caught.value)
 
 
-def test_labels_without_their_picture_are_named(tmp_path: Path) -> None:
+def test_labels_without_their_image_are_named(tmp_path: Path) -> None:
     write_yolo(tmp_path)
     (tmp_path / "images/train/c.jpg").unlink()
-    with pytest.raises(DataNotFoundError, match=r"labels/train/c.txt has no picture"):
+    with pytest.raises(DataNotFoundError, match=r"labels/train/c.txt has no image"):
         open_dataset(tmp_path)
 
 

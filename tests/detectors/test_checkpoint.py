@@ -20,8 +20,8 @@ def saved(small, tmp_path):
 
 def test_a_loaded_detector_answers_as_the_saved_one(small, saved) -> None:
     loaded = fpn.load(saved, device="cpu")
-    picture = (torch.arange(64 * 96 * 3) % 251).reshape(64, 96, 3).to(torch.uint8).numpy()
-    (wanted,), (got,) = small.predict([picture]), loaded.predict([picture])
+    image = (torch.arange(64 * 96 * 3) % 251).reshape(64, 96, 3).to(torch.uint8).numpy()
+    (wanted,), (got,) = small.predict([image]), loaded.predict([image])
     assert torch.equal(wanted.boxes, got.boxes)
     assert torch.equal(wanted.scores, got.scores)
     assert loaded.classes == fpn.Classes(("cell", "platelet"), (7, 3))

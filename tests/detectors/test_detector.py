@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from fpn.detectors.detector import evaluating
-from fpn.errors import ConfigError, PictureError
+from fpn.errors import ConfigError, ImageError
 from fpn.structures import Detections
 
 
-def _picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def _image(height: int, width: int, seed: int = 0) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
 
@@ -22,28 +22,28 @@ def _same(found: Detections, other: Detections) -> None:
 
 
 def test_boxes_come_back_in_original_pixels(small) -> None:
-    picture = _picture(128, 192)  # twice the network's 64 x 96
-    images = small.preprocessor.collate([small.preprocessor.prepare(picture).pixels])
+    image = _image(128, 192)  # twice the network's 64 x 96
+    images = small.preprocessor.collate([small.preprocessor.prepare(image).pixels])
     with torch.inference_mode():
         (inside,) = small.detect(images)
-    (found,) = small.predict([picture])
+    (found,) = small.predict([image])
     assert images.sizes.tolist() == [[64, 96]]
     assert len(found) > 0
     torch.testing.assert_close(found.boxes, inside.boxes * 2)
 
 
-def test_every_kind_of_picture_is_taken_in_order(small, tmp_path) -> None:
-    picture = _picture(70, 90)
-    picture.save(tmp_path / "a.png")
+def test_every_kind_of_image_is_taken_in_order(small, tmp_path) -> None:
+    image = _image(70, 90)
+    image.save(tmp_path / "a.png")
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
-    picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png", exif=exif)
+    image.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png", exif=exif)
     kinds = [
         str(tmp_path / "a.png"),
         tmp_path / "a.png",
-        picture,
-        np.asarray(picture),
-        picture.convert("RGBA"),
+        image,
+        np.asarray(image),
+        image.convert("RGBA"),
         tmp_path / "turned.png",
     ]
     found = small.predict(kinds, batch_size=2)
@@ -52,8 +52,8 @@ def test_every_kind_of_picture_is_taken_in_order(small, tmp_path) -> None:
         _same(found[0], other)
 
 
-def test_grey_palette_and_sixteen_bit_pictures_are_the_same_grey(small) -> None:
-    grey = _picture(64, 80).convert("L")
+def test_grey_palette_and_sixteen_bit_images_are_the_same_grey(small) -> None:
+    grey = _image(64, 80).convert("L")
     deep = np.asarray(grey).astype(np.uint16) * 256
     found = small.predict([grey, grey.convert("RGB"), grey.convert("P"), deep])
     for other in found[1:]:
@@ -62,33 +62,33 @@ def test_grey_palette_and_sixteen_bit_pictures_are_the_same_grey(small) -> None:
 
 def test_mixed_sizes_come_back_in_the_order_given(small) -> None:
     sizes = [(64, 96), (96, 64), (64, 200), (33, 57)]
-    pictures = [_picture(*size, seed=index) for index, size in enumerate(sizes)]
-    found = small.predict(pictures, batch_size=3)
+    images = [_image(*size, seed=index) for index, size in enumerate(sizes)]
+    found = small.predict(images, batch_size=3)
     for (height, width), one in zip(sizes, found, strict=True):
         assert bool((one.boxes[:, 2] <= width).all())
         assert bool((one.boxes[:, 3] <= height).all())
 
 
-def test_a_batch_equals_its_pictures_one_by_one(small) -> None:
-    pictures = [_picture(64, 96, seed=index) for index in range(3)]
-    together = small.predict(pictures)
-    for picture, found in zip(pictures, together, strict=True):
-        _same(found, small.predict([picture])[0])
+def test_a_batch_equals_its_images_one_by_one(small) -> None:
+    images = [_image(64, 96, seed=index) for index in range(3)]
+    together = small.predict(images)
+    for image, found in zip(images, together, strict=True):
+        _same(found, small.predict([image])[0])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 2000)])
-def test_odd_pictures_do_no_harm(small, size) -> None:
+def test_odd_images_do_no_harm(small, size) -> None:
     (found,) = small.predict([Image.new("RGB", (size[1], size[0]))])
     assert bool(torch.isfinite(found.boxes).all())
 
 
-def test_no_pictures_give_no_answers(small) -> None:
+def test_no_images_give_no_answers(small) -> None:
     assert small.predict([]) == []
 
 
 def test_progress_is_told_after_each_batch(small) -> None:
     told: list[int] = []
-    small.predict([_picture(64, 64)] * 3, batch_size=2, progress=told.append)
+    small.predict([_image(64, 64)] * 3, batch_size=2, progress=told.append)
     assert told == [2, 3]
 
 
@@ -97,9 +97,9 @@ def test_a_single_path_is_refused_with_the_remedy(small) -> None:
         small.predict("cells.jpg")
 
 
-def test_a_broken_picture_is_named(small, tmp_path) -> None:
+def test_a_broken_image_is_named(small, tmp_path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
-    with pytest.raises(PictureError, match=r"b\.jpg"):
+    with pytest.raises(ImageError, match=r"b\.jpg"):
         small.predict([tmp_path / "b.jpg"])
 
 

@@ -1,4 +1,4 @@
-"""Pictures without objects, or with none that counts, train every detector: finite losses, finite gradients."""
+"""Images without objects, or with none that counts, train every detector: finite losses, finite gradients."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def one(box: list[float], *, ignore: bool = False) -> Targets:
 
 OBJECT = [4.0, 6.0, 40.0, 44.0]
 BATCHES = {
-    "nothing in any picture": [Targets.empty(), Targets.empty()],
-    "nothing in one picture": [one(OBJECT), Targets.empty()],
+    "nothing in any image": [Targets.empty(), Targets.empty()],
+    "nothing in one image": [one(OBJECT), Targets.empty()],
     "everything ignored": [one(OBJECT, ignore=True), one(OBJECT, ignore=True)],
-    "an ignored region as large as the picture": [one([0.0, 0, 64, 64], ignore=True)] * 2,
+    "an ignored region as large as the image": [one([0.0, 0, 64, 64], ignore=True)] * 2,
     "an object without width": [one([20.0, 6, 20, 44]), one([20.0, 20, 20, 20])],
     "an object of a thousandth of a pixel": [one([20.0, 20, 20.001, 20.001]), Targets.empty()],
 }  # fmt: skip
@@ -61,14 +61,14 @@ def test_losses_and_gradients_are_finite(dialect: Dialect, batch: str) -> None:
 def test_without_objects_all_weights_that_learn_still_get_a_gradient(dialect: Dialect) -> None:
     # Processes that train together wait for the gradient of each weight: one that had none would hang the others.
     detector = detector_of(dialect)
-    detector.losses(images(), BATCHES["nothing in any picture"]).total.backward()
+    detector.losses(images(), BATCHES["nothing in any image"]).total.backward()
     assert [name for name, weight in detector.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 @every_dialect
 def test_background_is_still_learned_where_there_is_nothing_else(dialect: Dialect) -> None:
     detector = detector_of(dialect)
-    losses = detector.losses(images(), BATCHES["nothing in any picture"])
+    losses = detector.losses(images(), BATCHES["nothing in any image"])
     assert losses.terms["objectness"] > 0
     assert losses.terms["classification"] > 0
     assert losses.terms["proposal_box"] == 0
@@ -94,11 +94,11 @@ def _tiny_deltas(detector: FasterRCNN) -> None:
 
 @every_dialect
 @pytest.mark.parametrize("change", [_huge_deltas, _tiny_deltas])
-def test_huge_deltas_give_finite_boxes_inside_the_picture_and_finite_losses(
+def test_huge_deltas_give_finite_boxes_inside_the_image_and_finite_losses(
     dialect: Dialect, change: Callable[[FasterRCNN], None]
 ) -> None:
     detector = _with(change, dialect)
-    assert_finite(detector, detector.losses(images(), BATCHES["nothing in one picture"]))
+    assert_finite(detector, detector.losses(images(), BATCHES["nothing in one image"]))
     for found in detector.eval().detect(images()):
         assert found.boxes.isfinite().all()
         assert ((found.boxes >= 0) & (found.boxes <= 64)).all()

@@ -20,7 +20,7 @@ from fpn.inference.fused_convolution import FusedConvolution
 from fpn.structures import Detections, ImageBatch
 
 
-def _picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def _image(height: int, width: int, seed: int = 0) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
 
@@ -53,8 +53,8 @@ def stirred(small: FasterRCNN) -> FasterRCNN:
 
 
 def test_float32_detections_are_the_same(stirred) -> None:
-    pictures = [_picture(64, 96), _picture(128, 100, seed=1)]
-    for found, wanted in zip(stirred.optimize().predict(pictures), stirred.predict(pictures), strict=True):
+    images = [_image(64, 96), _image(128, 100, seed=1)]
+    for found, wanted in zip(stirred.optimize().predict(images), stirred.predict(images), strict=True):
         _same(found, wanted)
 
 
@@ -102,8 +102,8 @@ def test_the_original_is_left_alone(stirred) -> None:
 
 
 def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
-    (found,) = stirred.optimize("bf16").predict([_picture(64, 96)])
-    (wanted,) = stirred.predict([_picture(64, 96)])
+    (found,) = stirred.optimize("bf16").predict([_image(64, 96)])
+    (wanted,) = stirred.predict([_image(64, 96)])
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     assert float(found.scores[0]) == pytest.approx(float(wanted.scores[0]), abs=0.05)
 
@@ -125,7 +125,7 @@ def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatc
     try:
         quick = stirred.optimize(precision)
         assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
-        assert len(quick.predict([_picture(64, 96)])[0]) > 0
+        assert len(quick.predict([_image(64, 96)])[0]) > 0
     finally:
         fused_convolution._has_onednn.cache_clear()
 
@@ -150,7 +150,7 @@ def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     fast = stirred.optimize(compile=True)
     assert str(fast.method).endswith("; not compiled, because there is no C++ compiler")
-    _same(fast.predict([_picture(64, 96)])[0], stirred.predict([_picture(64, 96)])[0])
+    _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
 
 
 def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
@@ -161,12 +161,12 @@ def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
         raise TorchDynamoException("no such header")
 
     fast.inner.tensor_part = fail
-    _same(fast.predict([_picture(64, 96)])[0], stirred.predict([_picture(64, 96)])[0])
+    _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
     assert str(fast.method).endswith("not compiled, because compiling failed (TorchDynamoException)")
 
 
-def test_what_a_picture_shows_does_not_depend_on_its_neighbours(stirred) -> None:
-    wide, tall = _picture(64, 160), _picture(160, 64, seed=1)
+def test_what_a_image_shows_does_not_depend_on_its_neighbours(stirred) -> None:
+    wide, tall = _image(64, 160), _image(160, 64, seed=1)
     mixed = stirred.predict([wide, tall, wide], batch_size=3)
     _same(mixed[0], stirred.predict([wide])[0])
     _same(mixed[1], stirred.predict([tall])[0])

@@ -12,7 +12,7 @@ from fpn.errors import ConfigError
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Detections, Targets
 
-DOOR = Preprocessor.of(replace(PAPER, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16))
+PREPROCESSOR = Preprocessor.of(replace(PAPER, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16))
 
 
 def _plain(height: int, width: int, colour: tuple[int, int, int] = (255, 0, 51)) -> Image.Image:
@@ -20,13 +20,13 @@ def _plain(height: int, width: int, colour: tuple[int, int, int] = (255, 0, 51))
 
 
 def test_pixels_are_scaled_and_normalised_by_channel() -> None:
-    pixels = DOOR.prepare(_plain(8, 12)).pixels
+    pixels = PREPROCESSOR.prepare(_plain(8, 12)).pixels
     assert pixels.shape == (3, 8, 12)
     assert pixels[:, 0, 0].tolist() == pytest.approx([1.0, -1.0, 0.2])
 
 
 def test_colour_order_can_be_turned() -> None:
-    turned = replace(DOOR, channel_order="bgr", value_range=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    turned = replace(PREPROCESSOR, channel_order="bgr", value_range=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert turned.prepare(_plain(8, 8)).pixels[:, 0, 0].tolist() == [51.0, 0.0, 255.0]
 
 
@@ -36,36 +36,36 @@ def test_colour_order_can_be_turned() -> None:
     ids=["halved", "upright", "enlarged", "long side counts", "never below one pixel"],
 )
 def test_the_shorter_side_is_met_unless_the_longer_would_be_exceeded(original, network) -> None:
-    prepared = DOOR.prepare(_plain(*original))
+    prepared = PREPROCESSOR.prepare(_plain(*original))
     assert tuple(prepared.pixels.shape[1:]) == network
 
 
 def test_targets_move_with_the_pixels_and_detections_move_back() -> None:
     truth = Targets(torch.tensor([[2.0, 4.0, 12.0, 16.0]]), torch.tensor([1]))
-    prepared = DOOR.prepare(_plain(16, 24), truth)
+    prepared = PREPROCESSOR.prepare(_plain(16, 24), truth)
     assert prepared.targets.boxes.tolist() == [[1.0, 2.0, 6.0, 8.0]]
     found = Detections(prepared.targets.boxes, torch.ones(1), torch.tensor([1]))
-    assert DOOR.restore(found, prepared.frame).boxes.tolist() == [[2.0, 4.0, 12.0, 16.0]]
+    assert PREPROCESSOR.restore(found, prepared.frame).boxes.tolist() == [[2.0, 4.0, 12.0, 16.0]]
 
 
 def test_masks_follow_the_pixels() -> None:
     mask = torch.zeros(1, 16, 16, dtype=torch.bool)
     mask[0, :, :8] = True
     truth = Targets(torch.tensor([[0.0, 0.0, 8.0, 16.0]]), torch.tensor([0]), masks=mask)
-    resized = DOOR.prepare(_plain(16, 16), truth).targets.masks
+    resized = PREPROCESSOR.prepare(_plain(16, 16), truth).targets.masks
     assert resized.shape == (1, 8, 8)
     assert resized[0, 0].tolist() == [True] * 4 + [False] * 4
 
 
 def test_a_batch_is_padded_with_zeros_to_a_multiple_of_32() -> None:
-    images = DOOR.collate([torch.ones(3, 8, 10), torch.ones(3, 7, 40)])
+    images = PREPROCESSOR.collate([torch.ones(3, 8, 10), torch.ones(3, 7, 40)])
     assert images.pixels.shape == (2, 3, 32, 64)
     assert images.sizes.tolist() == [[8, 10], [7, 40]]
     assert float(images.pixels[0].sum()) == 3 * 8 * 10
 
 
 def test_padding_before_the_mean_is_what_black_becomes() -> None:
-    images = replace(DOOR, pad_before_mean=True).collate([torch.zeros(3, 8, 8)])
+    images = replace(PREPROCESSOR, pad_before_mean=True).collate([torch.zeros(3, 8, 8)])
     assert images.pixels[0, :, 31, 31].tolist() == [-1.0, -1.0, 0.0]
     assert images.pixels[0, :, 0, 0].tolist() == [0.0, 0.0, 0.0]
 
@@ -75,9 +75,9 @@ def test_a_door_without_statistics_is_refused() -> None:
         Preprocessor.of(PAPER)
 
 
-def test_the_resized_picture_is_antialiased() -> None:
+def test_the_resized_image_is_antialiased() -> None:
     # Alternating columns of black and white average out instead of leaving one of them.
     stripes = np.zeros((16, 16, 3), np.uint8)
     stripes[:, ::2] = 255
-    pixels = replace(DOOR, mean=(0.0,) * 3, std=(1.0,) * 3).prepare(Image.fromarray(stripes)).pixels
+    pixels = replace(PREPROCESSOR, mean=(0.0,) * 3, std=(1.0,) * 3).prepare(Image.fromarray(stripes)).pixels
     assert float(pixels[0, 4, 2:6].std()) < 0.1

@@ -1,4 +1,4 @@
-"""How each toolkit scales, on pictures small enough to count."""
+"""How each toolkit scales, on images small enough to count."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_boxes_come_back_where_they_were(method):
 
 
 @pytest.mark.parametrize("name", [n for n in case("mrcnn_7_images").meta["cases"] if n != "none"])
-def test_matterport_pictures_to_the_last_bit(name):
+def test_matterport_images_to_the_last_bit(name):
     figures = case("mrcnn_7_images")
     about = figures.meta["cases"][name]
     options = about["args"]

@@ -1,4 +1,4 @@
-"""A detector that knows the truth: it recognises each picture by its shade of grey."""
+"""A detector that knows the truth: it recognises each image by its shade of grey."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fpn.data.dataset import Dataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
-# Values 0..255 come through the door as they are.
+# Values 0..255 come through the preprocessor as they are.
 PLAIN = replace(PAPER, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=255.0, short_side=60, long_side=200)
 # Grey value -> size (height, width) and objects (class, xyxy); ids and order are nobody's default.
 SCENES: dict[int, tuple[tuple[int, int], list[tuple[str, list[float]]]]] = {
@@ -29,7 +29,7 @@ IDS = {"washer": 4, "nut": 17, "bolt": 2}
 
 
 class Seer(Detector):
-    """Finds `known[grey]`, given in original pixels, in each picture."""
+    """Finds `known[grey]`, given in original pixels, in each image."""
 
     def __init__(self, classes: Sequence[str], known: Mapping[int, Detections]) -> None:
         super().__init__(classes=Classes.of(classes), preprocessor=Preprocessor.of(PLAIN), recipe={"kind": "seer"})

@@ -18,7 +18,7 @@ SUMMARY += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
 
 
 def truth(*boxes: tuple[int, int, list[float]], categories: tuple[int, ...] = (3, 7), crowd: bool = False) -> Any:
-    """Two pictures, 1 and 2; each box is (image, category, xywh)."""
+    """Two images, 1 and 2; each box is (image, category, xywh)."""
     annotations = [
         {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": int(crowd)}
         for n, (i, c, b) in enumerate(boxes, start=1)
@@ -56,26 +56,26 @@ def oracle(ground_truth: Any, records: list[dict[str, Any]], *, proposals: bool 
     return counter
 
 
-def scattered(seed: int, *, pictures: int = 12, num_found: int = 15) -> tuple[Any, list[dict[str, Any]]]:
-    """Random truth with crowds, pictures without truth, a class without objects, gaps between ids; noisy detections."""
+def scattered(seed: int, *, images: int = 12, num_found: int = 15) -> tuple[Any, list[dict[str, Any]]]:
+    """Random truth with crowds, images without truth, a class without objects, gaps between ids; noisy detections."""
     random = np.random.default_rng(seed)
-    ids = [int(n) * 17 + 5 for n in range(pictures)]
+    ids = [int(n) * 17 + 5 for n in range(images)]
     annotations: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
-    for image in ids:
+    for image_id in ids:
         for _ in range(int(random.integers(0, 8))):
             side = np.exp(random.uniform(np.log(6), np.log(250), 2))
             box = [*random.uniform(0, 300, 2), *side]
-            number = {"id": len(annotations) + 1, "image_id": image, "category_id": int(random.choice([2, 9, 90]))}
+            number = {"id": len(annotations) + 1, "image_id": image_id, "category_id": int(random.choice([2, 9, 90]))}
             extent = {"bbox": box, "area": float(box[2] * box[3] * 0.8), "iscrowd": int(random.random() < 0.15)}
             annotations.append(number | extent)
             if random.random() < 0.8:
                 near = (np.array(box) + random.normal(0, 0.07, 4) * side.mean()).clip(1).tolist()
-                records.append(found(image, number["category_id"], near, float(random.random())))
+                records.append(found(image_id, number["category_id"], near, float(random.random())))
         for _ in range(int(random.integers(0, num_found))):
             box = [*random.uniform(0, 300, 2), *random.uniform(4, 200, 2)]
             # Scores with ties.
-            records.append(found(image, int(random.choice([2, 9, 41, 90])), box, float(random.integers(0, 10)) / 10))
+            records.append(found(image_id, int(random.choice([2, 9, 41, 90])), box, float(random.integers(0, 10)) / 10))
     images = [{"id": n, "width": 600, "height": 600, "file_name": str(n)} for n in ids]
     # Not sorted: per_class has to follow this order.
     categories = [{"id": n, "name": f"class {n}"} for n in (90, 2, 41, 9)]
@@ -103,7 +103,7 @@ def test_each_class_equals_pycocotools_on_that_class_alone() -> None:
 
 
 def test_proposal_recall_equals_pycocotools_without_classes() -> None:
-    ground_truth, records = scattered(3, pictures=6, num_found=400)
+    ground_truth, records = scattered(3, images=6, num_found=400)
     boxes = {
         image["id"]: np.array([[*r["bbox"], r["score"]] for r in records if r["image_id"] == image["id"]])
         for image in ground_truth["images"]
@@ -174,7 +174,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unknown_picture_or_category_is_named() -> None:
+def test_an_unknown_image_or_category_is_named() -> None:
     with pytest.raises(DataError, match="image_id 5"):
         coco_metrics(truth(), [found(5, 3, [0, 0, 5, 5], 0.9)])
     with pytest.raises(DataError, match="category_id 4"):
@@ -187,9 +187,9 @@ def test_results_as_rows_count_like_results_as_records() -> None:
     assert coco_metrics(ground_truth, rows) == coco_metrics(ground_truth, records)
 
 
-def test_rows_of_a_picture_that_the_truth_lacks_are_refused() -> None:
+def test_rows_of_a_image_that_the_truth_lacks_are_refused() -> None:
     rows = np.array([[1, 0, 0, 9, 9, 0.5, 3], [8, 0, 0, 9, 9, 0.5, 3.0]])
-    with pytest.raises(DataError, match="image_id 8, but the truth has no picture"):
+    with pytest.raises(DataError, match="image_id 8, but the truth has no image"):
         coco_metrics(truth((1, 3, [0, 0, 9, 9])), rows)
 
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from fpn.data.synthetic.scenes import SceneDataset
-from fpn.errors import ConfigError, DataError, OutputError, PictureError
+from fpn.errors import ConfigError, DataError, ImageError, OutputError
 from fpn.evaluation import Evaluation, evaluate
 
 from .seer import SCENES, Seer, detections, greys, seer
@@ -24,7 +24,7 @@ def printed(evaluation: Evaluation, width: int = 80) -> list[str]:
 def test_finding_everything_scores_one_whatever_size_the_network_saw(tmp_path: Path) -> None:
     measured = evaluate(seer(), greys(tmp_path), workers=0, batch_size=2)
     assert measured.ap == pytest.approx(1.0)
-    assert (measured.pictures, measured.objects, measured.ignored) == (4, 4, 0)
+    assert (measured.images, measured.objects, measured.ignored) == (4, 4, 0)
 
 
 def test_records_carry_original_pixels_and_the_ids_of_the_file(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_class_that_the_detector_does_not_know_is_named_with_the_nearest(tmp_p
         evaluate(Seer(("bolt", "nut", "washers"), {}), greys(tmp_path))
 
 
-def test_each_picture_is_seen_once_and_workers_change_nothing(tmp_path: Path) -> None:
+def test_each_image_is_seen_once_and_workers_change_nothing(tmp_path: Path) -> None:
     dataset, done = greys(tmp_path), []
     alone = evaluate(seer(), dataset, workers=0, batch_size=1, progress=done.append)
     helped = evaluate(seer(), dataset, workers=2, batch_size=1)
@@ -75,7 +75,7 @@ def test_proposals_are_measured_without_classes(tmp_path: Path) -> None:
     classes = ("bolt", "nut", "washer")
     half = {grey: detections(classes, objects[:1]) for grey, (_, objects) in SCENES.items()}
     measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, proposals=True)
-    # Three of the four objects, one picture's second is missing; sizes 20 x 20 (small) and 40 x 50 (medium).
+    # Three of the four objects, one image's second is missing; sizes 20 x 20 (small) and 40 x 50 (medium).
     assert measured.proposals is not None
     assert measured.proposals.ar1000 == pytest.approx(0.75)
     assert measured.proposals.ar100_medium == pytest.approx(1.0)
@@ -83,15 +83,15 @@ def test_proposals_are_measured_without_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> None:
+def test_a_image_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> None:
     dataset = greys(tmp_path)
-    (tmp_path / "images" / "120.png").write_bytes(b"no picture")
-    with pytest.raises(PictureError, match=r"120\.png"):
+    (tmp_path / "images" / "120.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"120\.png"):
         evaluate(seer(), dataset, workers=workers, batch_size=1)
 
 
-def test_a_dataset_without_pictures_is_refused() -> None:
-    with pytest.raises(DataError, match="no pictures"):
+def test_a_dataset_without_images_is_refused() -> None:
+    with pytest.raises(DataError, match="no images"):
         evaluate(seer(), SceneDataset(0))
 
 

@@ -43,7 +43,7 @@ def test_the_image_pyramid_runs_one_body_over_three_sizes() -> None:
 
 
 def test_each_level_of_the_image_pyramid_comes_from_its_scale_and_stage() -> None:
-    # A picture of ones: c3 gives 1, c4 gives 100, whatever the scale.
+    # An image of ones: c3 gives 1, c4 gives 100, whatever the scale.
     pyramid = image_pyramid()
     maps = pyramid(torch.ones(1, 3, 32, 64))
     assert {name: tuple(map_.shape[-2:]) for name, map_ in maps.items()} == {
@@ -73,10 +73,10 @@ def test_an_image_pyramid_needs_c3_and_c4() -> None:
 
 
 def test_halving_averages_and_counts_a_remaining_pixel() -> None:
-    picture = torch.zeros(1, 3, 5, 4)
-    assert rescale(picture, 0.5).shape[-2:] == (3, 2)
-    assert rescale(picture, 2.0).shape[-2:] == (10, 8)
-    assert rescale(picture, 1.0) is picture
+    image = torch.zeros(1, 3, 5, 4)
+    assert rescale(image, 0.5).shape[-2:] == (3, 2)
+    assert rescale(image, 2.0).shape[-2:] == (10, 8)
+    assert rescale(image, 1.0) is image
     # Without antialiasing the stripes would all fall on one side: constant 0 or 1 at some offsets.
     stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
     assert rescale(stripes, 0.5)[0, 0, :, 2:-2].sub(0.5).abs().max() < 0.1

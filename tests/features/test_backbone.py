@@ -94,7 +94,7 @@ def test_pixel_statistics_are_those_of_the_models_weights() -> None:
     assert (resnet.pixel_mean, resnet.pixel_std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_a_model_that_cuts_remainders_is_fed_padded_pictures() -> None:
+def test_a_model_that_cuts_remainders_is_fed_padded_images() -> None:
     # ConvNeXt's 4x4 patches would lose the last row and column of 33 x 65.
     body = Backbone("convnext_atto").eval()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_a_model_that_cuts_remainders_is_fed_padded_pictures() -> None:
     assert [tuple(m.shape[-2:]) for m in maps.values()] == [(9, 17), (5, 9), (3, 5), (2, 3)]
 
 
-def test_a_model_that_keeps_remainders_is_fed_the_picture_itself() -> None:
+def test_a_model_that_keeps_remainders_is_fed_the_image_itself() -> None:
     body = Backbone("resnet18", out=(2,)).eval()
     pixels = torch.randn(1, 3, 33, 65)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_channels_last_and_bfloat16_work_through_the_whole_body() -> None:
         ("resnet18", {"out": (4, 3)}, "finest first"),
         ("resnet18", {"out": ()}, "asked for none"),
         ("resnet18", {"frozen_stages": 6}, "has 5 stages, frozen_stages is 6"),
-        ("vit_tiny_patch16_224", {}, "takes pictures of one size only"),
+        ("vit_tiny_patch16_224", {}, "takes images of one size only"),
     ],
 )
 def test_what_can_not_be_a_bottom_up_path_is_said(name: str, options: dict[str, object], message: str) -> None:

@@ -141,7 +141,7 @@ def test_pooler_reads_each_roi_from_the_level_of_its_size() -> None:
     assert pooler(features, _images(), [rois]).flatten().tolist() == [3.0, 2.0, 3.0]
 
 
-def test_scale_can_be_measured_from_the_map_or_from_the_first_picture() -> None:
+def test_scale_can_be_measured_from_the_map_or_from_the_first_image() -> None:
     level = Level("p2", 1, 4)
     images = ImageBatch(torch.zeros(1, 3, 64, 64), torch.tensor([[50, 60]]))
     feature = torch.zeros(1, 1, 17, 16)

@@ -28,7 +28,7 @@ def test_a_two_sided_clamp_is_in_units_before_the_weights():
     torch.testing.assert_close(found[0, 2] - found[0, 0], torch.tensor(100 / torch.e), rtol=1e-4, atol=0)
 
 
-def test_inclusive_corners_end_anchors_and_the_picture_one_pixel_earlier():
+def test_inclusive_corners_end_anchors_and_the_image_one_pixel_earlier():
     levels, sizes = [Level("p2", 8, 4)], [Size(1, 1)]
     plain, inclusive = (
         AnchorPlan(sizes=((32.0,),), ratios=(1.0,), inclusive_corners=flag).grids(
@@ -90,7 +90,7 @@ def detect(part: BoxHead, boxes: list[list[float]], images: ImageBatch) -> torch
     return found.boxes
 
 
-def test_detections_are_cut_off_at_the_window_of_the_picture():
+def test_detections_are_cut_off_at_the_window_of_the_image():
     images = ImageBatch(
         torch.zeros(1, 3, 64, 64), torch.tensor([[64, 64]]), windows=torch.tensor([[8.0, 16.0, 55.0, 47.0]])
     )

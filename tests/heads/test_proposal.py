@@ -4,14 +4,14 @@ import torch
 
 from fpn.heads.anchors import AnchorPlan
 from fpn.heads.box_coder import BoxCoding
-from fpn.heads.rpn import ProposalHead, ProposalSelection, RawProposals, read_objectness
+from fpn.heads.rpn import RPN, ProposalSelection, RawProposals, read_objectness
 from fpn.heads.sampling import Sampling
 from fpn.structures import ImageBatch, Level, Targets
 
 SAMPLING = Sampling(positive_iou=0.7, negative_iou=0.3, keep_best=True, count=256, positive_fraction=0.5)
 
 
-def _head(levels=("p3",), sizes=((8.0,),), ratios=(1.0,), **changes) -> ProposalHead:
+def _head(levels=("p3",), sizes=((8.0,),), ratios=(1.0,), **changes) -> RPN:
     declared = [Level(name, 4, 2 ** int(name[1:])) for name in levels]
     defaults = {
         "levels": declared,
@@ -20,7 +20,7 @@ def _head(levels=("p3",), sizes=((8.0,),), ratios=(1.0,), **changes) -> Proposal
         "selection": ProposalSelection(),
         "sampling": SAMPLING,
     }
-    return ProposalHead(**{**defaults, **changes})
+    return RPN(**{**defaults, **changes})
 
 
 def _images(height: int, width: int, count: int = 1) -> ImageBatch:
@@ -91,7 +91,7 @@ def test_loss_of_silent_heads_is_log_two() -> None:
     assert float(terms.counts["positive_anchors"]) == 1.0
 
 
-def test_pictures_without_objects_teach_background_only() -> None:
+def test_images_without_objects_teach_background_only() -> None:
     head = _head(levels=("p2",), sizes=((8.0,),))
     terms = head.losses(head({"p2": torch.zeros(1, 4, 4, 4)}), _images(16, 16), [Targets.empty()])
     assert float(terms.counts["positive_anchors"]) == 0.0

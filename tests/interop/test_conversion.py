@@ -1,4 +1,4 @@
-"""The one door for weights: recognition, what is left over, and what it says of files it can't use."""
+"""Other toolkits' weights: recognition, what is left over, and what it says of files it can't use."""
 
 import numpy as np
 import pytest

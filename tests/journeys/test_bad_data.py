@@ -42,7 +42,7 @@ def xml_with_entities(root: Path) -> Path:
     return root
 
 
-def missing_picture(root: Path) -> Path:
+def missing_image(root: Path) -> Path:
     write_coco(root)
     (root / "images" / "a.png").unlink()
     return root
@@ -71,7 +71,7 @@ BROKEN = {
     "broken JSON": (broken_json, "instances.json"),
     "broken XML": (broken_xml, "a.xml"),
     "XML with entities": (xml_with_entities, "a.xml"),
-    "missing picture": (missing_picture, "a.png"),
+    "missing image": (missing_image, "a.png"),
     "box outside": (spoil_json(box(500, 500, 20, 20)), "a.png"),
     "box of NaN": (spoil_json(box(float("nan"), 1, 20, 20)), "a.png"),
     "negative width": (spoil_json(box(5, 5, -3, 20)), "a.png"),
@@ -98,7 +98,7 @@ def test_broken_data_stops_train_and_evaluate_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_picture_stops_measuring_and_is_named(fpn: Shell, model: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_stops_measuring_and_is_named(fpn: Shell, model: Path, tmp_path: Path) -> None:
     data = write_coco(tmp_path / "set")
     (data / "images" / "b.png").write_bytes((data / "images" / "b.png").read_bytes()[:60])
     assert "b.png" in fpn.fails("evaluate", model, data, "--output", tmp_path / "metrics.json")

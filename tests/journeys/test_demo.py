@@ -29,7 +29,7 @@ def test_the_demo_leaves_a_model_figures_a_contact_sheet_and_scenes_that_its_adv
     ended = fpn("demo")
     assert ended.status == 0, ended.err
     left = Path("fpn-demo")
-    assert json.loads((left / "metrics.json").read_text())["pictures"] == 3
+    assert json.loads((left / "metrics.json").read_text())["images"] == 3
     with Image.open(left / "contact-sheet.png") as sheet:
         assert sheet.width > sheet.height
     advice = [line.split()[1:] for line in ended.out.splitlines() if line.startswith("  fpn ")]

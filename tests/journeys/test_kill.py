@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 
 # Each flush; a checkpoint has five. Long enough to be met in the middle of one.
 FLUSH_SECONDS = 0.04
-# Eight pictures, two a step: four steps an epoch, twelve in all. A checkpoint after almost every step.
+# Eight images, two a step: four steps an epoch, twelve in all. A checkpoint after almost every step.
 SETTINGS = """
 backbone: test_efficientnet
 weights: none
@@ -78,7 +78,7 @@ def data(tmp_path: Path) -> Path:
     for row, entry in enumerate(truth["images"]):
         entry["file_name"] = f"{row}.png"
         (tmp_path / "set" / "images").mkdir(parents=True, exist_ok=True)
-        scenes[row].picture.save(tmp_path / "set" / "images" / f"{row}.png")
+        scenes[row].image.save(tmp_path / "set" / "images" / f"{row}.png")
     (tmp_path / "set" / "annotations").mkdir()
     (tmp_path / "set" / "annotations" / "instances.json").write_text(json.dumps(truth))
     return tmp_path / "set"

@@ -22,15 +22,15 @@ def listing(folder: Path) -> dict:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 def contents(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_pictures_of_a_folder_are_drawn_and_listed_with_original_ids(fpn: Shell, model: Path, tmp_path: Path) -> None:
+def test_images_of_a_folder_are_drawn_and_listed_with_original_ids(fpn: Shell, model: Path, tmp_path: Path) -> None:
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "in" / "deep" / "a.jpg", width=30, height=90)
     ended = fpn("predict", model, tmp_path / "in", "--output", tmp_path / "out")
@@ -50,13 +50,13 @@ def test_the_list_is_a_coco_file_that_pycocotools_reads(fpn: Shell, model: Path,
     from pycocotools.coco import COCO
 
     photo(tmp_path / "a.png")
-    fpn("predict", model, tmp_path / "a.png", "--output", tmp_path / "out", "--no-pictures")
+    fpn("predict", model, tmp_path / "a.png", "--output", tmp_path / "out", "--no-images")
     assert contents(tmp_path / "out") == ["detections.json"]
     data = COCO(str(tmp_path / "out" / "detections.json"))
     assert len(data.loadRes(listing(tmp_path / "out")["annotations"]).getAnnIds()) == len(data.getAnnIds()) > 0
 
 
-def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_pictures(
+def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_images(
     fpn: Shell, model: Path, tmp_path: Path
 ) -> None:
     photo(tmp_path / "a.png")
@@ -82,39 +82,39 @@ def test_another_programs_list_is_never_replaced(fpn: Shell, model: Path, tmp_pa
     assert (tmp_path / "out" / "detections.json").read_text() == "[]"
 
 
-def test_a_picture_is_never_replaced_by_its_own_result(fpn: Shell, model: Path, tmp_path: Path) -> None:
+def test_a_image_is_never_replaced_by_its_own_result(fpn: Shell, model: Path, tmp_path: Path) -> None:
     before = photo(tmp_path / "a.jpg").read_bytes()
     message = fpn.fails("predict", model, tmp_path / "a.jpg", "--output", tmp_path)
-    assert "would replace the picture itself" in message
+    assert "would replace the image itself" in message
     assert (tmp_path / "a.jpg").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:400]), "the picture is damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "the image is damaged"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
-        (lambda path: path.write_text("cats"), "not a picture of a known format"),
+        (lambda path: path.write_text("cats"), "not an image of a known format"),
         (lambda path: path.unlink(), "no such file"),
         (lambda path: Image.new("1", (20_000, 10_000)).save(path, "PNG"), "too many pixels"),
     ],
     ids=["truncated", "empty", "text", "missing", "bomb"],
 )
-def test_a_picture_that_cannot_be_read_is_reported_and_the_others_are_done(
+def test_a_image_that_cannot_be_read_is_reported_and_the_others_are_done(
     fpn: Shell, model: Path, tmp_path: Path, spoil: object, reason: str
 ) -> None:
     good, bad = photo(tmp_path / "good.jpg"), photo(tmp_path / "bad.jpg")
     spoil(bad)  # type: ignore[operator]
     message = fpn.fails("predict", model, bad, good, "--output", tmp_path / "out")
     assert f"bad.jpg: {reason}" in message.splitlines()[0]
-    assert "1 of 2 pictures could not be read" in message.splitlines()[-1]
+    assert "1 of 2 images could not be read" in message.splitlines()[-1]
     listed = listing(tmp_path / "out")
     assert [each["file_name"] for each in listed["images"]] == [str(good)]
     assert [each["file_name"] for each in listed["skipped"]] == [str(bad)]
     assert contents(tmp_path / "out") == ["detections.json", "good.jpg"]
 
 
-def test_pictures_of_odd_shape_are_fine(fpn: Shell, model: Path, tmp_path: Path) -> None:
+def test_images_of_odd_shape_are_fine(fpn: Shell, model: Path, tmp_path: Path) -> None:
     dot, ribbon = photo(tmp_path / "dot.png", 1, 1), photo(tmp_path / "ribbon.png", 20_000, 10)
     assert fpn("predict", model, dot, ribbon, "--output", tmp_path / "out").status == 0
     assert size_of(tmp_path / "out" / "ribbon.jpg") == (20_000, 10)
@@ -157,8 +157,8 @@ def test_a_folder_that_cannot_be_written_is_noticed_at_once(
 def test_wrong_options_are_refused_before_any_work(
     fpn: Shell, model: Path, tmp_path: Path, words: list[str], reason: str
 ) -> None:
-    pictures = [photo(tmp_path / "a.png")] if words else []
-    assert reason in fpn.fails("predict", model, *pictures, *words, "--output", tmp_path / "out")
+    images = [photo(tmp_path / "a.png")] if words else []
+    assert reason in fpn.fails("predict", model, *images, *words, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

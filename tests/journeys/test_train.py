@@ -10,7 +10,7 @@ from written_sets import write_coco, write_text
 
 from fpn.training.run import Run
 
-# Two pictures a step, three pictures: one step an epoch.
+# Two images a step, three images: one step an epoch.
 SETTINGS = """
 backbone: tf_efficientnet_lite0
 weights: none
@@ -49,7 +49,7 @@ def test_train_then_evaluate_then_predict_agree_with_each_other(
     assert f"fpn evaluate {best} {data}" in ended.out
 
     figures, found = tmp_path / "metrics.json", tmp_path / "found.json"
-    # As many pictures at once as in training: how far a picture is padded shows at its rim.
+    # As many images at once as in training: how far an image is padded shows at its rim.
     ended = fpn("evaluate", best, data, "--batch-size", 2, "--output", figures)
     assert ended.status == 0
     assert "washer" in ended.out

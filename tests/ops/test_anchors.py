@@ -17,7 +17,7 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 def _count(height: int, width: int, *, strides: dict[int, tuple[float, ...]]) -> int:
-    """Anchors of a picture with three ratios; `strides` says which sizes stand on which stride."""
+    """Anchors of an image with three ratios; `strides` says which sizes stand on which stride."""
     return sum(
         len(level_anchors(math.ceil(height / stride), math.ceil(width / stride), (stride, stride), sizes, RATIOS))
         for stride, sizes in strides.items()

@@ -57,7 +57,7 @@ def test_clip_cuts_at_the_rim_and_one_pixel_earlier_in_legacy() -> None:
     assert box_ops.clip(box, 30, 20, legacy_plus_one=True).tolist() == [[0.0, 0.0, 19.0, 29.0]]
 
 
-def test_clip_takes_a_size_a_picture() -> None:
+def test_clip_takes_a_size_a_image() -> None:
     boxes = torch.tensor([0.0, 0.0, 99.0, 99.0]).expand(2, 3, 4)
     sizes = torch.tensor([[10, 20], [30, 40]])
     clipped = box_ops.clip(boxes, sizes[:, 0, None], sizes[:, 1, None])

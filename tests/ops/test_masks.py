@@ -59,7 +59,7 @@ def test_the_threshold_itself_belongs_to_the_object() -> None:
     assert not paste_masks(masks, box, 1, 1, threshold=0.51).item()
 
 
-def test_boxes_beyond_the_picture_without_size_or_none_at_all_are_pasted() -> None:
+def test_boxes_beyond_the_image_without_size_or_none_at_all_are_pasted() -> None:
     boxes = torch.tensor([[-2.0, -2.0, 2.0, 2.0], [3.0, 3.0, 3.0, 3.0], [50.0, 50.0, 60.0, 60.0]])
     pasted = paste_masks(torch.ones(3, 4, 4), boxes, 4, 4)
     assert pasted.sum(dim=(1, 2)).tolist() == [4, 0, 0]

@@ -35,7 +35,7 @@ def pyramid(*, odd: bool = False, channels: int = 8, dtype: torch.dtype = torch.
 
 
 def rois(count: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """Inside, across every rim and wholly outside of a picture of 128 x 192; one without a size."""
+    """Inside, across every rim and wholly outside of an image of 128 x 192; one without a size."""
     random = torch.Generator().manual_seed(2)
     corner = torch.rand(count, 2, generator=random) * torch.tensor([260.0, 190.0]) - 40
     boxes = torch.cat([corner, corner + torch.rand(count, 2, generator=random) ** 2 * 150], dim=1)
@@ -136,8 +136,8 @@ def test_crop_and_resize_reads_zero_beyond_the_outermost_centres() -> None:
     assert pooled.tolist() == [[0.0, 0.0], [12.0, 0.0]]
 
 
-def test_crop_and_resize_lays_the_pictures_corner_centres_on_the_maps() -> None:
-    # A picture of 7 x 13 pixels: its last pixel (12, 6) is the map's last cell (3, 3).
+def test_crop_and_resize_lays_the_images_corner_centres_on_the_maps() -> None:
+    # An image of 7 x 13 pixels: its last pixel (12, 6) is the map's last cell (3, 3).
     pooled = pool_one([0.0, 0.0, 12.0, 6.0], output_size=2, sampler="crop_and_resize", image_size=(7, 13))
     assert pooled.tolist() == [[0.0, 3.0], [12.0, 15.0]]
 
@@ -238,7 +238,7 @@ def test_no_rois_give_an_empty_result_and_zero_gradients(sampler: Any) -> None:
     assert all(m.grad is not None and not m.grad.any() for m in maps)
 
 
-def test_rois_outside_the_picture_read_zero() -> None:
+def test_rois_outside_the_image_read_zero() -> None:
     index = torch.zeros(1, dtype=torch.int64)
     box = torch.tensor([[900.0, 900.0, 950.0, 930.0]])
     for sampler in ("align", "align_avg", "crop", "crop_and_resize", "pool"):
@@ -404,19 +404,19 @@ def test_crop_of_fpn_pytorch(name: str, size: int, max_pool: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "picture"),
+    ("name", "size", "image"),
     [
         ("pooled_img128_7", 7, (128, 96)),
         ("pooled_img1024_7", 7, (1024, 768)),
         ("pooled_img1024_14", 14, (1024, 768)),
     ],
 )
-def test_crop_and_resize_of_matterport(name: str, size: int, picture: tuple[int, int]) -> None:
+def test_crop_and_resize_of_matterport(name: str, size: int, image: tuple[int, int]) -> None:
     figures = case("mrcnn_3_pyramid_roi_align")
     maps = [torch.from_numpy(figures.normal(f"roialign:feat{i}", (1, 32 >> i, 24 >> i, 8), 1.0)) for i in range(4)]
     maps = [m.permute(0, 3, 1, 2) for m in maps]
-    boxes = pixels(stored(figures, "boxes")[0], *picture)
-    levels = matterport_levels(boxes, *picture) - 2
-    options: dict[str, Any] = {"output_size": size, "sampler": "crop_and_resize", "image_size": picture}
+    boxes = pixels(stored(figures, "boxes")[0], *image)
+    levels = matterport_levels(boxes, *image) - 2
+    options: dict[str, Any] = {"output_size": size, "sampler": "crop_and_resize", "image_size": image}
     pooled = pool_rois(maps, SCALES, boxes, torch.zeros_like(levels), levels, **options)
     assert torch.allclose(pooled.permute(0, 2, 3, 1), stored(figures, name)[0], atol=1e-4)

@@ -28,7 +28,7 @@ def test_it_rounds_no_worse_than_the_plain_sum() -> None:
     assert float((got - exact).abs().max() / exact.abs().max()) < 5e-6  # points 0, 1, -1, 2, -2 reach 1e-5
 
 
-def test_a_picture_does_not_see_its_neighbour() -> None:
+def test_a_image_does_not_see_its_neighbour() -> None:
     x = torch.randn(3, 4, 30, 50, generator=torch.Generator().manual_seed(0))
     weight = winograd.transform_weight(torch.ones(4, 4, 3, 3))
     together = winograd.convolve(x, weight)

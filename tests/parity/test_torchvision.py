@@ -130,7 +130,7 @@ def test_final_detections_agree(theirs, ours, images) -> None:
 
 
 @torch.no_grad()
-def test_a_picture_without_detections_gives_none(theirs, ours) -> None:
+def test_a_image_without_detections_gives_none(theirs, ours) -> None:
     images = BATCHES[0]
     theirs_limit, theirs.roi_heads.score_thresh = theirs.roi_heads.score_thresh, 1.1
     (want,) = theirs([images.pixels[0]])
@@ -180,13 +180,15 @@ def _take(sampling, count):
 @pytest.mark.parametrize("size", [(120, 160), (333, 211), (160, 1000), (64, 64)])
 def test_the_door_in_does_what_theirs_does(theirs, ours, size) -> None:
     values = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    door = replace(ours.preprocessor, short_side=160, long_side=240)
-    assert isinstance(door, Preprocessor)
-    prepared = door.prepare(Image.fromarray(values), Targets(torch.tensor([[3.0, 4.0, 50.0, 60.0]]), torch.tensor([0])))
-    picture = torch.from_numpy(values).permute(2, 0, 1).float() / 255
+    preprocessor = replace(ours.preprocessor, short_side=160, long_side=240)
+    assert isinstance(preprocessor, Preprocessor)
+    prepared = preprocessor.prepare(
+        Image.fromarray(values), Targets(torch.tensor([[3.0, 4.0, 50.0, 60.0]]), torch.tensor([0]))
+    )
+    image = torch.from_numpy(values).permute(2, 0, 1).float() / 255
     boxes = {"boxes": torch.tensor([[3.0, 4.0, 50.0, 60.0]]), "labels": torch.tensor([1])}
-    want, targets = theirs.transform([picture], [boxes])
-    images = door.collate([prepared.pixels])
+    want, targets = theirs.transform([image], [boxes])
+    images = preprocessor.collate([prepared.pixels])
     assert [tuple(size) for size in images.sizes.tolist()] == want.image_sizes
     _close(images.pixels, want.tensors)
     _close(prepared.targets.boxes, targets[0]["boxes"])

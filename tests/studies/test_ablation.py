@@ -357,7 +357,7 @@ def test_two_runs_of_a_row_with_one_seed_are_the_same(tmp_path: Path):
 def test_unknown_rows_and_empty_data_stop_before_any_work(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"unknown design 'fnp'.*Did you mean 'fpn'"):
         run_ablation(small_ablation(rows=("fnp",)), tmp_path / "a")
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         run_ablation(small_ablation(held_out=SceneDataset(0)), tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
@@ -395,7 +395,7 @@ def test_the_command_shows_tables_and_leaves_files(tmp_path: Path, shell: Shell)
     assert {"ablation.md", "ablation.json", "ablation.svg"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_the_command_wants_pictures_to_measure_on(tmp_path: Path, shell: Shell):
+def test_the_command_wants_images_to_measure_on(tmp_path: Path, shell: Shell):
     assert "--held-out-split" in shell.fails("ablate", tmp_path, "--output", tmp_path / "out")
     said = shell.fails("ablate", tmp_path, "--split", "a", "--held-out-split", "a", "--output", tmp_path / "out")
     assert "both trained and measured on" in said

@@ -1,4 +1,4 @@
-"""`fpn benchmark` on tiny pictures: both sides compute the same, and what is shown adds up."""
+"""`fpn benchmark` on tiny images: both sides compute the same, and what is shown adds up."""
 
 from __future__ import annotations
 

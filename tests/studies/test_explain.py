@@ -21,7 +21,7 @@ from fpn.studies.explain.equation_one import route
 from fpn.studies.explain.geometry import Box, read_box, read_size, view
 from fpn.studies.explain.pyramid import Explanation, dialects_page, explain_dialect, explain_model
 from fpn.studies.explain.receptive_field import receptive_fields
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -44,7 +44,7 @@ def fields(explained: Explanation) -> dict[str, int | None]:
 # --- shapes and anchors -----------------------------------------------------------------------------------------
 
 
-def test_the_papers_picture_has_199974_anchors(paper):
+def test_the_papers_image_has_199974_anchors(paper):
     assert [tuple(facts.size) for facts in paper.levels] == [(250, 200), (125, 100), (63, 50), (32, 25), (16, 13)]
     assert [facts.num_anchors for facts in paper.levels] == [150_000, 37_500, 9_450, 2_400, 624]
     assert paper.num_anchors == 199_974
@@ -84,7 +84,7 @@ def test_fpn_pytorch_says_that_its_anchors_of_p5_are_too_far_apart():
     assert "p6: cells are 32 pixels apart, but its anchors 64." in notes
 
 
-# --- how a picture enters ---------------------------------------------------------------------------------------
+# --- how an image enters ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_fpn_pytorch_says_that_its_anchors_of_p5_are_too_far_apart():
         ("matterport", (768, 1024), (1024, 1024)),  # min(800 / 480, 1024 / 640), then a square
     ],
 )
-def test_a_480x640_picture_enters(dialect, network, padded):
+def test_a_480x640_image_enters(dialect, network, padded):
     seen = view(DIALECTS[dialect], Size(480, 640), as_is=False)
     assert (tuple(seen.network), tuple(seen.padded)) == (network, padded)
 
@@ -166,7 +166,7 @@ def test_dilation_and_padding_count():
     assert measured(nn.Conv2d(3, 4, 3, dilation=2), nn.ReLU(), nn.Conv2d(4, 4, 5)) == {"x": 9}  # 1 + 2 * 2 + 4
 
 
-def test_a_squeeze_and_excite_gate_sees_the_whole_picture():
+def test_a_squeeze_and_excite_gate_sees_the_whole_image():
     class Gate(nn.Module):
         def forward(self, x):
             return x * x.mean((2, 3), keepdim=True).sigmoid()
@@ -220,7 +220,7 @@ def test_levels_change_at(dialect, edges):
     assert list(found.values()) == pytest.approx(list(edges), abs=0.01)
 
 
-def test_a_box_of_40x60_in_a_480x640_picture():
+def test_a_box_of_40x60_in_a_480x640_image():
     # paper: sqrt(2400) * 800 / 480 = 81.6 < 112; fpn.pytorch: * 600 / 480 = 61.2 > 50; matterport: * 1.6 = 78.4 < 79.2
     def level(dialect: Dialect) -> str:
         return route(dialect, [Box(40, 60)], seen=view(dialect, Size(480, 640), as_is=False)).levels[0]
@@ -269,7 +269,7 @@ def test_the_page_in_docs_is_fresh():
 
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds():
-    sheet = Sheet(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
+    sheet = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
     assert sheet.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
 
 
@@ -278,7 +278,7 @@ def test_markdown_keeps_its_columns_whatever_a_cell_holds():
 
 def test_explain_a_size_at_80_columns(shell):
     shown = shell("explain", "256x256", "--dialect", "minimal").out
-    assert "minimal over three convolutions: a picture of 256x256" in shown
+    assert "minimal over three convolutions: an image of 256x256" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -307,7 +307,7 @@ def test_two_dialects_side_by_side(shell):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "nothing to explain: name a picture size, such as 640x480, a model file"),
+        ([], "nothing to explain: name an image size, such as 640x480, a model file"),
         (["640x480", "--dialect", "torchvison"], "Did you mean 'torchvision'?"),
         (["64ox480"], "'64ox480': neither a size (width x height, such as 640x480) nor a model file"),
         (["0x480"], "size 0x480: a side is 0"),

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written_sets import Shot, Thing, write_voc
+from written_sets import Annotation, Shot, write_voc
 
 from fpn.data.checks.inspection import check
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import PAPER
 from fpn.studies.anchor_fit import Boxes, fit_anchors, reach
 
-# Square anchors of 32 and 64 on grids of 4 and 8 pixels; pictures keep their size of 128 x 96.
+# Square anchors of 32 and 64 on grids of 4 and 8 pixels; images keep their size of 128 x 96.
 SPOKEN = replace(PAPER, anchor_sizes=((32.0,), (64.0,)), anchor_ratios=(1.0,), short_side=96, long_side=None)
-PICTURE = (96, 128)
+IMAGE = (96, 128)
 
 
 def fitted(*boxes: tuple[float, float, float, float], dialect: Dialect = SPOKEN, **changes: Any) -> Any:
     numbers = np.array(boxes, dtype=float).reshape(-1, 4)
-    return fit_anchors(Boxes(numbers, np.tile([PICTURE], (len(numbers), 1))), replace(dialect, **changes))
+    return fit_anchors(Boxes(numbers, np.tile([IMAGE], (len(numbers), 1))), replace(dialect, **changes))
 
 
 def test_an_object_on_its_anchor_has_an_iou_of_1() -> None:
@@ -57,8 +57,8 @@ def test_objects_are_scaled_as_the_network_sees_them() -> None:
     assert fit.iou.tolist() == pytest.approx([400 / 1024])
 
 
-def test_anchors_stand_only_where_the_picture_has_cells() -> None:
-    # Cells of level 1 in a picture 128 x 96 have centres from 0 to 120 and 88, so that an object of 64 x 64 in the
+def test_anchors_stand_only_where_the_image_has_cells() -> None:
+    # Cells of level 1 in an image 128 x 96 have centres from 0 to 120 and 88, so that an object of 64 x 64 in the
     # right lower corner, with its centre at (96, 64), is met, and one that hangs out to the centre (128, 96) is not.
     assert fitted((64, 32, 128, 96)).iou.tolist() == [1]
     assert fitted((96, 64, 160, 128)).iou.tolist() == pytest.approx([56 * 56 / (2 * 64 * 64 - 56 * 56)])
@@ -90,10 +90,10 @@ def test_it_agrees_with_the_grid_drawn_out(offset: float) -> None:
 
 def small_set(root: Path) -> Path:
     things = (
-        Thing("nut", (24, 32, 56, 64)),  # the anchor itself
-        Thing("nut", (60, 10, 64, 14)),  # 4 x 4: 16 of 1024
-        Thing("bolt", (8, 40, 72, 56)),  # 1/3, see above
-        Thing("bolt", (0, 0, 5, 5), ignore=True),  # counts nowhere
+        Annotation("nut", (24, 32, 56, 64)),  # the anchor itself
+        Annotation("nut", (60, 10, 64, 14)),  # 4 x 4: 16 of 1024
+        Annotation("bolt", (8, 40, 72, 56)),  # 1/3, see above
+        Annotation("bolt", (0, 0, 5, 5), ignore=True),  # counts nowhere
     )
     return write_voc(root, (Shot("a.png", 128, 96, things),))
 
@@ -114,7 +114,9 @@ def test_levels_are_counted_and_unreached_objects_named(tmp_path: Path) -> None:
 
 def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
     # 40 cells of 6 x 6: no anchor of 32 or 64 overlaps one with 0.3, one of 8 does with 36 / 64.
-    cells = tuple(Thing("cell", (8 * k % 120, 16 * (k // 15), 8 * k % 120 + 6, 16 * (k // 15) + 6)) for k in range(40))
+    cells = tuple(
+        Annotation("cell", (8 * k % 120, 16 * (k // 15), 8 * k % 120 + 6, 16 * (k // 15) + 6)) for k in range(40)
+    )
     root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, cells),))
     inspected = check(root).inspected
     reached = reach(inspected, SPOKEN)
@@ -134,13 +136,13 @@ def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
 
 
 def test_where_all_is_reached_nothing_is_suggested(tmp_path: Path) -> None:
-    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Thing("nut", (24, 32, 56, 64)),)),))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Annotation("nut", (24, 32, 56, 64)),)),))
     reached = reach(check(root).inspected, SPOKEN)
     assert (reached.unreached, reached.suggestion, list(reached.findings)) == (0, None, [])
 
 
 def test_a_dataset_without_a_single_box(tmp_path: Path) -> None:
-    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Thing("nut", (1, 1, 9, 9), ignore=True),)),))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Annotation("nut", (1, 1, 9, 9), ignore=True),)),))
     reached = reach(check(root).inspected, SPOKEN)
     assert (reached.objects, reached.unreached, reached.suggestion) == (0, 0, None)
     assert reached.to_dict()["levels"][0]["objects"] == 0

@@ -8,7 +8,7 @@ import torch
 from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 from fpn.training import checkpoint
 from fpn.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from fpn.training.metrics_log import Journal
+from fpn.training.metrics_log import MetricsLog
 from fpn.training.run_record import begun_before_restart, claim_output, clear_left_overs, read_record
 
 
@@ -117,7 +117,7 @@ def test_a_folder_without_a_run_can_not_be_resumed(tmp_path):
 
 
 def test_the_journal_is_cut_to_its_length_at_the_checkpoint(tmp_path):
-    journal = Journal(tmp_path / "metrics.jsonl")
+    journal = MetricsLog(tmp_path / "metrics.jsonl")
     journal.write({"step": 1})
     length = journal.length()
     journal.write({"step": 2})

@@ -63,7 +63,7 @@ def test_warm_up_takes_a_tenth_of_the_run_unless_told():
         ({"optimizer": "adamw", "learning_rate": 0.5}, 0.5),
     ],
 )
-def test_the_peak_rate_follows_optimizer_and_pictures_a_step(settings, expected):
+def test_the_peak_rate_follows_optimizer_and_images_a_step(settings, expected):
     assert learning_rate(TrainConfig(**settings)) == pytest.approx(expected)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from fpn.data.dataset import Dataset
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import FasterRCNN, faster_rcnn
-from fpn.errors import FpnError, PictureError
+from fpn.errors import FpnError, ImageError
 from fpn.structures import Targets
 from fpn.training import callbacks
 from fpn.training.config import TrainConfig
@@ -28,7 +28,7 @@ from fpn.training.run import Run
 from fpn.training.trainer import train
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "workers": 0, "device": "cpu", "precision": "float32", "log_every": 1}
-# All pictures that processes measured, one line each.
+# All images that processes measured, one line each.
 MEASURED = "measured.txt"
 
 
@@ -51,7 +51,7 @@ def small_detector(dataset: Dataset) -> FasterRCNN:
 
 def learn(folder: Path, dataset: Dataset, changes: Mapping[str, Any], validation: Dataset | None = None) -> int:
     """What each process does; the exit status."""
-    note_pictures(folder.parent / MEASURED)
+    note_images(folder.parent / MEASURED)
     try:
         config = TrainConfig(**{**SETTINGS, **changes})
         train(small_detector(dataset), dataset, config, validation=validation, output=folder)
@@ -70,14 +70,14 @@ def learn_or_fail(folder: Path, dataset: Dataset, changes: Mapping[str, Any], fa
         if doomed and self.position.step == 2:
             if failure == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise PictureError("cells_07.png: the picture is damaged")
+            raise ImageError("cells_07.png: the image is damaged")
         take_step(self, group)
 
     Run.take_step = fail_or_take  # type: ignore[method-assign]
     return learn(folder, dataset, changes)
 
 
-def note_pictures(path: Path) -> None:
+def note_images(path: Path) -> None:
     find = callbacks.find_objects
 
     def find_and_note(*arguments: Any, **options: Any) -> Any:
@@ -135,7 +135,7 @@ def assert_alike(ours: Path, theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "validation"),
     [(Scenes(10), Scenes(7)), (Scenes(8, half_empty=True), None), (Scenes(3), Scenes(1)), (Scenes(1), None)],
-    ids=["pictures of several sizes", "pictures without an object", "an uneven batch", "fewer pictures than processes"],
+    ids=["images of several sizes", "images without an object", "an uneven batch", "fewer images than processes"],
 )
 def test_two_processes_with_half_of_the_batch_each_train_what_one_trains_alone(
     tmp_path: Path, dataset: Scenes, validation: Scenes | None
@@ -146,7 +146,7 @@ def test_two_processes_with_half_of_the_batch_each_train_what_one_trains_alone(
     measured = (tmp_path / MEASURED).read_text().split() if validation else []
     train(small_detector(dataset), dataset, TrainConfig(**SETTINGS), validation=validation, output=one, progress=False)
     assert_alike(one, two)
-    # After each of the two epochs each picture of the validation set once, whoever did it.
+    # After each of the two epochs each image of the validation set once, whoever did it.
     assert sorted(map(int, measured)) == sorted([*range(len(validation or ()))] * 2)
 
 
@@ -155,8 +155,8 @@ def test_a_process_that_fails_ends_the_other_with_its_message(tmp_path: Path) ->
     began = time.monotonic()
     assert together.end() == [1, 1]
     assert time.monotonic() - began < 60
-    assert "error: cells_07.png: the picture is damaged" in together.said(1)
-    assert "error: process 1 of 2 failed: cells_07.png: the picture is damaged" in together.said(0)
+    assert "error: cells_07.png: the image is damaged" in together.said(1)
+    assert "error: process 1 of 2 failed: cells_07.png: the image is damaged" in together.said(0)
 
 
 def test_when_a_process_is_killed_the_other_ends_and_a_restart_by_torchrun_goes_on_bit_by_bit(tmp_path: Path) -> None:

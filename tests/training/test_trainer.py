@@ -139,7 +139,7 @@ def test_steps_take_the_place_of_epochs():
 
 
 def test_two_batches_of_one_make_the_step_of_one_batch_of_two():
-    # Without norms, dropout and padding, which depend on how pictures are batched.
+    # Without norms, dropout and padding, which depend on how images are batched.
     one, two = tiny_detector(), tiny_detector()
     for each in (one, two):
         each.features["body"] = torch.nn.Conv2d(3, 4, 3, stride=4)
@@ -157,7 +157,7 @@ def test_a_frozen_part_does_not_move():
     assert not torch.equal(detector.head.weight, before.head.weight)
 
 
-def test_a_loss_that_is_not_finite_names_step_term_and_pictures_and_spares_the_last_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_names_step_term_and_images_and_spares_the_last_checkpoint(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(TrainingError) as caught:
         train(tiny_detector(spoil_step=5), tiny_scenes(), CONFIG, output=run, progress=False)
@@ -187,12 +187,12 @@ def test_an_earlier_run_is_not_overwritten_but_can_be_resumed(tmp_path):
         train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
 
 
-def test_no_pictures_and_no_objects_are_refused_before_work_starts():
-    with pytest.raises(TrainingError, match="has no pictures, so there is nothing for training"):
+def test_no_images_and_no_objects_are_refused_before_work_starts():
+    with pytest.raises(TrainingError, match="has no images, so there is nothing for training"):
         train(tiny_detector(), tiny_scenes().subset([]), CONFIG, progress=False)
     empty = tiny_scenes()
     empty.objects = (0, 0)
-    with pytest.raises(TrainingError, match="none of its 6 pictures has an object that counts"):
+    with pytest.raises(TrainingError, match="none of its 6 images has an object that counts"):
         train(tiny_detector(), empty, CONFIG, progress=False)
     with pytest.raises(TrainingError, match="nothing for validation"):
         train(tiny_detector(), tiny_scenes(), CONFIG, validation=empty, progress=False)
@@ -323,7 +323,7 @@ def test_resuming_refuses_other_data_or_settings_and_names_them_unless_told(tmp_
         train(tiny_detector(), tiny_scenes(8), other, resume=tmp_path / "run", progress=False)
     said = str(caught.value)
     assert "config.learning_rate was 0.01, is 0.5" in said
-    assert "data.pictures was 6, is 8" in said
+    assert "data.images was 6, is 8" in said
     assert "data.labels was" in said
     assert "log_every" not in said
     train(tiny_detector(), tiny_scenes(8), other, resume=tmp_path / "run", allow_changes=True, progress=False)
@@ -340,7 +340,7 @@ def test_an_allowed_change_lasts_through_the_next_resume_and_stands_in_the_recor
 
 
 def test_a_change_deep_in_the_recipe_and_a_file_of_another_size_are_named(tmp_path):
-    def picture_set(size):
+    def image_set(size):
         data = tiny_scenes()
         data.path = lambda index: str(tmp_path / "a.png")
         (tmp_path / "a.png").write_bytes(bytes(size))
@@ -348,9 +348,9 @@ def test_a_change_deep_in_the_recipe_and_a_file_of_another_size_are_named(tmp_pa
 
     one, other = tiny_detector(), tiny_detector()
     one.recipe, other.recipe = ({"dialect": {"name": "paper", "nms": nms}} for nms in (0.5, 0.6))
-    train(one, picture_set(3), changed(steps=1), output=tmp_path / "run", progress=False)
+    train(one, image_set(3), changed(steps=1), output=tmp_path / "run", progress=False)
     with pytest.raises(ConfigError) as caught:
-        train(other, picture_set(4), resume=tmp_path / "run", progress=False)
+        train(other, image_set(4), resume=tmp_path / "run", progress=False)
     assert "recipe.dialect.nms was 0.5, is 0.6" in str(caught.value)
     assert "data.file_sizes was" in str(caught.value)
     assert "paper" not in str(caught.value)
@@ -400,7 +400,7 @@ def test_compile_compiles_the_dense_parts(monkeypatch):
     monkeypatch.setattr("fpn.training.setup.no_compiler", lambda device: None)
     detector = faster_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8, head_width=8)
     _compile(detector)
-    assert compiled == ["FeaturePyramid", "ProposalHead"]
+    assert compiled == ["FeaturePyramid", "RPN"]
 
 
 def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):

@@ -10,14 +10,14 @@ from torch import nn
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
-from fpn.heads.sampling import Randomness, per_picture
+from fpn.heads.sampling import Randomness, per_image
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 DIALECT = replace(PAPER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=32, long_side=64)
 
 
 class TinyDetector(Detector):
-    """Guesses how many objects a picture has, and one box for all of them."""
+    """Guesses how many objects an image has, and one box for all of them."""
 
     def __init__(self, classes: Sequence[str], *, spoil_step: int | None = None) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class TinyDetector(Detector):
         self.calls += 1
         guess = self.guess(images)
         truth = torch.tensor([float(len(each)) for each in targets])
-        chosen = torch.stack([torch.rand((), generator=each) for each in per_picture(generator, len(targets))]) < 0.7
+        chosen = torch.stack([torch.rand((), generator=each) for each in per_image(generator, len(targets))]) < 0.7
         count = ((guess[:, 0] - truth).square() * chosen).mean()
         if self.calls == self.spoil_step:
             count = count * float("nan")

@@ -1,4 +1,4 @@
-"""`fpn ablate`: the paper's comparison on your own pictures."""
+"""`fpn ablate`: the paper's comparison on your own images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ablate(
     fpn ablate data/cells --split train --held-out-split test --epochs 12 --output runs/cells-ablation
 
     Args:
-        data: The word scenes (drawn pictures with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
+        data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
             YOLO format.
         output: Folder for results, models, ablation.md, ablation.json and ablation.svg.
         rows: Which designs: c4, c5, fpn, lateral_only, top_down_only, p2_only, hierarchy, image_pyramid.
@@ -56,7 +56,7 @@ def ablate(
         split: Split of DATA to train on. None: the only one, else all, else trainval.
         held_out: Dataset to measure on, if it is another one than DATA.
         held_out_split: Split to measure on.
-        drop_invalid: Leave out boxes that are empty, not finite or outside of their picture.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image.
         scenes: How many scenes are drawn to train on and to measure on.
         page: Markdown file with the lines <!-- ablation: begin --> and <!-- ablation: end -->, to put the tables
             between; the chart goes beside it.
@@ -93,7 +93,7 @@ def ablate(
 
 
 def _draw(counts: tuple[int, int]) -> tuple[Dataset, Dataset]:
-    """Pictures large enough for objects of 300 pixels."""
+    """Images large enough for objects of 300 pixels."""
     from fpn.data.synthetic.scenes import SceneDataset
 
     training, held_out = (
@@ -116,7 +116,7 @@ def _open(
     split, held_out_split = splits
     if held_out is None and held_out_split is None:
         raise ConfigError(
-            "no pictures to measure on: name a split, such as --held-out-split test, or another dataset with --held-out"
+            "no images to measure on: name a split, such as --held-out-split test, or another dataset with --held-out"
         )
     if held_out is None and held_out_split == split:
         raise ConfigError(

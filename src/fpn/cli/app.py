@@ -22,9 +22,9 @@ from fpn.version import __version__
 # Verb -> where it is and what `fpn --help` says of it. The files are imported when their verb is asked for.
 COMMANDS = {
     "demo": ("fpn.cli.demo:demo", "Train, measure and draw on made-up scenes, in minutes. No data needed."),
-    "train": ("fpn.cli.train:train", "Train a detector on your labelled pictures."),
+    "train": ("fpn.cli.train:train", "Train a detector on your labelled images."),
     "evaluate": ("fpn.cli.evaluate:evaluate", "Measure a model: COCO average precision and recall."),
-    "predict": ("fpn.cli.predict:predict", "Find objects in pictures, folders and globs."),
+    "predict": ("fpn.cli.predict:predict", "Find objects in images, folders and globs."),
     "explain": ("fpn.cli.explain:explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "ablate": ("fpn.cli.ablate:ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
     "check": ("fpn.cli.check:check", "Say what is wrong with your labels, before it costs you a night."),
@@ -35,7 +35,7 @@ COMMANDS = {
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 _PROLOGUE = """\
-Feature Pyramid Network object detectors: train one on your own pictures, measure it, use it.
+Feature Pyramid Network object detectors: train one on your own images, measure it, use it.
 
 Begin with `fpn demo`; then `fpn train DATA --output runs/first` with a COCO, VOC or YOLO folder.
 """

@@ -29,7 +29,7 @@ def benchmark(
     device: str | None = None,
     output: Path | None = None,
 ) -> None:
-    """Measure this machine: fpn side by side with torchvision, the same weights and pictures, in turns.
+    """Measure this machine: fpn side by side with torchvision, the same weights and images, in turns.
 
     Inference goes from a JPEG file to boxes in its pixels, with the time of each stage; outputs are compared. Times
     are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
@@ -37,8 +37,8 @@ def benchmark(
     Args:
         backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
         weights: Of the backbone: imagenet, offline or a file. None: random.
-        size: Of the pictures, width x height.
-        batch_sizes: Pictures that go through the network together. None: 1; on a GPU 1, 8 and 32.
+        size: Of the images, width x height.
+        batch_sizes: Images that go through the network together. None: 1; on a GPU 1, 8 and 32.
         parts: What to measure.
         repeats: Turns of each measurement.
         rois: RoIs to pool.

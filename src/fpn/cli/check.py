@@ -36,23 +36,23 @@ def check(
     workers: int | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> int:
-    """Read all labels and pictures once and say what is wrong with them.
+    """Read all labels and images once and say what is wrong with them.
 
     The exit status is 1 if training would stop, or learn or measure something wrong, and 0 if there is nothing but
     warnings and information. Nothing in DATA is ever changed.
 
     Args:
         data: A folder or file in COCO, VOC or YOLO format.
-        split: Look at this split only. None: at all of them, and at what they have in common.
+        split: ImageInfo at this split only. None: at all of them, and at what they have in common.
         output: Also write everything to this new JSON file.
         fix: Write a repaired copy to this new folder, with a list of what changed.
         all_entries: Show every finding, not the first few of each kind.
         dialect: Conventions whose anchors are tried on the objects.
-        short_side: Shorter side of pictures in the network, in pixels. None: the dialect's, 800.
+        short_side: Shorter side of images in the network, in pixels. None: the dialect's, 800.
         long_side: Limit of the longer side. None: in the dialect's proportion.
         anchor_sizes: Anchor side of each level, finest first, in network pixels. None: the dialect's.
         anchor_ratios: Aspect ratios (height / width) of the anchors. None: the dialect's.
-        workers: Threads that look at pictures. None: one a core, at most 8.
+        workers: Threads that look at images. None: one a core, at most 8.
     """
     from fpn.cli.check_tables import show
     from fpn.data.checks.inspection import check as look_through
@@ -67,7 +67,7 @@ def check(
     given = {key: value for key, value in conventions.items() if value is not None}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)
     accepted = (limits or LimitOptions()).limits()
-    report = look_through(data, split=split, workers=workers, limits=accepted, bar=partial(progress_bar, "pictures"))
+    report = look_through(data, split=split, workers=workers, limits=accepted, bar=partial(progress_bar, "images"))
     reached = reach(report.inspected, spoken)
     report = report.with_findings(reached.findings)
     for each in show(report, reached, every=all_entries):

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fpn.data.checks.inspection import Report
 from fpn.data.issues import KINDS
-from fpn.studies.anchor_fit import Reach
+from fpn.studies.anchor_fit import AnchorFit
 
 _SHOWN = 3
 _CLASSES = 30
@@ -26,7 +26,7 @@ _HEADINGS = {
 }
 
 
-def show(report: Report, reached: Reach, *, every: bool = False) -> Iterator[RenderableType]:
+def show(report: Report, reached: AnchorFit, *, every: bool = False) -> Iterator[RenderableType]:
     """The parts of the report in order; `every`: all findings instead of the first few of a kind."""
     yield Text(f"{report.name}: {report.format}", style="bold")
     for part in (_splits(report), _classes(report), _sizes(report), _anchors(reached)):
@@ -55,17 +55,17 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _splits(report: Report) -> Table:
-    table = _table("split", "pictures", "objects", title="Splits")
+    table = _table("split", "images", "objects", title="Splits")
     for name, counts in report.splits.items():
-        table.add_row(_plain(name), str(counts["pictures"]), str(counts["objects"]))
+        table.add_row(_plain(name), str(counts["images"]), str(counts["objects"]))
     return table
 
 
 def _classes(report: Report) -> RenderableType:
-    table = _table("class", "id", "objects", "in pictures", "ignored", title="Classes, the commonest first")
+    table = _table("class", "id", "objects", "in images", "ignored", title="Classes, the commonest first")
     rows = sorted(report.classes.items(), key=lambda pair: -pair[1]["objects"])
     for name, row in rows[:_CLASSES]:
-        table.add_row(_plain(name), *(str(row[key]) for key in ("id", "objects", "pictures", "ignored")))
+        table.add_row(_plain(name), *(str(row[key]) for key in ("id", "objects", "images", "ignored")))
     if len(rows) <= _CLASSES:
         return table
     rest = sum(row["objects"] for _, row in rows[_CLASSES:])
@@ -73,7 +73,7 @@ def _classes(report: Report) -> RenderableType:
 
 
 def _sizes(report: Report) -> RenderableType:
-    objects, pictures = report.sizes["objects"], report.sizes["pictures"]
+    objects, images = report.sizes["objects"], report.sizes["images"]
     table = _table(
         "",
         "least",
@@ -88,9 +88,9 @@ def _sizes(report: Report) -> RenderableType:
     rows = {
         "side of objects": objects["side"],
         "height / width": objects["height/width"],
-        "objects a picture": objects["a picture"],
-        "picture width": pictures["width"],
-        "picture height": pictures["height"],
+        "objects an image": objects["an image"],
+        "image width": images["width"],
+        "image height": images["height"],
     }
     for name, values in rows.items():
         if values:
@@ -109,7 +109,7 @@ def _bars(histogram: Mapping[str, int]) -> Table:
     return table
 
 
-def _anchors(reached: Reach) -> RenderableType:
+def _anchors(reached: AnchorFit) -> RenderableType:
     speech = reached.dialect
     limit = f", long at most {speech.long_side}" if speech.long_side else ""
     title = f"Objects by the level of their best anchor (short side {speech.short_side}{limit})"
@@ -123,12 +123,12 @@ def _anchors(reached: Reach) -> RenderableType:
     return Group(Text(title, style="bold"), table, Text(legend))
 
 
-def _suggestion(reached: Reach) -> Iterable[Text]:
+def _suggestion(reached: AnchorFit) -> Iterable[Text]:
     if not reached.unreached:
         return
     said = f"{reached.unreached} of {reached.objects} objects are fit by no anchor."
     if reached.suggestion is None:
-        yield Text(f"{said} No other anchors or picture size would be worth the change.")
+        yield Text(f"{said} No other anchors or image size would be worth the change.")
         return
     better, speech = reached.suggestion, reached.dialect
     sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])

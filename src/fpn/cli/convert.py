@@ -23,7 +23,7 @@ def convert(
 ) -> None:
     """Write a dataset in another format, and say what that format can't hold.
 
-    Pictures are copied as they are, all into one folder a split; DATA stays as it is.
+    Images are copied as they are, all into one folder a split; DATA stays as it is.
 
     Args:
         data: A folder or file in COCO, VOC or YOLO format.
@@ -36,11 +36,11 @@ def convert(
     accepted = (limits or LimitOptions()).limits()
     converted = write(data, to, output, split=split, limits=accepted, bar=partial(progress_bar, "writing"))
     splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
-    say(f"{converted.folder}: {to.upper()}, pictures: {splits}")
+    say(f"{converted.folder}: {to.upper()}, images: {splits}")
     for loss in converted.losses:
         say_warning(f"not kept: {loss}")
     if converted.renamed:
         old, new = next(iter(converted.renamed.items()))
-        say_warning(f"{len(converted.renamed)} pictures renamed so that no two share a name, such as {old}: now {new}")
+        say_warning(f"{len(converted.renamed)} images renamed so that no two share a name, such as {old}: now {new}")
     if not converted.losses:
         say("Nothing was lost.")

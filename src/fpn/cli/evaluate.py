@@ -1,4 +1,4 @@
-"""`fpn evaluate`: how good a model is on labelled pictures."""
+"""`fpn evaluate`: how good a model is on labelled images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluate(
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
-    """Measure a model on labelled pictures: COCO average precision and recall.
+    """Measure a model on labelled images: COCO average precision and recall.
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
@@ -35,10 +35,10 @@ def evaluate(
         split: Which split of it. None: the only one, else all, else trainval.
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
-        proposals: Also measure the proposals: recall with 100 and 1000 a picture.
-        drop_invalid: Leave out boxes that are empty, not finite or outside of their picture, and count them.
-        batch_size: Pictures that go through the network together.
-        workers: Processes that read pictures. None: half of the cores. 0: none.
+        proposals: Also measure the proposals: recall with 100 and 1000 an image.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        batch_size: Images that go through the network together.
+        workers: Processes that read images. None: half of the cores. 0: none.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
@@ -61,7 +61,7 @@ def evaluate(
             progress=progress,
         )
     say(measured.table())
-    say(f"{measured.pictures / measured.seconds:.1f} pictures a second: {detector.method}")
+    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.method}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
     if detections is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fpn.detectors import Dialect
     from fpn.shapes import Size
     from fpn.studies.explain.pyramid import Explanation
-    from fpn.studies.tables import Sheet
+    from fpn.studies.tables import TextTable
 
 
 def explain(
@@ -34,24 +34,24 @@ def explain(
 ) -> None:
     """Show what a pyramid is: shapes, strides, receptive fields, anchors, and equation 1 as each toolkit has it.
 
-    Sizes are width x height, as people write those of pictures. For example:
+    Sizes are width x height, as people write those of images. For example:
 
-    fpn explain 640x480 --box 40x60 (the pyramid at that picture size, and where such a box goes)
+    fpn explain 640x480 --box 40x60 (the pyramid at that image size, and where such a box goes)
 
     fpn explain cells.safetensors --against paper (a model, and what it does differently)
 
     fpn explain --dialect torchvision --against detectron2 (two toolkits side by side)
 
     Args:
-        what: Size of a picture, such as 640x480, or a model file.
+        what: Size of an image, such as 640x480, or a model file.
         backbone: Name of a timm model. None: resnet50, or what the dialect's original has.
         dialect: Whose conventions: paper, torchvision, detectron2, mmdetection, fpn_pytorch, ... None: paper.
         against: Another dialect; shows only where it differs, and what each difference means.
-        box: Boxes such as 40x60 in pixels of the picture; shows the level that each is read from.
-        size: Size of the picture that a model is shown for.
-        short_side: Shorter side of pictures in the network. None: the dialect's.
+        box: Boxes such as 40x60 in pixels of the image; shows the level that each is read from.
+        size: Size of the image that a model is shown for.
+        short_side: Shorter side of images in the network. None: the dialect's.
         long_side: Limit of the longer side. None: in the dialect's proportion.
-        as_is: The size is what the network sees: the picture is neither scaled nor padded.
+        as_is: The size is what the network sees: the image is neither scaled nor padded.
         dialects: Show all conventions of all dialects.
         markdown: Write markdown in place of tables for the terminal.
     """
@@ -97,7 +97,7 @@ def _explain(
 
 def _about(
     explained: Explanation, other: Dialect | None, boxes: tuple[str, ...], *, backbone: str | None, as_is: bool
-) -> list[Sheet]:
+) -> list[TextTable]:
     from fpn.detectors.toolkits import DIALECTS
     from fpn.studies.explain.dialect_tables import differences
     from fpn.studies.explain.equation_one import boxes_sheets, equation_sheet
@@ -117,13 +117,13 @@ def _about(
     return [*sheets, equation_sheet(shown), *boxes_sheets(shown, asked, size, as_is=as_is)]
 
 
-def _conventions(dialect: str | None, against: str | None) -> list[Sheet]:
+def _conventions(dialect: str | None, against: str | None) -> list[TextTable]:
     from fpn.studies.explain.dialect_tables import differences, sources, whole
     from fpn.studies.explain.equation_one import equation_sheet
 
     if dialect is None and against is None:
         raise ConfigError(
-            "nothing to explain: name a picture size, such as 640x480, a model file, or --dialect, or --dialects"
+            "nothing to explain: name an image size, such as 640x480, a model file, or --dialect, or --dialects"
         )
     one = _dialect(dialect or "paper")
     if against is None:
@@ -132,7 +132,7 @@ def _conventions(dialect: str | None, against: str | None) -> list[Sheet]:
     return [sources([one, other]), differences(one, other), equation_sheet([one, other])]
 
 
-def _all_dialects() -> list[Sheet]:
+def _all_dialects() -> list[TextTable]:
     from fpn.studies.explain.dialect_tables import compared, sources
     from fpn.studies.explain.equation_one import equation_sheet
 
@@ -161,7 +161,7 @@ def _refuse(**given: object) -> None:
         raise ConfigError(f"{' '.join(idle)}: has no meaning here. Leave it out; see fpn explain --help.")
 
 
-def _show(sheets: list[Sheet], *, markdown: bool) -> None:
+def _show(sheets: list[TextTable], *, markdown: bool) -> None:
     if markdown:
         say("\n\n".join(sheet.markdown() for sheet in sheets))
         return

@@ -1,4 +1,4 @@
-"""From the words after `fpn predict MODEL` to picture files, and to a name for each result."""
+"""From the words after `fpn predict MODEL` to image files, and to a name for each result."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
-from fpn.image_io import PICTURE_SUFFIXES
+from fpn.image_io import IMAGE_SUFFIXES
 
 _GLOB_SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture file, and where it lies in what was named: its path inside the folder, or its bare name."""
+    """An image file, and where it lies in what was named: its path inside the folder, or its bare name."""
 
     path: Path
     inside: PurePosixPath
 
 
-def find_pictures(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
-    """Every picture once, in the order named; folders (with all inside of them) and globs sorted.
+def find_images(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
+    """Every image once, in the order named; folders (with all inside of them) and globs sorted.
 
     A file that is named is taken whatever its suffix, also when it is missing: reading it will say so.
 
@@ -33,10 +33,10 @@ def find_pictures(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
 
     Raises:
         ConfigError: nothing is named.
-        DataNotFoundError: a folder or glob holds no picture.
+        DataNotFoundError: a folder or glob holds no image.
     """
     if not words:
-        raise ConfigError("no pictures: name files, folders or globs, such as: fpn predict model.safetensors photos/")
+        raise ConfigError("no images: name files, folders or globs, such as: fpn predict model.safetensors photos/")
     found: dict[str, Source] = {}
     for word in words:
         for source in _expand(word, own):
@@ -45,7 +45,7 @@ def find_pictures(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
 
 
 def name_results(sources: Iterable[Source], suffix: str) -> list[PurePosixPath]:
-    """A name for each result: the picture's own with another suffix, `-2`, `-3`, ... where that is taken."""
+    """A name for each result: the image's own with another suffix, `-2`, `-3`, ... where that is taken."""
     taken: set[str] = set()
     names = []
     for source in sources:
@@ -63,7 +63,7 @@ def refuse_overwriting(targets: Iterable[Path], sources: Iterable[Source], own: 
 
     Args:
         targets: files that will be written.
-        sources: the pictures.
+        sources: the images.
         own: real paths of what an earlier `fpn predict` wrote.
 
     Raises:
@@ -73,7 +73,7 @@ def refuse_overwriting(targets: Iterable[Path], sources: Iterable[Source], own: 
     for target in targets:
         where = os.path.realpath(target)
         if where in inputs:
-            raise OutputError(f"{target}: the result would replace the picture itself. Choose another --output.")
+            raise OutputError(f"{target}: the result would replace the image itself. Choose another --output.")
         if target.exists() and where not in own:
             raise OutputError(
                 f"{target}: is already there, and no earlier `fpn predict` wrote it. Move it, or choose another "
@@ -91,21 +91,21 @@ def _expand(word: str, own: frozenset[str]) -> list[Source]:
 
 
 def _in_folder(folder: Path, own: frozenset[str]) -> list[Source]:
-    found = [path for path in sorted(folder.rglob("*")) if _is_picture(path, own)]
+    found = [path for path in sorted(folder.rglob("*")) if _is_image(path, own)]
     if not found:
-        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise DataNotFoundError(f"{folder}: no picture in this folder (looked for {kinds})")
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataNotFoundError(f"{folder}: no image in this folder (looked for {kinds})")
     return [Source(path, PurePosixPath(path.relative_to(folder).as_posix())) for path in found]
 
 
 def _in_glob(pattern: str, own: frozenset[str]) -> list[Source]:
     found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  absolute ones too
-    found = [path for path in found if _is_picture(path, own)]
+    found = [path for path in found if _is_image(path, own)]
     if not found:
-        raise DataNotFoundError(f"{pattern}: no picture matches")
+        raise DataNotFoundError(f"{pattern}: no image matches")
     return [Source(path, PurePosixPath(path.name)) for path in found]
 
 
-def _is_picture(path: Path, own: frozenset[str]) -> bool:
-    looks_like_one = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+def _is_image(path: Path, own: frozenset[str]) -> bool:
+    looks_like_one = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return looks_like_one and path.is_file() and os.path.realpath(path) not in own

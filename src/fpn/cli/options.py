@@ -21,14 +21,14 @@ class LimitOptions(Settings):
     max_pixels: int | None = Field(
         default=None,
         ge=1,
-        description="Largest picture that is read, height times width. None: 134217728, which is 2 ** 27.",
+        description="Largest image that is read, height times width. None: 134217728, which is 2 ** 27.",
     )
-    max_objects: int | None = Field(default=None, ge=1, description="Most objects of one picture. None: 50000.")
+    max_objects: int | None = Field(default=None, ge=1, description="Most objects of one image. None: 50000.")
     max_file_size: int | None = Field(
         default=None,
         ge=1,
         description="Largest file that is read, in MiB. None: 6144 for a COCO json, 8 for XML, 64 for text, 1024 for "
-        "a picture.",
+        "an image.",
     )
 
     def limits(self) -> Limits:
@@ -39,7 +39,7 @@ class LimitOptions(Settings):
 
 
 class DataOptions(LimitOptions):
-    """Which pictures, and where the run goes."""
+    """Which images, and where the run goes."""
 
     output: Path | None = Field(
         None,
@@ -54,7 +54,7 @@ class DataOptions(LimitOptions):
         None, description="Split to measure on after each epoch. None, without --validation: no validation."
     )
     drop_invalid: bool = Field(
-        False, description="Leave out boxes that are empty, not finite or outside of their picture, and count them."
+        False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
     )
 
 
@@ -76,7 +76,7 @@ class ModelOptions(Settings):
         "top_down_only, p2_only, image_pyramid.",
     )
     short_side: int | None = Field(
-        None, ge=16, description="Shorter side of pictures in the network, in pixels. None: the dialect's, 800."
+        None, ge=16, description="Shorter side of images in the network, in pixels. None: the dialect's, 800."
     )
     long_side: int | None = Field(
         None, ge=16, description="Limit of the longer side, in pixels. None: in the dialect's proportion (5/3)."
@@ -93,7 +93,7 @@ class ModelOptions(Settings):
     anchor_ratios: tuple[float, ...] | None = Field(
         None, description="Aspect ratios (height / width) of the anchors. None: 0.5 1 2."
     )
-    roi_samples: int | None = Field(None, ge=1, description="RoIs a picture that the box head learns from. None: 512.")
+    roi_samples: int | None = Field(None, ge=1, description="RoIs an image that the box head learns from. None: 512.")
     score_limit: float | None = Field(None, ge=0, lt=1, description="Score that detections must exceed. None: 0.05.")
 
 

@@ -1,4 +1,4 @@
-"""The folder that `fpn predict` writes: drawn pictures, and one COCO-style JSON that says which are ours."""
+"""The folder that `fpn predict` writes: drawn images, and one COCO-style JSON that says which are ours."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Predictions:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, path: Path, picture: Image.Image, found: Detections, drawn: PurePosixPath | None) -> None:
-        """Note one picture's detections; `drawn`: its picture's name in the folder."""
-        image = {"id": len(self.images) + 1, "file_name": str(path), "width": picture.width, "height": picture.height}
-        self.images.append(image | ({} if drawn is None else {"drawn": str(drawn)}))
-        for record in found.to_coco(image_id=len(self.images), classes=self.classes):
-            extent = {"area": record["bbox"][2] * record["bbox"][3], "iscrowd": 0}
-            self.annotations.append({"id": len(self.annotations) + 1, **record, **extent})
+    def add(self, path: Path, pixels: Image.Image, found: Detections, drawn: PurePosixPath | None) -> None:
+        """Note one image's detections; `drawn`: its image's name in the folder."""
+        record = {"id": len(self.images) + 1, "file_name": str(path), "width": pixels.width, "height": pixels.height}
+        self.images.append(record | ({} if drawn is None else {"drawn": str(drawn)}))
+        for each in found.to_coco(image_id=len(self.images), classes=self.classes):
+            extent = {"area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0}
+            self.annotations.append({"id": len(self.annotations) + 1, **each, **extent})
 
     def skip(self, path: Path, reason: str) -> None:
-        """Note a picture that can't be read."""
+        """Note an image that can't be read."""
         self.skipped.append({"file_name": str(path), "reason": reason})
 
     def save(self) -> Path:
@@ -85,7 +85,7 @@ class Predictions:
         return ", ".join(f"{count} {name}" for name, count in counts if count) or "nothing"
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a drawn picture as JPEG, atomically; thin coloured lines need full colour resolution."""
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a drawn image as JPEG, atomically; thin coloured lines need full colour resolution."""
     with atomic_path(path) as temporary:
-        picture.save(temporary, "JPEG", quality=92, subsampling=0)
+        image.save(temporary, "JPEG", quality=92, subsampling=0)

@@ -1,4 +1,4 @@
-"""`fpn train`: from labelled pictures to a model file."""
+"""`fpn train`: from labelled images to a model file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train(
     model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
     training: Annotated[TrainConfig | None, Parameter(name="*", group="Training")] = None,
 ) -> None:
-    """Train a detector on labelled pictures.
+    """Train a detector on labelled images.
 
     All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
     of them: torchrun --standalone --nproc-per-node N -m fpn train ...
@@ -99,7 +99,7 @@ def say_about(dataset: Dataset) -> None:
     """What was read, and what was left out of it."""
     if not _speaks():
         return
-    say(f"{dataset.name}: {len(dataset)} pictures, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
+    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {_some(list(dataset.dropped), 2)}")
 
@@ -165,7 +165,7 @@ def _report(given: Given, result: TrainResult) -> None:
     words += ["--split", split] if split else []
     words += ["--drop-invalid"] if options.drop_invalid else []
     say(f"  {shlex.join(words)}")
-    say(f"  fpn predict {shlex.quote(str(result.model))} PICTURES --output predictions")
+    say(f"  fpn predict {shlex.quote(str(result.model))} IMAGES --output predictions")
 
 
 def _held_out_split(path: Path | None, trained: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Datasets: labelled pictures in, samples out. This wing never sees detectors and is never seen by them."""
+"""Datasets: labelled images in, samples out. This subpackage never sees detectors and is never seen by them."""
 
 from fpn.data.dataset import Dataset, Sample
 from fpn.data.formats.open import list_splits, open_dataset

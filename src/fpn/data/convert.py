@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpn.data.formats.files import enumerate_faults
+from fpn.data.formats.files import enumerate_issues
 from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import names_of
 from fpn.data.formats.write import Family, write
@@ -24,9 +24,9 @@ class Converted:
 
     Attributes:
         folder: where it is.
-        splits: name -> number of pictures.
+        splits: name -> number of images.
         losses: what the format can't hold.
-        renamed: old path -> new name, of pictures whose name had to change.
+        renamed: old path -> new name, of images whose name had to change.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ def convert(
     limits: Limits | None = None,
     bar: Bar | None = None,
 ) -> Converted:
-    """Write a dataset in another format; pictures are copied as they are.
+    """Write a dataset in another format; images are copied as they are.
 
     Args:
         path: see `open_dataset`.
@@ -52,7 +52,7 @@ def convert(
         output: a new or empty folder.
         split: one of them; None: all.
         limits: see `open_dataset`.
-        bar: shows how many pictures were written.
+        bar: shows how many images were written.
 
     Raises:
         DataError, DataNotFoundError: as `open_dataset`, for any error in any split.
@@ -73,6 +73,6 @@ def _refuse_broken(surveyed: Surveyed, path: Path) -> None:
     errors = [finding.message for finding in surveyed.findings if KINDS[finding.kind].severity == "error"]
     if errors:
         remedy = f"See all with `fpn check {path}`; `fpn check {path} --fix OUT` writes a repaired copy."
-        raise DataError(enumerate_faults(f"{path}: {len(errors)} faults:", errors, remedy))
+        raise DataError(enumerate_issues(f"{path}: {len(errors)} faults:", errors, remedy))
     if not surveyed.splits:
         raise DataError(f"{path}: nothing to convert")

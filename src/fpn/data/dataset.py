@@ -1,4 +1,4 @@
-"""What a dataset is, wherever its pictures come from: labelled files, drawn scenes, or a part of either."""
+"""What a dataset is, wherever its images come from: labelled files, drawn scenes, or a part of either."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import torch
 from PIL import Image
 
 from fpn.errors import DataError
-from fpn.image_io import read_picture
+from fpn.image_io import read_image
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture.
+    """One labelled image.
 
     Attributes:
-        picture: upright RGB.
-        targets: its objects, in pixels of `picture`.
+        image: upright RGB.
+        targets: its objects, in pixels of `image`.
         image_id: the id that the user's files gave it (COCO), or 1.. in order.
         path: where it was read from; a name such as "scene 17" if it was drawn.
     """
 
-    picture: Image.Image
+    image: Image.Image
     targets: Targets
     image_id: int
     path: str
 
 
 class Dataset(ABC):
-    """Labelled pictures by index, in a fixed order. Cheap to hold and to send to loader workers.
+    """Labelled images by index, in a fixed order. Cheap to hold and to send to loader workers.
 
-    A kind of dataset says how long it is and where picture, size and objects number i come from; everything else is
+    A kind of dataset says how long it is and where image, size and objects number i come from; everything else is
     built on that here.
 
     Attributes:
@@ -47,7 +47,7 @@ class Dataset(ABC):
         name: short name for logs and tables, such as "bccd/trainval".
         root: the folder that holds everything of this dataset.
         dropped: one line for each invalid box that was left out (`drop_invalid=True`).
-        clipped: how many boxes reached more than two pixels out of their picture and were cut at its edge.
+        clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
     """
 
     classes: Classes
@@ -61,41 +61,41 @@ class Dataset(ABC):
 
     @abstractmethod
     def image_id(self, index: int) -> int:
-        """The original id of picture number `index`."""
+        """The original id of image number `index`."""
 
     @abstractmethod
     def path(self, index: int) -> str:
-        """Where picture number `index` is."""
+        """Where image number `index` is."""
 
     @abstractmethod
     def size(self, index: int) -> Size:
-        """Height and width of the upright picture, without decoding it."""
+        """Height and width of the upright image, without decoding it."""
 
     @abstractmethod
     def targets(self, index: int, *, masks: bool = False) -> Targets:
-        """The objects of picture number `index` in original pixels, without decoding it.
+        """The objects of image number `index` in original pixels, without decoding it.
 
         Args:
-            index: number of the picture.
+            index: number of the image.
             masks: also decode the (N, H, W) masks, where the dataset has them.
         """
 
-    def picture(self, index: int) -> Image.Image:
-        """Picture number `index`, upright RGB."""
-        return read_picture(self.path(index))
+    def image(self, index: int) -> Image.Image:
+        """Image number `index`, upright RGB."""
+        return read_image(self.path(index))
 
     def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
-        """Picture number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
+        """Image number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
 
         Args:
-            index: number of the picture.
+            index: number of the image.
             enough: from the full size to what must remain.
         """
-        picture = self.picture(index)
-        return picture, Size(picture.height, picture.width)
+        image = self.image(index)
+        return image, Size(image.height, image.width)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
-        """The objects of one picture as COCO records without `id` and `image_id`."""
+        """The objects of one image as COCO records without `id` and `image_id`."""
         targets = self.targets(index)
         boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
         xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
@@ -108,32 +108,32 @@ class Dataset(ABC):
         return self.sample(self._number(index))
 
     def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None) -> Sample:
-        """Picture number `index` with its objects.
+        """Image number `index` with its objects.
 
         Args:
-            index: number of the picture.
-            enough: as in `reduced`; the objects are then in pixels of the reduced picture. None: the full picture.
+            index: number of the image.
+            enough: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
 
         Raises:
-            DataError: the picture has another size than its annotation says.
+            DataError: the image has another size than its annotation says.
         """
         path, said = self.path(index), self.size(index)
         if enough is None:
-            picture = self.picture(index)
-            full = Size(picture.height, picture.width)
+            image = self.image(index)
+            full = Size(image.height, image.width)
         else:
-            picture, full = self.reduced(index, enough)
+            image, full = self.reduced(index, enough)
         if full != said:
             raise DataError(
-                f"{path}: the picture is {full.width} x {full.height} but its annotation says {said.width} x "
-                f"{said.height}, so its boxes can't be trusted. If the picture was resized or rotated, label it again "
+                f"{path}: the image is {full.width} x {full.height} but its annotation says {said.width} x "
+                f"{said.height}, so its boxes can't be trusted. If the image was resized or rotated, label it again "
                 "or restore it; if only the size is wrong, correct it in the annotation."
             )
         targets = self.targets(index)
-        factor = 2 ** round(math.log2(max(full) / max(picture.size)))
+        factor = 2 ** round(math.log2(max(full) / max(image.size)))
         if factor > 1:
             targets = replace(targets, boxes=targets.boxes / factor)
-        return Sample(picture, targets, self.image_id(index), path)
+        return Sample(image, targets, self.image_id(index), path)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -141,11 +141,11 @@ class Dataset(ABC):
     def _number(self, index: SupportsIndex) -> int:
         number = operator.index(index)
         if not -len(self) <= number < len(self):
-            raise IndexError(f"{self.name} has {len(self)} pictures, there is no number {number}")
+            raise IndexError(f"{self.name} has {len(self)} images, there is no number {number}")
         return number % len(self)
 
     def subset(self, indices: Iterable[SupportsIndex]) -> Dataset:
-        """The pictures with these numbers, in this order, with their original ids."""
+        """The images with these numbers, in this order, with their original ids."""
         return Subset(self, [self._number(index) for index in indices])
 
     def coco(self) -> dict[str, Any]:
@@ -161,11 +161,11 @@ class Dataset(ABC):
         return {"images": images, "annotations": annotations, "categories": _categories(self.classes)}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}: {len(self)} pictures, {len(self.classes)} classes>"
+        return f"<{type(self).__name__} {self.name}: {len(self)} images, {len(self.classes)} classes>"
 
 
 class Subset(Dataset):
-    """Some pictures of another dataset."""
+    """Some images of another dataset."""
 
     def __init__(self, whole: Dataset, numbers: Sequence[int]) -> None:
         self.whole = whole
@@ -193,9 +193,9 @@ class Subset(Dataset):
         """See `Dataset.targets`."""
         return self.whole.targets(self._inner(index), masks=masks)
 
-    def picture(self, index: int) -> Image.Image:
-        """See `Dataset.picture`."""
-        return self.whole.picture(self._inner(index))
+    def image(self, index: int) -> Image.Image:
+        """See `Dataset.image`."""
+        return self.whole.image(self._inner(index))
 
     def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""

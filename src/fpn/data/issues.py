@@ -36,15 +36,13 @@ KINDS: Mapping[str, Kind] = {
     "annotations-unreadable": Kind("error", "annotation files that can't be read", "Export them again.", _LEFT_OUT),
     "labels-missing": Kind(
         "error",
-        "listed pictures without their annotation",
-        "Restore the annotation, or take the picture off the list.",
+        "listed images without their annotation",
+        "Restore the annotation, or take the image off the list.",
         _LEFT_OUT,
     ),
-    "picture-missing": Kind(
-        "error", "labels without their picture", "Restore the picture, or remove its labels.", _LEFT_OUT
-    ),
-    "picture-unreadable": Kind(
-        "error", "pictures that can't be read", "Save them again as JPEG or PNG, or remove them.", _LEFT_OUT
+    "image-missing": Kind("error", "labels without their image", "Restore the image, or remove its labels.", _LEFT_OUT),
+    "image-unreadable": Kind(
+        "error", "images that can't be read", "Save them again as JPEG or PNG, or remove them.", _LEFT_OUT
     ),
     "path-outside": Kind(
         "error",
@@ -52,27 +50,27 @@ KINDS: Mapping[str, Kind] = {
         "Write them relative to the folder.",
         _LEFT_OUT,
     ),
-    "picture-listed-twice": Kind("error", "pictures listed twice", "Remove one of the entries.", "keeps the first"),
+    "image-listed-twice": Kind("error", "images listed twice", "Remove one of the entries.", "keeps the first"),
     "exif-rotation": Kind(
         "error",
-        "pictures turned by EXIF, labelled as if they were not",
+        "images turned by EXIF, labelled as if they were not",
         "Training shows them upright, where their boxes don't fit. Turn the boxes, or label again.",
-        "turns the boxes with the picture",
+        "turns the boxes with the image",
     ),
     "size-differs": Kind(
         "error",
-        "pictures of another size than their annotation says",
+        "images of another size than their annotation says",
         "If they were scaled after labelling, their boxes are wrong: restore them or label again.",
-        "scales the boxes if the proportions are the same, else leaves the picture out",
+        "scales the boxes if the proportions are the same, else leaves the image out",
     ),
     "entry-broken": Kind(
         "error", "entries that break the rules of their format", "Label or export them again.", _LEFT_OUT
     ),
     "id-unknown": Kind(
-        "error", "objects of a class or picture that is not listed", "Correct the id, or list it.", _LEFT_OUT
+        "error", "objects of a class or image that is not listed", "Correct the id, or list it.", _LEFT_OUT
     ),
     "id-repeated": Kind(
-        "error", "ids given twice", "Give each entry its own id.", "gives objects new ids, keeps the first such picture"
+        "error", "ids given twice", "Give each entry its own id.", "gives objects new ids, keeps the first such image"
     ),
     "class-broken": Kind(
         "error", "faults in the list of classes", "Write each class once, with a name.", "keeps the first of equals"
@@ -86,42 +84,42 @@ KINDS: Mapping[str, Kind] = {
     "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
     "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
     "box-outside": Kind(
-        "error", "boxes wholly outside of their picture", "Label again, or use --drop-invalid.", _LEFT_OUT
+        "error", "boxes wholly outside of their image", "Label again, or use --drop-invalid.", _LEFT_OUT
     ),
     "outline-broken": Kind(
         "error", "outlines that can't be made into masks", "Draw them again.", "removes the outline, keeps the box"
     ),
     "split-overlap": Kind(
         "error",
-        "pictures that stand in two splits",
-        "What is measured on pictures of the training is too good. Keep each in one split.",
+        "images that stand in two splits",
+        "What is measured on images of the training is too good. Keep each in one split.",
         "keeps them in the first of test, val, train",
     ),
     "split-alike": Kind(
         "warning",
-        "pictures of two splits that look alike",
-        "Look at them: frames of one scene in two splits make measurements too good.",
+        "images of two splits that look alike",
+        "ImageInfo at them: frames of one scene in two splits make measurements too good.",
     ),
-    "pictures-equal": Kind(
-        "warning", "pictures whose content is there twice", "Keep one of them.", "keeps the first of a split"
+    "images-equal": Kind(
+        "warning", "images whose content is there twice", "Keep one of them.", "keeps the first of a split"
     ),
-    "pictures-alike": Kind("warning", "pictures that look alike within a split", "Harmless if each is labelled well."),
+    "images-alike": Kind("warning", "images that look alike within a split", "Harmless if each is labelled well."),
     "exif-unclear": Kind(
         "warning",
-        "pictures turned or mirrored by EXIF, perhaps not when labelled",
+        "images turned or mirrored by EXIF, perhaps not when labelled",
         "Training shows them upright. See that the boxes fit with `fpn predict` or a viewer.",
     ),
     "suffix-wrong": Kind(
         "warning",
-        "pictures of another kind than their name says",
+        "images of another kind than their name says",
         "They can be read here; other programs may fail. Rename them.",
         "renames them",
     ),
-    "picture-unlabelled": Kind(
-        "warning", "pictures without labels", "Training does not see them. Label them, or leave them."
+    "image-unlabelled": Kind(
+        "warning", "images without labels", "Training does not see them. Label them, or leave them."
     ),
     "box-over-edge": Kind(
-        "warning", "boxes that reach over the edge of their picture", "They are cut there when read.", "cuts them"
+        "warning", "boxes that reach over the edge of their image", "They are cut there when read.", "cuts them"
     ),
     "box-tiny": Kind(
         "warning", "boxes narrower or lower than 2 pixels", "If these are slips of the mouse, remove them."
@@ -146,7 +144,7 @@ KINDS: Mapping[str, Kind] = {
         "warning", "classes without objects in the training split", "They can't be learned there. Divide anew."
     ),
     "anchor-unreached": Kind("warning", "objects that no anchor fits", "The table of anchors says which others would."),
-    "picture-empty": Kind("information", "pictures without objects", "They serve as background."),
+    "image-empty": Kind("information", "images without objects", "They serve as background."),
     "crowd": Kind("information", "crowds or difficult objects", "They are neither learned nor counted as missed."),
     "id-gaps": Kind("information", "gaps in the ids", "Ids are kept as they are."),
     "split-contained": Kind("information", "splits that are part of another", "Don't measure on what you train on."),

@@ -14,19 +14,19 @@ class Limits:
     Attributes:
         json_bytes: size of a COCO json. The largest public one, Objects365, has 5.6 GB; COCO's own has 0.45 GB.
         text_bytes: size of a YAML or text file.
-        xml_bytes: size of an XML file: of one picture, so some 20 000 objects.
-        objects_per_picture: objects of one picture.
-        picture_pixels: height times width of one picture.
-        picture_bytes: size of a picture's file.
-        mask_pixels: height times width times objects of one picture, where masks are asked for: a byte each.
+        xml_bytes: size of an XML file: of one image, so some 20 000 objects.
+        objects_per_image: objects of one image.
+        image_pixels: height times width of one image.
+        image_bytes: size of an image's file.
+        mask_pixels: height times width times objects of one image, where masks are asked for: a byte each.
     """
 
     json_bytes: int = 6 * 2**30
     text_bytes: int = 64 * 2**20
     xml_bytes: int = 8 * 2**20
-    objects_per_picture: int = 50_000
-    picture_pixels: int = MAX_PIXELS
-    picture_bytes: int = MAX_BYTES
+    objects_per_image: int = 50_000
+    image_pixels: int = MAX_PIXELS
+    image_bytes: int = MAX_BYTES
     mask_pixels: int = 2**32
 
     @classmethod
@@ -36,16 +36,16 @@ class Limits:
         """The usual limits but for what is given.
 
         Args:
-            max_pixels: height times width of one picture.
-            max_objects: objects of one picture.
-            max_file_size: MiB of any file, annotations or picture.
+            max_pixels: height times width of one image.
+            max_objects: objects of one image.
+            max_file_size: MiB of any file, annotations or image.
         """
         usual = cls()
-        kinds = ("json_bytes", "text_bytes", "xml_bytes", "picture_bytes")
+        kinds = ("json_bytes", "text_bytes", "xml_bytes", "image_bytes")
         sizes = {} if max_file_size is None else dict.fromkeys(kinds, max_file_size * 2**20)
         return replace(
             usual,
-            picture_pixels=usual.picture_pixels if max_pixels is None else max_pixels,
-            objects_per_picture=usual.objects_per_picture if max_objects is None else max_objects,
+            image_pixels=usual.image_pixels if max_pixels is None else max_pixels,
+            objects_per_image=usual.objects_per_image if max_objects is None else max_objects,
             **sizes,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-# What draws a progress bar for so many steps, such as `partial(progress_bar, "pictures")` of the command line.
+# What draws a progress bar for so many steps, such as `partial(progress_bar, "images")` of the command line.
 Bar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 

@@ -22,7 +22,7 @@ from fpn.heads.anchors import AnchorPlan
 from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
 from fpn.heads.box_coder import BoxCoding
 from fpn.heads.roi_pooler import RoiPooler
-from fpn.heads.rpn import ProposalHead, ProposalSelection
+from fpn.heads.rpn import RPN, ProposalSelection
 from fpn.heads.sampling import Sampling
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Level
@@ -103,8 +103,8 @@ def assemble_faster_rcnn(features: nn.Module, classes: Classes, dialect: Dialect
     dialect = adapt_to_levels(dialect, levels)
     return FasterRCNN(
         features=features,
-        proposal=proposal_head(levels, dialect),
-        box=box_head(levels, len(classes), dialect, recipe.get("head_width", 1024)),
+        proposal=build_rpn(levels, dialect),
+        box=build_box_head(levels, len(classes), dialect, recipe.get("head_width", 1024)),
         classes=classes,
         preprocessor=Preprocessor.of(dialect),
         recipe=recipe,
@@ -125,7 +125,7 @@ def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
     return replace(dialect, anchor_sizes=(sizes,), proposals_before_nms=(training, testing))
 
 
-def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
+def build_rpn(levels: tuple[Level, ...], dialect: Dialect) -> RPN:
     """The region proposal network that a dialect describes, on any levels."""
     counts = [len(sizes) for sizes in dialect.anchor_sizes]
     if len(counts) != len(levels) or len(set(counts)) != 1:
@@ -133,7 +133,7 @@ def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
             f"anchor_sizes has {len(counts)} entries with {', '.join(map(str, counts))} sizes, for the {len(levels)} "
             f"levels {', '.join(level.name for level in levels)}. Give one entry a level, each with as many sizes."
         )
-    return ProposalHead(
+    return RPN(
         levels=levels,
         anchors=AnchorPlan(
             sizes=dialect.anchor_sizes,
@@ -170,7 +170,7 @@ def proposal_head(levels: tuple[Level, ...], dialect: Dialect) -> ProposalHead:
     )
 
 
-def box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int = 1024) -> BoxHead:
+def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect, width: int = 1024) -> BoxHead:
     """The box head that a dialect describes, on any levels; `width` is that of its two layers."""
     pooled = roi_levels(levels)
     return BoxHead(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fpn.errors import ConfigError
 from fpn.heads.sampling import Randomness
-from fpn.image_io import PictureLike, read_picture
+from fpn.image_io import ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["float32", "bf16", "auto"]
 
-# Batches that `predict` reads before it puts pictures of about the same size together.
+# Batches that `predict` reads before it puts images of about the same size together.
 BATCHES_AHEAD = 4
 
 
@@ -30,7 +30,7 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         classes: the K classes with their original ids.
-        preprocessor: the door between original and network pixels.
+        preprocessor: from original to network pixels and back.
         recipe: all that is needed to build the same detector again, JSON-able.
         training_record: how the weights came to be, JSON-able; kept in the model file.
     """
@@ -41,7 +41,7 @@ class Detector(nn.Module, ABC):
         self.preprocessor = preprocessor
         self.recipe = recipe
         self.training_record: dict[str, Any] = {}
-        # `predict` puts pictures together whose padded sides agree when rounded up to a multiple of this.
+        # `predict` puts images together whose padded sides agree when rounded up to a multiple of this.
         self.bucket = max(32, preprocessor.size_multiple)
 
     @abstractmethod
@@ -49,30 +49,30 @@ class Detector(nn.Module, ABC):
         """Loss terms of a batch.
 
         Args:
-            images: B pictures, network pixels.
-            targets: B pictures' objects, network pixels.
-            generator: source of randomness for sampling, one for all pictures or one each; None: torch's own.
+            images: B images, network pixels.
+            targets: B images' objects, network pixels.
+            generator: source of randomness for sampling, one for all images or one each; None: torch's own.
         """
 
     @abstractmethod
     def detect(self, images: ImageBatch) -> list[Detections]:
-        """B pictures' detections in network pixels, best first."""
+        """B images' detections in network pixels, best first."""
 
     @abstractmethod
     def proposals(self, images: ImageBatch) -> list[Proposals]:
-        """B pictures' class-free candidate boxes in network pixels, best first."""
+        """B images' class-free candidate boxes in network pixels, best first."""
 
     def optimize(
         self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
     ) -> OptimizedDetector:
         """A copy that only detects, as fast as the device can.
 
-        Detections are the same up to rounding (in float32: scores to 1e-4, boxes to 1e-4 of a picture's side); bf16
+        Detections are the same up to rounding (in float32: scores to 1e-4, boxes to 1e-4 of an image's side); bf16
         rounds more. The original stays as it is, and is what can be trained and saved.
 
         Args:
             precision: of the network's arithmetic; "auto": bf16 where the chip multiplies it in hardware.
-            compile: let torch.compile work on the part from pixels to raw predictions. Each size of picture, rounded
+            compile: let torch.compile work on the part from pixels to raw predictions. Each size of image, rounded
                 up to a multiple of 128, is compiled when it first comes, which takes a minute or more.
             cuda_graphs: compile, and on a GPU replay each size as one graph.
 
@@ -90,33 +90,33 @@ class Detector(nn.Module, ABC):
 
     def predict(
         self,
-        pictures: Sequence[PictureLike],
+        images: Sequence[ImageLike],
         *,
         batch_size: int = 8,
         progress: Callable[[int], None] | None = None,
     ) -> list[Detections]:
-        """Find objects in pictures of any size and kind.
+        """Find objects in images of any size and kind.
 
         Args:
-            pictures: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
-            batch_size: pictures that go through the network together, at most: only those of about the same size do.
-            progress: called with the number of pictures done after each batch.
+            images: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
+            batch_size: images that go through the network together, at most: only those of about the same size do.
+            progress: called with the number of images done after each batch.
 
         Returns:
-            One `Detections` a picture, in the order given, boxes in pixels of the original (EXIF-upright) picture,
+            One `Detections` an image, in the order given, boxes in pixels of the original (EXIF-upright) image,
             on the CPU.
 
         Raises:
-            DataNotFoundError, PictureError: a picture is missing or can't be read.
+            DataNotFoundError, ImageError: an image is missing or can't be read.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            raise ConfigError(f"predict takes a list of pictures, got {type(pictures).__name__}: write predict([...])")
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            raise ConfigError(f"predict takes a list of images, got {type(images).__name__}: write predict([...])")
         if batch_size < 1:
             raise ConfigError(f"batch_size {batch_size}: must be at least 1")
         found: list[Detections] = []
         window = batch_size * BATCHES_AHEAD
-        for start in range(0, len(pictures), window):
-            prepared = [self.preprocessor.prepare(read_picture(each)) for each in pictures[start : start + window]]
+        for start in range(0, len(images), window):
+            prepared = [self.preprocessor.prepare(read_image(each)) for each in images[start : start + window]]
             of_window: dict[int, Detections] = {}
             for numbers in self._batches(prepared, batch_size):
                 each = self._predict_batch([prepared[number] for number in numbers])
@@ -127,7 +127,7 @@ class Detector(nn.Module, ABC):
         return found
 
     def _batches(self, prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
-        """Numbers of pictures of about the same size: padding costs time, and shows at the rim."""
+        """Numbers of images of about the same size: padding costs time, and shows at the rim."""
         buckets: dict[tuple[int, int], list[int]] = {}
         for number, each in enumerate(prepared):
             height, width = each.pixels.shape[-2:]

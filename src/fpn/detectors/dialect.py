@@ -27,7 +27,7 @@ class Dialect:
     std: tuple[float, float, float] | None = None
     """Divided by, a channel, after the mean; None: as `mean`."""
     short_side: int = 800
-    """The shorter side of a picture is scaled to this many pixels ..."""
+    """The shorter side of an image is scaled to this many pixels ..."""
     long_side: int | None = 1333
     """... unless the longer side would exceed this one; None: no limit."""
     resize: Literal["pillow", "torch", "opencv", "opencv_8bit", "square", "centred_64"] = "pillow"
@@ -113,7 +113,7 @@ class Dialect:
     proposals_before_nms: tuple[int, int] = (2000, 1000)
     """Top-k by score before NMS in (training, testing), a level or over all: `proposal_scope`."""
     proposals_after_nms: tuple[int, int] = (2000, 1000)
-    """Proposals that remain a picture in (training, testing), over all levels."""
+    """Proposals that remain an image in (training, testing), over all levels."""
     proposal_nms: float = 0.7
     """IoU above which a worse proposal is dropped."""
     proposal_min_size: float | None = 0.0
@@ -127,11 +127,11 @@ class Dialect:
     anchor_best_iou: float = 0.0
     """An object's best anchor is positive only from this IoU on (MMDetection: 0.3)."""
     anchor_samples: int = 256
-    """Anchors sampled a picture for the RPN's loss."""
+    """Anchors sampled an image for the RPN's loss."""
     anchor_positive_fraction: float = 0.5
     """At most this part of them positive."""
     anchors_inside_only: bool = False
-    """True: anchors that cross the picture's rim take no part in training, nor can they be an object's best one."""
+    """True: anchors that cross the image's rim take no part in training, nor can they be an object's best one."""
     proposal_beta: float = 0.0
     """Smooth L1 turns from square to line at this error; 0: plain L1."""
 
@@ -167,7 +167,7 @@ class Dialect:
     class_agnostic: bool = False
     """True: one box a RoI, whatever its class."""
     roi_samples: int = 512
-    """RoIs sampled a picture for the box head's loss."""
+    """RoIs sampled an image for the box head's loss."""
     roi_positive_fraction: float = 0.25
     """At most this part of them positive."""
     roi_positive_iou: float = 0.5
@@ -185,6 +185,6 @@ class Dialect:
     detection_nms_frame: Literal["network", "original"] = "network"
     """In which pixels that IoU is taken; it matters with `legacy_plus_one` only (fpn.pytorch: original)."""
     detections_limit: int = 100
-    """Detections a picture."""
+    """Detections an image."""
     whole_pixels: bool = False
     """True: detections leave rounded to whole pixels, half to even, and those without an area are dropped."""

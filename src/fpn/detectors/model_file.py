@@ -17,7 +17,7 @@ from torch import Tensor
 from fpn.detectors.builder import build_faster_rcnn
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
-from fpn.detectors.recipe import at_most, known_fields, read_recipe
+from fpn.detectors.recipe import known_fields, parameter_limit, read_recipe
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.inference.optimize import OptimizedDetector
@@ -105,7 +105,7 @@ def build_from_header(header: Mapping[str, Any], *, where: str, room: int | None
         values = dict(header["recipe"])
         recipe = read_recipe({**values, "dialect": known_fields(dict(values["dialect"]))})
         classes = Classes(recipe.classes, recipe.category_ids)
-        with nullcontext() if room is None else at_most(room):
+        with nullcontext() if room is None else parameter_limit(room):
             return BUILDERS[recipe.kind](values, classes, recipe.dialect, weights=None)
     # Many hands build, timm's among them, and a recipe may bring any of them to stumble over what it says.
     except Exception as error:

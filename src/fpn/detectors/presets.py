@@ -38,7 +38,7 @@ def faster_rcnn(
         backbone: name of a timm model.
         weights: "imagenet" (timm's hub), "offline" (from the package of the `offline` extra), a file, or None.
         dialect: which toolkit's conventions to follow; a name or a `Dialect`.
-        short_side: shorter side of a picture inside the network, pixels; None: the dialect's.
+        short_side: shorter side of an image inside the network, pixels; None: the dialect's.
         long_side: limit of the longer side, pixels; None: in the dialect's proportion to `short_side`.
         frozen_stages: stages of the backbone that are not trained, stem included (0..5).
         frozen_norm: batch norms of the backbone keep their statistics and weights.

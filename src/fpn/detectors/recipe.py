@@ -90,7 +90,7 @@ def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def at_most(numbers: int) -> Iterator[None]:
+def parameter_limit(numbers: int) -> Iterator[None]:
     """Stop building with a ValueError when modules have registered more than `numbers` weights and buffers.
 
     A layer reserves its memory, is registered, and only then filled: what is too large never really takes its memory.

@@ -66,7 +66,7 @@ MMDETECTION = Dialect(
 FPN_PYTORCH = Dialect(
     name="fpn_pytorch",
     # Kept as they are, though mistaken, because the weights were trained with them: the last stage has stride 1 while
-    # its anchors are laid with 32 and 64 pixels, so that they reach far beyond the picture; the softmax pairs other
+    # its anchors are laid with 32 and 64 pixels, so that they reach far beyond the image; the softmax pairs other
     # channels than are read; equation 1 has the natural logarithm; padded proposals are classified like real ones.
     # `top_down` is that of torch 0.2 and 0.3, for which the file was written; from torch 0.4 on it is "bilinear".
     source="jwyang/fpn.pytorch 23bd1d2: lib/model/{fpn,rpn,utils}, cfgs/res101.yml, test_net.py",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.heads.box import BoxHead
-from fpn.heads.rpn import ProposalHead, RawProposals
+from fpn.heads.rpn import RPN, RawProposals
 from fpn.heads.sampling import Randomness
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Detections, Features, ImageBatch, LossTerms, Proposals, Targets
@@ -29,7 +29,7 @@ class FasterRCNN(Detector):
         self,
         *,
         features: nn.Module,
-        proposal: ProposalHead,
+        proposal: RPN,
         box: BoxHead,
         classes: Classes,
         preprocessor: Preprocessor,

@@ -1,4 +1,4 @@
-"""Pictures on their way to be measured: read and prepared by workers, batched by shape."""
+"""Images on their way to be measured: read and prepared by workers, batched by shape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fpn.structures import ImageBatch
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures in network pixels, how to get each one back, and their numbers in the dataset."""
+    """Images in network pixels, how to get each one back, and their numbers in the dataset."""
 
     images: ImageBatch
     frames: list[Frame]
@@ -29,19 +29,24 @@ class Batch:
 
 
 def read_batches(
-    dataset: Dataset, door: Preprocessor, *, batch_size: int, workers: int | None, part: tuple[int, int] = (0, 1)
+    dataset: Dataset,
+    preprocessor: Preprocessor,
+    *,
+    batch_size: int,
+    workers: int | None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Each picture of the dataset once, those of like shape together: padding costs time, and shows at the rim.
+    """Each image of the dataset once, those of like shape together: padding costs time, and shows at the rim.
 
     Args:
-        dataset: whose pictures.
-        door: the detector's preprocessor.
-        batch_size: pictures a batch.
+        dataset: whose images.
+        preprocessor: the detector's preprocessor.
+        batch_size: images a batch.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
         part: (number, count): only every `count`-th batch, for processes that share them out.
 
     Raises:
-        FpnError: a picture can't be read; the message names the file.
+        FpnError: an image can't be read; the message names the file.
     """
     number, count = part
     workers = default_workers(count) if workers is None else workers
@@ -50,7 +55,7 @@ def read_batches(
     plan = _plan(dataset, batch_size)[number::count]
     workers = min(workers, len(plan) - 1) if len(plan) > 1 else 0
     loader: DataLoader[Any] = make_data_loader(
-        _Workbench(dataset, door),
+        _Workbench(dataset, preprocessor),
         sampler=plan,
         num_workers=workers,
     )
@@ -59,11 +64,11 @@ def read_batches(
             raise parcel
         pixels = [torch.as_tensor(each) for each, _ in parcel]
         frames = [frame for _, frame in parcel]
-        yield Batch(door.collate(pixels, frames), frames, numbers)
+        yield Batch(preprocessor.collate(pixels, frames), frames, numbers)
 
 
 def _plan(dataset: Dataset, batch_size: int) -> list[list[int]]:
-    """Picture numbers by shape, cut into batches."""
+    """Image numbers by shape, cut into batches."""
     sizes = [dataset.size(number) for number in range(len(dataset))]
     order = sorted(range(len(dataset)), key=lambda number: (sizes[number].height / sizes[number].width, number))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -74,7 +79,7 @@ class _Workbench:
     """What a worker does: read and prepare."""
 
     dataset: Dataset
-    door: Preprocessor
+    preprocessor: Preprocessor
 
     def __getitem__(self, numbers: list[int]) -> list[tuple[Tensor | np.ndarray, Frame]] | FpnError:
         try:
@@ -85,7 +90,7 @@ class _Workbench:
 
     def _prepare(self, number: int) -> tuple[Tensor | np.ndarray, Frame]:
         try:
-            prepared = self.door.prepare(self.dataset[number].picture)
+            prepared = self.preprocessor.prepare(self.dataset[number].image)
         except FpnError as error:
             path = self.dataset.path(number)
             if path in str(error):

@@ -24,7 +24,7 @@ _PROPOSAL_LIMITS = (1, 100, 1000)
 _IOU_50, _IOU_75 = 0, 5
 # Columns of results as rows.
 _IMAGE, _CATEGORY = 0, 6
-_OWNERS = {"images": ("image_id", "picture"), "categories": ("category_id", "category")}
+_OWNERS = {"images": ("image_id", "image"), "categories": ("category_id", "category")}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClassMetrics:
         objects: how many there are in the truth, ignored ones not counted.
         ap, ap50, ap75: over IoU 0.5..0.95, at 0.5, at 0.75.
         ap_small, ap_medium, ap_large: over IoU 0.5..0.95, objects below 32 ** 2 pixels, up to 96 ** 2, above.
-        ar100: average recall with up to 100 detections a picture.
+        ar100: average recall with up to 100 detections an image.
     """
 
     name: str
@@ -59,7 +59,7 @@ class CocoMetrics:
     Attributes:
         ap, ap50, ap75: average precision over IoU 0.5..0.95, at 0.5, at 0.75.
         ap_small, ap_medium, ap_large: by object area, below 32 ** 2 pixels, up to 96 ** 2, above.
-        ar1, ar10, ar100: average recall with up to 1, 10, 100 detections a picture.
+        ar1, ar10, ar100: average recall with up to 1, 10, 100 detections an image.
         ar_small, ar_medium, ar_large: average recall with up to 100, by object area.
         per_class: in the order of the truth's categories.
     """
@@ -81,7 +81,7 @@ class CocoMetrics:
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Average recall of class-free boxes over IoU 0.5..0.95, up to 100 and up to 1000 a picture (paper, table 1)."""
+    """Average recall of class-free boxes over IoU 0.5..0.95, up to 100 and up to 1000 an image (paper, table 1)."""
 
     ar100: float
     ar100_small: float
@@ -104,7 +104,7 @@ def coco_metrics(
             the same as rows of image id, x, y, w, h, score, category id.
 
     Raises:
-        DataError: a detection names a picture or category that the truth does not have.
+        DataError: a detection names an image or category that the truth does not have.
     """
     _refuse_strangers(ground_truth, "images", _column(results, "image_id", _IMAGE))
     _refuse_strangers(ground_truth, "categories", _column(results, "category_id", _CATEGORY))
@@ -135,7 +135,7 @@ def proposal_recall(ground_truth: Mapping[str, Any], boxes: Mapping[int, np.ndar
         boxes: image id -> (n, 5) boxes x, y, w, h in pixels, and score.
 
     Raises:
-        DataError: a picture that the truth does not have.
+        DataError: an image that the truth does not have.
     """
     _refuse_strangers(ground_truth, "images", boxes)
     category = ground_truth["categories"][0]["id"]

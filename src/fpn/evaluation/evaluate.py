@@ -22,7 +22,7 @@ from fpn.suggestions import nearest
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in some of a dataset's pictures, by their numbers, in original pixels."""
+    """What a detector found in some of a dataset's images, by their numbers, in original pixels."""
 
     detections: dict[int, Detections] = field(default_factory=dict)
     proposals: dict[int, Proposals] = field(default_factory=dict)
@@ -38,24 +38,24 @@ def evaluate(
     precision: Literal["float32", "bf16"] = "float32",
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Detect in every picture of a dataset and measure the result against its truth.
+    """Detect in every image of a dataset and measure the result against its truth.
 
     Classes are matched by name. What the detector finds of classes that the dataset does not label is left out. The
     detector keeps its mode, weights and device.
 
     Args:
         detector: what to measure, where it is.
-        dataset: labelled pictures.
-        batch_size: pictures that go through the network together.
+        dataset: labelled images.
+        batch_size: images that go through the network together.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
         proposals: also measure the class-free proposals (a second pass through the network).
         precision: of the network's arithmetic; boxes are always float32.
-        progress: called with the number of pictures done after each batch.
+        progress: called with the number of images done after each batch.
 
     Raises:
-        DataError: no pictures, or an annotation that does not fit its picture.
+        DataError: no images, or an annotation that does not fit its image.
         ConfigError: the dataset has a class that the detector was not trained on.
-        PictureError, DataNotFoundError: a picture can't be read.
+        ImageError, DataNotFoundError: an image can't be read.
     """
     began = time.monotonic()
     _refuse_unmeasurable(detector, dataset)
@@ -77,20 +77,20 @@ def find_objects(
     progress: Callable[[int], None] | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Found:
-    """Detect in every picture of a dataset, or in one part of them.
+    """Detect in every image of a dataset, or in one part of them.
 
     Args:
         detector: what to measure, where it is; keeps its mode.
-        dataset: labelled pictures.
-        batch_size: pictures that go through the network together.
+        dataset: labelled images.
+        batch_size: images that go through the network together.
         workers: processes that read ahead; see `evaluate`.
         proposals: also keep the class-free proposals.
-        progress: called with the number of pictures done after each batch.
-        part: (number, count): one of `count` processes that share the pictures out. Each takes whole batches of one
-            plan, so that a picture is padded as it would be without the others.
+        progress: called with the number of images done after each batch.
+        part: (number, count): one of `count` processes that share the images out. Each takes whole batches of one
+            plan, so that an image is padded as it would be without the others.
 
     Raises:
-        PictureError, DataNotFoundError: a picture can't be read.
+        ImageError, DataNotFoundError: an image can't be read.
     """
     found = Found()
     with evaluating(detector), torch.inference_mode():
@@ -108,17 +108,17 @@ def measure(detector: Detector, dataset: Dataset, parts: Sequence[Found], *, beg
 
     Args:
         detector: whose classes the detections have.
-        dataset: labelled pictures.
-        parts: each picture is in exactly one of them.
+        dataset: labelled images.
+        parts: each image is in exactly one of them.
         began: when detecting began, by `time.monotonic`.
 
     Raises:
-        DataError: no pictures, or an annotation that does not fit its picture.
+        DataError: no images, or an annotation that does not fit its image.
         ConfigError: the dataset has a class that the detector was not trained on.
     """
     category_ids = _refuse_unmeasurable(detector, dataset)
     numbers = sorted(number for part in parts for number in part.detections)
-    assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} pictures"
+    assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} images"
     found = {number: each for part in parts for number, each in part.detections.items()}
     proposed = {number: each for part in parts for number, each in part.proposals.items()}
     truth = dataset.coco()
@@ -129,7 +129,7 @@ def measure(detector: Detector, dataset: Dataset, parts: Sequence[Found], *, beg
 def _refuse_unmeasurable(detector: Detector, dataset: Dataset) -> dict[int, int]:
     """Detector label -> category id; see `match_classes`."""
     if len(dataset) == 0:
-        raise DataError(f"{dataset.name}: has no pictures to measure on")
+        raise DataError(f"{dataset.name}: has no images to measure on")
     return match_classes(detector.classes, dataset)
 
 
@@ -159,7 +159,7 @@ def _propose(detector: Detector, batch: Batch) -> dict[int, Proposals]:
     proposed = detector.proposals(batch.images.to(detector.device))
     restored: dict[int, Proposals] = {}
     for number, each, frame in zip(batch.numbers, proposed, batch.frames, strict=True):
-        # The door moves detections; a proposal is one without a class.
+        # The preprocessor restores detections; a proposal is one without a class.
         as_found = Detections(each.boxes, each.scores, torch.zeros_like(each.scores, dtype=torch.int64)).to("cpu")
         as_found = detector.preprocessor.restore(as_found, frame)
         restored[number] = Proposals(as_found.boxes, as_found.scores)
@@ -204,7 +204,7 @@ def _report(
     return Evaluation(
         **{field.name: getattr(metrics, field.name) for field in fields(CocoMetrics)},
         dataset=dataset.name,
-        pictures=len(dataset),
+        images=len(dataset),
         objects=len(truth["annotations"]) - ignored,
         ignored=ignored,
         seconds=seconds,

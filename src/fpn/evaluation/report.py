@@ -21,7 +21,7 @@ class Evaluation(CocoMetrics):
 
     Attributes:
         dataset: name of the dataset.
-        pictures: how many were looked at.
+        images: how many were looked at.
         objects: how many counted.
         ignored: crowds and difficult objects, which neither count nor hurt.
         seconds: wall time of reading, detecting and counting.
@@ -30,7 +30,7 @@ class Evaluation(CocoMetrics):
     """
 
     dataset: str
-    pictures: int
+    images: int
     objects: int
     ignored: int
     seconds: float
@@ -39,7 +39,7 @@ class Evaluation(CocoMetrics):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able figures, without the detections; what was not measured is None."""
-        about = {name: getattr(self, name) for name in ("dataset", "pictures", "objects", "ignored")}
+        about = {name: getattr(self, name) for name in ("dataset", "images", "objects", "ignored")}
         figures = {f.name: getattr(self, f.name) for f in fields(CocoMetrics) if f.name != "per_class"}
         found = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
         per_class = [_without_gaps(asdict(each)) for each in self.per_class]
@@ -67,7 +67,7 @@ class Evaluation(CocoMetrics):
     def table(self) -> Table:
         """The figures for a terminal of 80 columns or more; a dash where there was nothing to measure.
 
-        AR@100 is the average recall with up to 100 detections a picture.
+        AR@100 is the average recall with up to 100 detections an image.
         """
         table = Table(title=self._title(), title_justify="left", title_style="bold", header_style="bold")
         table.add_column("", overflow="fold", min_width=14)
@@ -89,7 +89,7 @@ class Evaluation(CocoMetrics):
 
     def _title(self) -> str:
         ignored = f", {self.ignored} more ignored" if self.ignored else ""
-        return f"{self.dataset}: {self.pictures} pictures, {self.objects} objects{ignored}"
+        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}"
 
 
 def _add_proposals(table: Table, recall: ProposalRecall) -> None:

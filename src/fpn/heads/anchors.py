@@ -1,4 +1,4 @@
-"""Which anchors stand on which level: a plan that draws the grids of any picture size."""
+"""Which anchors stand on which level: a plan that draws the grids of any image size."""
 
 from __future__ import annotations
 

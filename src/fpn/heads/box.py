@@ -14,7 +14,7 @@ from torch.nn import functional
 from fpn.features.frozen import FrozenNorm
 from fpn.heads.box_coder import BoxCoding
 from fpn.heads.roi_pooler import RoiPooler
-from fpn.heads.sampling import Randomness, Sampling, per_picture
+from fpn.heads.sampling import Randomness, Sampling, per_image
 from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
@@ -27,7 +27,7 @@ class DetectionSelection:
     Attributes:
         score_limit: detections must score more than this.
         nms: IoU within a class above which the worse of two is dropped.
-        limit: detections a picture.
+        limit: detections an image.
         min_size: a detection with a side not longer than this is dropped before NMS, network pixels; None: none is.
         choice: every class of a RoI competes, or only its best one (background included).
         nms_frame: in which pixels the IoU is taken; it matters only where a width is x2 - x1 + 1.
@@ -128,7 +128,7 @@ class BoxHead(nn.Module):
         generator: Randomness = None,
     ) -> LossTerms:
         """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
-        sources = per_picture(generator, len(targets))
+        sources = per_image(generator, len(targets))
         drawn = [self._draw(p, t, source) for p, t, source in zip(proposals, targets, sources, strict=True)]
         boxes, labels, wanted = zip(*drawn, strict=True)
         label = torch.cat(labels)
@@ -150,7 +150,7 @@ class BoxHead(nn.Module):
 
     @torch.no_grad()
     def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:
-        """Each picture's detections, best first, clipped to the picture, network pixels."""
+        """Each image's detections, best first, clipped to the image, network pixels."""
         rois = [p.boxes for p in proposals]
         logits, deltas = self(features, images, rois)
         counts = [len(boxes) for boxes in rois]
@@ -183,7 +183,7 @@ class BoxHead(nn.Module):
         ]
 
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
-        """Picture `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
+        """Image `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
         wanted = scores[:, : self.num_classes]
         if self.selection.choice == "best":
             best = scores.argmax(dim=1, keepdim=True)

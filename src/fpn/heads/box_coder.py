@@ -43,5 +43,5 @@ class BoxCoding:
         return decode(deltas, references, weights=self.weights, clamp=self.clamp, legacy_plus_one=self.legacy_plus_one)
 
     def clip(self, boxes: Float[Tensor, "... 4"], height: Tensor, width: Tensor) -> Float[Tensor, "... 4"]:
-        """Boxes cut off at the rim of a picture of `height` x `width` pixels."""
+        """Boxes cut off at the rim of an image of `height` x `width` pixels."""
         return box_ops.clip(boxes, height, width, legacy_plus_one=self.legacy_plus_one or self.inclusive_corners)

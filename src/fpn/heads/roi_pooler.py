@@ -32,7 +32,7 @@ class RoiPooler:
         canonical_size: the side in pixels that goes to level `canonical_level`.
         size_relative: sides are divided by (padded side - 1), the canonical size by sqrt(padded area).
         scale: map cells a pixel: "declared" 1 / stride; "measured" the power of two nearest to map / padded size;
-            "first_height" map height / height of the first picture.
+            "first_height" map height / height of the first image.
         legacy_plus_one: a RoI's width is x2 - x1 + 1 in equation 1.
     """
 
@@ -52,15 +52,15 @@ class RoiPooler:
     def __call__(
         self, features: Features, images: ImageBatch, boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "r c s s"]:
-        """Pool all RoIs of all pictures.
+        """Pool all RoIs of all images.
 
         Args:
             features: maps of at least `levels`.
             images: the batch the maps come from.
-            boxes: one (N, 4) xyxy tensor a picture, network pixels.
+            boxes: one (N, 4) xyxy tensor an image, network pixels.
 
         Returns:
-            (R, C, S, S), picture by picture in the order of `boxes`.
+            (R, C, S, S), image by image in the order of `boxes`.
         """
         rois = torch.cat(list(boxes))
         counts = torch.tensor([len(b) for b in boxes], device=rois.device)

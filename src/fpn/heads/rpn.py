@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fpn.heads.anchors import AnchorPlan
 from fpn.heads.box_coder import BoxCoding
-from fpn.heads.sampling import Randomness, Sampled, Sampling, per_picture
+from fpn.heads.sampling import Randomness, Sampled, Sampling, per_image
 from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms, top_k
 from fpn.shapes import Size
@@ -43,7 +43,7 @@ class ProposalSelection:
 
     Attributes:
         before_nms: top-k by score in (training, testing), a level or over all by `scope`.
-        after_nms: proposals that remain a picture in (training, testing).
+        after_nms: proposals that remain an image in (training, testing).
         nms: IoU above which the worse of two is dropped.
         min_size: a proposal with a side not longer than this is dropped, network pixels; None: none is.
         scope: whether top-k and suppression work within a level or over all levels together.
@@ -58,7 +58,7 @@ class ProposalSelection:
     padded: bool = False
 
 
-class ProposalHead(nn.Module):
+class RPN(nn.Module):
     """A 3x3 convolution and two 1x1 siblings on every level, with the same weights (paper, section 4.1).
 
     Args:
@@ -69,7 +69,7 @@ class ProposalHead(nn.Module):
         sampling: which anchors the loss is taken on.
         channels: width of the 3x3 convolution; None: that of the levels.
         objectness: one logit an anchor, or two whose difference counts.
-        inside_only: anchors that cross the picture's rim take no part in the loss.
+        inside_only: anchors that cross the image's rim take no part in the loss.
         beta: where smooth L1 turns from square to line; 0: plain L1.
     """
 
@@ -113,7 +113,7 @@ class ProposalHead(nn.Module):
 
     @torch.no_grad()
     def propose(self, raw: RawProposals, images: ImageBatch, *, training: bool = False) -> list[Proposals]:
-        """Each picture's proposals, best first, clipped to the picture, network pixels."""
+        """Each image's proposals, best first, clipped to the image, network pixels."""
         anchors = self._grids(raw, images)
         moment = 0 if training else 1
         before, after = self.selection.before_nms[moment], self.selection.after_nms[moment]
@@ -142,7 +142,7 @@ class ProposalHead(nn.Module):
         deltas = torch.cat([_flat(x, 4) for x in raw.deltas], dim=1)  # (B, N, 4)
         drawn = [
             self.sampling.draw(anchors, truth, usable=self._usable(anchors, size), generator=source)
-            for truth, size, source in zip(targets, images.sizes, per_picture(generator, len(targets)), strict=True)
+            for truth, size, source in zip(targets, images.sizes, per_image(generator, len(targets)), strict=True)
         ]
         return self._loss_terms(anchors, logits, deltas, drawn, targets)
 

@@ -14,12 +14,12 @@ from fpn.ops import boxes as box_ops
 from fpn.ops.matching import match, sample
 from fpn.structures import Targets
 
-# One source for all pictures in turn, one a picture, or torch's own.
+# One source for all images in turn, one an image, or torch's own.
 Randomness: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Sampled(NamedTuple):
-    """The references of one picture that a loss is taken on.
+    """The references of one image that a loss is taken on.
 
     Attributes:
         positive: (P,) indices of references that shall become an object.
@@ -41,7 +41,7 @@ class Sampling:
         negative_iou: a reference with less is negative; between the two it takes no part.
         keep_best: each object's best references are positive, however low their IoU.
         best_iou: ... if it is at least this.
-        count: references drawn a picture.
+        count: references drawn an image.
         positive_fraction: at most this part of them positive.
         legacy_plus_one: IoU counts width as x2 - x1 + 1.
     """
@@ -62,11 +62,11 @@ class Sampling:
         usable: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Sampled:
-        """Match one picture's references to its objects and draw a sample.
+        """Match one image's references to its objects and draw a sample.
 
         Args:
             references: xyxy, network pixels.
-            targets: the picture's objects; ignored ones are neither object nor background.
+            targets: the image's objects; ignored ones are neither object nor background.
             usable: (n,) bool, references that may take part; None: all.
             generator: source of randomness; None: torch's own.
         """
@@ -98,8 +98,8 @@ class Sampling:
         return found.gt_index, torch.where(weak, -(overlap >= self.negative_iou).to(found.kind.dtype), found.kind)
 
 
-def per_picture(generator: Randomness, num_pictures: int) -> Sequence[torch.Generator | None]:
-    """Each picture's source. With its own, what a picture draws does not depend on its neighbours in the batch."""
+def per_image(generator: Randomness, num_images: int) -> Sequence[torch.Generator | None]:
+    """Each image's source. With its own, what an image draws does not depend on its neighbours in the batch."""
     if generator is None or isinstance(generator, torch.Generator):
-        return [generator] * num_pictures
+        return [generator] * num_images
     return generator

@@ -22,7 +22,7 @@ from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
-# Compiled code is made for one size: pictures are padded to a multiple of this, so that a dataset has about ten.
+# Compiled code is made for one size: images are padded to a multiple of this, so that a dataset has about ten.
 COMPILED_MULTIPLE = 128
 
 T = TypeVar("T")
@@ -237,7 +237,7 @@ def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_COMPILED_SIZES)
     mode = "reduce-overhead" if cuda_graphs and inner.device.type == "cuda" else None
 
-    # No list and no count in here depends on what is in the picture.
+    # No list and no count in here depends on what is in the image.
     def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
         features: Features = inner.features(pixels)
         raw = inner.proposal(features)

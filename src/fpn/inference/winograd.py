@@ -67,7 +67,7 @@ def convolve(
 
 
 def _strip(source: Tensor, target: Tensor, top: int, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
-    """Some rows of one picture: (H, W, C) -> (rows, W, O), from row `top` on."""
+    """Some rows of one image: (H, W, C) -> (rows, W, O), from row `top` on."""
     _, into, back = _bases()
     patches, down, across = _patches(source, top, len(target))
     moved = into.float() @ patches.reshape(PATCH**2, -1)
@@ -85,7 +85,7 @@ def _strip(source: Tensor, target: Tensor, top: int, weight: Tensor, bias: Tenso
 
 
 def _patches(source: Tensor, top: int, rows: int) -> tuple[Tensor, int, int]:
-    """(6, 6, down, across, C) view of overlapping patches, a rim of zeros around the picture."""
+    """(6, 6, down, across, C) view of overlapping patches, a rim of zeros around the image."""
     height, width, channels = source.shape
     down, across = -(-rows // TILE), -(-width // TILE)
     first, last = max(top - 1, 0), min(top + down * TILE + 1, height)

@@ -1,4 +1,4 @@
-"""One door for other toolkits' weights: the toolkit is recognised by its names."""
+"""Other toolkits' weights: the toolkit is recognised by its names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fpn.interop.converted import Converted
 
 
 class Toolkit(NamedTuple):
-    """What this house knows of a toolkit: how its names look, and how its weights become ours."""
+    """What is known of a toolkit: how its names look, and how its weights become ours."""
 
     recognises: Callable[[Collection[str]], bool]
     convert: Callable[..., Converted]

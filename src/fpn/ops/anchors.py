@@ -118,5 +118,5 @@ def _draw(
         return anchor_grid(height, width, stride=stride, cell=cell, offset=offset)
 
 
-# P2 of 800 x 1344 pixels takes 3.2 MB, the five levels 4.3 MB: 64 grids are a dozen picture shapes and at most 0.2 GB.
+# P2 of 800 x 1344 pixels takes 3.2 MB, the five levels 4.3 MB: 64 grids are a dozen image shapes and at most 0.2 GB.
 _remembered = lru_cache(maxsize=64)(_draw)

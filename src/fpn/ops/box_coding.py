@@ -19,7 +19,7 @@ Weights = tuple[float, float, float, float]
 # A reference narrower than this many pixels counts as this wide: deltas stay finite. Real ones are never so thin: the
 # next number after 1000 in float32 is 6e-5 away.
 _THINNEST = 1e-6
-# Without a clamp, dw and dh still end here, where any picture has long been left: exp(60) = 1e26 pixels times any
+# Without a clamp, dw and dh still end here, where any image has long been left: exp(60) = 1e26 pixels times any
 # reference's width is finite in float32, so that no box becomes inf - inf.
 _LARGEST_LOG = 60.0
 

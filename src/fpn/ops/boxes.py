@@ -36,11 +36,11 @@ def clip(
     *,
     legacy_plus_one: bool = False,
 ) -> Float[Tensor, "*n 4"]:
-    """Cut boxes off at the rim of a picture.
+    """Cut boxes off at the rim of an image.
 
     Args:
-        boxes: xyxy, pixels of that picture.
-        height: of the picture in pixels; a tensor must broadcast with `boxes[..., 0]`.
+        boxes: xyxy, pixels of that image.
+        height: of the image in pixels; a tensor must broadcast with `boxes[..., 0]`.
         width: see `height`.
         legacy_plus_one: the rim is at width - 1 and height - 1.
     """

@@ -1,4 +1,4 @@
-"""Masks of objects: cut out for the mask head, put back into the picture, and COCO's forms of them."""
+"""Masks of objects: cut out for the mask head, put back into the image, and COCO's forms of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def crop_masks(
     """Cut what each box shows of its object, as targets of the mask head.
 
     Args:
-        masks: one an object, as large as the picture.
-        boxes: xyxy, pixels of the picture.
+        masks: one an object, as large as the image.
+        boxes: xyxy, pixels of the image.
         mask_index: which mask each box is of.
         output_size: S.
         threshold: from this covered part on a cell is 1, else 0; None: the covered part itself (torchvision).
@@ -52,13 +52,13 @@ def paste_masks(
     *,
     threshold: float = 0.5,
 ) -> Bool[Tensor, "n h w"]:
-    """Put each box's mask into an empty picture.
+    """Put each box's mask into an empty image.
 
     Args:
         masks: probabilities on the grid of the box, cell i centred at (i + 0.5) / S of its side.
-        boxes: xyxy, pixels of the picture; may reach beyond it.
-        height: of the picture.
-        width: of the picture.
+        boxes: xyxy, pixels of the image; may reach beyond it.
+        height: of the image.
+        width: of the image.
         threshold: a pixel whose centre has at least this probability belongs to the object.
 
     Source: the arithmetic of detectron2's paste_masks_in_image: bilinear between centres, 0 around the box.

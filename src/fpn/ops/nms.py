@@ -73,7 +73,7 @@ def _side_by_side(boxes: Tensor, scores: Tensor, threshold: float, groups: Tenso
     """All groups at once, each moved to a place of its own: one wait for a GPU instead of one a group.
 
     In float64 a shift by a million pixels moves no corner by more than 1e-9; in float32, where this is usually done,
-    class 80 of a picture of 1300 pixels would be rounded to 0.008.
+    class 80 of an image of 1300 pixels would be rounded to 0.008.
     """
     step = boxes.max() - boxes.min() + 1
     return _one_group(boxes.double() + (groups * step.double())[:, None], scores.double(), threshold)

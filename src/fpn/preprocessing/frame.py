@@ -11,14 +11,14 @@ from fpn.shapes import Size
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where the original picture lies inside the network's.
+    """Where the original image lies inside the network's.
 
     Attributes:
-        original: size of the picture as it came.
+        original: size of the image as it came.
         network: size inside the network, before padding to the batch.
         scale: network pixels an original pixel, (y, x).
         offset: network position of the original's corner, (y, x).
-        content: size of the scaled picture inside `network`; None: it fills it.
+        content: size of the scaled image inside `network`; None: it fills it.
         inclusive: in network pixels x2 and y2 name the last pixel of a box, not the one behind it.
     """
 
@@ -31,7 +31,7 @@ class Frame:
 
     @property
     def window(self) -> tuple[float, float, float, float]:
-        """Where the picture lies in network pixels, xyxy, in the same terms as its boxes."""
+        """Where the image lies in network pixels, xyxy, in the same terms as its boxes."""
         top, left = self.offset
         height, width = self.content or self.network
         return left, top, left + width - self.inclusive, top + height - self.inclusive

@@ -1,4 +1,4 @@
-"""The one two-way door between original pixels and network pixels."""
+"""Between original pixels and network pixels, both ways, in one place."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fpn.preprocessing.resizing import network_frame, resize
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Targets
 
-# A decoder's reduced picture stays at least so many times as large as the network's. Pillow's `thumbnail` takes 2.
+# A decoder's reduced image stays at least so many times as large as the network's. Pillow's `thumbnail` takes 2.
 _GAP = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture inside the door.
+    """One image inside the preprocessor.
 
     Attributes:
         pixels: (3, h, w) float32, normalised, not yet padded to the batch.
@@ -58,7 +58,7 @@ class Preprocessor:
 
     @classmethod
     def of(cls, dialect: Dialect) -> Preprocessor:
-        """The door that a dialect describes.
+        """The preprocessor that a dialect describes.
 
         Raises:
             ConfigError: mean or std is left to the backbone, or a side is not positive.
@@ -70,24 +70,24 @@ class Preprocessor:
         fields = {name: getattr(dialect, name) for name in cls.__dataclass_fields__}
         return cls(**fields)
 
-    def prepare(self, picture: Image.Image, targets: Targets | None = None) -> Prepared:
-        """One RGB picture (and its objects) into network pixels.
+    def prepare(self, image: Image.Image, targets: Targets | None = None) -> Prepared:
+        """One RGB image (and its objects) into network pixels.
 
         Args:
-            picture: upright, 8-bit RGB.
-            targets: objects in pixels of that picture.
+            image: upright, 8-bit RGB.
+            targets: objects in pixels of that image.
         """
-        array, frame = resize(picture, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        array, frame = resize(image, method=self.resize, short_side=self.short_side, long_side=self.long_side)
         return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
 
     def enough(self, original: Size, *, zoom: float = 1.0) -> Size:
-        """What must remain of a picture that is decoded at a part of its size before `prepare` resizes it.
+        """What must remain of an image that is decoded at a part of its size before `prepare` resizes it.
 
         Twice the network's size, so that an antialiased resize does the rest; everything, where the dialect's resize is
         another than "pillow".
 
         Args:
-            original: the picture's full size.
+            original: the image's full size.
             zoom: how much larger than the network's size a part of it may be needed.
         """
         if self.resize != "pillow":
@@ -104,26 +104,26 @@ class Preprocessor:
         return pixels.mul_(self.value_range / 255).sub_(_column(self.mean)).div_(_column(self.std))
 
     def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
-        """Pad pictures (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
+        """Pad images (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
 
         Args:
-            pixels: of pictures that went through `prepare`.
-            frames: theirs; detecting needs them where a picture lies inside of padding, or NMS runs in its own pixels.
+            pixels: of images that went through `prepare`.
+            frames: theirs; detecting needs them where an image lies inside of padding, or NMS runs in its own pixels.
         """
         sizes = torch.tensor([list(p.shape[-2:]) for p in pixels], dtype=torch.int64)
         height, width = (_round_up(int(side), self.size_multiple) for side in sizes.amax(dim=0))
         batch = torch.zeros(len(pixels), 3, height, width)
         if self.pad_before_mean:
             batch -= (_column(self.mean) / _column(self.std))[None]
-        for row, picture in zip(batch, pixels, strict=True):
-            row[:, : picture.shape[1], : picture.shape[2]] = picture
+        for row, image in zip(batch, pixels, strict=True):
+            row[:, : image.shape[1], : image.shape[2]] = image
         if frames is None:
             return ImageBatch(batch, sizes)
         windows = torch.tensor([frame.window for frame in frames]) if any(f.content for f in frames) else None
         return ImageBatch(batch, sizes, windows, torch.tensor([frame.scale for frame in frames]))
 
     def restore(self, found: Detections, frame: Frame) -> Detections:
-        """Detections in network pixels, back in pixels of the original picture, clipped to it."""
+        """Detections in network pixels, back in pixels of the original image, clipped to it."""
         boxes = frame.to_original(found.boxes)
         boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
         if not self.whole_pixels:

@@ -1,4 +1,4 @@
-"""How each toolkit scales a picture: from 8-bit RGB to an array of 0..255 values, and the frame that leads back."""
+"""How each toolkit scales an image: from 8-bit RGB to an array of 0..255 values, and the frame that leads back."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fpn.preprocessing.frame import Frame
 from fpn.shapes import Size
 
 
-def resize(picture: Image.Image, *, method: str, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
-    """Scale a picture so that its shorter side is `short_side`, unless the longer one would exceed `long_side`.
+def resize(image: Image.Image, *, method: str, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+    """Scale an image so that its shorter side is `short_side`, unless the longer one would exceed `long_side`.
 
     Args:
-        picture: 8-bit RGB.
+        image: 8-bit RGB.
         method: a key of `RESIZERS`; see `Dialect.resize`.
         short_side, long_side: pixels.
 
     Returns:
         (h, w, 3) float32 or uint8 values in 0..255, RGB, and the frame.
     """
-    return RESIZERS[method](picture, short_side, long_side)
+    return RESIZERS[method](image, short_side, long_side)
 
 
 def network_frame(original: Size, *, method: str, short_side: int, long_side: int | None) -> Frame:
-    """Where a picture of that size would lie in the network, without touching a pixel; arguments as in `resize`."""
+    """Where an image of that size would lie in the network, without touching a pixel; arguments as in `resize`."""
     return FRAMES[method](original, short_side, long_side)
 
 
@@ -38,72 +38,72 @@ def scale_for(size: Size, short_side: int, long_side: int | None) -> float:
     return scale if long_side is None else min(scale, long_side / max(size))
 
 
-def _pillow(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _pillow(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """8-bit, antialiased bilinear; sides rounded to the nearest pixel (Detectron2's ResizeShortestEdge)."""
-    frame = _rounded_frame(_size(picture), short_side, long_side)
+    frame = _rounded_frame(_size(image), short_side, long_side)
     if frame.network != frame.original:
-        picture = picture.resize((frame.network.width, frame.network.height), Image.Resampling.BILINEAR)
-    return np.asarray(picture), frame
+        image = image.resize((frame.network.width, frame.network.height), Image.Resampling.BILINEAR)
+    return np.asarray(image), frame
 
 
-def _torch(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _torch(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sides rounded down (torchvision's GeneralizedRCNNTransform)."""
-    frame = _floored_frame(_size(picture), short_side, long_side)
-    pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).permute(2, 0, 1)[None]
+    frame = _floored_frame(_size(image), short_side, long_side)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
     resized = functional.interpolate(pixels, size=tuple(frame.network), mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy(), frame
 
 
-def _opencv(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _opencv(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sampled at exactly 1 / scale, sides rounded half to even (fpn.pytorch's cv2.resize)."""
-    frame = _exact_frame(_size(picture), short_side, long_side)
-    pixels = np.asarray(picture, dtype=np.float64)
+    frame = _exact_frame(_size(image), short_side, long_side)
+    pixels = np.asarray(image, dtype=np.float64)
     pixels = _interpolate(pixels, frame.network, _step(frame), rim="repeat")
     return pixels.astype(np.float32), frame
 
 
-def _opencv_8bit(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _opencv_8bit(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """8-bit, not antialiased, sides rounded (MMDetection); OpenCV's own fixed point may differ by one level."""
-    frame = _rounded_frame(_size(picture), short_side, long_side)
-    pixels = _interpolate(np.asarray(picture, dtype=np.float64), frame.network, _step(frame), rim="repeat")
+    frame = _rounded_frame(_size(image), short_side, long_side)
+    pixels = _interpolate(np.asarray(image, dtype=np.float64), frame.network, _step(frame), rim="repeat")
     return np.floor(pixels + 0.5).astype(np.uint8), frame
 
 
-def _square(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _square(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """In the middle of a black square; see `resize_centred`."""
-    return resize_centred(picture, short_side=short_side, long_side=long_side)
+    return resize_centred(image, short_side=short_side, long_side=long_side)
 
 
-def _centred_64(picture: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
+def _centred_64(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """In the middle of black sides that are multiples of 64, however long; see `resize_centred`."""
-    return resize_centred(picture, short_side=short_side, long_side=None, multiple=64)
+    return resize_centred(image, short_side=short_side, long_side=None, multiple=64)
 
 
 def resize_centred(
-    picture: Image.Image,
+    image: Image.Image,
     *,
     short_side: int | None,
     long_side: int | None,
     min_scale: float = 0.0,
     multiple: int | None = None,
 ) -> tuple[np.ndarray, Frame]:
-    """Scale a picture up, never down for `short_side`, and put it in the middle of black (matterport's resize_image).
+    """Scale an image up, never down for `short_side`, and put it in the middle of black (matterport's resize_image).
 
     Values are truncated to 8 bits. matterport leaves normalised boxes by multiplying with (side - 1) and adding one
     to the far corners: hence the inclusive frame, and a scale that is a ratio of sides less one.
 
     Args:
-        picture: 8-bit RGB.
+        image: 8-bit RGB.
         short_side: the shorter side becomes at least this long; None: no scaling for its sake.
         long_side: the longer side becomes at most this long.
         min_scale: scale at least by this, unless `long_side` forbids.
         multiple: pad each side to a multiple of this; None: pad to a square of `long_side`.
     """
     frame = centred_frame(
-        _size(picture), short_side=short_side, long_side=long_side, min_scale=min_scale, multiple=multiple
+        _size(image), short_side=short_side, long_side=long_side, min_scale=min_scale, multiple=multiple
     )
     original, content = frame.original, frame.content
-    array = np.asarray(picture)
+    array = np.asarray(image)
     if content is not None and content != original:
         step = (original.height / content.height, original.width / content.width)
         # Values are never negative, so that the cast truncates as NumPy's astype does in the original.
@@ -119,7 +119,7 @@ def centred_frame(
     min_scale: float = 0.0,
     multiple: int | None = None,
 ) -> Frame:
-    """Where `resize_centred` puts a picture of that size."""
+    """Where `resize_centred` puts an image of that size."""
     scale = max(1.0, (short_side or 0) / min(original), min_scale)
     if long_side is not None and round(max(original) * scale) > long_side:
         scale = long_side / max(original)
@@ -170,8 +170,8 @@ def _taps(inside: int, outside: int, step: float, *, black: bool) -> list[tuple[
     return [(low.clip(0, last), lower), ((low + 1).clip(0, last), upper)]
 
 
-def _size(picture: Image.Image) -> Size:
-    return Size(picture.height, picture.width)
+def _size(image: Image.Image) -> Size:
+    return Size(image.height, image.width)
 
 
 def _step(frame: Frame) -> tuple[float, float]:

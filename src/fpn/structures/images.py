@@ -1,4 +1,4 @@
-"""A batch of pictures at the network's door."""
+"""A batch of images at the network's preprocessor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fpn.shapes import Size
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """Pictures in network pixels.
+    """Images in network pixels.
 
     Attributes:
         pixels: (B, 3, H, W) float, normalised and padded at the right and bottom.
-        sizes: (B, 2) int64, each picture's (height, width) before padding.
-        windows: (B, 4) float32 xyxy, where the picture's content lies, if not at the top left; or None.
+        sizes: (B, 2) int64, each image's (height, width) before padding.
+        windows: (B, 4) float32 xyxy, where the image's content lies, if not at the top left; or None.
         scales: (B, 2) float32, network pixels an original pixel (y, x); None: not known.
     """
 
@@ -29,15 +29,15 @@ class ImageBatch:
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, f"pixels must be (B, 3, H, W), got {tuple(self.pixels.shape)}"
         assert self.sizes.shape == (len(self.pixels), 2), f"sizes must be (B, 2), got {tuple(self.sizes.shape)}"
-        assert self.windows is None or self.windows.shape == (len(self.pixels), 4), "one window a picture"
-        assert self.scales is None or self.scales.shape == (len(self.pixels), 2), "one scale a picture and axis"
+        assert self.windows is None or self.windows.shape == (len(self.pixels), 4), "one window an image"
+        assert self.scales is None or self.scales.shape == (len(self.pixels), 2), "one scale an image and axis"
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @property
     def padded_size(self) -> Size:
-        """Height and width that all pictures of the batch share, padding included."""
+        """Height and width that all images of the batch share, padding included."""
         return Size(*self.pixels.shape[-2:])
 
     def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> ImageBatch:

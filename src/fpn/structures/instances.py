@@ -1,4 +1,4 @@
-"""What is in one picture: the truth, what was proposed, what was found."""
+"""What is in one image: the truth, what was proposed, what was found."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NOT_GIVEN = torch.zeros(0, dtype=torch.bool)
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """One picture's ground truth.
+    """One image's ground truth.
 
     Attributes:
         boxes: (N, 4) float32 xyxy.
         labels: (N,) int64 in 0..K-1.
         ignore: (N,) bool: crowds and difficult objects, neither object nor background in training and measuring. None
             of them when left out.
-        masks: (N, H, W) bool in the frame of the picture, or None.
+        masks: (N, H, W) bool in the frame of the image, or None.
     """
 
     boxes: Tensor
@@ -40,7 +40,7 @@ class Targets:
 
     @classmethod
     def empty(cls) -> Targets:
-        """No objects: a picture of background only."""
+        """No objects: an image of background only."""
         return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """One picture's candidate boxes, best first: `boxes` (N, 4) xyxy and objectness `scores` (N,) in 0..1."""
+    """One image's candidate boxes, best first: `boxes` (N, 4) xyxy and objectness `scores` (N,) in 0..1."""
 
     boxes: Tensor
     scores: Tensor
@@ -70,10 +70,10 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found in one picture, best first. `found[found.scores > 0.8]` keeps the sure ones.
+    """What was found in one image, best first. `found[found.scores > 0.8]` keeps the sure ones.
 
     Attributes:
-        boxes: (N, 4) float32 xyxy, in pixels of the original picture (network pixels inside a detector).
+        boxes: (N, 4) float32 xyxy, in pixels of the original image (network pixels inside a detector).
         scores: (N,) float32 in 0..1.
         labels: (N,) int64 in 0..K-1.
         masks: (N, H, W) bool, or None.

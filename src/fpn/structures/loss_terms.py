@@ -15,7 +15,7 @@ class LossTerms:
     Attributes:
         terms: name -> scalar tensor with a graph, such as "objectness".
         counts: name -> scalar tensor without one, such as "positive_anchors".
-        samples: name of a term -> how many samples it is the mean of, for a term that is not the mean over pictures.
+        samples: name of a term -> how many samples it is the mean of, for a term that is not the mean over images.
             Processes that train together weigh their means by it, so that they come to the mean of all samples.
     """
 

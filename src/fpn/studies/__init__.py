@@ -1,1 +1,1 @@
-"""Whole stories told with the other floors: the demo, ablations, benchmarks."""
+"""Whole stories told with the layers below: the demo, ablations, benchmarks."""

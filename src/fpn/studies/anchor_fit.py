@@ -1,4 +1,4 @@
-"""Which objects no anchor fits, level by level, and which anchors and picture size would.
+"""Which objects no anchor fits, level by level, and which anchors and image size would.
 
 An anchor learns an object if their IoU reaches the dialect's upper threshold; each object's best anchor does in any
 case, but one that overlaps with less than the lower threshold starts from nearly nothing. Anchors of one shape stand on
@@ -22,7 +22,7 @@ from fpn.ops.anchors import cell_anchors
 
 # Objects that a suggestion is looked for with; its effect is then told for all.
 _SAMPLE = 4000
-# What a change costs, as a part of the objects that it must win at least: first ratios and sizes, then the picture.
+# What a change costs, as a part of the objects that it must win at least: first ratios and sizes, then the image.
 _COST_RATIOS, _COST_SIZES, _COST_SIDE = 0.002, 0.002, 0.02
 _SIZE_STEPS = (1.0, 0.71, 0.5, 0.35, 0.25, 1.41, 2.0)
 _STRETCHES = (0.5, 0.35, 0.25)
@@ -31,7 +31,7 @@ _SIDE_STEPS = (1.0, 1.25, 1.5, 2.0)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects of many pictures: (M, 4) xyxy in original pixels, and (M, 2) height and width of their pictures."""
+    """Objects of many images: (M, 4) xyxy in original pixels, and (M, 2) height and width of their images."""
 
     boxes: np.ndarray
     sizes: np.ndarray
@@ -56,7 +56,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Reach:
+class AnchorFit:
     """What a dialect's anchors reach, and what would reach more.
 
     Attributes:
@@ -89,12 +89,12 @@ class Reach:
         }
 
 
-def reach(inspected: Inspected, dialect: Dialect) -> Reach:
+def reach(inspected: Inspected, dialect: Dialect) -> AnchorFit:
     """Fit a dialect's anchors to all objects of a dataset.
 
     Args:
         inspected: a dataset that was checked; broken boxes and crowds are left out.
-        dialect: with the anchors and picture size that training will use.
+        dialect: with the anchors and image size that training will use.
     """
     numbers = {split: _usable(objects) for split, objects in inspected.objects.items()}
     together = Boxes(
@@ -103,7 +103,7 @@ def reach(inspected: Inspected, dialect: Dialect) -> Reach:
     )
     fit = fit_anchors(together, dialect)
     unreached = fit.iou < dialect.anchor_negative_iou
-    return Reach(
+    return AnchorFit(
         dialect=dialect,
         objects=len(together),
         levels=[_level(number, fit, dialect) for number in range(len(dialect.anchor_sizes))],
@@ -114,7 +114,7 @@ def reach(inspected: Inspected, dialect: Dialect) -> Reach:
 
 
 def _usable(objects: Any) -> np.ndarray:
-    """Numbers of objects with a box in a picture of known size."""
+    """Numbers of objects with a box in an image of known size."""
     sides = objects.cut[:, 2:] - objects.cut[:, :2]
     known = objects.measured & np.isfinite(objects.sizes).all(axis=1) & (sides > 0).all(axis=1)
     return np.flatnonzero(known & ~objects.ignore)
@@ -141,7 +141,7 @@ def stride_of(number: int, dialect: Dialect) -> int:
 
 
 def _in_network(objects: Boxes, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
-    """(M, 4) boxes in network pixels, and (M, 2) width and height of their pictures there."""
+    """(M, 4) boxes in network pixels, and (M, 2) width and height of their images there."""
     sizes = np.maximum(objects.sizes, 1)
     scale = dialect.short_side / sizes.min(axis=1)
     if dialect.long_side is not None:
@@ -207,7 +207,7 @@ def _tell(
 
 
 def _suggest(objects: Boxes, dialect: Dialect) -> dict[str, Any] | None:
-    """The cheapest change of anchors and picture size after which fewest objects are unreached."""
+    """The cheapest change of anchors and image size after which fewest objects are unreached."""
     sample = _sample(objects)
     least, best = _unreached(sample, dialect) / len(sample), dialect
     for (ratios, cost_r), (sizes, cost_s), (side, cost_p) in product(

@@ -57,7 +57,7 @@ class DemoRecipe:
                 "head_width": 256,
                 # Half an octave below the smallest and the largest object, one octave a level.
                 "anchor_sizes": ((12.0,), (24.0,), (48.0,), (96.0,), (192.0,)),
-                # Equation 1 for pictures of 256 instead of 800 pixels: all levels get their share of RoIs.
+                # Equation 1 for images of 256 instead of 800 pixels: all levels get their share of RoIs.
                 "level_canonical_size": 84.0,
                 "proposals_before_nms": (1000, 500),
                 "proposals_after_nms": (500, 300),
@@ -142,7 +142,7 @@ def _keep_scenes(folder: Path, dataset: Dataset, count: int) -> None:
     for number, record in enumerate(truth["images"]):
         record["file_name"] = f"{record['id']:03d}.png"
         with atomic_path(folder / "images" / record["file_name"]) as path:
-            kept.picture(number).save(path)
+            kept.image(number).save(path)
     write_text(folder / "annotations.json", json.dumps(truth))
 
 
@@ -159,15 +159,15 @@ def _write_metrics(path: Path, measured: Evaluation, recipe: DemoRecipe, seconds
 def _write_sheet(path: Path, detector: Detector, dataset: Dataset, count: int) -> None:
     """Truth and prediction side by side, two scenes a line."""
     shown = [dataset[number] for number in range(min(count, len(dataset)))]
-    pictures = [sample.picture for sample in shown]
-    found = detector.predict(pictures, batch_size=4)
+    images = [sample.image for sample in shown]
+    found = detector.predict(images, batch_size=4)
     rows = [
-        [draw(sample.picture, sample.targets, dataset.classes, scale=1.5), _draw_found(sample.picture, each, detector)]
+        [draw(sample.image, sample.targets, dataset.classes, scale=1.5), _draw_found(sample.image, each, detector)]
         for sample, each in zip(shown, found, strict=True)
     ]
     with atomic_path(path) as temporary:
         contact_sheet(rows, ["truth", "prediction"], across=2).save(temporary)
 
 
-def _draw_found(picture: Image.Image, found: Detections, detector: Detector) -> Image.Image:
-    return draw(picture, found, detector.classes, min_score=0.5, scale=1.5)
+def _draw_found(image: Image.Image, found: Detections, detector: Detector) -> Image.Image:
+    return draw(image, found, detector.classes, min_score=0.5, scale=1.5)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class TextTable:
     """Rows of text under a title.
 
     Attributes:

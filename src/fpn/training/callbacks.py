@@ -20,8 +20,8 @@ from fpn.errors import OutputError
 from fpn.evaluation.evaluate import Found, find_objects, measure
 from fpn.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fpn.training.interrupt import Interrupt
-from fpn.training.metrics_log import Journal
-from fpn.training.progress import Silent
+from fpn.training.metrics_log import MetricsLog
+from fpn.training.progress import Reporter
 from fpn.training.run import Run, capture, restore
 from fpn.training.run_record import BEST, METRICS, clear_left_overs
 
@@ -57,7 +57,7 @@ class Keeper:
         record: Mapping[str, Any],
         *,
         validation: Dataset | None,
-        reporter: Silent,
+        reporter: Reporter,
         interrupt: Interrupt,
     ) -> None:
         self._run = run
@@ -69,9 +69,9 @@ class Keeper:
         self.stopping = False
         # Only the first process writes; the states of the others are equal.
         self._writes = folder is not None and run.processes.first
-        self._journal = Journal(folder / METRICS if folder is not None and self._writes else None)
+        self._metrics_log = MetricsLog(folder / METRICS if folder is not None and self._writes else None)
         self._best: dict[str, Tensor] | None = None
-        self._pictures = self._saved_step = 0
+        self._images = self._saved_step = 0
         self._logged_at = self._saved_at = time.monotonic()
 
     @property
@@ -86,12 +86,12 @@ class Keeper:
         checkpoint = read_checkpoint(self._folder) if resumed and self._folder is not None else None
         self._refuse_different(checkpoint)
         if checkpoint is None:
-            self._journal.cut(0)
+            self._metrics_log.cut(0)
             self._save()
         else:
             restore(self._run, checkpoint)
             self._saved_step = self._run.position.step
-            self._journal.cut(checkpoint.progress["journal_bytes"])
+            self._metrics_log.cut(checkpoint.progress["log_bytes"])
             self._reporter.note(f"going on after step {self._run.position.step}")
 
     def _refuse_different(self, checkpoint: Checkpoint | None) -> None:
@@ -108,7 +108,7 @@ class Keeper:
     def after_step(self, group: list[Batch]) -> None:
         """Log and save when it is time; see whether somebody wishes to stop."""
         run, position = self._run, self._run.position
-        self._pictures += sum(len(batch.indices) for batch in group) * run.processes.count
+        self._images += sum(len(batch.indices) for batch in group) * run.processes.count
         self._reporter.step(position.step, position.epoch + 1)
         if position.step % run.config.log_every == 0 or run.done:
             self._log()
@@ -174,8 +174,8 @@ class Keeper:
         run.watch.look()
         means = run.meter.read(lambda mean: run.accelerator.reduce(mean, "mean"))
         now = time.monotonic()
-        speed = self._pictures / max(now - self._logged_at, 1e-9)
-        self._pictures, self._logged_at = 0, now
+        speed = self._images / max(now - self._logged_at, 1e-9)
+        self._images, self._logged_at = 0, now
         line = {
             "kind": "step",
             "step": run.position.step,
@@ -184,7 +184,7 @@ class Keeper:
             **means,
             "images_per_second": round(speed, 2),
         }
-        self._journal.write(line)
+        self._metrics_log.write(line)
         self._track(line)
         self._reporter.values({name: means[name] for name in ("loss", *run.meter.terms)}, speed)
 
@@ -227,7 +227,7 @@ class Keeper:
     def _tell_epoch(self, figures: Mapping[str, float], seconds: float) -> None:
         position = self._run.position
         line = {"kind": "epoch", "step": position.step, "epoch": position.epoch, **figures}
-        self._journal.write({**line, "seconds": seconds})
+        self._metrics_log.write({**line, "seconds": seconds})
         self._track(line)
         if figures:
             told = "  ".join(f"{SHOWN[name]} {_figure(figures[name])}" for name in SHOWN)
@@ -263,7 +263,7 @@ class Keeper:
             sums = None if run.meter.sum is None else run.meter.sum.cpu()
             meters = run.processes.collect(sums)
             if self._writes:
-                write_checkpoint(self._folder, capture(run, self._journal.length(), meters))
+                write_checkpoint(self._folder, capture(run, self._metrics_log.length(), meters))
             self._saved_step = run.position.step
         self._saved_at = time.monotonic()
 

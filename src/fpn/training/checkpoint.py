@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fpn.errors import ModelFileError, OutputError
-from fpn.training.run_record import LAST
 
+LAST = "last"
 TENSORS, PROGRESS, CHECKSUMS = "state.safetensors", "progress.json", "checksums.txt"
 KEPT = 2
 

@@ -46,7 +46,7 @@ class TrainConfig(Settings):
         default=None, ge=1, description="Train this many optimizer steps instead of whole epochs."
     )
     batch_size: int = Field(
-        default=4, ge=1, description="Pictures a forward pass, over all processes together. 4 fits a laptop's memory."
+        default=4, ge=1, description="Images a forward pass, over all processes together. 4 fits a laptop's memory."
     )
     accumulate: int = Field(
         default=1,
@@ -60,7 +60,7 @@ class TrainConfig(Settings):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="Peak rate. None: sgd 0.02 * pictures / 16; adamw 0.0003 * sqrt(pictures / 4); pictures a step.",
+        description="Peak rate. None: sgd 0.02 * images / 16; adamw 0.0003 * sqrt(images / 4); images a step.",
     )
     backbone_multiplier: float = Field(
         default=1.0, ge=0, description="The backbone's learning rate as a multiple of the others'. 1: the same."
@@ -119,7 +119,7 @@ class TrainConfig(Settings):
 
     flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     vertical_flip: float = Field(
-        default=0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial pictures."
+        default=0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial images."
     )
     scale: tuple[float, float] = Field(
         default=(1.0, 1.0), description="Least and greatest factor of a random zoom, such as 0.8 1.25. 1 1: none."
@@ -128,14 +128,14 @@ class TrainConfig(Settings):
         default=0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
     )
     aspect_grouping: bool = Field(
-        default=True, description="Batch wide pictures with wide ones and tall with tall: less padding, less time."
+        default=True, description="Batch wide images with wide ones and tall with tall: less padding, less time."
     )
     reduced_decoding: bool = Field(
         default=True,
-        description="Decode JPEGs more than twice as large as the network's pictures at a half, quarter or eighth.",
+        description="Decode JPEGs more than twice as large as the network's images at a half, quarter or eighth.",
     )
     workers: int | None = Field(
-        default=None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
+        default=None, ge=0, description="Processes that read images. None: half of the CPU's cores, 1 to 8. 0: none."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
 

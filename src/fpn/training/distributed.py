@@ -80,24 +80,24 @@ class Processes:
         if self._group is not None:
             distributed.broadcast(tensor, src=0)
 
-    def weigh(self, losses: LossTerms, pictures: int) -> LossTerms:
+    def weigh(self, losses: LossTerms, images: int) -> LossTerms:
         """Each value times this process's share of what it is the mean of, as a multiple of an equal share.
 
         The mean over processes, which DDP takes of gradients, then is the mean over all samples, as one process with
-        all pictures would have it; also where the last batch has three pictures here and two there.
+        all images would have it; also where the last batch has three images here and two there.
 
         Args:
             losses: of this process's batch.
-            pictures: how many the batch has.
+            images: how many the batch has.
         """
         if self._group is None:
             return losses
-        samples = [losses.samples.get(name, float(pictures)) for name in losses.terms]
-        own = torch.tensor([*samples, float(pictures)], dtype=torch.float64)
+        samples = [losses.samples.get(name, float(images)) for name in losses.terms]
+        own = torch.tensor([*samples, float(images)], dtype=torch.float64)
         distributed.all_reduce(all_of_them := own.clone(), group=self._group)
-        *factors, of_pictures = (own * self.count / all_of_them.clamp(min=1)).tolist()
+        *factors, of_images = (own * self.count / all_of_them.clamp(min=1)).tolist()
         terms = {name: term * factor for (name, term), factor in zip(losses.terms.items(), factors, strict=True)}
-        return replace(losses, terms=terms, counts={n: count * of_pictures for n, count in losses.counts.items()})
+        return replace(losses, terms=terms, counts={n: count * of_images for n, count in losses.counts.items()})
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -182,7 +182,7 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
     if config.batch_size % accelerator.num_processes:
         raise ConfigError(
             f"batch_size {config.batch_size}: can't be shared out to {accelerator.num_processes} processes evenly; "
-            "it counts the pictures of all processes together"
+            "it counts the images of all processes together"
         )
     return accelerator
 

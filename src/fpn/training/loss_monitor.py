@@ -72,14 +72,14 @@ class Meter:
 
 
 class LossWatch:
-    """Stops a run whose losses or gradients are not finite, and names the pictures.
+    """Stops a run whose losses or gradients are not finite, and names the images.
 
     On a CPU looking costs nothing, so each step is looked at before it changes the weights. On a GPU every look would
     make it wait, so steps are kept and looked at together: at each log interval and before each checkpoint.
 
     Args:
         immediate: look at every step.
-        names: from a picture's index to its name.
+        names: from an image's index to its name.
         remedy: the last sentence of the message.
     """
 
@@ -90,16 +90,16 @@ class LossWatch:
         self._kept: list[tuple[int, StepValues, list[int]]] = []
 
     def add(self, step: int, values: StepValues, indices: list[int]) -> None:
-        """Keep a step's values and pictures; look at once if that is free."""
+        """Keep a step's values and images; look at once if that is free."""
         self._kept.append((step, values, indices))
         if self._immediate:
             self.look()
 
     def look(self) -> None:
-        """Look at all steps kept.
+        """ImageInfo at all steps kept.
 
         Raises:
-            TrainingError: a value is not finite; names step, terms and pictures.
+            TrainingError: a value is not finite; names step, terms and images.
         """
         kept, self._kept = self._kept, []
         if not kept:
@@ -111,8 +111,8 @@ class LossWatch:
     def _stop(self, step: int, values: StepValues, indices: list[int]) -> None:
         names = (*values.terms, *values.counts, "gradient_norm")
         wrong = [f"{n} = {v}" for n, v in zip(names, values.values.tolist(), strict=True) if not math.isfinite(v)]
-        pictures = "\n  ".join(self._names(index) for index in indices)
+        images = "\n  ".join(self._names(index) for index in indices)
         raise TrainingError(
-            f"step {step}: {', '.join(wrong)} is not finite. Pictures in that step:\n  {pictures}\n"
-            f"Look at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
+            f"step {step}: {', '.join(wrong)} is not finite. Images in that step:\n  {images}\n"
+            f"ImageInfo at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
         )

@@ -11,7 +11,7 @@ from typing import Any
 from fpn.errors import OutputError
 
 
-class Journal:
+class MetricsLog:
     """Appends lines to a file; remembers how long it was at a checkpoint, so that a resumed run repeats no line.
 
     Args:

@@ -56,15 +56,15 @@ class Schedule:
 
 
 def learning_rate(config: TrainConfig) -> float:
-    """The peak rate: as given, or by optimizer and pictures a step.
+    """The peak rate: as given, or by optimizer and images a step.
 
-    The linear rule for SGD is Goyal et al. 2017 (arXiv:1706.02677) from Detectron's 0.02 at 16 pictures; the square
+    The linear rule for SGD is Goyal et al. 2017 (arXiv:1706.02677) from Detectron's 0.02 at 16 images; the square
     root for adaptive optimizers is Malladi et al. 2022 (arXiv:2205.10287).
     """
     if config.learning_rate is not None:
         return config.learning_rate
-    pictures = config.batch_size * config.accumulate
-    return 0.02 * pictures / 16 if config.optimizer == "sgd" else 3e-4 * math.sqrt(pictures / 4)
+    images = config.batch_size * config.accumulate
+    return 0.02 * images / 16 if config.optimizer == "sgd" else 3e-4 * math.sqrt(images / 4)
 
 
 def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:

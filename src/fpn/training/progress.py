@@ -14,7 +14,7 @@ from rich.text import Text
 SECONDS_BETWEEN_LINES = 15.0
 
 
-class Silent:
+class Reporter:
     """Shows nothing; the base of what does."""
 
     def begin(self, *, done: int, total: int, epochs: int) -> None:
@@ -33,7 +33,7 @@ class Silent:
         """No more to come."""
 
 
-class Bar(Silent):
+class Bar(Reporter):
     """One rich progress bar: epoch, step, loss terms, images a second, time left."""
 
     def __init__(self, console: Console) -> None:
@@ -51,31 +51,31 @@ class Bar(Silent):
         self._clock = _Clock()
 
     def begin(self, *, done: int, total: int, epochs: int) -> None:
-        """See `Silent.begin`."""
+        """See `Reporter.begin`."""
         self._epochs = epochs
         self._clock.begin(done, total)
         self._progress.update(self._task, total=total, completed=done, description=f"epoch 1/{epochs}")
         self._progress.start()
 
     def step(self, step: int, epoch: int) -> None:
-        """See `Silent.step`."""
+        """See `Reporter.step`."""
         left = self._clock.seconds_left(step)
         self._progress.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", left=left)
 
     def values(self, losses: Mapping[str, float], images_per_second: float) -> None:
-        """See `Silent.values`."""
+        """See `Reporter.values`."""
         self._progress.update(self._task, values=_describe(losses, images_per_second))
 
     def note(self, text: str) -> None:
-        """See `Silent.note`."""
+        """See `Reporter.note`."""
         self._progress.console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
-        """See `Silent.end`."""
+        """See `Reporter.end`."""
         self._progress.stop()
 
 
-class Lines(Silent):
+class Lines(Reporter):
     """Plain lines for a file or a pipe."""
 
     def __init__(self, console: Console, *, every: float = SECONDS_BETWEEN_LINES) -> None:
@@ -87,30 +87,30 @@ class Lines(Silent):
         self._clock = _Clock()
 
     def begin(self, *, done: int, total: int, epochs: int) -> None:
-        """See `Silent.begin`."""
+        """See `Reporter.begin`."""
         self._epochs, self._total = epochs, total
         self._clock.begin(done, total)
 
     def step(self, step: int, epoch: int) -> None:
-        """See `Silent.step`."""
+        """See `Reporter.step`."""
         left = _duration(self._clock.seconds_left(step))
         self._where = f"epoch {epoch}/{self._epochs}  step {step}/{self._total}  left {left}"
 
     def values(self, losses: Mapping[str, float], images_per_second: float) -> None:
-        """See `Silent.values`."""
+        """See `Reporter.values`."""
         if time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
             self.note(f"{self._where}  {_describe(losses, images_per_second)}")
 
     def note(self, text: str) -> None:
-        """See `Silent.note`."""
+        """See `Reporter.note`."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def make_reporter(show: bool) -> Silent:
+def make_reporter(show: bool) -> Reporter:
     """A bar on a terminal, lines elsewhere, nothing if not asked. On standard error: standard output is for results."""
     if not show:
-        return Silent()
+        return Reporter()
     console = Console(stderr=True)
     return Bar(console) if console.is_terminal else Lines(console)
 

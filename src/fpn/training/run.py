@@ -22,7 +22,7 @@ from fpn.training.distributed import Processes
 from fpn.training.loss_monitor import LossWatch, Meter, StepValues
 from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
 from fpn.training.precision import choose_layout
-from fpn.training.seeding import picture_generators, seed_step
+from fpn.training.seeding import image_generators, seed_step
 
 
 class LossModule(nn.Module):
@@ -139,7 +139,7 @@ class Run:
 
     def _backward(self, batch: Batch, *, share: float, last: bool) -> LossTerms:
         device = self.accelerator.device
-        generators = picture_generators(self.config.seed, self.position.step, batch.indices, device)
+        generators = image_generators(self.config.seed, self.position.step, batch.indices, device)
         images = self._pad_alike(batch.images).to(device, memory_format=choose_layout(self.config, device))
         targets = [each.to(device) for each in batch.targets]
         # Gradients of several batches are added up before processes exchange them, once a step.
@@ -149,18 +149,18 @@ class Run:
         return losses
 
     def _pad_alike(self, images: ImageBatch) -> ImageBatch:
-        """Pad to the largest picture of all processes, as one process with all of them would.
+        """Pad to the largest image of all processes, as one process with all of them would.
 
-        Anchors in the padding take part in sampling, so that a step would otherwise depend on who has which picture. No
-        time is lost: processes wait for the one with the largest picture anyway.
+        Anchors in the padding take part in sampling, so that a step would otherwise depend on who has which image. No
+        time is lost: processes wait for the one with the largest image anyway.
         """
         own = images.padded_size
         height, width = self.processes.largest(*own)
         if (height, width) == own:
             return images
-        pictures = [pixels[:, :h, :w] for pixels, (h, w) in zip(images.pixels, images.sizes.tolist(), strict=True)]
-        # Collating knows what padding looks like; the empty picture makes the size.
-        padded = self.detector.preprocessor.collate([*pictures, images.pixels.new_zeros(3, height, width)])
+        unpadded = [pixels[:, :h, :w] for pixels, (h, w) in zip(images.pixels, images.sizes.tolist(), strict=True)]
+        # Collating knows what padding looks like; the empty image makes the size.
+        padded = self.detector.preprocessor.collate([*unpadded, images.pixels.new_zeros(3, height, width)])
         return replace(images, pixels=padded.pixels[:-1])
 
 
@@ -169,12 +169,12 @@ def steps_an_epoch(batches: int, accumulate: int) -> int:
     return -(-batches // accumulate)
 
 
-def capture(run: Run, journal_bytes: int, meters: Sequence[Tensor | None]) -> Checkpoint:
+def capture(run: Run, log_bytes: int, meters: Sequence[Tensor | None]) -> Checkpoint:
     """Everything that going on bit by bit needs. Randomness needs nothing: it is a function of the step.
 
     Args:
         run: in the first process; in the others the same is known but for their meters.
-        journal_bytes: length of `metrics.jsonl`.
+        log_bytes: length of `metrics.jsonl`.
         meters: each process's sums of the log interval that has begun.
     """
     tensors = {f"model/{name}": tensor for name, tensor in run.detector.state_dict().items()}
@@ -187,7 +187,7 @@ def capture(run: Run, journal_bytes: int, meters: Sequence[Tensor | None]) -> Ch
     begun = [sums for sums in meters if sums is not None]
     if begun:
         tensors["meter"] = torch.stack(begun)
-    progress = {**asdict(run.position), "meter_steps": run.meter.steps, "journal_bytes": journal_bytes}
+    progress = {**asdict(run.position), "meter_steps": run.meter.steps, "log_bytes": log_bytes}
     return Checkpoint(tensors, progress)
 
 

@@ -43,7 +43,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     sizes = "\n".join(str(_file_size(dataset.path(index))) for index in range(len(dataset)))
     return {
         "name": dataset.name,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "classes": list(dataset.classes),
         "category_ids": list(dataset.classes.ids),
         "labels": fingerprint(dataset)[:_DIGEST],
@@ -70,7 +70,7 @@ def _file_size(path: str) -> int | None:
         return None  # drawn, or missing, which the reader will say
 
 
-LAST, BEST, METRICS, RUN = "last", "best.safetensors", "metrics.jsonl", "run.json"
+BEST, METRICS, RUN = "best.safetensors", "metrics.jsonl", "run.json"
 
 
 def begun_before_restart(output: Path | None) -> Path | None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-# Marks the streams of pictures, so that they differ from those of processes.
-_PICTURE = 0x91C
+# Marks the streams of images, so that they differ from those of processes.
+_IMAGE = 0x91C
 
 
 def seed_all(seed: int) -> None:
@@ -28,12 +28,12 @@ def seed_step(seed: int, step: int, process: int) -> None:
     seed_all(_mix(seed, step, process))
 
 
-def picture_generators(seed: int, step: int, numbers: Sequence[int], device: torch.device) -> list[torch.Generator]:
-    """A source for each picture's samples, a function of (seed, step, picture).
+def image_generators(seed: int, step: int, numbers: Sequence[int], device: torch.device) -> list[torch.Generator]:
+    """A source for each image's samples, a function of (seed, step, image).
 
-    Which process has the picture, or which others are in its batch, then does not matter.
+    Which process has the image, or which others are in its batch, then does not matter.
     """
-    return [torch.Generator(device).manual_seed(_mix(seed, step, number, _PICTURE)) for number in numbers]
+    return [torch.Generator(device).manual_seed(_mix(seed, step, number, _IMAGE)) for number in numbers]
 
 
 def _mix(*numbers: int) -> int:

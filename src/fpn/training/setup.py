@@ -27,10 +27,10 @@ from fpn.training.seeding import seed_all
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
-    """Look for what would make training pointless, before it costs anything.
+    """ImageInfo for what would make training pointless, before it costs anything.
 
     Raises:
-        TrainingError: no pictures or no objects.
+        TrainingError: no images or no objects.
         ConfigError: the data's classes are not the detector's.
     """
     if list(dataset.classes) != list(detector.classes):
@@ -44,10 +44,10 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
         if data is None:
             continue
         if len(data) == 0:
-            raise TrainingError(f"{data.name}: has no pictures, so there is nothing for {role}")
+            raise TrainingError(f"{data.name}: has no images, so there is nothing for {role}")
         if all(bool(data.targets(index).ignore.all()) for index in range(len(data))):
             raise TrainingError(
-                f"{data.name}: none of its {len(data)} pictures has an object that counts, so there is nothing for "
+                f"{data.name}: none of its {len(data)} images has an object that counts, so there is nothing for "
                 f"{role}. Are the annotations where the format wants them?"
             )
 
@@ -110,7 +110,7 @@ def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerat
         seed=config.seed,
         num_workers=config.workers,
         aspect_grouping=config.aspect_grouping,
-        # A last batch of one picture would weigh as much as a full one. Which pictures are left out changes each epoch.
+        # A last batch of one image would weigh as much as a full one. Which images are left out changes each epoch.
         drop_last=len(dataset) >= config.batch_size,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,

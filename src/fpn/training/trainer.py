@@ -16,7 +16,7 @@ from fpn.runtime.device import algorithms
 from fpn.training.callbacks import Keeper
 from fpn.training.config import TrainConfig
 from fpn.training.interrupt import Interrupt
-from fpn.training.progress import Silent, make_reporter
+from fpn.training.progress import Reporter, make_reporter
 from fpn.training.run import Run
 from fpn.training.run_record import (
     begun_before_restart,
@@ -71,9 +71,9 @@ def train(
 
     Args:
         detector: what to train.
-        dataset: labelled pictures to learn from, with the detector's classes.
+        dataset: labelled images to learn from, with the detector's classes.
         config: how; None: the defaults, or the resumed run's own.
-        validation: labelled pictures to measure on after each epoch.
+        validation: labelled images to measure on after each epoch.
         output: folder for `best.safetensors`, `last/`, `metrics.jsonl` and `run.json`; None: write nothing.
         progress: show a progress bar on a terminal, a line now and then elsewhere.
         resume: the output folder of an earlier run to go on with, bit by bit as if it had not stopped. When torchrun
@@ -130,7 +130,7 @@ def _loop(run: Run, keeper: Keeper) -> None:
 
 
 @contextmanager
-def _ending(run: Run, reporter: Silent) -> Iterator[None]:
+def _ending(run: Run, reporter: Reporter) -> Iterator[None]:
     """Give back what a run holds, however it ends."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Whole detectors: from the original's weights and the stored picture to its final detections."""
+"""Whole detectors: from the original's weights and the stored image to its final detections."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.detectors.builder import box_head
+from fpn.detectors.builder import build_box_head
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, MATTERPORT
 from fpn.heads.box import BoxHead
@@ -21,7 +21,7 @@ YX = [1, 0, 3, 2]
 
 def head_of(dialect: Dialect, num_classes: int, **changes) -> BoxHead:
     levels = tuple(Level(f"p{k}", 4, 2**k) for k in (2, 3, 4, 5))
-    return box_head(levels, num_classes, replace(dialect, **changes), width=8)
+    return build_box_head(levels, num_classes, replace(dialect, **changes), width=8)
 
 
 def select(head: BoxHead, boxes: Tensor, logits: Tensor, deltas: Tensor, images: ImageBatch) -> Detections:
@@ -96,7 +96,7 @@ def test_matterport_network():
         )
         for i in range(4)
     }
-    side = 1024  # as the case's meta says: equation 1 takes it, the maps are those of a picture of 128
+    side = 1024  # as the case's meta says: equation 1 takes it, the maps are those of an image of 128
     images = ImageBatch(torch.zeros(1, 3, side, side), torch.tensor([[side, side]]))
     rois = torch.from_numpy(figures["rois"])[0][:, YX] * (side - 1)
     logits, deltas = head(features, images, [rois])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.detectors.builder import proposal_head
+from fpn.detectors.builder import build_rpn
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, FPN_PYTORCH, MATTERPORT
-from fpn.heads.rpn import ProposalHead, RawProposals
+from fpn.heads.rpn import RPN, RawProposals
 from fpn.interop import convert, fpn_pytorch
 from fpn.interop.key_rules import fill, rename
 from fpn.structures import ImageBatch, Level, Targets
@@ -23,9 +23,9 @@ YX = [1, 0, 3, 2]
 STRIDES = (4, 8, 16, 32, 64)
 
 
-def head_of(dialect: Dialect, strides: Sequence[int] = STRIDES, **changes) -> ProposalHead:
+def head_of(dialect: Dialect, strides: Sequence[int] = STRIDES, **changes) -> RPN:
     levels = tuple(Level(f"p{k}", 256, stride) for k, stride in enumerate(strides, 2))
-    return proposal_head(levels, replace(dialect, **changes))
+    return build_rpn(levels, replace(dialect, **changes))
 
 
 def images_of(sizes: Sequence[Sequence[float]]) -> ImageBatch:
@@ -120,7 +120,7 @@ def test_matterport_proposes_in_normalised_boxes(figures):
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
-def fpn_pytorch_head(figures: Case) -> ProposalHead:
+def fpn_pytorch_head(figures: Case) -> RPN:
     state = rule.weights(figures.salt, [(n, tuple(s)) for n, s, _ in figures.meta["names"]], figures.factors)
     assert rule.sha256(state) == figures.meta["weights_sha256"]
     renamed, leftover = rename({f"RCNN_rpn.{n}": torch.from_numpy(v) for n, v in state.items()}, fpn_pytorch.RULES)

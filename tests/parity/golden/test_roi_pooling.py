@@ -14,7 +14,7 @@ YX = [1, 0, 3, 2]
 
 
 def pool(feature, rois, scale, *, size=7, **options):
-    """RoIs (batch index, x1, y1, x2, y2) or boxes of one picture from one map."""
+    """RoIs (batch index, x1, y1, x2, y2) or boxes of one image from one map."""
     rois = torch.from_numpy(rois)
     index = rois[:, 0].long() if rois.shape[1] == 5 else torch.zeros(len(rois), dtype=torch.int64)
     on_map = torch.zeros(len(rois), dtype=torch.int64)
@@ -77,7 +77,7 @@ def test_matterport_crop_and_resize(name, size):
         int(n) for n in figures.meta["arrays"][name]["doc"].split("image_shape (")[1].split(")")[0].split(",")
     )
     normalised = torch.from_numpy(figures["boxes"])[0][:, YX]
-    # The stored maps are those of a 128 x 96 picture; which level a box is on depends on the size that is stated.
+    # The stored maps are those of a 128 x 96 image; which level a box is on depends on the size that is stated.
     channels = figures[name].shape[-1]
     maps = [
         torch.from_numpy(figures.normal(f"roialign:feat{i}", (1, 32 >> i, 24 >> i, channels), 1.0)).permute(0, 3, 1, 2)

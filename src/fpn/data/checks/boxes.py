@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fpn.data.checks.images import Look
+from fpn.data.checks.images import ImageInfo
 from fpn.data.formats.survey import Survey
 from fpn.data.formats.table_builder import QUIET_FRACTION, QUIET_PIXELS, invalid_boxes, kind_of_invalid, why_invalid
 from fpn.data.issues import Finding
@@ -27,12 +27,12 @@ class Objects:
 
     Attributes:
         boxes: (M, 4) float32 xyxy, as written.
-        cut: (M, 4) the same, cut at the picture's edge.
-        owner: (M,) number of the picture.
+        cut: (M, 4) the same, cut at the image's edge.
+        owner: (M,) number of the image.
         labels: (M,).
         ignore: (M,) bool.
-        sizes: (M, 2) height and width of the picture; infinite where not known.
-        measured: (M,) bool: boxes are in pixels indeed. False for fractions of a picture that can't be read.
+        sizes: (M, 2) height and width of the image; infinite where not known.
+        measured: (M,) bool: boxes are in pixels indeed. False for fractions of an image that can't be read.
     """
 
     boxes: np.ndarray
@@ -47,8 +47,8 @@ class Objects:
         return len(self.labels)
 
 
-def gather(survey: Survey, looks: Sequence[Look]) -> Objects:
-    """The objects of a split whose pictures look like this."""
+def gather(survey: Survey, looks: Sequence[ImageInfo]) -> Objects:
+    """The objects of a split whose images look like this."""
     table = survey.dataset.table
     said = table.sizes.numpy().astype(np.float32)
     seen = np.array([look.size for look in looks], dtype=np.float32).reshape(-1, 2)
@@ -72,7 +72,7 @@ def gather(survey: Survey, looks: Sequence[Look]) -> Objects:
     )
 
 
-def judge_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
+def check_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
     """Everything that can be said of boxes which the reader let pass."""
     paths = _names(survey)
     for number in np.flatnonzero(invalid(objects)).tolist():
@@ -96,12 +96,12 @@ def judge_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
 
 
 def invalid(objects: Objects) -> np.ndarray:
-    """(M,) bool: wholly outside of a picture whose size the annotation did not say."""
+    """(M,) bool: wholly outside of an image whose size the annotation did not say."""
     return invalid_boxes(objects.boxes, objects.sizes[:, ::-1])
 
 
 def over_edge(survey: Survey, objects: Objects) -> np.ndarray:
-    """(M,) bool: reaches out of its picture by more than rounding does, yet not wholly."""
+    """(M,) bool: reaches out of its image by more than rounding does, yet not wholly."""
     beyond = np.abs(objects.boxes - objects.cut)
     quiet: Any = QUIET_PIXELS
     if survey.dataset.table.fractions:
@@ -110,24 +110,24 @@ def over_edge(survey: Survey, objects: Objects) -> np.ndarray:
 
 
 def repeated(objects: Objects) -> np.ndarray:
-    """(P, 2) numbers of two objects of a picture with the same class and nearly the same box."""
+    """(P, 2) numbers of two objects of an image with the same class and nearly the same box."""
     pairs, iou = _overlapping(objects)
     same = objects.labels[pairs[:, 0]] == objects.labels[pairs[:, 1]]
     return np.asarray(pairs[same & (iou >= SAME_OBJECT)])
 
 
 def contradicted(objects: Objects) -> np.ndarray:
-    """(P, 2) numbers of two objects of a picture with the same box and different classes."""
+    """(P, 2) numbers of two objects of an image with the same box and different classes."""
     pairs, iou = _overlapping(objects)
     differ = objects.labels[pairs[:, 0]] != objects.labels[pairs[:, 1]]
     return np.asarray(pairs[differ & (iou >= SAME_BOX)])
 
 
 def _overlapping(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending pairs of one picture with an IoU of at least SAME_OBJECT, and their IoUs. Crowds are left out."""
+    """Ascending pairs of one image with an IoU of at least SAME_OBJECT, and their IoUs. Crowds are left out."""
     real = np.flatnonzero(~objects.ignore)
     boxes = objects.cut[real].astype(np.float64)
-    # Equal boxes side by side, whatever else is there: picture first, then from left to right.
+    # Equal boxes side by side, whatever else is there: image first, then from left to right.
     order = np.lexsort((boxes[:, 3], boxes[:, 1], boxes[:, 2], boxes[:, 0], objects.owner[real]))
     boxes, owner, numbers = boxes[order], objects.owner[real][order], real[order]
     # IoU >= 0.9 keeps left edges within 0.112 of the width.

@@ -14,7 +14,7 @@ from fpn.data.issues import Finding
 _SHOWN = 6
 
 
-def judge_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]:
+def check_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]:
     """Class names that a person would take for the same."""
     for group in alike_names(names):
         said = " and ".join(f"{name!r} ({_many(counts[name], 'object')})" for name in group)
@@ -29,7 +29,7 @@ def alike_names(names: Sequence[str]) -> list[list[str]]:
     return [group for key, group in groups.items() if len(group) > 1 and len(key) > 1]
 
 
-def judge_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
+def check_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
     """Classes that have no objects; `counts`: split -> class name -> objects."""
     together = sum(counts.values(), Counter[str]())
     for name in names:
@@ -43,7 +43,7 @@ def judge_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> It
             yield Finding("class-untrained", f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}")
 
 
-def judge_ids(survey: Survey) -> Iterator[Finding]:
+def check_ids(survey: Survey) -> Iterator[Finding]:
     """Gaps in a COCO json's ids."""
     dataset = survey.dataset
     for what, ids in (("category", dataset.classes.ids), ("image", dataset.table.image_ids.tolist())):
@@ -54,40 +54,40 @@ def judge_ids(survey: Survey) -> Iterator[Finding]:
             yield Finding("id-gaps", message)
 
 
-def contained(pictures: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Splits whose pictures are all in another one, with the largest such."""
+def contained(images: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """Splits whose images are all in another one, with the largest such."""
     found = {}
-    for inner, own in pictures.items():
-        outer = [name for name, all_ in pictures.items() if name != inner and own <= all_]
+    for inner, own in images.items():
+        outer = [name for name, all_ in images.items() if name != inner and own <= all_]
         # Of two equal splits the first is the outer one.
-        names = list(pictures)
-        outer = [name for name in outer if own != pictures[name] or names.index(name) < names.index(inner)]
+        names = list(images)
+        outer = [name for name in outer if own != images[name] or names.index(name) < names.index(inner)]
         if outer:
-            found[inner] = max(outer, key=lambda name: len(pictures[name]))
+            found[inner] = max(outer, key=lambda name: len(images[name]))
     return found
 
 
-def may_share(one: str, other: str, pictures: Mapping[str, frozenset[str]]) -> bool:
-    """Whether two splits may have pictures in common: one is meant to be a part of the other."""
-    inner, outer = (one, other) if pictures[one] <= pictures[other] else (other, one)
-    if not pictures[inner] <= pictures[outer]:
+def may_share(one: str, other: str, images: Mapping[str, frozenset[str]]) -> bool:
+    """Whether two splits may have images in common: one is meant to be a part of the other."""
+    inner, outer = (one, other) if images[one] <= images[other] else (other, one)
+    if not images[inner] <= images[outer]:
         return False
     whole = outer == WHOLE or plain_split(outer) not in ("train", "val", "test", "trainval")
     parts = plain_split(outer) == "trainval" and plain_split(inner) in ("train", "val")
     return whole or parts or plain_split(inner) not in ("train", "val", "test", "trainval")
 
 
-def judge_splits(pictures: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
-    """Pictures that stand in two splits by name; `pictures`: split -> paths."""
-    splits = list(pictures)
+def check_splits(images: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
+    """Images that stand in two splits by name; `images`: split -> paths."""
+    splits = list(images)
     for first, one in enumerate(splits):
         for other in splits[first + 1 :]:
-            if not may_share(one, other, pictures):
-                for name in sorted(pictures[one] & pictures[other]):
+            if not may_share(one, other, images):
+                for name in sorted(images[one] & images[other]):
                     yield Finding("split-overlap", f"{name} is in {one} and in {other}", name)
-    for inner, outer in contained(pictures).items():
-        if may_share(inner, outer, pictures):
-            yield Finding("split-contained", f"{inner} ({_many(len(pictures[inner]), 'picture')}) is part of {outer}")
+    for inner, outer in contained(images).items():
+        if may_share(inner, outer, images):
+            yield Finding("split-contained", f"{inner} ({_many(len(images[inner]), 'image')}) is part of {outer}")
 
 
 def _many(count: int, what: str) -> str:

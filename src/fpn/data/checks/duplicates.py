@@ -1,6 +1,6 @@
-"""Pictures that are there twice: byte for byte, saved again, or the same scene a little shifted.
+"""Images that are there twice: byte for byte, saved again, or the same scene a little shifted.
 
-Each picture has a fingerprint of 64 bits that say where it gets brighter from left to right (dHash). Pictures whose
+Each image has a fingerprint of 64 bits that say where it gets brighter from left to right (dHash). Images whose
 fingerprints differ in few bits are candidates, and their thumbnails decide.
 """
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpn.data.checks.images import THUMBNAIL, Look
+from fpn.data.checks.images import THUMBNAIL, ImageInfo
 
-# Correlation of two thumbnails from which pictures are said to be alike. In BCCD, whose blood smears were in part
+# Correlation of two thumbnails from which images are said to be alike. In BCCD, whose blood smears were in part
 # photographed twice, such pairs have 0.91 and more, all others less than 0.6; in coco128 the highest is 0.75.
 ALIKE = 0.85
-# Up to so many pictures each is compared with each, also shifted: 25 times 2 million comparisons of 64 bits.
+# Up to so many images each is compared with each, also shifted: 25 times 2 million comparisons of 64 bits.
 COMPARED_SHIFTED = 2000
 _SHIFTED_BITS = 16
 # Above, fingerprints that differ in at most 7 bits, which therefore agree in one of 8 parts.
 _BITS, _PARTS = 7, 8
 # Neighbours in each of the 8 orders that are compared, and pairs whose thumbnails are: bounds on the time.
 _REACH, _MOST_PAIRS = 256, 10_000
-# The fingerprint is of a window of 9/10 of the picture: its middle, or one of 25 positions.
+# The fingerprint is of a window of 9/10 of the image: its middle, or one of 25 positions.
 _WINDOW = 0.9
 _POSITIONS = np.linspace(0, 1 - _WINDOW, 5)
 # Thumbnails are compared when shifted by up to 4 of 32 cells.
@@ -31,22 +31,22 @@ _SHIFT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Twins:
-    """Numbers of two pictures, first < second; `equal`: byte for byte."""
+class Duplicates:
+    """Numbers of two images, first < second; `equal`: byte for byte."""
 
     first: int
     second: int
     equal: bool
 
 
-def find_twins(looks: Sequence[Look]) -> list[Twins]:
-    """Pairs of pictures with the same or nearly the same content, in order.
+def find_twins(looks: Sequence[ImageInfo]) -> list[Duplicates]:
+    """Pairs of images with the same or nearly the same content, in order.
 
     Of n equal files the n - 1 pairs with the first are given. Only the first of them is compared with others.
     """
     first_of: dict[bytes, int] = {}
     equal = [
-        Twins(first, number, True)
+        Duplicates(first, number, True)
         for number, look in enumerate(looks)
         if not look.problem and (first := first_of.setdefault(look.digest, number)) != number
     ]
@@ -54,19 +54,19 @@ def find_twins(looks: Sequence[Look]) -> list[Twins]:
     return sorted(equal + alike, key=lambda pair: (pair.first, pair.second))
 
 
-def _alike(looks: Sequence[Look], numbers: np.ndarray) -> list[Twins]:
+def _alike(looks: Sequence[ImageInfo], numbers: np.ndarray) -> list[Duplicates]:
     if len(numbers) < 2:
         return []
     flat = np.frombuffer(b"".join(looks[k].thumbnail for k in numbers), dtype=np.uint8)
     greys = flat.reshape(-1, THUMBNAIL, THUMBNAIL)
     pairs = _candidates_shifted(greys) if len(numbers) <= COMPARED_SHIFTED else _candidates(greys)
     pairs = pairs[_likeness(greys, pairs) >= ALIKE]
-    found = [Twins(int(numbers[a]), int(numbers[b]), False) for a, b in pairs]
+    found = [Duplicates(int(numbers[a]), int(numbers[b]), False) for a, b in pairs]
     return [pair for pair in found if _same_shape(looks[pair.first], looks[pair.second])]
 
 
 def _fingerprints(greys: np.ndarray, y: float, x: float) -> np.ndarray:
-    """(n,) uint64 of the windows whose corner is at these fractions of the picture."""
+    """(n,) uint64 of the windows whose corner is at these fractions of the image."""
     rows, columns = _averages(8, y), _averages(9, x)
     means = np.einsum("rh,nhw,cw->nrc", rows, greys.astype(np.float32), columns, optimize=True)
     bits = np.packbits((means[:, :, 1:] > means[:, :, :-1]).reshape(len(greys), 64), axis=1)
@@ -155,13 +155,13 @@ def _moved(greys: np.ndarray, y: int, x: int) -> np.ndarray:
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     one, other = one - one.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
     product = np.einsum("nk,nk->n", one, other)
-    # 2 of 256 grey levels as spread: less is a plain picture, whose noise correlates with anything.
+    # 2 of 256 grey levels as spread: less is a plain image, whose noise correlates with anything.
     least = 4.0 * one.shape[1]
     powers = np.einsum("nk,nk->n", one, one), np.einsum("nk,nk->n", other, other)
     return np.asarray(product / np.sqrt(np.maximum(powers[0], least) * np.maximum(powers[1], least)))
 
 
-def _same_shape(one: Look, other: Look) -> bool:
+def _same_shape(one: ImageInfo, other: ImageInfo) -> bool:
     """Whether height / width agree to 2 percent."""
     (h1, w1), (h2, w2) = one.size, other.size
     return abs(h1 * w2 - h2 * w1) <= 0.02 * max(h1 * w2, h2 * w1)

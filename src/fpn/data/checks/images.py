@@ -1,4 +1,4 @@
-"""Looks at every picture file once: can it be read, how large is it, how does it stand, what does it look like?"""
+"""Looks at every image file once: can it be read, how large is it, how does it stand, what does it look like?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fpn.data.formats.files import Folder
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import FpnError
-from fpn.image_io import FORMATS, read_picture
+from fpn.image_io import FORMATS, read_image
 from fpn.shapes import Size
 
-# Each may hold a picture of 128 million pixels, so more of them would need more memory than small machines have.
+# Each may hold an image of 128 million pixels, so more of them would need more memory than small machines have.
 MOST_WORKERS = 8
-# Sides of the grey thumbnails, whatever the picture's shape.
+# Sides of the grey thumbnails, whatever the image's shape.
 THUMBNAIL = 32
 # libjpeg can decode at 1/2, 1/4, 1/8 of the size, three times faster. What is left still has 4 pixels for each of ours.
 _ENOUGH = (128, 128)
@@ -43,8 +43,8 @@ _NO_SIZE = Size(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one picture file is.
+class ImageInfo:
+    """What one image file is.
 
     Attributes:
         stored: its size as stored, before EXIF turns it; (0, 0) if it can't be read.
@@ -76,8 +76,8 @@ def look_at(
     limits: Limits | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[Look]:
-    """Look at many pictures, several at a time (Pillow lets go of Python's lock while it decodes).
+) -> list[ImageInfo]:
+    """ImageInfo at many images, several at a time (Pillow lets go of Python's lock while it decodes).
 
     Args:
         paths: the files.
@@ -97,37 +97,37 @@ def look_at(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, each: Callable[[str], Look], paths: Sequence[str], ahead: int
-) -> Iterator[Look]:
+    pool: ThreadPoolExecutor, each: Callable[[str], ImageInfo], paths: Sequence[str], ahead: int
+) -> Iterator[ImageInfo]:
     """Results in the order of `paths`; a bounded number is under way, so that Ctrl-C has little to wait for."""
     rest = iter(paths)
-    coming: list[Future[Look]] = [pool.submit(each, path) for path in islice(rest, ahead)]
+    coming: list[Future[ImageInfo]] = [pool.submit(each, path) for path in islice(rest, ahead)]
     while coming:
         yield coming.pop(0).result()
         coming.extend(pool.submit(each, path) for path in islice(rest, 1))
 
 
-def look(path: str, limits: Limits) -> Look:
-    """Look at one picture."""
+def look(path: str, limits: Limits) -> ImageInfo:
+    """ImageInfo at one image."""
     try:
         return _look(path, limits)
     except FileNotFoundError:
-        return Look(missing=True, problem="does not exist")
+        return ImageInfo(missing=True, problem="does not exist")
     except Exception:
         # Whatever went wrong, the reader of training decides whether it is wrong, and says so in its own words.
         return _as_training_does(path, limits)
 
 
-def _look(path: str, limits: Limits) -> Look:
+def _look(path: str, limits: Limits) -> ImageInfo:
     with Path(path).open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if os.fstat(stream.fileno()).st_size > limits.picture_bytes:
+        if os.fstat(stream.fileno()).st_size > limits.image_bytes:
             return _as_training_does(path, limits)
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as opened:
             width, height = opened.size
-            if not 0 < width * height <= limits.picture_pixels:
+            if not 0 < width * height <= limits.image_pixels:
                 return _as_training_does(path, limits)
             orientation, kind = opened.getexif().get(0x0112, 1), opened.format or ""
             if opened.mode in ("L", "RGB"):
@@ -135,53 +135,53 @@ def _look(path: str, limits: Limits) -> Look:
             grey = opened.convert("L")  # decodes all of the file, so that one cut short is noticed
     stored = Size(height, width)
     orientation = orientation if orientation in range(1, 9) else 1
-    return Look(stored, orientation, kind, digest, _thumbnail(grey))
+    return ImageInfo(stored, orientation, kind, digest, _thumbnail(grey))
 
 
-def _as_training_does(path: str, limits: Limits) -> Look:
+def _as_training_does(path: str, limits: Limits) -> ImageInfo:
     try:
-        picture = read_picture(path, max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
+        image = read_image(path, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
     except FpnError as error:
-        return Look(problem=str(error).removeprefix(f"{path}: "))
-    size, grey = Size(picture.height, picture.width), picture.convert("L")
-    digest = hashlib.blake2b(picture.tobytes()).digest()[:16]
-    return Look(size, 1, "", digest, _thumbnail(grey))
+        return ImageInfo(problem=str(error).removeprefix(f"{path}: "))
+    size, grey = Size(image.height, image.width), image.convert("L")
+    digest = hashlib.blake2b(image.tobytes()).digest()[:16]
+    return ImageInfo(size, 1, "", digest, _thumbnail(grey))
 
 
 def _thumbnail(grey: Image.Image) -> bytes:
     return grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes()
 
 
-def judge_file(name: str, look: Look, folder: Folder, *, hint: bool) -> Finding | None:
-    """What is wrong with a picture as a file; `hint` names a file alike if it is missing."""
+def check_file(name: str, look: ImageInfo, folder: Folder, *, hint: bool) -> Finding | None:
+    """What is wrong with an image as a file; `hint` names a file alike if it is missing."""
     if look.missing:
         neighbour = folder.neighbour(str(folder.root / name)) if hint else ""
-        return Finding("picture-missing", f"{name} does not exist{neighbour}", name)
+        return Finding("image-missing", f"{name} does not exist{neighbour}", name)
     if look.problem:
-        return Finding("picture-unreadable", f"{name}: {look.problem}", name)
+        return Finding("image-unreadable", f"{name}: {look.problem}", name)
     known = _SUFFIXES.get(look.format)
     if known is not None and Path(name).suffix.lower() not in known:
         return Finding("suffix-wrong", f"{name}: is a {look.format} file", name)
     return None
 
 
-def right_suffix(name: str, look: Look) -> str:
-    """The picture's name with a suffix that fits its content."""
+def right_suffix(name: str, look: ImageInfo) -> str:
+    """The image's name with a suffix that fits its content."""
     known = _SUFFIXES.get(look.format)
     if known is None or Path(name).suffix.lower() in known:
         return name
     return Path(name).with_suffix(min(known, key=len)).as_posix()
 
 
-def judge_size(name: str, look: Look, said: Size | None) -> Finding | None:
-    """Whether the annotation's size (None: it has none) is that of the picture as it stands upright."""
+def check_size(name: str, look: ImageInfo, said: Size | None) -> Finding | None:
+    """Whether the annotation's size (None: it has none) is that of the image as it stands upright."""
     if look.problem:
         return None
     turned = f"{name}: EXIF orientation {look.orientation}, stored as {_shape(look.stored)}"
     if said is not None and said != look.size:
         if said == look.stored:
             return Finding("exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(look.size)}", name)
-        message = f"{name}: the picture is {_shape(look.size)}, its annotation says {_shape(said)}"
+        message = f"{name}: the image is {_shape(look.size)}, its annotation says {_shape(said)}"
         return Finding("size-differs", message, name)
     told_apart = said is not None and look.orientation >= 5 and look.stored != look.size
     if look.orientation != 1 and not told_apart:

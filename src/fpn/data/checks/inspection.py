@@ -1,6 +1,6 @@
 """`fpn check`: everything that is wrong with a dataset, before it costs a night.
 
-All annotations are read with the readers' own judging code, every picture is looked at once, and what was found is a
+All annotations are read with the readers' own judging code, every image is looked at once, and what was found is a
 `Report`. Nothing is changed; see `repairing`.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fpn.data.checks.boxes import Objects, gather, judge_boxes
-from fpn.data.checks.classes import contained, judge_counts, judge_ids, judge_names, judge_splits, some
-from fpn.data.checks.duplicates import Twins, find_twins
-from fpn.data.checks.images import Look, judge_file, judge_size, look_at
-from fpn.data.checks.polygons import judge_outlines
+from fpn.data.checks.boxes import Objects, check_boxes, gather
+from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
+from fpn.data.checks.duplicates import Duplicates, find_twins
+from fpn.data.checks.images import ImageInfo, check_file, check_size, look_at
+from fpn.data.checks.polygons import check_outlines
 from fpn.data.formats.files import SHOWN, Folder
 from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
@@ -39,13 +39,13 @@ class Inspected:
 
     Attributes:
         surveyed: its annotations.
-        looks: picture's path relative to the dataset's folder -> what it is.
-        twins: pictures alike, as numbers in the order of `looks`.
+        looks: image's path relative to the dataset's folder -> what it is.
+        twins: images alike, as numbers in the order of `looks`.
     """
 
     surveyed: Surveyed
-    looks: Mapping[str, Look]
-    twins: Sequence[Twins]
+    looks: Mapping[str, ImageInfo]
+    twins: Sequence[Duplicates]
 
     @property
     def splits(self) -> Mapping[str, Survey]:
@@ -53,28 +53,28 @@ class Inspected:
         return self.surveyed.splits
 
     @cached_property
-    def pictures(self) -> dict[str, frozenset[str]]:
-        """Split -> its pictures."""
+    def images(self) -> dict[str, frozenset[str]]:
+        """Split -> its images."""
         return {split: frozenset(names_of(survey)) for split, survey in self.splits.items()}
 
     @cached_property
     def main_splits(self) -> dict[str, Survey]:
         """Those that are no part of another, so that each object is counted once."""
-        parts = contained(self.pictures)
+        parts = contained(self.images)
         return {split: survey for split, survey in self.splits.items() if split not in parts}
 
     @cached_property
     def objects(self) -> dict[str, Objects]:
         """Split -> its objects, of the main splits."""
-        return {split: gather(survey, self.looks_of(survey)) for split, survey in self.main_splits.items()}
+        return {split: gather(survey, self.infos_of(survey)) for split, survey in self.main_splits.items()}
 
-    def looks_of(self, survey: Survey) -> list[Look]:
-        """One for each picture of a split."""
+    def infos_of(self, survey: Survey) -> list[ImageInfo]:
+        """One for each image of a split."""
         return [self.looks[name] for name in names_of(survey)]
 
     def splits_of(self, name: str) -> frozenset[str]:
-        """The splits that have a picture."""
-        return frozenset(split for split, names in self.pictures.items() if name in names)
+        """The splits that have an image."""
+        return frozenset(split for split, names in self.images.items() if name in names)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Report:
         name: of the dataset.
         format: such as "VOC ImageSets/Main/*.txt".
         findings: all of them, by kind in the order of `KINDS`.
-        splits: name -> {"pictures", "objects"}.
-        classes: name -> {"id", "objects", "pictures", "ignored", and the objects of each split}.
-        sizes: histograms of objects and pictures.
+        splits: name -> {"images", "objects"}.
+        classes: name -> {"id", "objects", "images", "ignored", and the objects of each split}.
+        sizes: histograms of objects and images.
         inspected: what it was made from.
     """
 
@@ -153,9 +153,9 @@ def check(
     Args:
         path: see `open_dataset`.
         split: one of them; None: all, and what they have in common.
-        workers: threads that look at pictures; None: one a core, at most 8.
+        workers: threads that look at images; None: one a core, at most 8.
         limits: see `open_dataset`.
-        bar: shows how many pictures were looked at.
+        bar: shows how many images were looked at.
 
     Raises:
         DataNotFoundError, DataError: no such path or split, or no known format.
@@ -166,7 +166,7 @@ def check(
     with (bar or no_bar)(len(names)) as progress:
         looks = look_at([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
     inspected = Inspected(surveyed, dict(zip(names, looks, strict=True)), find_twins(looks))
-    findings = [*surveyed.findings, *_judge(inspected, whole=split is None)]
+    findings = [*surveyed.findings, *_check(inspected, whole=split is None)]
     return Report(
         name=next((survey.dataset.root.name for survey in surveyed.splits.values()), str(path)),
         format=surveyed.format,
@@ -192,26 +192,26 @@ def _sorted(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=lambda finding: place[finding.kind])
 
 
-def _judge(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
-    yield from _judge_files(inspected)
+def _check(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
+    yield from _check_files(inspected)
     for split, survey in inspected.main_splits.items():
         objects = inspected.objects[split]
-        yield from judge_boxes(survey, objects)
-        yield from judge_outlines(survey, objects)
+        yield from check_boxes(survey, objects)
+        yield from check_outlines(survey, objects)
         yield from _notable(survey, objects)
         if inspected.surveyed.family == "coco":
-            yield from judge_ids(survey)
+            yield from check_ids(survey)
     names = class_names(inspected)
     counts = {split: _count(survey) for split, survey in inspected.splits.items()}
-    yield from judge_names(names, sum(counts.values(), Counter[str]()))
-    yield from judge_counts(names, counts)
-    yield from judge_splits(inspected.pictures)
-    yield from _judge_twins(inspected)
+    yield from check_names(names, sum(counts.values(), Counter[str]()))
+    yield from check_counts(names, counts)
+    yield from check_splits(inspected.images)
+    yield from _check_twins(inspected)
     if whole:
         yield from _unlabelled(inspected)
 
 
-def _judge_files(inspected: Inspected) -> Iterator[Finding]:
+def _check_files(inspected: Inspected) -> Iterator[Finding]:
     if not inspected.splits:
         return
     folder = Folder(next(iter(inspected.splits.values())).dataset.root)
@@ -224,7 +224,7 @@ def _judge_files(inspected: Inspected) -> Iterator[Finding]:
     for name, look in inspected.looks.items():
         hints += look.missing
         size = said[name] if all(said[name]) else None
-        wrong = judge_file(name, look, folder, hint=hints <= SHOWN), judge_size(name, look, size)
+        wrong = check_file(name, look, folder, hint=hints <= SHOWN), check_size(name, look, size)
         yield from (finding for finding in wrong if finding is not None)
 
 
@@ -234,10 +234,10 @@ def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:
         yield Finding("crowd", survey.called(number), survey.name_of(int(objects.owner[number])))
     for row in np.flatnonzero(np.diff(survey.dataset.table.starts.numpy()) == 0).tolist():
         name = survey.name_of(row)
-        yield Finding("picture-empty", f"{name} has no object", name)
+        yield Finding("image-empty", f"{name} has no object", name)
 
 
-def _judge_twins(inspected: Inspected) -> Iterator[Finding]:
+def _check_twins(inspected: Inspected) -> Iterator[Finding]:
     names = list(inspected.looks)
     for pair in inspected.twins:
         one, other = names[pair.first], names[pair.second]
@@ -247,24 +247,24 @@ def _judge_twins(inspected: Inspected) -> Iterator[Finding]:
             kind, how = ("split-overlap", "are the same file") if pair.equal else ("split-alike", "look alike")
         else:
             where = f"{one} and {other}"
-            kind, how = ("pictures-equal", "are the same file") if pair.equal else ("pictures-alike", "look alike")
+            kind, how = ("images-equal", "are the same file") if pair.equal else ("images-alike", "look alike")
         yield Finding(kind, f"{where} {how}", other)
 
 
 def _unlabelled(inspected: Inspected) -> Iterator[Finding]:
-    """Pictures that lie among labelled ones and are in no split."""
+    """Images that lie among labelled ones and are in no split."""
     if not inspected.splits:
         return
     folder = Folder(next(iter(inspected.splits.values())).dataset.root)
     for place in dict.fromkeys(os.path.dirname(name) for name in inspected.looks):  # noqa: PTH120  # many of them
-        for picture in folder.pictures(folder.root / place):
-            name = f"{place}/{picture}" if place else picture
+        for image in folder.images(folder.root / place):
+            name = f"{place}/{image}" if place else image
             if name not in inspected.looks:
-                yield Finding("picture-unlabelled", f"{name} is in no annotation", name)
+                yield Finding("image-unlabelled", f"{name} is in no annotation", name)
 
 
 def _extent(survey: Survey) -> dict[str, int]:
-    return {"pictures": len(survey.dataset), "objects": len(survey.origins)}
+    return {"images": len(survey.dataset), "objects": len(survey.origins)}
 
 
 def _count(survey: Survey) -> Counter[str]:
@@ -276,7 +276,7 @@ def _count(survey: Survey) -> Counter[str]:
 def _classes(inspected: Inspected) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for name in class_names(inspected):
-        table[name] = {"id": 0, "objects": 0, "pictures": 0, "ignored": 0, "splits": {}}
+        table[name] = {"id": 0, "objects": 0, "images": 0, "ignored": 0, "splits": {}}
     for split, objects in inspected.objects.items():
         classes = inspected.splits[split].dataset.classes
         for label, (name, number) in enumerate(zip(classes.names, classes.ids, strict=True)):
@@ -284,7 +284,7 @@ def _classes(inspected: Inspected) -> dict[str, dict[str, Any]]:
             row = table[name]
             row["id"] = number
             row["objects"] += int(mine.sum())
-            row["pictures"] += len(np.unique(objects.owner[mine]))
+            row["images"] += len(np.unique(objects.owner[mine]))
             row["ignored"] += int((mine & objects.ignore).sum())
     for split, survey in inspected.splits.items():
         for name, count in _count(survey).items():
@@ -297,7 +297,7 @@ def _sizes(inspected: Inspected) -> dict[str, Any]:
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     sides = sides[np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1)]
     roots = np.sqrt(sides.prod(axis=1))
-    each_picture = [np.diff(survey.dataset.table.starts.numpy()) for survey in inspected.main_splits.values()]
+    each_image = [np.diff(survey.dataset.table.starts.numpy()) for survey in inspected.main_splits.values()]
     seen = np.array([look.size for look in inspected.looks.values() if not look.problem]).reshape(-1, 2)
     return {
         "objects": {
@@ -306,10 +306,10 @@ def _sizes(inspected: Inspected) -> dict[str, Any]:
             "large": int((roots >= MEDIUM).sum()),
             "side": _percentiles(roots),
             "height/width": _percentiles(sides[:, 1] / sides[:, 0]),
-            "a picture": _percentiles(np.concatenate([np.zeros(0), *each_picture])),
+            "an image": _percentiles(np.concatenate([np.zeros(0), *each_image])),
             "histogram": _histogram(roots),
         },
-        "pictures": {"width": _percentiles(seen[:, 1]), "height": _percentiles(seen[:, 0])},
+        "images": {"width": _percentiles(seen[:, 1]), "height": _percentiles(seen[:, 0])},
     }
 
 

@@ -21,7 +21,7 @@ _PAIRS = 1 << 20
 _ANY = Size(1 << 30, 1 << 30)
 
 
-def judge_outlines(survey: Survey, objects: Objects) -> Iterator[Finding]:
+def check_outlines(survey: Survey, objects: Objects) -> Iterator[Finding]:
     """What is wrong with the outlines of a split."""
     texts = survey.dataset.table.segmentations
     if texts is None:
@@ -50,7 +50,7 @@ def judge_outlines(survey: Survey, objects: Objects) -> Iterator[Finding]:
 
 
 def outline_problem(outline: Segmentation | None, size: Size | None) -> str:
-    """Why an outline can't be made into a mask of a picture of this size (None: not known); empty if it can."""
+    """Why an outline can't be made into a mask of an image of this size (None: not known); empty if it can."""
     try:
         if isinstance(outline, dict):
             height, width = outline["size"]
@@ -68,7 +68,7 @@ def _polygons_problem(parts: Sequence[np.ndarray], size: Size | None) -> str:
         return f"a polygon has {odd[0]} numbers, an odd count"
     reach = MAX_REACH * max(size or _ANY)
     if not all((np.abs(part) <= reach).all() for part in parts):
-        return "a polygon reaches far out of the picture, or holds what is no number"
+        return "a polygon reaches far out of the image, or holds what is no number"
     return ""
 
 
@@ -105,7 +105,7 @@ def _cross(polygons: np.ndarray) -> np.ndarray:
 
 
 def _sizes(objects: Objects, survey: Survey) -> list[Size | None]:
-    """The picture's size for each object, in the unit of its polygons; None where not known."""
+    """The image's size for each object, in the unit of its polygons; None where not known."""
     if survey.dataset.table.fractions:
         return [Size(1, 1)] * len(objects)
     return [Size(int(height), int(width)) if height < math.inf else None for height, width in objects.sizes.tolist()]

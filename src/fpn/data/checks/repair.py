@@ -14,14 +14,14 @@ import numpy as np
 
 from fpn.data.checks.boxes import gather, invalid, over_edge, repeated
 from fpn.data.checks.classes import alike_names, may_share
-from fpn.data.checks.images import Look, right_suffix
+from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import Report, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.open import plain_split
 from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
-from fpn.data.formats.writer import Part, Shown, Thing, refuse_filled, shown, unique_names
+from fpn.data.formats.writer import Annotation, ImageRecord, Part, refuse_filled, shown, unique_names
 from fpn.data.progress import Bar
 from fpn.errors import DataError
 from fpn.shapes import Size
@@ -32,10 +32,10 @@ _LEFT_OUT = frozenset(
     {
         "annotations-unreadable",
         "labels-missing",
-        "picture-missing",
-        "picture-unreadable",
+        "image-missing",
+        "image-unreadable",
         "path-outside",
-        "picture-listed-twice",
+        "image-listed-twice",
         "entry-broken",
         "id-unknown",
         "box-not-finite",
@@ -46,14 +46,14 @@ _LEFT_OUT = frozenset(
 # What else is done about a kind without looking at the object: said before the finding's own words.
 _DONE = {
     **dict.fromkeys(_LEFT_OUT, "left out"),
-    "id-repeated": "made unique (objects got new ids; of pictures the first is kept)",
+    "id-repeated": "made unique (objects got new ids; of images the first is kept)",
     "class-broken": "left out, or joined with its equal",
     "outline-broken": "outline removed",
-    "picture-unlabelled": "not copied",
+    "image-unlabelled": "not copied",
 }
-# What the files may say beside that is drawn in the picture's pixels.
+# What the files may say beside that is drawn in the image's pixels.
 _DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})
-# A picture in two splits stays in the first of these: what is measured on should not shrink.
+# An image in two splits stays in the first of these: what is measured on should not shrink.
 _KEEPERS = ("test", "val", "train")
 
 
@@ -78,7 +78,7 @@ def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = 
     Args:
         report: of a whole dataset.
         output: a new or empty folder. CHANGES.txt in it lists what was changed.
-        bar: shows how many pictures were written.
+        bar: shows how many images were written.
 
     Returns:
         What was changed.
@@ -93,7 +93,7 @@ def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = 
 
 
 class _Repair:
-    """Decides picture by picture; walked once for each split."""
+    """Decides image by image; walked once for each split."""
 
     def __init__(self, report: Report) -> None:
         self.report, self.inspected, self.changes = report, report.inspected, Changes()
@@ -111,7 +111,7 @@ class _Repair:
         }
         kept = {split: rows for split, rows in kept.items() if rows}
         if not kept:
-            raise DataError(f"{self.report.name}: no picture is left that could be kept")
+            raise DataError(f"{self.report.name}: no image is left that could be kept")
         names = self._names({inspected.splits[split].name_of(row) for split, rows in kept.items() for row in rows})
         parts = [self._part(split, rows, names) for split, rows in kept.items()]
         root = inspected.splits[parts[0].name].dataset.root
@@ -131,12 +131,12 @@ class _Repair:
         flat = unique_names(list(right))
         return {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
 
-    # --- pictures ---------------------------------------------------------------------------------------------------
+    # --- images ---------------------------------------------------------------------------------------------------
 
     def _left_out(self) -> dict[str, set[str]]:
-        """Split -> its pictures that are not kept."""
+        """Split -> its images that are not kept."""
         unusable = {name for name, look in self.inspected.looks.items() if look.problem}
-        sets = {split: set(names & unusable) for split, names in self.inspected.pictures.items()}
+        sets = {split: set(names & unusable) for split, names in self.inspected.images.items()}
         for split, survey in self.inspected.splits.items():
             sets[split] |= set(self._of_another_shape(survey))
         self._separate(sets)
@@ -152,18 +152,18 @@ class _Repair:
                 yield name
 
     def _separate(self, left_out: dict[str, set[str]]) -> None:
-        """Pictures that are in two splits, by name or by content, stay in one."""
-        pictures = self.inspected.pictures
+        """Images that are in two splits, by name or by content, stay in one."""
+        images = self.inspected.images
         alike = self._equal_files()
-        order = sorted(pictures, key=_rank)
+        order = sorted(images, key=_rank)
         for place, keeper in enumerate(order):
             for other in order[place + 1 :]:
-                if may_share(keeper, other, pictures):
+                if may_share(keeper, other, images):
                     continue
-                own = pictures[keeper] - left_out[keeper]
+                own = images[keeper] - left_out[keeper]
                 digests = {alike[name] for name in own if name in alike}
-                shared = {n for n in pictures[other] - left_out[other] if n in own or alike.get(n) in digests}
-                if shared == pictures[other] - left_out[other]:
+                shared = {n for n in images[other] - left_out[other] if n in own or alike.get(n) in digests}
+                if shared == images[other] - left_out[other]:
                     continue  # nothing would be left of that split: a person has to divide anew
                 left_out[other] |= shared
                 for name in sorted(shared):
@@ -179,7 +179,7 @@ class _Repair:
             if not pair.equal:
                 continue
             first, second = names[pair.first], names[pair.second]
-            for split, own in self.inspected.pictures.items():
+            for split, own in self.inspected.images.items():
                 if {first, second} <= own - left_out[split]:
                     left_out[split].add(second)
                     self.changes.add(f"{second}: left out, it is the same file as {first}")
@@ -205,19 +205,19 @@ class _Repair:
 
     def _part(self, split: str, rows: list[int], names: Mapping[str, str]) -> Part:
         survey = self.inspected.splits[split]
-        objects = gather(survey, self.inspected.looks_of(survey))
-        dropped = dict.fromkeys(np.flatnonzero(invalid(objects)).tolist(), "wholly outside of its picture")
+        objects = gather(survey, self.inspected.infos_of(survey))
+        dropped = dict.fromkeys(np.flatnonzero(invalid(objects)).tolist(), "wholly outside of its image")
         dropped |= {second: "labelled twice" for _, second in repeated(objects).tolist()}
         cut = set(np.flatnonzero(over_edge(survey, objects)).tolist())
 
-        def pictures() -> Iterator[Shown]:
-            return (self._picture(split, survey, row, names, dropped, cut) for row in rows)
+        def images() -> Iterator[ImageRecord]:
+            return (self._image(split, survey, row, names, dropped, cut) for row in rows)
 
         sources = [survey.name_of(row) for row in rows]
         family = self.inspected.surveyed.family
-        return Part(split, family, self.classes[split], survey.header, sources, pictures)
+        return Part(split, family, self.classes[split], survey.header, sources, images)
 
-    def _picture(
+    def _image(
         self,
         split: str,
         survey: Survey,
@@ -225,24 +225,26 @@ class _Repair:
         names: Mapping[str, str],
         dropped: Mapping[int, str],
         cut: set[int],
-    ) -> Shown:
+    ) -> ImageRecord:
         look, said = self.inspected.looks[survey.name_of(row)], _said(survey, row)
-        picture = shown(survey, row, said, names)
+        image = shown(survey, row, said, names)
         start = int(survey.dataset.table.starts[row])
         things = []
-        for number, thing in enumerate(picture.things, start=start):
+        for number, thing in enumerate(image.things, start=start):
             if number in dropped:
                 self.changes.add(f"{survey.called(number)}: left out, {dropped[number]}")
                 continue
             if number in cut:
-                self.changes.add(f"{survey.called(number)}: box cut at the picture's edge")
+                self.changes.add(f"{survey.called(number)}: box cut at the image's edge")
             things.append(self._thing(split, survey, number, thing, look, said))
         if said != look.size:
             how = "turned" if _plan(look, said) == "turn" else "scaled"
-            self.changes.add(f"{picture.source}: boxes {how} to {look.size.width} x {look.size.height}")
-        return picture._replace(size=look.size, things=things)
+            self.changes.add(f"{image.source}: boxes {how} to {look.size.width} x {look.size.height}")
+        return image._replace(size=look.size, things=things)
 
-    def _thing(self, split: str, survey: Survey, number: int, thing: Thing, look: Look, said: Size) -> Thing:
+    def _thing(
+        self, split: str, survey: Survey, number: int, thing: Annotation, look: ImageInfo, said: Size
+    ) -> Annotation:
         say = partial(_say, self.changes, survey.called(number))
         limits = np.array([said.width, said.height] * 2, dtype=np.float32)
         box, outline = np.clip(thing.box, 0, limits), _mended(thing.outline, said, say)
@@ -260,7 +262,7 @@ def _say(changes: Changes, where: str, what: str) -> None:
 
 
 def _said(survey: Survey, row: int) -> Size:
-    """The size that the annotation says, else that of the picture."""
+    """The size that the annotation says, else that of the image."""
     return survey.dataset.size(row) if min(survey.dataset.table.sizes[row].tolist()) else _seen(survey, row)
 
 
@@ -271,8 +273,8 @@ def _seen(survey: Survey, row: int) -> Size:
         return Size(0, 0)
 
 
-def _plan(look: Look, said: Size) -> str:
-    """What to do about a picture of another size than was said: its proportions tell whether it was scaled."""
+def _plan(look: ImageInfo, said: Size) -> str:
+    """What to do about an image of another size than was said: its proportions tell whether it was scaled."""
     if said == look.size or 0 in said:
         return "keep"
     if said == look.stored:
@@ -309,28 +311,28 @@ def _mended(outline: Segmentation | None, size: Size, say: partial[None]) -> Seg
 
 def _without_drawn(extra: Mapping[str, Any], say: partial[None]) -> Mapping[str, Any]:
     for key in sorted(extra.keys() & _DRAWN):
-        say(f"{key} removed, it was drawn on another size of the picture")
+        say(f"{key} removed, it was drawn on another size of the image")
     return {key: value for key, value in extra.items() if key not in _DRAWN}
 
 
 def _fitted(
-    box: np.ndarray, outline: Segmentation | None, look: Look, said: Size, say: partial[None]
+    box: np.ndarray, outline: Segmentation | None, look: ImageInfo, said: Size, say: partial[None]
 ) -> tuple[np.ndarray, Segmentation | None]:
-    """Box and outline in the picture as it stands upright, from the size that was said."""
+    """Box and outline in the image as it stands upright, from the size that was said."""
     if isinstance(outline, dict):
-        say("outline removed, its run-length code is of another size than the picture")
+        say("outline removed, its run-length code is of another size than the image")
         outline = None
     corners = _moved(box.reshape(2, 2), look, said)
     polygons = [_moved(np.array(part).reshape(-1, 2), look, said).ravel().tolist() for part in outline or ()]
     return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
 
 
-def _moved(points: np.ndarray, look: Look, said: Size) -> np.ndarray:
-    """(n, 2) x, y in a picture of the size `said`, in the upright one."""
+def _moved(points: np.ndarray, look: ImageInfo, said: Size) -> np.ndarray:
+    """(n, 2) x, y in an image of the size `said`, in the upright one."""
     if _plan(look, said) == "scale":
         return np.asarray(points * (np.array(look.size[::-1]) / np.array(said[::-1])))
     x, y = points[:, 0], points[:, 1]
     height, width = look.stored
-    # EXIF's orientations that lay a picture on its side.
+    # EXIF's orientations that lay an image on its side.
     turned = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}
     return np.stack(turned[look.orientation], axis=1)

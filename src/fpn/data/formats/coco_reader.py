@@ -1,4 +1,4 @@
-"""COCO json: given directly, beside its pictures, under annotations/, or as Roboflow exports it.
+"""COCO json: given directly, beside its images, under annotations/, or as Roboflow exports it.
 
 Category ids and image ids stay as they are, whatever their gaps; labels go by ascending category id, so that the json
 files of two splits agree however each orders its list. Boxes are x, y, width, height, 0-based. `iscrowd` becomes
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import SHOWN, Folder, enumerate_faults, make_classes, read_json, shorten
+from fpn.data.formats.files import SHOWN, Folder, enumerate_issues, make_classes, read_json, shorten
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
@@ -29,7 +29,7 @@ ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "sentences_")
 _PEEK = 1 << 16
 # What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
-_PICTURE_KEYS = frozenset({"id", "file_name", "height", "width"})
+_IMAGE_KEYS = frozenset({"id", "file_name", "height", "width"})
 _OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
 
 
@@ -107,11 +107,11 @@ class _Reader:
         classes, labels = self._classes(categories, records)
         rows = self._rows(images)
         names = self._locate(images, rows)
-        by_picture = self._group(records, rows, len(images))
+        by_image = self._group(records, rows, len(images))
         for position, name in names.items():
             image = images[position]
-            self.builder.add_picture(name, image["id"], self._size(image), extra=self._extra(image, _PICTURE_KEYS))
-            for number in by_picture[position]:
+            self.builder.add_image(name, image["id"], self._size(image), extra=self._extra(image, _IMAGE_KEYS))
+            for number in by_image[position]:
                 self._add(records[number], number, labels)
         split, listed = _split_name(self.file), list(names.values())
         return self.builder.finish(
@@ -211,7 +211,7 @@ class _Reader:
             if number in rows:
                 names = (shorten(images[k].get("file_name")) for k in (rows[number], position))
                 message = f"{self.where}: image id {number} is given twice, to {' and '.join(names)}. "
-                self.options.fault("id-repeated", DataError(message + "Give each picture its own."), self.where)
+                self.options.fault("id-repeated", DataError(message + "Give each image its own."), self.where)
                 continue
             rows[number] = position
         return rows
@@ -220,14 +220,14 @@ class _Reader:
         """Position in `images` -> path relative to the root.
 
         Raises:
-            DataNotFoundError: some do not exist. (A check sees that when it looks at the pictures.)
+            DataNotFoundError: some do not exist. (A check sees that when it looks at the images.)
         """
         for number, position in rows.items():
             if not isinstance(images[position].get("file_name"), str):
                 message = f"{self.where}: image {position + 1} (id {number}) has no 'file_name'"
                 self.options.fault("entry-broken", DataError(message), self.where)
         named = [k for k in rows.values() if isinstance(images[k].get("file_name"), str)]
-        base = self._picture_folder([images[k]["file_name"] for k in named])
+        base = self._image_folder([images[k]["file_name"] for k in named])
         paths = {k: path for k in named if (path := self._inside(base, images[k]["file_name"]))}
         missing = [path for path in paths.values() if not self.folder.has(path)]
         if missing and self.options.notes is None:
@@ -249,8 +249,8 @@ class _Reader:
         beside = Path(os.path.abspath(self.file)).parent  # noqa: PTH100
         return [beside] if self.file.name == ROBOFLOW else [*(root / name for name in subfolders), root, beside]
 
-    def _picture_folder(self, names: list[str]) -> Path:
-        """The folder that has most of a sample of the pictures; the first of equals."""
+    def _image_folder(self, names: list[str]) -> Path:
+        """The folder that has most of a sample of the images; the first of equals."""
         sample = names[:: max(1, len(names) // 20)]
         candidates = self._candidates()
         hits = [sum(self.folder.has(folder / name) for name in sample if "\0" not in name) for folder in candidates]
@@ -260,15 +260,15 @@ class _Reader:
         if len(missing) == count:
             looked = ", ".join(dict.fromkeys(self.folder.relative(folder) for folder in self._candidates()))
             raise DataNotFoundError(
-                f"{self.where}: none of its {count} pictures was found, such as {Path(missing[0]).name}. Looked in "
-                f"{looked} of {self.folder.root}. Put the pictures into images/ there."
+                f"{self.where}: none of its {count} images was found, such as {Path(missing[0]).name}. Looked in "
+                f"{looked} of {self.folder.root}. Put the images into images/ there."
             )
         faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
         for shown, path in enumerate(missing[:SHOWN]):
             faults[shown] += self.folder.neighbour(path)
-        head = f"{self.where}: {len(missing)} of {count} pictures are missing:"
-        faults = faults if len(faults) > 1 else [f"{self.where}: picture {faults[0]}"]
-        raise DataNotFoundError(enumerate_faults(head, faults, "Restore them, or take them out of the json."))
+        head = f"{self.where}: {len(missing)} of {count} images are missing:"
+        faults = faults if len(faults) > 1 else [f"{self.where}: image {faults[0]}"]
+        raise DataNotFoundError(enumerate_issues(head, faults, "Restore them, or take them out of the json."))
 
     def _size(self, entry: dict[str, Any]) -> Size | None:
         values = [entry.get("height") or 0, entry.get("width") or 0]
@@ -282,7 +282,7 @@ class _Reader:
         return Size(int(values[0]), int(values[1])) if all(values) else None
 
     def _group(self, records: list[dict[str, Any]], rows: dict[int, int], count: int) -> list[list[int]]:
-        """For each picture the positions of its objects in `records`, in order."""
+        """For each image the positions of its objects in `records`, in order."""
         grouped: list[list[int]] = [[] for _ in range(count)]
         seen: dict[int, int] = {}
         for position, record in enumerate(records):
@@ -297,7 +297,7 @@ class _Reader:
                 continue
             message = (
                 f"{self.where}: {self._called(record, position)} has image_id {image_id}, which 'images' does not "
-                "list. Add the picture or remove the annotation."
+                "list. Add the image or remove the annotation."
             )
             self.options.fault("id-unknown", DataError(message), self.where)
         return grouped

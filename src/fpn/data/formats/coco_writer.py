@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fpn.data.formats.layout import WHOLE
-from fpn.data.formats.writer import Losses, Part, Shown, Thing, copy_picture
+from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part, copy_image
 from fpn.files import write_text
 
 
@@ -20,10 +20,10 @@ def write_coco(parts: Sequence[Part], root: Path, output: Path, losses: Losses, 
 
     Args:
         parts: the splits.
-        root: where their pictures are.
+        root: where their images are.
         output: an empty folder.
         losses: what can't be written.
-        done: is called after each picture.
+        done: is called after each image.
     """
     for part in parts:
         name = "instances.json" if part.name == WHOLE else f"instances_{part.name}.json"
@@ -33,12 +33,12 @@ def write_coco(parts: Sequence[Part], root: Path, output: Path, losses: Losses, 
 def _json(part: Part, root: Path, output: Path, losses: Losses, done: Callable[[], None]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for picture in part.pictures():
-        if part.family == "voc" and any(thing.ignore for thing in picture.things):
+    for image in part.images():
+        if part.family == "voc" and any(thing.ignore for thing in image.things):
             losses.once("COCO has no word for VOC's difficult: such objects are marked iscrowd")
-        copy_picture(root / picture.source, output / "images" / picture.target)
-        images.append(_image(picture, part))
-        annotations += ({"image_id": picture.image_id, **_annotation(thing, part)} for thing in picture.things)
+        copy_image(root / image.source, output / "images" / image.target)
+        images.append(_image(image, part))
+        annotations += ({"image_id": image.image_id, **_annotation(thing, part)} for thing in image.things)
         done()
     _number(annotations)
     header = {key: value for key, value in part.header.items() if key != "categories"}
@@ -59,9 +59,9 @@ def _number(annotations: Sequence[dict[str, Any]]) -> None:
         record["id"] = number
 
 
-def _image(picture: Shown, part: Part) -> dict[str, Any]:
-    size = {"height": picture.size.height, "width": picture.size.width}
-    return {"id": picture.image_id, "file_name": picture.target, **size, **_said(picture.extra, part)}
+def _image(image: ImageRecord, part: Part) -> dict[str, Any]:
+    size = {"height": image.size.height, "width": image.size.width}
+    return {"id": image.image_id, "file_name": image.target, **size, **_said(image.extra, part)}
 
 
 def _said(extra: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
@@ -69,7 +69,7 @@ def _said(extra: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
     return extra if part.family == "coco" or not extra else {"attributes": extra}
 
 
-def _annotation(thing: Thing, part: Part) -> dict[str, Any]:
+def _annotation(thing: Annotation, part: Part) -> dict[str, Any]:
     box = plain_box(thing.box)
     record: dict[str, Any] = {"category_id": part.classes.ids[thing.label], "bbox": box}
     record["area"] = box[2] * box[3] if math.isnan(thing.area) else thing.area

@@ -17,7 +17,7 @@ from defusedxml.common import DefusedXmlException
 
 from fpn.data.limits import Limits
 from fpn.errors import ConfigError, DataError, DataNotFoundError
-from fpn.image_io import PICTURE_SUFFIXES
+from fpn.image_io import IMAGE_SUFFIXES
 from fpn.structures import Classes
 from fpn.suggestions import nearest
 
@@ -84,7 +84,7 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
     """The root element of an XML file without entities or external references."""
     raw = read_bytes(path, limit)
     if not raw.strip():
-        raise DataError(f"{path}: the file is empty. Label the picture again or remove both.")
+        raise DataError(f"{path}: the file is empty. Label the image again or remove both.")
     try:
         root: ElementTree.Element = defusedxml.ElementTree.fromstring(raw)
         return root
@@ -162,7 +162,7 @@ def listed_classes(file: Path, limits: Limits, *, first_id: int = 1) -> Classes:
     return make_classes(names, range(first_id, first_id + len(names)), str(file))
 
 
-def enumerate_faults(head: str, faults: list[str], remedy: str) -> str:
+def enumerate_issues(head: str, faults: list[str], remedy: str) -> str:
     """A message of one fault in one line, or of many in a list with the first few."""
     if len(faults) == 1:
         return f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {remedy}"
@@ -170,9 +170,9 @@ def enumerate_faults(head: str, faults: list[str], remedy: str) -> str:
     return "\n".join([head, *(f"  {fault}" for fault in faults[:SHOWN]), *more, remedy])
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file name has a picture's suffix and is not a hidden file (such as macOS's `._a.jpg`)."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
+def is_image(name: str) -> bool:
+    """Whether a file name has an image's suffix and is not a hidden file (such as macOS's `._a.jpg`)."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
 
 
 class Folder:
@@ -232,9 +232,9 @@ class Folder:
         """A path of this folder as messages show it and the table stores it."""
         return os.path.relpath(path, self.root).replace(os.sep, "/")
 
-    def pictures(self, folder: str | Path) -> list[str]:
-        """Sorted names of the pictures directly in a folder."""
-        return [name for name in self.listing(folder) if is_picture(name)]
+    def images(self, folder: str | Path) -> list[str]:
+        """Sorted names of the images directly in a folder."""
+        return [name for name in self.listing(folder) if is_image(name)]
 
     def _absolute(self, folder: Path) -> Path:
         return folder if folder.is_absolute() else self.root / folder

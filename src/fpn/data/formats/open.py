@@ -40,17 +40,17 @@ def open_dataset(
     drop_invalid: bool = False,
     limits: Limits | None = None,
 ) -> TableDataset:
-    """Open labelled pictures: COCO, Pascal VOC or YOLO, recognised by itself.
+    """Open labelled images: COCO, Pascal VOC or YOLO, recognised by itself.
 
     Args:
         path: a dataset's folder, a COCO json, or a YOLO data.yaml.
         split: such as "train". If absent: the only one, else "all", else "trainval".
         drop_invalid: leave out boxes without extent, with numbers that are not finite, or wholly outside of their
-            picture, and list them in `dropped`. Boxes that reach over the edge are always cut there.
+            image, and list them in `dropped`. Boxes that reach over the edge are always cut there.
         limits: sizes of files and counts of objects that are accepted.
 
     Raises:
-        DataNotFoundError: there is no such path or split, or a picture is missing.
+        DataNotFoundError: there is no such path or split, or an image is missing.
         DataError: no known format, or broken annotations.
     """
     layout = _recognise(Path(path))
@@ -88,7 +88,7 @@ class Surveyed:
 
 
 def survey_dataset(path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None) -> Surveyed:
-    """Read all annotations, going on where `open_dataset` would stop. No picture is opened.
+    """Read all annotations, going on where `open_dataset` would stop. No image is opened.
 
     Args:
         path: see `open_dataset`.
@@ -150,7 +150,7 @@ def _unknown(path: Path, tried: Mapping[str, str]) -> str:
         hint = "Unpack it first. " if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z") else ""
         return f"{path}: not a dataset. {hint}Give its folder, a COCO .json or a YOLO data.yaml."
     if not any(path.iterdir()):
-        return f"{path}: the folder is empty. Put the pictures and their annotations there."
+        return f"{path}: the folder is empty. Put the images and their annotations there."
     reasons = (f"  {name}: {reason}" for name, reason in tried.items())
     inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir())[:8]
     deeper = f"\nIt has the folders {', '.join(inner)}: perhaps give one of these." if inner else ""

@@ -21,7 +21,7 @@ Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 # The first byte says which: polygons are stored as their numbers, six times faster to write than as text; run-length
 # codes, of which a dataset has few, as JSON.
 _POLYGONS, _RUNS = b"P", b"R"
-# How far out of its picture a polygon may reach, in times of the picture's longer side.
+# How far out of its image a polygon may reach, in times of the image's longer side.
 MAX_REACH = 10
 
 
@@ -58,7 +58,7 @@ def _pack_polygons(parts: list[list[Any]]) -> bytes:
 
 
 def unpack(packed: bytes, *, scale: tuple[int, int] | None = None) -> Segmentation | None:
-    """The reverse of `pack`; `scale` (x, y) multiplies polygons that were written as fractions of the picture."""
+    """The reverse of `pack`; `scale` (x, y) multiplies polygons that were written as fractions of the image."""
     if not packed:
         return None
     if packed[:1] == _RUNS:
@@ -87,7 +87,7 @@ def to_mask(segmentation: Segmentation | None, box: Tensor, size: Size, where: s
     """The (H, W) bool mask of one object; the filled box when it has no outline.
 
     Raises:
-        DataError: the outline is broken or of another size than the picture.
+        DataError: the outline is broken or of another size than the image.
     """
     try:
         if segmentation is None:
@@ -121,7 +121,7 @@ def _check_reach(polygon: list[float], size: Size) -> None:
     """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside."""
     reach = MAX_REACH * max(size)
     if not all(math.isfinite(value) and abs(value) <= reach for value in polygon):
-        raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} picture")
+        raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} image")
 
 
 def _from_runs(code: dict[str, Any], size: Size) -> Tensor:
@@ -138,11 +138,11 @@ def parse_runs(code: dict[str, Any], size: Size) -> list[int]:
         ValueError, TypeError, OverflowError: it is broken or of another size.
     """
     if code["size"] != [size.height, size.width]:
-        raise ValueError(f"run-length code for height, width {code['size']}, the picture has {list(size)}")
+        raise ValueError(f"run-length code for height, width {code['size']}, the image has {list(size)}")
     counts = code["counts"]
     runs = [int(run) for run in counts] if isinstance(counts, list) else _parse_counts(counts)
     if any(run < 0 for run in runs) or sum(runs) != size.height * size.width:
-        raise ValueError("the runs do not add up to the picture")
+        raise ValueError("the runs do not add up to the image")
     return runs
 
 

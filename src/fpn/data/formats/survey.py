@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def names_of(survey: Survey) -> list[str]:
-    """The paths of a split's pictures, relative to the dataset's folder."""
+    """The paths of a split's images, relative to the dataset's folder."""
     return [survey.name_of(row) for row in range(len(survey.dataset))]
 
 
@@ -25,10 +25,10 @@ class Survey:
 
     Attributes:
         dataset: what is left when broken entries are left out.
-        boxes: (M, 4) float32, as `Table.boxes` but not cut at the picture's edge.
+        boxes: (M, 4) float32, as `Table.boxes` but not cut at the image's edge.
         origins: (M,) what each object's file calls it: its number, line or id.
-        describe: (picture number, origin) -> where that object stands.
-        picture_extras, object_extras: what the files say beside what a `Dataset` holds.
+        describe: (image number, origin) -> where that object stands.
+        image_extras, object_extras: what the files say beside what a `Dataset` holds.
         header: what a COCO json says beside its lists; `categories` by id.
     """
 
@@ -36,12 +36,12 @@ class Survey:
     boxes: np.ndarray
     origins: np.ndarray
     describe: Callable[[int, int], str]
-    picture_extras: list[Mapping[str, Any]]
+    image_extras: list[Mapping[str, Any]]
     object_extras: list[Mapping[str, Any]]
     header: Mapping[str, Any]
 
     def name_of(self, row: int) -> str:
-        """The path of picture number `row`, relative to the dataset's folder."""
+        """The path of image number `row`, relative to the dataset's folder."""
         return self.dataset.table.names[row].decode("utf-8", "surrogateescape")
 
     def called(self, number: int) -> str:

@@ -1,4 +1,4 @@
-"""A labelled dataset as a few flat arrays: what 100 000 pictures cost is bytes, not Python objects."""
+"""A labelled dataset as a few flat arrays: what 100 000 images cost is bytes, not Python objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.formats.segmentation import to_mask, unpack
 from fpn.data.limits import Limits
 from fpn.errors import DataError
-from fpn.image_io import picture_size, read_picture, read_reduced
+from fpn.image_io import image_size, read_image, read_reduced
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes, Targets
 
@@ -43,19 +43,19 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """N pictures with M objects. Tensors, because torch hands these to any kind of worker process without a copy.
+    """N images with M objects. Tensors, because torch hands these to any kind of worker process without a copy.
 
     Attributes:
-        names: N picture paths relative to the dataset's root.
+        names: N image paths relative to the dataset's root.
         image_ids: (N,) int64.
         sizes: (N, 2) int32 height and width; 0 where not known yet, filled in when first asked for.
-        starts: (N + 1,) int64, picture i has the objects starts[i] to starts[i + 1].
-        boxes: (M, 4) float32 xyxy, in pixels or, if `fractions`, in parts of the picture's width and height.
+        starts: (N + 1,) int64, image i has the objects starts[i] to starts[i + 1].
+        boxes: (M, 4) float32 xyxy, in pixels or, if `fractions`, in parts of the image's width and height.
         labels: (M,) int64 in 0..K-1.
         ignore: (M,) bool.
         areas: (M,) float64, as the file says; NaN where it does not.
         segmentations: M outlines as `segmentation.pack` makes them, or None if no object has one.
-        fractions: whether boxes and polygons are parts of the picture, as YOLO writes them.
+        fractions: whether boxes and polygons are parts of the image, as YOLO writes them.
     """
 
     names: Texts
@@ -71,7 +71,7 @@ class Table:
 
 
 class TableDataset(Dataset):
-    """Pictures in files with their objects in a `Table`."""
+    """Images in files with their objects in a `Table`."""
 
     def __init__(
         self,
@@ -102,18 +102,18 @@ class TableDataset(Dataset):
         """Height and width as the annotation says, else from the file's header (read once)."""
         row = self.table.sizes[self._number(index)]
         if int(row[0]) == 0:
-            row.copy_(torch.tensor(picture_size(self.path(index), max_bytes=self.limits.picture_bytes)))
+            row.copy_(torch.tensor(image_size(self.path(index), max_bytes=self.limits.image_bytes)))
         return Size(*row.tolist())
 
-    def picture(self, index: int) -> Image.Image:
-        """See `Dataset.picture`."""
+    def image(self, index: int) -> Image.Image:
+        """See `Dataset.image`."""
         limits = self.limits
-        return read_picture(self.path(index), max_pixels=limits.picture_pixels, max_bytes=limits.picture_bytes)
+        return read_image(self.path(index), max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
 
     def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
         limits = self.limits
-        bounds = {"max_pixels": limits.picture_pixels, "max_bytes": limits.picture_bytes}
+        bounds = {"max_pixels": limits.image_pixels, "max_bytes": limits.image_bytes}
         return read_reduced(self.path(index), enough, **bounds)
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
@@ -170,5 +170,5 @@ class TableDataset(Dataset):
         if pixels > most:
             raise DataError(
                 f"{path}: the masks of its objects have {in_pixels(pixels)}, more than the limit of "
-                f"{in_pixels(most)}. Cut the picture into tiles, or raise the limit (fpn.data.Limits)."
+                f"{in_pixels(most)}. Cut the image into tiles, or raise the limit (fpn.data.Limits)."
             )

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fpn.data.formats.files import enumerate_faults
+from fpn.data.formats.files import enumerate_issues
 from fpn.data.formats.segmentation import pack
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import Table, TableDataset, Texts
 from fpn.data.limits import Limits
 from fpn.errors import DataError, FpnError
-from fpn.image_io import picture_size
+from fpn.image_io import image_size
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes
 
@@ -61,7 +61,7 @@ class Options:
 
 
 class TableBuilder:
-    """Collects pictures and, after each, its objects; `finish` judges the boxes and makes the dataset."""
+    """Collects images and, after each, its objects; `finish` judges the boxes and makes the dataset."""
 
     def __init__(self, root: Path, options: Options, *, fractions: bool = False) -> None:
         self.root, self.options, self.fractions = root, options, fractions
@@ -70,31 +70,29 @@ class TableBuilder:
         self._boxes, self._areas = array("d"), array("d")
         self._labels, self._ignore, self._origins = array("q"), bytearray(), array("q")
         self._outlines: list[bytes] = []
-        self._picture_extras: list[Mapping[str, Any]] = []
+        self._image_extras: list[Mapping[str, Any]] = []
         self._object_extras: list[Mapping[str, Any]] = []
 
-    def add_picture(
-        self, name: str, image_id: int, size: Size | None, *, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        """Start a picture; without `size` its header is asked, at once for boxes in pixels, later for fractions.
+    def add_image(self, name: str, image_id: int, size: Size | None, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Start an image; without `size` its header is asked, at once for boxes in pixels, later for fractions.
 
-        A check looks at each picture itself, later. `extra` is what its file says beside; only a check keeps it.
+        A check looks at each image itself, later. `extra` is what its file says beside; only a check keeps it.
         """
         if size is None and not self.fractions and self.options.notes is None:
-            size = Size(*picture_size(self.root / name, max_bytes=self.options.limits.picture_bytes))
-        most = self.options.limits.picture_pixels
+            size = Size(*image_size(self.root / name, max_bytes=self.options.limits.image_bytes))
+        most = self.options.limits.image_pixels
         if size is not None and size.height * size.width > most:
             self.options.fault(
                 "size-differs",
                 DataError(
                     f"{name}: annotated as {size.width} x {size.height}, more than the limit of "
-                    f"{in_pixels(most)}. Correct the size, cut the picture into tiles, or raise the limit "
+                    f"{in_pixels(most)}. Correct the size, cut the image into tiles, or raise the limit "
                     "(--max-pixels)."
                 ),
                 name,
             )
         if self.options.notes is not None:
-            self._picture_extras.append(extra or {})
+            self._image_extras.append(extra or {})
         self._names.append(name.encode("utf-8", "surrogateescape"))
         self._image_ids.append(image_id)
         self._sizes.extend(size or (0, 0))
@@ -111,7 +109,7 @@ class TableBuilder:
         segmentation: object = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add an object to the last picture.
+        """Add an object to the last image.
 
         Args:
             box: xyxy as written.
@@ -126,7 +124,7 @@ class TableBuilder:
             ValueError: the segmentation is of no known form. Nothing was added.
         """
         outline = pack(segmentation)
-        if self._counts[-1] >= self.options.limits.objects_per_picture:
+        if self._counts[-1] >= self.options.limits.objects_per_image:
             self._refuse_more()
             return
         self._counts[-1] += 1
@@ -141,7 +139,7 @@ class TableBuilder:
 
     def _refuse_more(self) -> None:
         name = self._names[-1].decode("utf-8", "surrogateescape")
-        limit = self.options.limits.objects_per_picture
+        limit = self.options.limits.objects_per_image
         message = f"{self.root / name}: more than {limit} objects. If that is right, raise the limit (--max-objects)."
         self.options.fault("entry-broken", DataError(message), name)
 
@@ -158,14 +156,14 @@ class TableBuilder:
         Args:
             classes: of the dataset, all splits together.
             name: of the dataset.
-            describe: (picture number, origin) -> where that object stands, such as "a.xml: object 2".
+            describe: (image number, origin) -> where that object stands, such as "a.xml: object 2".
             header: what the annotation file says beside its lists; only a check keeps it.
 
         Raises:
-            DataError: no pictures, or invalid boxes without `drop_invalid`.
+            DataError: no images, or invalid boxes without `drop_invalid`.
         """
         if not self._names:
-            raise DataError(f"{self.root}: {name} has no pictures")
+            raise DataError(f"{self.root}: {name} has no images")
         counts = np.frombuffer(self._counts, dtype=np.int64)
         with np.errstate(over="ignore"):
             boxes = np.array(self._boxes, dtype=np.float64).reshape(-1, 4).astype(np.float32)
@@ -179,7 +177,7 @@ class TableBuilder:
             self._note_invalid(np.flatnonzero(bad), boxes, owner, dropped)
         elif dropped and not self.options.drop_invalid:
             raise DataError(
-                enumerate_faults(
+                enumerate_issues(
                     f"{name}: {len(dropped)} boxes are not valid:",
                     dropped,
                     "Fix it, or drop such boxes with --drop-invalid."
@@ -221,7 +219,7 @@ class TableBuilder:
             boxes=boxes[kept],
             origins=np.array(self._origins, dtype=np.int64)[kept],
             describe=describe,
-            picture_extras=self._picture_extras,
+            image_extras=self._image_extras,
             object_extras=[self._object_extras[k] for k in np.flatnonzero(kept)],
             header=header,
         )
@@ -231,7 +229,7 @@ class TableBuilder:
         if self.fractions:
             return np.ones((len(owner), 2), dtype=np.float32)
         sizes = np.array(self._sizes, dtype=np.float32).reshape(-1, 2)
-        # Only a check leaves a size open until it has seen the picture.
+        # Only a check leaves a size open until it has seen the image.
         sizes = np.where(sizes > 0, sizes, np.float32(np.inf))
         return np.asarray(sizes[owner][:, ::-1])
 
@@ -245,7 +243,7 @@ class TableBuilder:
         describe: Callable[[int, int], str],
     ) -> str:
         where = describe(owner, self._origins[number])
-        unit = " in fractions of the picture" if self.fractions else ""
+        unit = " in fractions of the image" if self.fractions else ""
         values = ", ".join(f"{value:.6g}" for value in box)
         why = why_invalid(box, bounds, self.fractions)
         return f"{where} ({classes[self._labels[number]]}) has box ({values}){unit}: {why}"
@@ -298,5 +296,5 @@ def why_invalid(box: np.ndarray, bounds: np.ndarray, fractions: bool) -> str:
     if flat:
         return ", ".join(flat)
     if fractions:
-        return "wholly outside of the picture (YOLO boxes are fractions from 0 to 1, not pixels)"
-    return f"wholly outside of the {bounds[0]:.0f} x {bounds[1]:.0f} picture"
+        return "wholly outside of the image (YOLO boxes are fractions from 0 to 1, not pixels)"
+    return f"wholly outside of the {bounds[0]:.0f} x {bounds[1]:.0f} image"

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file a picture, in a tree with ImageSets/Main, or beside the pictures.
+"""Pascal VOC: one XML file an image, in a tree with ImageSets/Main, or beside the images.
 
 Boxes are taken as written (xmin, ymin, xmax, ymax, half-open; docs/decisions/0012-voc-boxes-as-written.md). `difficult`
 becomes `ignore`. Classes are all names that any XML file of the dataset uses, sorted, with the ids 1..K, so that every
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from fpn.data.formats.files import (
     Folder,
-    enumerate_faults,
-    is_picture,
+    enumerate_issues,
+    is_image,
     listed_classes,
     make_classes,
     read_lines,
@@ -31,16 +31,16 @@ from fpn.suggestions import nearest
 
 LISTS = "ImageSets/Main"
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls")
-_PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
+_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
 _CLASS_LISTS = ("labels.txt", "classes.txt")
 _SPLIT_FOLDERS = ("train", "valid", "val", "validation", "test")
 
 
 class _Place(NamedTuple):
-    """Where a split's files are: folders of annotations and of pictures, and the list of names, if there is one."""
+    """Where a split's files are: folders of annotations and of images, and the list of names, if there is one."""
 
     annotations: Path
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     names: Path | None = None
 
 
@@ -59,15 +59,15 @@ def _places(folder: Folder) -> dict[str, _Place] | str:
     root = folder.root
     annotations = next((root / name for name in _ANNOTATION_FOLDERS if _has_xml(folder, root / name)), None)
     if annotations is not None:
-        pictures = (*(root / name for name in _PICTURE_FOLDERS), root, annotations)
+        images = (*(root / name for name in _IMAGE_FOLDERS), root, annotations)
         lists = _split_lists(folder)
-        return {name: _Place(annotations, pictures, file) for name, file in lists.items()} or {
-            WHOLE: _Place(annotations, pictures)
+        return {name: _Place(annotations, images, file) for name, file in lists.items()} or {
+            WHOLE: _Place(annotations, images)
         }
     if _has_xml(folder, root):
-        return {WHOLE: _Place(root, (root, *(root / name for name in _PICTURE_FOLDERS)))}
+        return {WHOLE: _Place(root, (root, *(root / name for name in _IMAGE_FOLDERS)))}
     divided = {name: _Place(root / name, (root / name,)) for name in _SPLIT_FOLDERS if _has_xml(folder, root / name)}
-    return divided or "no Annotations/*.xml, no *.xml beside the pictures, no train/*.xml"
+    return divided or "no Annotations/*.xml, no *.xml beside the images, no train/*.xml"
 
 
 def _has_xml(folder: Folder, place: Path) -> bool:
@@ -107,10 +107,10 @@ class _Reader:
         files = {path: file for path in self._files() if (file := self._parse(path)) is not None}
         classes = self._classes(files)
         labels = {name: label for label, name in enumerate(classes)}
-        pictures = self._pictures(files)
-        paths = list(pictures)
-        for number, (path, picture) in enumerate(pictures.items(), start=1):
-            self.builder.add_picture(picture, number, files[path].size, extra=files[path].extra)
+        images = self._images(files)
+        paths = list(images)
+        for number, (path, image) in enumerate(images.items(), start=1):
+            self.builder.add_image(image, number, files[path].size, extra=files[path].extra)
             for entry in files[path].objects:
                 self._add(entry, path, labels)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
@@ -150,7 +150,7 @@ class _Reader:
                 continue
             if file in files:
                 message = f"{where}: {shorten(text)} is listed twice (entries {files[file]} and {line}). Remove one."
-                self.options.fault("picture-listed-twice", DataError(message), where)
+                self.options.fault("image-listed-twice", DataError(message), where)
             files.setdefault(file, line)
         missing = {
             self._named(file): f"{where} lists {shorten(Path(file).stem)}, but there is no {self._named(file)}"
@@ -160,14 +160,14 @@ class _Reader:
         if missing:
             head = f"{where}: {len(missing)} of {len(files)} listed annotations are missing:"
             remedy = "Restore them, or take them off the list."
-            told = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
+            told = DataNotFoundError(enumerate_issues(head, list(missing.values()), remedy))
             self.options.faults("labels-missing", missing, told)
         return [file for file in files if self._named(file) not in missing]
 
     def _listed(self, text: str, where: str) -> str:
-        """The XML file of a line: a name, perhaps with a picture's suffix, perhaps with a flag behind it."""
+        """The XML file of a line: a name, perhaps with an image's suffix, perhaps with a flag behind it."""
         first = text.split()[0]
-        stems = (text, first, os.path.splitext(first)[0] if is_picture(first) else first)  # noqa: PTH122
+        stems = (text, first, os.path.splitext(first)[0] if is_image(first) else first)  # noqa: PTH122
         files = [self.folder.inside(self.place.annotations, f"{stem}.xml", where) for stem in stems]
         return next((file for file in files if self.folder.has(file)), files[-1])
 
@@ -190,41 +190,41 @@ class _Reader:
             )
         return make_classes(sorted(names), range(1, len(names) + 1), f"{self.folder.root}: the names of its objects")
 
-    def _pictures(self, files: dict[str, VocFile]) -> dict[str, str]:
-        """XML file -> its picture, relative to the root.
+    def _images(self, files: dict[str, VocFile]) -> dict[str, str]:
+        """XML file -> its image, relative to the root.
 
         Raises:
             DataNotFoundError: some have none.
         """
         by_stem = {
-            place: {os.path.splitext(name)[0]: name for name in self.folder.pictures(place)}  # noqa: PTH122
-            for place in self.place.pictures
+            place: {os.path.splitext(name)[0]: name for name in self.folder.images(place)}  # noqa: PTH122
+            for place in self.place.images
         }
-        found = {path: self._picture(path, file, by_stem) for path, file in files.items()}
+        found = {path: self._image(path, file, by_stem) for path, file in files.items()}
         missing = {
-            self._named(path): f"{self._named(path)}: its picture does not exist"
-            for path, picture in found.items()
-            if not picture
+            self._named(path): f"{self._named(path)}: its image does not exist"
+            for path, image in found.items()
+            if not image
         }
         if missing:
             looked = ", ".join(dict.fromkeys(self._named(str(place)) for place in by_stem if by_stem[place]))
-            head = f"{self.split}: {len(missing)} of {len(found)} annotations have no picture:"
-            remedy = f"Looked in {looked or 'vain for any picture'}. Restore the picture, or remove the annotation."
-            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
-            self.options.faults("picture-missing", missing, error)
-        return {path: picture for path, picture in found.items() if picture}
+            head = f"{self.split}: {len(missing)} of {len(found)} annotations have no image:"
+            remedy = f"Looked in {looked or 'vain for any image'}. Restore the image, or remove the annotation."
+            error = DataNotFoundError(enumerate_issues(head, list(missing.values()), remedy))
+            self.options.faults("image-missing", missing, error)
+        return {path: image for path, image in found.items() if image}
 
-    def _picture(self, path: str, file: VocFile, by_stem: dict[Path, dict[str, str]]) -> str:
-        """The picture that is named like the XML file; else the one its <filename> says, which tools leave stale."""
+    def _image(self, path: str, file: VocFile, by_stem: dict[Path, dict[str, str]]) -> str:
+        """The image that is named like the XML file; else the one its <filename> says, which tools leave stale."""
         stem = Path(path).stem
         for place, names in by_stem.items():
             if stem in names:
                 return self._named(str(place / names[stem]))
-        if not file.picture_name:
+        if not file.image_name:
             return ""
         where = f"{self._named(path)}: <filename>"
         try:
-            paths = [self.folder.inside(place, file.picture_name, where) for place in by_stem]
+            paths = [self.folder.inside(place, file.image_name, where) for place in by_stem]
         except DataError as error:
             self.options.fault("path-outside", error, self._named(path))
             return ""

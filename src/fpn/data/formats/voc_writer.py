@@ -11,12 +11,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.writer import (
     CONTRADICTED,
+    Annotation,
+    ImageRecord,
     Losses,
     Part,
-    Shown,
-    Thing,
     attributes,
-    copy_picture,
+    copy_image,
     count_further,
     shortest,
 )
@@ -36,13 +36,13 @@ def write_voc(parts: Sequence[Part], root: Path, output: Path, losses: Losses, d
     for part in parts:
         _count_ids(part, losses)
         stems = []
-        for picture in part.pictures():
-            stem = Path(picture.target).stem
+        for image in part.images():
+            stem = Path(image.target).stem
             stems.append(stem)
-            copy_picture(root / picture.source, output / "JPEGImages" / picture.target)
-            text = _annotation(picture, part)
+            copy_image(root / image.source, output / "JPEGImages" / image.target)
+            text = _annotation(image, part)
             if stem not in written:
-                _count(picture, part, losses)
+                _count(image, part, losses)
                 (output / "Annotations" / f"{stem}.xml").write_bytes(text)
             losses.add(CONTRADICTED, written.setdefault(stem, hash(text)) != hash(text))
             done()
@@ -54,15 +54,15 @@ def _count_ids(part: Part, losses: Losses) -> None:
     if part.classes.ids != tuple(range(1, len(part.classes) + 1)):
         losses.once("VOC has no category ids: they become 1, 2, 3, ... in the order of labels.txt")
     if part.family == "coco":
-        losses.once("VOC has no ids of pictures: they become 1, 2, 3, ... in order; and none of objects")
+        losses.once("VOC has no ids of images: they become 1, 2, 3, ... in order; and none of objects")
         losses.once("VOC has no place for what the json says beside (info, licences, supercategories)")
 
 
-def _count(picture: Shown, part: Part, losses: Losses) -> None:
-    losses.add("outlines, which VOC's XML can't hold", sum(thing.outline is not None for thing in picture.things))
+def _count(image: ImageRecord, part: Part, losses: Losses) -> None:
+    losses.add("outlines, which VOC's XML can't hold", sum(thing.outline is not None for thing in image.things))
     if part.family == "coco":
-        count_further(picture, losses)
-        if any(thing.ignore for thing in picture.things):
+        count_further(image, losses)
+        if any(thing.ignore for thing in image.things):
             losses.once("VOC has no word for COCO's iscrowd: such objects are marked difficult")
 
 
@@ -71,22 +71,22 @@ def _list(file: Path, stems: Sequence[str]) -> None:
     file.write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
 
 
-def _annotation(picture: Shown, part: Part) -> bytes:
+def _annotation(image: ImageRecord, part: Part) -> bytes:
     tree = Element("annotation")
     _add(tree, "folder", "JPEGImages")
-    _add(tree, "filename", picture.target)
+    _add(tree, "filename", image.target)
     size = SubElement(tree, "size")
-    for key, value in (("width", picture.size.width), ("height", picture.size.height), ("depth", 3)):
+    for key, value in (("width", image.size.width), ("height", image.size.height), ("depth", 3)):
         _add(size, key, str(value))
-    _fill(tree, attributes(picture.extra, part.family))
-    for thing in picture.things:
+    _fill(tree, attributes(image.extra, part.family))
+    for thing in image.things:
         _add_object(tree, thing, part)
     indent(tree)
     text: bytes = tostring(tree, encoding="utf-8")
     return text
 
 
-def _add_object(tree: Element, thing: Thing, part: Part) -> None:
+def _add_object(tree: Element, thing: Annotation, part: Part) -> None:
     entry = SubElement(tree, "object")
     _add(entry, "name", part.classes[thing.label])
     _fill(entry, attributes(thing.extra, part.family))

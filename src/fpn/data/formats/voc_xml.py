@@ -1,4 +1,4 @@
-"""One Pascal VOC XML file: what it says about its picture and the objects there."""
+"""One Pascal VOC XML file: what it says about its image and the objects there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VocObject(NamedTuple):
 class VocFile(NamedTuple):
     """What is kept of one file: a hundredth of its element tree; `extra` is what it says beside."""
 
-    picture_name: str
+    image_name: str
     size: Size | None
     objects: tuple[VocObject, ...]
     extra: Mapping[str, Any]
@@ -62,7 +62,7 @@ def read_voc(
             objects.append(found._replace(extra=_rest(entry, _OBJECT_TAGS)) if everything else found)
         except DataError as error:
             fault("entry-broken", error)
-    extra = _rest(tree, _PICTURE_TAGS) if everything else {}
+    extra = _rest(tree, _IMAGE_TAGS) if everything else {}
     return VocFile(_text(tree, "filename"), _size(tree, where, fault), tuple(objects), extra)
 
 
@@ -116,8 +116,8 @@ def _rest(element: Element, without: Collection[str] = (), depth: int = 4) -> di
 
 
 _OBJECT_TAGS = frozenset({"name", "bndbox", "difficult"})
-# `folder` and `path` say where the picture lay when it was labelled.
-_PICTURE_TAGS = frozenset({"folder", "path", "filename", "size", "object"})
+# `folder` and `path` say where the image lay when it was labelled.
+_IMAGE_TAGS = frozenset({"folder", "path", "filename", "size", "object"})
 
 
 def _corner(entry: Element, key: str, where: str) -> float:

@@ -28,7 +28,7 @@ from fpn.structures import Classes
 _MOST_LINES = 100
 
 
-class Thing(NamedTuple):
+class Annotation(NamedTuple):
     """An object to write: float32 xyxy box in pixels, class, crowd or difficult, outline, and what else its file said.
 
     `area` is the outline's as the file said, or NaN.
@@ -42,27 +42,27 @@ class Thing(NamedTuple):
     extra: Mapping[str, Any]
 
 
-class Shown(NamedTuple):
-    """A picture to write: `source` relative to the old folder, `target` its new name, unique up to the suffix."""
+class ImageRecord(NamedTuple):
+    """An image to write: `source` relative to the old folder, `target` its new name, unique up to the suffix."""
 
     source: str
     target: str
     image_id: int
     size: Size
     extra: Mapping[str, Any]
-    things: list[Thing]
+    things: list[Annotation]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split to write; `pictures` can be walked more than once. `family`: which format it came from."""
+    """A split to write; `images` can be walked more than once. `family`: which format it came from."""
 
     name: str
     family: str
     classes: Classes
     header: Mapping[str, Any]
     sources: Sequence[str]
-    pictures: Callable[[], Iterator[Shown]]
+    images: Callable[[], Iterator[ImageRecord]]
 
 
 @dataclass
@@ -94,15 +94,15 @@ def parts_of(splits: Mapping[str, Survey], family: str, names: Mapping[str, str]
 def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> Part:
     rows = range(len(survey.dataset))
 
-    def pictures() -> Iterator[Shown]:
+    def images() -> Iterator[ImageRecord]:
         return (shown(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
-    return Part(split, family, survey.dataset.classes, survey.header, sources, pictures)
+    return Part(split, family, survey.dataset.classes, survey.header, sources, images)
 
 
-def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Shown:
-    """Picture number `row` of a split with its objects, their boxes not cut at its edge."""
+def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
+    """Image number `row` of a split with its objects, their boxes not cut at its edge."""
     table, source = survey.dataset.table, survey.name_of(row)
     start, end = table.starts[row : row + 2].tolist()
     scale = (size.width, size.height)
@@ -110,7 +110,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Sho
     if table.fractions:
         boxes = boxes * np.array(scale * 2, dtype=np.float32)
     things = [
-        Thing(
+        Annotation(
             box=boxes[number - start],
             label=int(table.labels[number]),
             ignore=bool(table.ignore[number]),
@@ -120,7 +120,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Sho
         )
         for number in range(start, end)
     ]
-    return Shown(source, names[source], survey.dataset.image_id(row), size, survey.picture_extras[row], things)
+    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], things)
 
 
 def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentation | None:
@@ -133,7 +133,7 @@ def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentatio
 def unique_names(paths: Sequence[str]) -> dict[str, str]:
     """A name without folders for each path, so that no two are alike up to their suffix.
 
-    VOC and YOLO tell pictures apart by name without suffix; where two folders or two suffixes share one, the folder's
+    VOC and YOLO tell images apart by name without suffix; where two folders or two suffixes share one, the folder's
     name is put before it, or a number behind it.
     """
     taken: set[str] = set()
@@ -195,8 +195,8 @@ def _umask() -> int:
     return mask
 
 
-def copy_picture(source: Path, target: Path) -> None:
-    """Copy a picture's bytes.
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image's bytes.
 
     Raises:
         DataError: it can't be read.
@@ -204,7 +204,7 @@ def copy_picture(source: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        return  # a picture of two splits
+        return  # an image of two splits
     try:
         with source.open("rb"):
             pass
@@ -221,9 +221,9 @@ def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def count_further(picture: Shown, losses: Losses) -> None:
-    """Count what a COCO json says of a picture and its objects beside its own fields and `attributes`."""
-    for what, said in (("pictures", picture.extra), *(("objects", thing.extra) for thing in picture.things)):
+def count_further(image: ImageRecord, losses: Losses) -> None:
+    """Count what a COCO json says of an image and its objects beside its own fields and `attributes`."""
+    for what, said in (("images", image.extra), *(("objects", thing.extra) for thing in image.things)):
         for key in said.keys() - _OWN_FIELDS:
             losses.add(f"field {shorten(key)} of {what}")
 
@@ -231,8 +231,8 @@ def count_further(picture: Shown, losses: Losses) -> None:
 _OWN_FIELDS = frozenset({"id", "iscrowd", "ignore", "attributes"})
 
 
-# Of pictures in two splits, where the target has one file of labels for each.
-CONTRADICTED = "labels of pictures that another split labels differently: the first are kept"
+# Of images in two splits, where the target has one file of labels for each.
+CONTRADICTED = "labels of images that another split labels differently: the first are kept"
 
 
 def shortest(value: float) -> str:

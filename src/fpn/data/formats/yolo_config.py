@@ -25,7 +25,7 @@ class YoloConfig:
 
     Attributes:
         root: the dataset's folder.
-        splits: name -> folders and .txt lists of pictures, relative to the root.
+        splits: name -> folders and .txt lists of images, relative to the root.
         classes: the names with the ids 0..K-1, or None if neither `names` nor `nc` is there.
     """
 
@@ -58,7 +58,7 @@ def read_config(file: Path, *, trusted: bool) -> YoloConfig:
     folder = Folder(root)
     splits = {name: _places(data[name], name, folder, file) for name in SPLITS if data.get(name)}
     if not splits:
-        raise DataError(f"{file}: names no split. Add train: and val: with the folders of their pictures.")
+        raise DataError(f"{file}: names no split. Add train: and val: with the folders of their images.")
     return YoloConfig(root, splits, _classes(data, file))
 
 

@@ -1,8 +1,8 @@
-"""YOLO: one text file a picture with lines `class centre-x centre-y width height`, in fractions of the picture.
+"""YOLO: one text file an image with lines `class centre-x centre-y width height`, in fractions of the image.
 
 Found by a data.yaml (path / train / val / test / names), or as twin folders images/ and labels/, or as .txt files
-beside the pictures. A line with six or more coordinates is an outline, whose bounds are the box. Category ids are the
-class indices 0..K-1. A picture without a label file is one without objects.
+beside the images. A line with six or more coordinates is an outline, whose bounds are the box. Category ids are the
+class indices 0..K-1. An image without a label file is one without objects.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from fpn.data.formats.files import (
     Folder,
-    enumerate_faults,
-    is_picture,
+    enumerate_issues,
+    is_image,
     listed_classes,
     read_lines,
     read_text,
@@ -51,11 +51,11 @@ _NOT_LABELS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the pictures and the class names of one split come from.
+    """Where the images and the class names of one split come from.
 
     Attributes:
         root: the dataset's folder.
-        places: folders of pictures, or .txt lists of them, relative to the root.
+        places: folders of images, or .txt lists of them, relative to the root.
         all_places: those of all splits, for class names that no file lists.
         config: what data.yaml says, if there is one.
     """
@@ -87,13 +87,13 @@ def find_configured(path: Path) -> Layout | str:
 
 
 def find_twins(path: Path) -> Layout | str:
-    """Recognise pictures with label files at a folder; otherwise what was missing."""
+    """Recognise images with label files at a folder; otherwise what was missing."""
     if path.is_file():
         return "not a folder"
     folder = Folder(path)
     places = _twin_places(folder)
     if not places:
-        return "no images/ with labels/, no train/images with train/labels, no .txt beside the pictures"
+        return "no images/ with labels/, no train/images with train/labels, no .txt beside the images"
     everything = tuple(places.values())
     sources = {name: _Source(path, (place,), everything) for name, place in places.items()}
     return Layout("YOLO label files", {name: partial(_read, source, name) for name, source in sources.items()})
@@ -103,7 +103,7 @@ def _twin_places(folder: Folder) -> dict[str, str]:
     root = folder.root
     if folder.listing(root / "images") and folder.has(root / "labels"):
         parts = [name for name in folder.listing(root / "images") if folder.listing(root / "images" / name)]
-        if parts and not folder.pictures(root / "images"):
+        if parts and not folder.images(root / "images"):
             return {name: f"images/{name}" for name in parts}
         return {WHOLE: "images"}
     parts = [name for name in folder.listing(root) if folder.listing(root / name / "images")]
@@ -113,7 +113,7 @@ def _twin_places(folder: Folder) -> dict[str, str]:
 
 def _has_labels_beside(folder: Folder) -> bool:
     names = folder.listing(folder.root)
-    return any(_stem(name) + ".txt" in names for name in folder.pictures(folder.root))
+    return any(_stem(name) + ".txt" in names for name in folder.images(folder.root))
 
 
 def _stem(name: str) -> str:
@@ -133,18 +133,18 @@ class _Reader:
         self.builder = TableBuilder(self.folder.root, options, fractions=True)
 
     def read(self) -> TableDataset:
-        pictures = self._check(list(self._pictures(self.source.places)))
+        images = self._check(list(self._images(self.source.places)))
         classes = self._classes()
         labels = []
-        for number, picture in enumerate(pictures, start=1):
-            self.builder.add_picture(self.folder.relative(picture), number, None)
-            labels.append(self.folder.relative(_label_file(picture, self.folder.root)))
-            for line, text in self._lines(picture):
+        for number, image in enumerate(images, start=1):
+            self.builder.add_image(self.folder.relative(image), number, None)
+            labels.append(self.folder.relative(_label_file(image, self.folder.root)))
+            for line, text in self._lines(image):
                 self._add(text, labels[-1], line, classes)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
         return self.builder.finish(classes, name, lambda row, line: f"{labels[row]}, line {line}")
 
-    def _pictures(self, places: tuple[str, ...]) -> Iterator[str]:
+    def _images(self, places: tuple[str, ...]) -> Iterator[str]:
         for place in places:
             path = self.folder.root / place
             if place.endswith(".txt"):
@@ -153,12 +153,12 @@ class _Reader:
                 yield from _walk(self.folder, str(path))
             else:
                 raise DataNotFoundError(
-                    f"{self.folder.root}: the pictures of split {self.split!r} should be in {place}, which does not "
+                    f"{self.folder.root}: the images of split {self.split!r} should be in {place}, which does not "
                     "exist or is empty. Restore the folder, or correct the entry in the .yaml file."
                 )
 
     def _listed(self, file: Path) -> Iterator[str]:
-        """The pictures of a list: relative to the list's folder (`./a.jpg`) or to the dataset's."""
+        """The images of a list: relative to the list's folder (`./a.jpg`) or to the dataset's."""
         where = self.folder.relative(file)
         for text in read_lines(file, self.limits.text_bytes):
             try:
@@ -168,41 +168,41 @@ class _Reader:
                 continue
             yield next((path for path in paths if self.folder.has(path)), paths[0])
 
-    def _check(self, pictures: list[str]) -> list[str]:
-        """The pictures, each once. Every one exists; every label file has its picture."""
+    def _check(self, images: list[str]) -> list[str]:
+        """The images, each once. Every one exists; every label file has its image."""
         missing = {
-            self.folder.relative(path): f"picture {self.folder.relative(path)} is listed but does not exist"
-            for path in pictures
+            self.folder.relative(path): f"image {self.folder.relative(path)} is listed but does not exist"
+            for path in images
             if not self.folder.has(path)
         }
         if missing:
-            head = f"{self.split}: {len(missing)} of {len(pictures)} listed pictures do not exist:"
+            head = f"{self.split}: {len(missing)} of {len(images)} listed images do not exist:"
             remedy = "Restore them, or take them off the list."
-            error = DataNotFoundError(enumerate_faults(head, list(missing.values()), remedy))
-            self.options.faults("picture-missing", missing, error)
-        for path in [path for path, times in Counter(pictures).items() if times > 1]:
+            error = DataNotFoundError(enumerate_issues(head, list(missing.values()), remedy))
+            self.options.faults("image-missing", missing, error)
+        for path in [path for path, times in Counter(images).items() if times > 1]:
             name = self.folder.relative(path)
-            message = f"{self.split}: picture {name} is listed twice. Remove one entry."
-            self.options.fault("picture-listed-twice", DataError(message), name)
-        # A list may leave pictures out on purpose, so only folders are held to having a picture for each label file.
+            message = f"{self.split}: image {name} is listed twice. Remove one entry."
+            self.options.fault("image-listed-twice", DataError(message), name)
+        # A list may leave images out on purpose, so only folders are held to having an image for each label file.
         if not any(place.endswith(".txt") for place in self.source.places):
-            self._check_orphans(pictures)
-        return [path for path in dict.fromkeys(pictures) if self.folder.relative(path) not in missing]
+            self._check_orphans(images)
+        return [path for path in dict.fromkeys(images) if self.folder.relative(path) not in missing]
 
-    def _check_orphans(self, pictures: list[str]) -> None:
-        expected = {_label_file(path, self.folder.root) for path in pictures}
+    def _check_orphans(self, images: list[str]) -> None:
+        expected = {_label_file(path, self.folder.root) for path in images}
         orphans = {
-            self.folder.relative(file): f"{self.folder.relative(file)} has no picture"
+            self.folder.relative(file): f"{self.folder.relative(file)} has no image"
             for place in dict.fromkeys(os.path.split(file)[0] for file in expected)
             for name in self.folder.listing(place)
             if name.endswith(".txt") and name not in _NOT_LABELS
             if (file := os.path.join(place, name)) not in expected  # noqa: PTH118
         }
         if orphans:
-            head = f"{self.split}: {len(orphans)} label files have no picture:"
-            remedy = "Restore the picture, or remove the label file."
-            error = DataNotFoundError(enumerate_faults(head, list(orphans.values()), remedy))
-            self.options.faults("picture-missing", orphans, error)
+            head = f"{self.split}: {len(orphans)} label files have no image:"
+            remedy = "Restore the image, or remove the label file."
+            error = DataNotFoundError(enumerate_issues(head, list(orphans.values()), remedy))
+            self.options.faults("image-missing", orphans, error)
 
     def _classes(self) -> Classes:
         if self.source.config is not None and self.source.config.classes is not None:
@@ -221,14 +221,14 @@ class _Reader:
 
     def _highest(self, place: str) -> int:
         """The highest class index of a split; another split's broken lines are told when it is opened."""
-        words = (text.split()[0] for picture in self._pictures((place,)) for _, text in self._lines(picture))
+        words = (text.split()[0] for image in self._images((place,)) for _, text in self._lines(image))
         # A number of many digits would take long to read, or be refused with a ValueError.
         indices = (int(word) for word in words if word.isdecimal() and len(word) <= len(str(_MAX_UNNAMED)))
         return max((index for index in indices if index < _MAX_UNNAMED), default=-1)
 
-    def _lines(self, picture: str) -> Iterator[tuple[int, str]]:
-        """Line numbers and texts of a picture's label file, if it has one."""
-        file = _label_file(picture, self.folder.root)
+    def _lines(self, image: str) -> Iterator[tuple[int, str]]:
+        """Line numbers and texts of an image's label file, if it has one."""
+        file = _label_file(image, self.folder.root)
         if not self.folder.has(file):
             return
         try:
@@ -279,18 +279,18 @@ def _bounds(polygon: list[float]) -> tuple[float, float, float, float]:
 
 
 def _walk(folder: Folder, place: str) -> Iterator[str]:
-    """All pictures under a folder, in a fixed order. A linked folder is followed one level, so that no circle traps."""
+    """All images under a folder, in a fixed order. A linked folder is followed one level, so that no circle traps."""
     for name in folder.listing(place):
         path = os.path.join(place, name)  # noqa: PTH118
-        if is_picture(name):
+        if is_image(name):
             yield path
         elif "." not in name and not os.path.islink(path):  # noqa: PTH114
             yield from _walk(folder, path)
 
 
-def _label_file(picture: str, root: Path) -> str:
-    """The label file of a picture: the last folder called `images` replaced by `labels`, or beside the picture."""
-    inner = list(Path(os.path.relpath(picture, root)).parts)
+def _label_file(image: str, root: Path) -> str:
+    """The label file of an image: the last folder called `images` replaced by `labels`, or beside the image."""
+    inner = list(Path(os.path.relpath(image, root)).parts)
     folders = inner[:-1]
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")

@@ -10,7 +10,16 @@ import numpy as np
 
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.table_builder import QUIET_PIXELS
-from fpn.data.formats.writer import CONTRADICTED, Losses, Part, Shown, Thing, attributes, copy_picture, count_further
+from fpn.data.formats.writer import (
+    CONTRADICTED,
+    Annotation,
+    ImageRecord,
+    Losses,
+    Part,
+    attributes,
+    copy_image,
+    count_further,
+)
 from fpn.data.formats.yolo_config import SPLITS
 from fpn.shapes import Size
 
@@ -31,7 +40,7 @@ def write_yolo(parts: Sequence[Part], root: Path, output: Path, losses: Losses, 
         places[part.name] = f"images{inner}"
         if not apart:
             places[part.name] = f"{part.name}.txt"
-            targets = "".join(f"./images/{picture.target}\n" for picture in part.pictures())
+            targets = "".join(f"./images/{image.target}\n" for image in part.images())
             (output / places[part.name]).write_text(targets, encoding="utf-8")
     _write_classes(output, places, classes, losses)
 
@@ -73,11 +82,11 @@ def _write_part(
     index = [classes.index(name) for name in part.classes]
     labels = output / f"labels{inner}"
     labels.mkdir(parents=True, exist_ok=True)
-    for picture in part.pictures():
-        copy_picture(root / picture.source, output / f"images{inner}" / picture.target)
-        file = labels / f"{Path(picture.target).stem}.txt"
+    for image in part.images():
+        copy_image(root / image.source, output / f"images{inner}" / image.target)
+        file = labels / f"{Path(image.target).stem}.txt"
         again = file.exists()
-        text = "".join(f"{line}\n" for line in _lines(picture, index, part, Losses() if again else losses))
+        text = "".join(f"{line}\n" for line in _lines(image, index, part, Losses() if again else losses))
         if again:
             losses.add(CONTRADICTED, file.read_text(encoding="utf-8") != text)
         else:
@@ -89,25 +98,25 @@ def _count_ids(part: Part, losses: Losses) -> None:
     if part.classes.ids != tuple(range(len(part.classes))):
         losses.once("YOLO has no category ids: they become 0, 1, 2, ... in the order of the names")
     if part.family == "coco":
-        losses.once("YOLO has no ids of pictures: they become 1, 2, 3, ... in order; and none of objects")
+        losses.once("YOLO has no ids of images: they become 1, 2, 3, ... in order; and none of objects")
         losses.once("YOLO has no place for what the json says beside (info, licences, supercategories)")
 
 
-def _lines(picture: Shown, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
+def _lines(image: ImageRecord, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
     if part.family == "coco":
-        count_further(picture, losses)
-    extras = (picture.extra, *(thing.extra for thing in picture.things))
-    losses.add("attributes of pictures and objects", sum(len(attributes(extra, part.family)) for extra in extras))
-    for thing in picture.things:
+        count_further(image, losses)
+    extras = (image.extra, *(thing.extra for thing in image.things))
+    losses.add("attributes of images and objects", sum(len(attributes(extra, part.family)) for extra in extras))
+    for thing in image.things:
         if thing.ignore:
             losses.add("crowds and difficult objects, which YOLO can't mark, left out")
             continue
         polygon = _polygon(thing, losses)
-        values = _box(thing, picture.size, losses) if polygon is None else _corners(polygon, thing, picture, losses)
+        values = _box(thing, image.size, losses) if polygon is None else _corners(polygon, thing, image, losses)
         yield f"{index[thing.label]} {values}"
 
 
-def _polygon(thing: Thing, losses: Losses) -> np.ndarray | None:
+def _polygon(thing: Annotation, losses: Losses) -> np.ndarray | None:
     if isinstance(thing.outline, dict):
         losses.add("outlines that are run-length codes: their boxes are kept")
         return None
@@ -129,8 +138,8 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _corners(polygon: np.ndarray, thing: Thing, picture: Shown, losses: Losses) -> str:
-    scale = np.array([picture.size.width, picture.size.height])
+def _corners(polygon: np.ndarray, thing: Annotation, image: ImageRecord, losses: Losses) -> str:
+    scale = np.array([image.size.width, image.size.height])
     cut = np.clip(polygon, 0, scale)
     bounds = np.concatenate((cut.min(axis=0), cut.max(axis=0)))
     box = np.clip(thing.box, 0, [*scale, *scale])
@@ -140,10 +149,10 @@ def _corners(polygon: np.ndarray, thing: Thing, picture: Shown, losses: Losses) 
     return " ".join(f"{value:.9g}" for value in (cut / scale).ravel())
 
 
-def _box(thing: Thing, size: Size, losses: Losses) -> str:
+def _box(thing: Annotation, size: Size, losses: Losses) -> str:
     limits = np.array([size.width, size.height] * 2, dtype=np.float64)
     box = np.clip(thing.box.astype(np.float64), 0, limits)
     beyond = bool((abs(box - thing.box) > QUIET_PIXELS).any())
-    losses.add("parts of boxes outside of their picture, which many YOLO programs refuse, cut off", beyond)
+    losses.add("parts of boxes outside of their image, which many YOLO programs refuse, cut off", beyond)
     x1, y1, x2, y2 = box / limits
     return " ".join(f"{value:.9g}" for value in ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1))

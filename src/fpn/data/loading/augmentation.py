@@ -1,6 +1,6 @@
-"""Random flips, zoom and colour for training: the same pictures for the same (seed, epoch, index), whoever asks.
+"""Random flips, zoom and colour for training: the same images for the same (seed, epoch, index), whoever asks.
 
-Zooming in cuts out a part, zooming out lays the picture on a larger ground; neither resamples, because the detector's
+Zooming in cuts out a part, zooming out lays the image on a larger ground; neither resamples, because the detector's
 preprocessor resizes to the network's size right after. So one interpolation happens, not two.
 """
 
@@ -25,7 +25,7 @@ from fpn.structures import Targets
 
 
 def random_for(seed: int, epoch: int, index: int) -> torch.Generator:
-    """The source of randomness of one picture in one epoch. Neither the worker nor what came before matters."""
+    """The source of randomness of one image in one epoch. Neither the worker nor what came before matters."""
     # Neighbouring seeds must not give related streams: SeedSequence mixes all bits of all three numbers.
     mixed = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
@@ -33,13 +33,13 @@ def random_for(seed: int, epoch: int, index: int) -> torch.Generator:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Changes a labelled picture at random; boxes, masks and ignore flags follow.
+    """Changes a labelled image at random; boxes, masks and ignore flags follow.
 
     Attributes:
         flip: probability of a left-right flip, 0..1.
         vertical_flip: probability of an upside-down flip, 0..1. For cells, aerial tiles: things without an up.
         scale: least and greatest zoom; above 1 objects get larger (a part is cut out around one of the objects), below
-            1 smaller (the picture lies somewhere on a ground of its mean colour). All ratios are equally likely.
+            1 smaller (the image lies somewhere on a ground of its mean colour). All ratios are equally likely.
         colour: strength of brightness, contrast, saturation and hue changes, 0 (none) to 1 (wild).
         min_visible: an object of which the cut leaves less than this part becomes `ignore`: it is neither an example
             of its class nor of the background.
@@ -71,50 +71,48 @@ class Augment:
 
         Args:
             sample: left as it is.
-            random: where all chances come from, see `random_for`. The number of draws doesn't depend on the picture.
+            random: where all chances come from, see `random_for`. The number of draws doesn't depend on the image.
         """
         chance = _Draws(*torch.rand(len(_Draws._fields), generator=random, dtype=torch.float64).tolist())
-        picture, targets = self._zoom(sample.picture, sample.targets, chance)
-        picture, targets = self._flip(picture, targets, chance)
-        return replace(sample, picture=self._recolour(picture, chance), targets=targets)
+        image, targets = self._zoom(sample.image, sample.targets, chance)
+        image, targets = self._flip(image, targets, chance)
+        return replace(sample, image=self._recolour(image, chance), targets=targets)
 
-    def _zoom(self, picture: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
+    def _zoom(self, image: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
         low, high = (math.log(bound) for bound in self.scale)
         zoom = math.exp(low + chance.zoom * (high - low))
         if zoom == 1:
-            return picture, targets
-        size = Size(max(1, round(picture.height / zoom)), max(1, round(picture.width / zoom)))
+            return image, targets
+        size = Size(max(1, round(image.height / zoom)), max(1, round(image.width / zoom)))
         if zoom < 1:
-            return _lay_out(picture, targets, size, chance)
-        return self._cut_out(picture, targets, size, chance)
+            return _lay_out(image, targets, size, chance)
+        return self._cut_out(image, targets, size, chance)
 
-    def _cut_out(
-        self, picture: Image.Image, targets: Targets, size: Size, chance: _Draws
-    ) -> tuple[Image.Image, Targets]:
+    def _cut_out(self, image: Image.Image, targets: Targets, size: Size, chance: _Draws) -> tuple[Image.Image, Targets]:
         centre = _some_centre(targets, chance.object)
-        top = _cut_start(picture.height, size.height, None if centre is None else centre[1], chance.y)
-        left = _cut_start(picture.width, size.width, None if centre is None else centre[0], chance.x)
-        cut = transforms.crop(picture, top, left, size.height, size.width)
+        top = _cut_start(image.height, size.height, None if centre is None else centre[1], chance.y)
+        left = _cut_start(image.width, size.width, None if centre is None else centre[0], chance.x)
+        cut = transforms.crop(image, top, left, size.height, size.width)
         return cut, _cut_targets(targets, top, left, size, self.min_visible)
 
-    def _flip(self, picture: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
+    def _flip(self, image: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
         if chance.flip < self.flip:
-            picture, targets = _move(transforms.horizontal_flip, picture, targets)
+            image, targets = _move(transforms.horizontal_flip, image, targets)
         if chance.vertical_flip < self.vertical_flip:
-            picture, targets = _move(transforms.vertical_flip, picture, targets)
-        return picture, targets
+            image, targets = _move(transforms.vertical_flip, image, targets)
+        return image, targets
 
-    def _recolour(self, picture: Image.Image, chance: _Draws) -> Image.Image:
+    def _recolour(self, image: Image.Image, chance: _Draws) -> Image.Image:
         if self.colour == 0:
-            return picture
-        mean = float(_LUMA @ ImageStat.Stat(picture.reduce(8)).mean)
+            return image
+        mean = float(_LUMA @ ImageStat.Stat(image.reduce(8)).mean)
         matrix, shift = _colour_map(self.colour, chance, mean)
         # (3, 3) and (3,) -> twelve numbers, row by row
-        return picture.convert("RGB", tuple(np.column_stack([matrix, shift]).ravel().tolist()))
+        return image.convert("RGB", tuple(np.column_stack([matrix, shift]).ravel().tolist()))
 
 
 class _Draws(NamedTuple):
-    """All chances of one picture, uniform in 0..1, drawn at once: switching one change off leaves the others alone."""
+    """All chances of one image, uniform in 0..1, drawn at once: switching one change off leaves the others alone."""
 
     zoom: float
     object: float
@@ -162,13 +160,11 @@ def _as_masks(masks: Tensor) -> tv_tensors.Mask:
     return tv_tensors.Mask(masks)
 
 
-def _move(
-    kernel: Callable[..., Any], picture: Image.Image, targets: Targets, **how: Any
-) -> tuple[Image.Image, Targets]:
-    """Apply one of torchvision's kernels that loses nothing to picture, boxes and masks."""
-    boxes = kernel(_as_boxes(targets.boxes, Size(picture.height, picture.width)), **how).as_subclass(Tensor)
+def _move(kernel: Callable[..., Any], image: Image.Image, targets: Targets, **how: Any) -> tuple[Image.Image, Targets]:
+    """Apply one of torchvision's kernels that loses nothing to image, boxes and masks."""
+    boxes = kernel(_as_boxes(targets.boxes, Size(image.height, image.width)), **how).as_subclass(Tensor)
     masks = None if targets.masks is None else kernel(_as_masks(targets.masks), **how).as_subclass(Tensor)
-    return kernel(picture, **how), Targets(boxes, targets.labels, targets.ignore, masks)
+    return kernel(image, **how), Targets(boxes, targets.labels, targets.ignore, masks)
 
 
 def _some_centre(targets: Targets, drawn: float) -> tuple[float, float] | None:
@@ -185,7 +181,7 @@ def _cut_start(whole: int, part: int, keep: float | None, drawn: float) -> int:
     first, last = 0, whole - part
     if keep is not None:
         first, last = max(first, math.ceil(keep) - part), min(last, math.floor(keep))
-    # A box that reaches out of the picture may have its middle there too.
+    # A box that reaches out of the image may have its middle there too.
     first, last = min(first, whole - part), max(last, 0)
     return min(first, last) + int(drawn * (abs(last - first) + 1))
 
@@ -224,13 +220,13 @@ def _pixels(masks: Tensor) -> Tensor:
     return masks.flatten(1).sum(dim=1).float()
 
 
-def _lay_out(picture: Image.Image, targets: Targets, size: Size, chance: _Draws) -> tuple[Image.Image, Targets]:
-    """Put the picture somewhere on a larger ground of its mean colour."""
-    below, right = size.height - picture.height, size.width - picture.width
+def _lay_out(image: Image.Image, targets: Targets, size: Size, chance: _Draws) -> tuple[Image.Image, Targets]:
+    """Put the image somewhere on a larger ground of its mean colour."""
+    below, right = size.height - image.height, size.width - image.width
     top, left = int(chance.y * (below + 1)), int(chance.x * (right + 1))
-    mean = [round(value) for value in ImageStat.Stat(picture).mean]
+    mean = [round(value) for value in ImageStat.Stat(image).mean]
     padding = [left, top, right - left, below - top]
-    # Only the picture's ground is filled; masks get zeros.
-    laid = transforms.pad(picture, padding, fill=mean)
-    _, moved = _move(transforms.pad, picture, targets, padding=padding)
+    # Only the image's ground is filled; masks get zeros.
+    laid = transforms.pad(image, padding, fill=mean)
+    _, moved = _move(transforms.pad, image, targets, padding=padding)
     return laid, moved

@@ -15,10 +15,10 @@ from fpn.structures import ImageBatch, Targets
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's pictures.
+    """One step's images.
 
     Attributes:
-        images: B pictures in network pixels.
+        images: B images in network pixels.
         targets: their objects in network pixels.
         indices: their numbers in the dataset.
     """

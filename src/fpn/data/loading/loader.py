@@ -1,6 +1,6 @@
-"""Batches for training: which pictures, in which order, and the workers that read, change and prepare them.
+"""Batches for training: which images, in which order, and the workers that read, change and prepare them.
 
-The order is a function of (seed, epoch), a picture's changes of (seed, epoch, index). So nothing has to be remembered
+The order is a function of (seed, epoch), an image's changes of (seed, epoch, index). So nothing has to be remembered
 but (epoch, batch) to go on exactly where a run stopped, with any number of workers. The epoch travels with each batch's
 numbers; workers that live on from epoch to epoch can't miss it.
 """
@@ -41,7 +41,7 @@ class Prepared(Protocol):
 
 Prepare = Callable[[Image.Image, Targets], Prepared]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
-Enough = Callable[[Size], Size]
+MinSize = Callable[[Size], Size]
 Change = Callable[[Sample, torch.Generator], Sample]
 
 
@@ -64,7 +64,7 @@ class Loader:
         prepare: Prepare,
         collate: Collate,
         augment: Change | None = None,
-        enough: Enough | None = None,
+        enough: MinSize | None = None,
         masks: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -102,7 +102,7 @@ class Loader:
         """The epoch's batches, from `skip` on.
 
         Raises:
-            PictureError, DataNotFoundError, DataError: a picture can't be read, wherever it was read; the message
+            ImageError, DataNotFoundError, DataError: an image can't be read, wherever it was read; the message
                 names the file.
         """
         self.position, self._skip = self._skip, 0
@@ -132,7 +132,7 @@ def make_loader(
     prepare: Prepare,
     collate: Collate,
     augment: Change | None = None,
-    enough: Enough | None = None,
+    enough: MinSize | None = None,
     batch_size: int = 4,
     seed: int = 0,
     num_workers: int | None = None,
@@ -147,25 +147,25 @@ def make_loader(
     """Build the loader of a training run.
 
     Args:
-        dataset: the labelled pictures.
-        prepare: the detector's `preprocessor.prepare`: picture and targets into network pixels.
+        dataset: the labelled images.
+        prepare: the detector's `preprocessor.prepare`: image and targets into network pixels.
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
         augment: random changes, see `Augment`.
-        enough: from a picture's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
+        enough: from an image's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
             files far larger are then decoded at a part of their size, unless `masks`. None: in full.
-        batch_size: pictures a batch and process.
+        batch_size: images a batch and process.
         seed: of order and changes.
         num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
         shuffle: another order each epoch.
-        aspect_grouping: put upright and lying pictures into different batches, where possible.
+        aspect_grouping: put upright and lying images into different batches, where possible.
         drop_last: leave out the last batch when it is not full.
-        masks: also bring the objects' masks. They take more memory than the pictures.
+        masks: also bring the objects' masks. They take more memory than the images.
         rank, world_size: this process's number, and how many train together.
         pin_memory: put batches where a GPU fetches them fastest.
 
     Raises:
         ConfigError: a setting is out of range.
-        TrainingError: there is no picture, or not one full batch.
+        TrainingError: there is no image, or not one full batch.
     """
     num_workers = default_workers(world_size) if num_workers is None else num_workers
     _check_settings(batch_size, num_workers, seed, rank, world_size)
@@ -181,8 +181,8 @@ def make_loader(
     )
     if len(order) == 0:
         raise TrainingError(
-            f"{dataset.name}: {len(dataset)} pictures make no batch of {batch_size} for each of {world_size} "
-            "processes. Add pictures or take a smaller batch size."
+            f"{dataset.name}: {len(dataset)} images make no batch of {batch_size} for each of {world_size} "
+            "processes. Add images or take a smaller batch size."
         )
     return Loader(
         dataset,
@@ -205,7 +205,7 @@ class _Workbench:
     prepare: Prepare
     collate: Collate
     augment: Change | None
-    enough: Enough | None
+    enough: MinSize | None
     masks: bool
     seed: int
 
@@ -228,7 +228,7 @@ class _Workbench:
                 sample = replace(sample, targets=self.dataset.targets(number, masks=True))
             if self.augment is not None:
                 sample = self.augment(sample, random_for(self.seed, epoch, number))
-            return self.prepare(sample.picture, sample.targets)
+            return self.prepare(sample.image, sample.targets)
         except FpnError as error:
             if path in str(error):
                 raise

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Marks the stream of the order, so that it differs from the streams of the pictures' changes.
+# Marks the stream of the order, so that it differs from the streams of the images' changes.
 _ORDER = 0x0D3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Which pictures make which batch: a function of (seed, epoch), cut into equal shares for `world_size` processes.
+    """Which images make which batch: a function of (seed, epoch), cut into equal shares for `world_size` processes.
 
     Attributes:
-        count: number of pictures.
-        batch_size: pictures a batch and process.
+        count: number of images.
+        batch_size: images a batch and process.
         seed: of the shuffling.
-        shuffle: otherwise pictures come by number.
+        shuffle: otherwise images come by number.
         drop_last: leave out what doesn't fill a batch in every process.
-        upright: (count,) bool, pictures higher than wide. Batches hold one kind where possible, so that little is
+        upright: (count,) bool, images higher than wide. Batches hold one kind where possible, so that little is
             padding. None: no grouping.
         rank, world_size: which process of how many. All together take the batches that one process would take with a
             batch size `world_size` times as large; each gets as many batches as the others, none of them empty.
@@ -42,7 +42,7 @@ class Order:
         return self.count // together if self.drop_last else -(-self.count // together)
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """This process's batches of picture numbers."""
+        """This process's batches of image numbers."""
         order = self._shuffled(epoch)
         groups = self._grouped(order)[: len(self)]
         return [self._share(group, order) for group in groups]
@@ -63,14 +63,14 @@ class Order:
             end = len(places) - len(places) % together
             full += _chunks(places[:end], together)
             rest.append(places[end:])
-        # A batch's turn comes when the last of its pictures would have come.
+        # A batch's turn comes when the last of its images would have come.
         full.sort(key=lambda places: int(places[-1]))
         return [order[places] for places in [*full, *_chunks(np.sort(np.concatenate(rest)), together)]]
 
     def _share(self, group: np.ndarray, order: np.ndarray) -> list[int]:
         missing = self.world_size - len(group)
         if missing > 0:
-            # A process without a picture would hang the others: repeat some of the epoch's first.
+            # A process without an image would hang the others: repeat some of the epoch's first.
             group = np.concatenate([group, np.resize(order, missing)])
         return [int(number) for number in np.array_split(group, self.world_size)[self.rank]]
 

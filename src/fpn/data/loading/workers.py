@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 def default_workers(world_size: int = 1) -> int:
     """Half of this process's share of the cores, 1 to 8.
 
-    One worker prepares a few hundred small pictures a second; a step on the CPU takes far longer, one on a GPU needs
+    One worker prepares a few hundred small images a second; a step on the CPU takes far longer, one on a GPU needs
     more of them.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -66,8 +66,8 @@ def finish(random: Random, canvas: np.ndarray) -> Image.Image:
         values += grain[band]
         np.clip(values, 0, 255, out=values)
         bands.append(Image.fromarray(values.astype(np.uint8)))
-    picture = Image.merge("RGB", bands)
-    return picture.filter(ImageFilter.GaussianBlur(blur)) if blur else picture
+    image = Image.merge("RGB", bands)
+    return image.filter(ImageFilter.GaussianBlur(blur)) if blur else image
 
 
 def _grain(random: Random, height: int, width: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Drawn scenes: pictures made by a seed, with exact boxes and masks. Data for the demo, for tests, for first trials.
+"""Drawn scenes: images made by a seed, with exact boxes and masks. Data for the demo, for tests, for first trials.
 
 Six shapes of all sizes lie on textured grounds, turned, overlapping, cut by the border, in any colour, lit unevenly and
 with noise. What is drawn is labelled and what is labelled can be seen: an object that would hide more than half of
@@ -34,8 +34,8 @@ class _Layout:
     """What stands where in one scene, back to front.
 
     Attributes:
-        size: of the picture.
-        poses, patches: the N objects; patches are clipped to the picture.
+        size: of the image.
+        poses, patches: the N objects; patches are clipped to the image.
         owner: (H, W) int16, the number of the object seen at each pixel, -1 for the ground.
     """
 
@@ -67,11 +67,11 @@ class SceneDataset(Dataset):
         Args:
             count: number of scenes.
             seed: which scenes, any whole number >= 0.
-            height: of the pictures in pixels; a pair means anything from the first to the second.
+            height: of the images in pixels; a pair means anything from the first to the second.
             width: likewise.
-            objects: fewest and most objects a picture. A crowded picture may end up with fewer than was drawn by lot.
+            objects: fewest and most objects an image. A crowded image may end up with fewer than was drawn by lot.
             extent: smallest and largest object, the longer side of its box when nothing hides it, in pixels; every
-                octave between is equally likely. No object gets larger than 0.9 of the picture's shorter side.
+                octave between is equally likely. No object gets larger than 0.9 of the image's shorter side.
 
         Raises:
             ConfigError: a setting is out of range.
@@ -110,8 +110,8 @@ class SceneDataset(Dataset):
         seen = torch.from_numpy(_masks(layout)) if masks else None
         return Targets(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), masks=seen)
 
-    def picture(self, index: int) -> Image.Image:
-        """See `Dataset.picture`."""
+    def image(self, index: int) -> Image.Image:
+        """See `Dataset.image`."""
         number = self._number(index)
         layout, random = self._layout(number), self._random(number, stream=1)
         canvas = background(random, *layout.size)
@@ -129,13 +129,13 @@ class SceneDataset(Dataset):
         return records
 
     def _layout(self, number: int) -> _Layout:
-        # A sample asks twice, for the picture and for its objects.
+        # A sample asks twice, for the image and for its objects.
         if self._last is None or self._last[0] != number:
             self._last = number, self._arrange(self._random(number, stream=0))
         return self._last[1]
 
     def _random(self, number: int, *, stream: int) -> np.random.Generator:
-        # Two streams: the objects can be known without painting the picture.
+        # Two streams: the objects can be known without painting the image.
         return np.random.default_rng((self.seed, number, stream))
 
     def _draw_size(self, random: np.random.Generator) -> Size:
@@ -170,7 +170,7 @@ class SceneDataset(Dataset):
         if self.extent[0] < 4 or self.extent[0] > smallest:
             raise ConfigError(
                 f"extent={self.extent}: objects below 4 pixels can't be told apart, and the smallest must fit into the "
-                f"picture ({smallest} pixels)"
+                f"image ({smallest} pixels)"
             )
 
 

@@ -17,10 +17,10 @@ _ARM = 0.34
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A piece of a picture and how much of each of its pixels an object covers.
+    """A piece of an image and how much of each of its pixels an object covers.
 
     Attributes:
-        top, left: where the piece lies in the picture; may be negative.
+        top, left: where the piece lies in the image; may be negative.
         coverage: (h, w) uint8, 0 (outside) to 255 (inside); what is >= 128 counts as the object's own.
     """
 
@@ -29,7 +29,7 @@ class Patch:
     coverage: np.ndarray
 
     def clipped(self, height: int, width: int) -> Patch:
-        """The part inside a picture of that size; may be empty."""
+        """The part inside an image of that size; may be empty."""
         rows, columns = self.coverage.shape
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + rows, height), min(self.left + columns, width)
@@ -37,14 +37,14 @@ class Patch:
         return Patch(top, left, inside)
 
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the picture that the piece occupies (clip it first)."""
+        """Rows and columns of the image that the piece occupies (clip it first)."""
         rows, columns = self.coverage.shape
         return slice(self.top, self.top + rows), slice(self.left, self.left + columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a shape stands in the picture.
+    """How a shape stands in the image.
 
     Attributes:
         shape: one of `SHAPES`.
@@ -80,7 +80,7 @@ class Pose:
         return Patch(top, left, np.asarray(canvas.reduce(fine)))
 
     def _place(self, points: np.ndarray) -> np.ndarray:
-        """Unit outline (n, 2) -> picture coordinates."""
+        """Unit outline (n, 2) -> image coordinates."""
         turn = self._transform()
         reach = np.ptp(_outer(self.shape) @ turn, axis=0).max()
         placed: np.ndarray = points @ turn * (self.extent / reach) + (self.x, self.y)

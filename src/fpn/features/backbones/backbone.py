@@ -21,7 +21,7 @@ from fpn.features.frozen import freeze, freeze_norms
 from fpn.structures import Features, Level
 from fpn.suggestions import nearest
 
-# Pictures of these sizes show how a model treats sizes: 65x97 leaves a remainder at every stride.
+# Images of these sizes show how a model treats sizes: 65x97 leaves a remainder at every stride.
 EVEN, ODD = (64, 96), (65, 97)
 
 
@@ -53,7 +53,7 @@ class Backbone(FeatureExtractor):
             weights: "imagenet" (timm's hub), "offline" (the package of the `offline` extra), a file, or None: random.
             out: which levels to emit.
             frozen_stages: how many stages are not trained: 1 is the stem (up to c1), 2 goes up to c2, ..., 0 none.
-            frozen_norm: batch norms keep their statistics and affine in training, as detectors with few pictures a
+            frozen_norm: batch norms keep their statistics and affine in training, as detectors with few images a
                 batch need. Those of frozen stages always do.
             variant: how a ResNet differs from timm's (stride on the 1x1, epsilon, ...).
 
@@ -100,9 +100,8 @@ class Backbone(FeatureExtractor):
 def _network(name: str, out: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
     """timm's network with random weights, and the options that make it take any size and emit what is wanted."""
     if not timm.is_model(name.split(".")[0]):
-        raise ConfigError(
-            f"backbone {name!r}: timm has no such model.{nearest(name, timm.list_models(), count=3) or ' See timm.list_models().'}"
-        )
+        hint = nearest(name, timm.list_models(), count=3) or " See timm.list_models()."
+        raise ConfigError(f"backbone {name!r}: timm has no such model.{hint}")
     net, options = _network_of_any_size(name)
     index, _ = _choose_levels(net, name, out)
     if index[-1] + 1 < len(net.feature_info.out_indices):
@@ -124,7 +123,7 @@ def _network_of_any_size(name: str) -> tuple[Any, dict[str, Any]]:
         net = None
     if net is None or not _runs(net, EVEN):
         raise ConfigError(
-            f"backbone {name!r} takes pictures of one size only, so it can't be a bottom-up path for detection. "
+            f"backbone {name!r} takes images of one size only, so it can't be a bottom-up path for detection. "
             "Use a convolutional one (resnet50, convnext_tiny, tf_efficientnet_lite0) or a Swin transformer."
         )
     return net, options
@@ -156,7 +155,7 @@ def _probe(net: nn.Module, size: tuple[int, int]) -> list[Tensor]:
 
 
 def _size_multiple(net: Any, channels_last: bool) -> int:
-    """1 if every map of an odd-sized picture has ceil(size / stride) cells; else what pictures must be padded to."""
+    """1 if every map of an odd-sized image has ceil(size / stride) cells; else what images must be padded to."""
     strides = net.feature_info.reduction()
     if _runs(net, ODD):
         shapes = [tuple(m.shape[1:3] if channels_last else m.shape[2:]) for m in _probe(net, ODD)]

@@ -16,13 +16,13 @@ from fpn.structures import Features, Level
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image pyramid reads a level: which map of the body, on a picture of which scale."""
+    """Where an image pyramid reads a level: which map of the body, on an image of which scale."""
 
     scale: float
     level: str
 
 
-# A body's c4 on the doubled, the same and the halved picture has strides 8, 16 and 32. Stride 4 would need a picture
+# A body's c4 on the doubled, the same and the halved image has strides 8, 16 and 32. Stride 4 would need an image
 # four times as large in each direction; it is read one stage earlier instead.
 IMAGE_PYRAMID_SOURCES: dict[str, Source] = {
     "p2": Source(2.0, "c3"),
@@ -33,9 +33,9 @@ IMAGE_PYRAMID_SOURCES: dict[str, Source] = {
 
 
 class ImagePyramid(FeatureExtractor):
-    """Figure 1a, the featurized image pyramid: one body runs over the picture at several scales.
+    """Figure 1a, the featurized image pyramid: one body runs over the image at several scales.
 
-    Three passes over 2, 1 and 1/2 times the picture cost 4 + 1 + 1/4 times the body.
+    Three passes over 2, 1 and 1/2 times the image cost 4 + 1 + 1/4 times the body.
 
     Submodules: `body`; `laterals` and `smooths` by c-name, since all scales share them, as they share the body.
     """
@@ -87,7 +87,7 @@ class ImagePyramid(FeatureExtractor):
 
 
 def rescale(pixels: Float[Tensor, "B 3 H W"], scale: float) -> Float[Tensor, "B 3 h w"]:
-    """A picture at another scale; a remaining part of a pixel counts as one."""
+    """An image at another scale; a remaining part of a pixel counts as one."""
     if scale == 1.0:
         return pixels
     height, width = (-int(-side * scale // 1) for side in pixels.shape[-2:])

@@ -17,7 +17,7 @@ from fpn.features.necks.image_pyramid import ImagePyramid
 
 
 def single_map(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Figure 1b: one map of one picture, here through the same two convolutions as every level of a pyramid."""
+    """Figure 1b: one map of one image, here through the same two convolutions as every level of a pyramid."""
     return FeaturePyramid(body=body, channels=channels, extra_levels="none")
 
 

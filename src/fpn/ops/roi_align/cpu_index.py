@@ -74,7 +74,7 @@ class Windows:
     Attributes:
         rows: vertical taps.
         columns: horizontal taps.
-        base: (R,) cell where the RoI's picture begins in its map.
+        base: (R,) cell where the RoI's image begins in its map.
         width: (R,) of the RoI's map.
         order: (R,) place of each RoI in the result.
         ends: number of RoIs up to the end of each level.

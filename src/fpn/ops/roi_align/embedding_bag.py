@@ -29,7 +29,7 @@ def pool_from_table(
 
     Args:
         maps: (B, C, Hl, Wl), one a level.
-        base: (R,) cell of the RoI's map where its picture begins.
+        base: (R,) cell of the RoI's map where its image begins.
         width: (R,) of the RoI's map.
         rows: taps along the vertical axis.
         columns: taps along the horizontal axis.

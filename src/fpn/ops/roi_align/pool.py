@@ -41,7 +41,7 @@ def pool_rois(
         maps: the levels.
         scales: cells a pixel, (down, across), of each map.
         boxes: xyxy, network pixels.
-        image_index: which picture of the batch each RoI is in.
+        image_index: which image of the batch each RoI is in.
         map_index: which of `maps` each RoI is read from.
         output_size: S.
         sampler: `align` (RoIAlign), `align_avg` (fpn.pytorch's RoIAlignAvg), `crop` (fpn.pytorch's RoICrop),
@@ -49,7 +49,7 @@ def pool_rois(
         sampling_ratio: `align`: samples a bin and axis; 0: one for every begun cell.
         aligned: `align`: pixel i is centred at i + 0.5; else at i, and RoIs are at least one cell wide.
         max_pool: `crop`: read 2S x 2S points and keep the largest of 2 x 2.
-        image_size: `crop_and_resize`: height and width of the padded pictures, whose outermost pixel centres fall on
+        image_size: `crop_and_resize`: height and width of the padded images, whose outermost pixel centres fall on
             those of the map, in place of `scales`.
 
     Returns:

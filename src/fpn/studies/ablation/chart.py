@@ -1,4 +1,4 @@
-"""The tables as a picture: a dot for each seed, a bar at their mean. Written as SVG by hand: no plotting library."""
+"""The tables as an image: a dot for each seed, a bar at their mean. Written as SVG by hand: no plotting library."""
 
 from __future__ import annotations
 

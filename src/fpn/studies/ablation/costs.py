@@ -1,4 +1,4 @@
-"""What the rows cost: time, parameters, multiply-adds and peak memory, all on the same picture."""
+"""What the rows cost: time, parameters, multiply-adds and peak memory, all on the same image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure_costs(
 
     Args:
         detectors: trained ones: how many boxes go through suppression depends on what they have learnt.
-        images: a batch of one picture.
+        images: a batch of one image.
         targets: its objects.
         rounds: timings a row, of which the median counts; one more round warms up.
         progress: called with the number of rounds done.

@@ -24,9 +24,9 @@ class Outcome:
 
     Attributes:
         row: name of the design.
-        seed: of the heads' first weights and of the order of pictures.
+        seed: of the heads' first weights and of the order of images.
         figures: `FIGURES`, each 0..1, or None where there was nothing to measure.
-        anchors: of the first held-out picture, all levels.
+        anchors: of the first held-out image, all levels.
         steps: optimizer steps.
         training_seconds, measuring_seconds: wall time.
     """
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a row costs, on one picture.
+    """What a row costs, on one image.
 
     Attributes:
         detect_ms: from network pixels to detections.

@@ -42,17 +42,17 @@ def write_report(folder: Folder, *, command: str, page: Path | None = None) -> l
         DataNotFoundError, ConfigError: no such page, or one without markers.
     """
     findings = findings_of(folder)
-    picture = chart(findings)
+    image = chart(findings)
     about = {"command": command, "settings": folder.settings, "machine": machine()}
     body = markdown(findings, about)
     files = {
         folder.root / PAGE: f"# What the pyramid is worth\n\n{body.replace('CHART', CHART)}",
         folder.root / FIGURES: json.dumps({**about, **to_json(findings)}, indent=2) + "\n",
-        folder.root / CHART: picture,
+        folder.root / CHART: image,
     }
     if page is not None:
         beside = page.with_suffix(".svg")
-        files |= {page: _filled(page, body.replace("CHART", beside.name)), beside: picture}
+        files |= {page: _filled(page, body.replace("CHART", beside.name)), beside: image}
     for path, text in files.items():
         write_text(path, text)
     return list(files)
@@ -101,7 +101,7 @@ def _processor() -> str:
 
 
 def _data(about: Mapping[str, Any]) -> str:
-    return f"{about['pictures']} pictures of {about['name']}"
+    return f"{about['images']} images of {about['name']}"
 
 
 def _filled(page: Path, body: str) -> str:

@@ -31,7 +31,7 @@ class Ablation:
     """What to compare, on what, and how.
 
     Attributes:
-        train_set, held_out: labelled pictures with the same classes.
+        train_set, held_out: labelled images with the same classes.
         rows: names of designs, in any order.
         seeds: how many times each row is trained.
         detector, budget: the same for all rows.
@@ -105,7 +105,7 @@ def _check(ablation: Ablation) -> None:
         named_design(row)
     for data in (ablation.train_set, ablation.held_out):
         if len(data) == 0:
-            raise DataError(f"{data.name}: has no pictures")
+            raise DataError(f"{data.name}: has no images")
 
 
 def _run_rows(ablation: Ablation, folder: Folder, screen: Screen) -> None:
@@ -122,7 +122,7 @@ def _run_rows(ablation: Ablation, folder: Folder, screen: Screen) -> None:
 
 
 def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Screen) -> Outcome:
-    """Train one row with one seed, measure it on the held-out pictures, keep the model and the outcome."""
+    """Train one row with one seed, measure it on the held-out images, keep the model and the outcome."""
     detector = build(ablation, row, seed)
     trained = train(detector, ablation.train_set, ablation.budget.training(seed), progress=screen.training)
     with screen.bar(f"{row}, seed {seed}: measuring", len(ablation.held_out)) as progress:
@@ -174,7 +174,7 @@ def _measure_costs(ablation: Ablation, folder: Folder, screen: Screen) -> None:
 def _costs_of(detectors: Mapping[str, Detector], ablation: Ablation, screen: Screen) -> dict[str, Any]:
     first = next(iter(detectors.values()))
     sample = ablation.held_out[_typical(ablation.held_out)]
-    prepared = first.preprocessor.prepare(sample.picture, sample.targets)
+    prepared = first.preprocessor.prepare(sample.image, sample.targets)
     images = first.preprocessor.collate([prepared.pixels], [prepared.frame]).to(first.device)
     assert prepared.targets is not None, "given"
     rounds = 7
@@ -189,7 +189,7 @@ def _in_training_layout(detector: Detector, ablation: Ablation) -> Detector:
 
 
 def _typical(dataset: Dataset) -> int:
-    """The picture whose number of objects is the median: a step with no object costs less."""
+    """The image whose number of objects is the median: a step with no object costs less."""
     counts = [len(dataset.targets(index).boxes) for index in range(len(dataset))]
     return counts.index(statistics.median_low(counts))
 
@@ -202,12 +202,12 @@ def _count_anchors(detector: FasterRCNN, dataset: Dataset) -> int:
 
 
 def _padded_size(detector: FasterRCNN, dataset: Dataset) -> Size:
-    prepared = detector.preprocessor.prepare(dataset.picture(0))
+    prepared = detector.preprocessor.prepare(dataset.image(0))
     return detector.preprocessor.collate([prepared.pixels], [prepared.frame]).padded_size
 
 
 def _about(dataset: Dataset) -> dict[str, Any]:
-    return {"name": dataset.name, "pictures": len(dataset), "fingerprint": fingerprint(dataset)}
+    return {"name": dataset.name, "images": len(dataset), "fingerprint": fingerprint(dataset)}
 
 
 def _time_left(runs: Sequence[tuple[str, int]], seconds: Mapping[str, Sequence[float]]) -> str:

@@ -12,7 +12,7 @@ from fpn.training.config import Settings, TrainConfig
 ROWS = ("c4", "c5", "fpn", "lateral_only", "top_down_only", "p2_only", "hierarchy", "image_pyramid")
 BASELINE = "fpn"
 
-# The paper's, for pictures whose shorter side is 800; they are scaled with the side, as objects are.
+# The paper's, for images whose shorter side is 800; they are scaled with the side, as objects are.
 _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 512.0), 224.0
 
 
@@ -25,7 +25,7 @@ class DetectorSettings(Settings):
         description="Backbone weights: offline (from the extra of that name), imagenet (timm's hub), none, or a file.",
     )
     short_side: int = Field(
-        default=336, ge=16, description="Shorter side of pictures in the network, in pixels. The paper has 800."
+        default=336, ge=16, description="Shorter side of images in the network, in pixels. The paper has 800."
     )
     long_side: int | None = Field(
         default=None, ge=16, description="Limit of the longer side, in pixels. None: in the paper's proportion (5/3)."
@@ -41,7 +41,7 @@ class DetectorSettings(Settings):
         "map. None: the paper's 32 64 128 256 512 times SHORT-SIDE / 800.",
     )
     roi_samples: int = Field(
-        default=128, ge=1, description="RoIs a picture that the box head learns from. The paper has 512."
+        default=128, ge=1, description="RoIs an image that the box head learns from. The paper has 512."
     )
 
     def options(self) -> dict[str, Any]:
@@ -68,10 +68,10 @@ class BudgetSettings(Settings):
     """What each row may spend: the same for all."""
 
     epochs: int = Field(
-        default=1, ge=1, description="Passes over the training pictures. Small datasets need more than 1."
+        default=1, ge=1, description="Passes over the training images. Small datasets need more than 1."
     )
     steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of whole epochs.")
-    batch_size: int = Field(default=2, ge=1, description="Pictures a step.")
+    batch_size: int = Field(default=2, ge=1, description="Images a step.")
     learning_rate: float = Field(default=0.0004, gt=0, description="Peak rate of AdamW. Lower it for long runs.")
     seed: int = Field(default=0, ge=0, description="The first seed; the others follow it.")
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -79,7 +79,7 @@ class BudgetSettings(Settings):
     )
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
     workers: int | None = Field(
-        default=None, ge=0, description="Processes that read pictures. None: half of the CPU's cores, 1 to 8. 0: none."
+        default=None, ge=0, description="Processes that read images. None: half of the CPU's cores, 1 to 8. 0: none."
     )
 
     def training(self, seed: int) -> TrainConfig:

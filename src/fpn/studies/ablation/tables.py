@@ -9,7 +9,7 @@ from fpn.features.necks.paper_designs import DESIGNS
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, FIGURES, PROPOSAL_FIGURES, Cost, Outcome
 from fpn.studies.ablation.settings import BASELINE, ROWS
 from fpn.studies.ablation.statistics import CLEAR, Spread, paired, ranking, summary
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Findings:
         return sorted({outcome.seed for outcome in self.outcomes})
 
 
-def sheets(findings: Findings, *, wide: bool) -> list[Sheet]:
+def sheets(findings: Findings, *, wide: bool) -> list[TextTable]:
     """All tables, in the order of the paper.
 
     Args:
@@ -88,13 +88,13 @@ def sheets(findings: Findings, *, wide: bool) -> list[Sheet]:
     return [*tables, costs(findings, wide)] if findings.costs else tables
 
 
-def proposals(findings: Findings, wide: bool) -> Sheet:
+def proposals(findings: Findings, wide: bool) -> TextTable:
     """The layout of the paper's table 1."""
     rows = []
     for row in findings.rows:
         anchors = next(outcome.anchors for outcome in findings.outcomes if outcome.row == row)
         rows.append((*_name(row, wide), _thousands(anchors), *_paths(row), *_means(findings, row, PROPOSAL_FIGURES)))
-    return Sheet(
+    return TextTable(
         title="Proposals (the paper's table 1)",
         columns=(*_first_columns("RPN", wide), ">anchors", "lateral", "top-down", *_columns(PROPOSAL_FIGURES)),
         rows=tuple(rows),
@@ -102,14 +102,14 @@ def proposals(findings: Findings, wide: bool) -> Sheet:
     )
 
 
-def detections(findings: Findings, wide: bool) -> Sheet:
+def detections(findings: Findings, wide: bool) -> TextTable:
     """The layout of the paper's table 3."""
     head = ("2fc",) if wide else ()  # the same for all
     rows = [
         (*_name(row, wide), *head, *_paths(row), *_means(findings, row, DETECTION_FIGURES)) for row in findings.rows
     ]
     columns = (*(("head",) if wide else ()), "lateral", "top-down", *_columns(DETECTION_FIGURES))
-    return Sheet(
+    return TextTable(
         title="Faster R-CNN (the paper's table 3)",
         columns=(*_first_columns("Faster R-CNN", wide), *columns),
         rows=tuple(rows),
@@ -117,7 +117,7 @@ def detections(findings: Findings, wide: bool) -> Sheet:
     )
 
 
-def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> Sheet:
+def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> TextTable:
     """Each row minus FPN, paired by seed."""
     rows = [
         (*_name(row, wide), *(_difference(paired(findings.outcomes, row, BASELINE, figure)) for figure in figures))
@@ -128,7 +128,7 @@ def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> She
         "Row minus FPN with the same seed: mean ± standard deviation of the seeds' differences, in points. "
         f"*: outside their spread, which is to say that the mean exceeds {CLEAR:.0f} standard deviations."
     )
-    return Sheet(
+    return TextTable(
         title=f"Differences to FPN, {'proposals' if figures == PROPOSAL_FIGURES else 'Faster R-CNN'}",
         columns=(*_first_columns("row", wide), *_columns(figures)),
         rows=tuple(rows),
@@ -136,7 +136,7 @@ def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> She
     )
 
 
-def costs(findings: Findings, wide: bool) -> Sheet:
+def costs(findings: Findings, wide: bool) -> TextTable:
     """Time, parameters, multiply-adds and memory."""
     shown = {row: findings.costs[row] for row in ROWS if row in findings.costs}
     columns: tuple[str, ...] = (">detect", ">x FPN", ">train", ">weights", ">mult-adds", ">detect", ">train")
@@ -144,11 +144,11 @@ def costs(findings: Findings, wide: bool) -> Sheet:
         units = ("ms", "", "ms", "M", "G", "MiB", "MiB")
         columns = tuple(f"{name} {unit}".rstrip() for name, unit in zip(columns, units, strict=True))
     note = (
-        "One picture at a time. Milliseconds (medians, the rows taking turns) to detect, and to get losses and "
+        "One image at a time. Milliseconds (medians, the rows taking turns) to detect, and to get losses and "
         "gradients; millions of weights; billions of multiply-adds of a detection; MiB of memory: weights and the most "
         "that torch's allocator held at once. The optimizer is not counted."
     )
-    return Sheet(
+    return TextTable(
         title="What a row costs",
         columns=(*_first_columns("row", wide), *columns),
         rows=tuple((*_name(row, wide), *_cost(cost, shown.get(BASELINE))) for row, cost in shown.items()),
@@ -216,7 +216,7 @@ def _image_pyramid(findings: Findings) -> str:
         return ""
     return (
         f"The image pyramid takes {theirs.detect_ms / ours.detect_ms:.1f} times FPN's time to detect and "
-        f"{theirs.train_ms / ours.train_ms:.1f} times to learn from a picture, "
+        f"{theirs.train_ms / ours.train_ms:.1f} times to learn from an image, "
         f"{theirs.multiply_adds / ours.multiply_adds:.1f} times its multiply-adds, and "
         f"{theirs.train_bytes / ours.train_bytes:.1f} times its memory in training."
     )

@@ -16,7 +16,7 @@ SURE, SAME_PLACE = 0.5, 0.9
 def share_with_twin(ours: Sequence[Detections], theirs: Sequence[Mapping[str, Tensor]]) -> float:
     """Of torchvision's sure detections, the share that has a twin of ours: of the same class, with IoU above 0.9.
 
-    Where none is sure, the better half of each picture's counts.
+    Where none is sure, the better half of each image's counts.
     """
     shares = [_share(o.to("cpu"), {k: v.cpu() for k, v in t.items()}) for o, t in zip(ours, theirs, strict=True)]
     found = [each for each in shares if each is not None]

@@ -1,4 +1,4 @@
-"""What is measured on: made-up pictures with objects."""
+"""What is measured on: made-up images with objects."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def draw(count: int, size: Size) -> list[Tensor]:
     return list(functional.interpolate(coarse, size=tuple(size), mode="bilinear").clamp(0, 1))
 
 
-def write(pictures: list[Tensor], folder: Path) -> list[Path]:
+def write(images: list[Tensor], folder: Path) -> list[Path]:
     """As JPEG files, as they come from cameras."""
     paths = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         paths.append(folder / f"{number}.jpg")
-        array = (picture * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        array = (image * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
         Image.fromarray(array).save(paths[-1], quality=90)
     return paths
 
 
 def draw_truth(count: int, size: Size, *, num_classes: int, objects: int = 12) -> list[tuple[Tensor, Tensor]]:
-    """Boxes and labels, a dozen a picture as a blood smear has."""
+    """Boxes and labels, a dozen an image as a blood smear has."""
     random = torch.Generator().manual_seed(1)
     limit = torch.tensor([size.width, size.height])
     truth = []

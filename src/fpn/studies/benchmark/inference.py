@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpn.detectors import Detector
-from fpn.image_io import read_picture
+from fpn.image_io import read_image
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
 from fpn.studies.benchmark.stages import STAGES, Stopwatch, our_places, their_places, watched
@@ -66,28 +66,28 @@ def measure(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path],
 def our_detections(detector: Detector, paths: Sequence[Path], watch: Stopwatch | None = None) -> list[Detections]:
     """As `Detector.predict`, with its steps apart so that they can be timed."""
     watch = watch or Stopwatch(torch.device("cpu"))
-    door = detector.preprocessor
+    preprocessor = detector.preprocessor
     with watch.stage("decode"):
-        pictures = [read_picture(path) for path in paths]
+        decoded = [read_image(path) for path in paths]
     with watch.stage("preprocess"):
-        prepared = [door.prepare(picture) for picture in pictures]
-        images = door.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(detector.device)
+        prepared = [preprocessor.prepare(image) for image in decoded]
+        images = preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(detector.device)
     found = detector.detect(images)
     with watch.stage("postprocess"):
-        return [door.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
+        return [preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
 
 
 @torch.inference_mode()
 def their_detections(
     model: nn.Module, paths: Sequence[Path], watch: Stopwatch | None = None
 ) -> list[dict[str, Tensor]]:
-    """As torchvision's own reference reads pictures."""
+    """As torchvision's own reference reads images."""
     watch = watch or Stopwatch(torch.device("cpu"))
     device = next(model.parameters()).device
     with watch.stage("decode"):
-        pictures = [pil_to_tensor(read_picture(path)) for path in paths]
+        images = [pil_to_tensor(read_image(path)) for path in paths]
     with watch.stage("preprocess"):
-        pixels = [picture.to(device).float() / 255 for picture in pictures]
+        pixels = [image.to(device).float() / 255 for image in images]
     found: list[dict[str, Tensor]] = model(pixels)
     return found
 

@@ -74,7 +74,7 @@ def draw_rois(count: int, device: torch.device | None = None) -> Rois:
 
 
 def draw_maps(channels: int, dtype: torch.dtype, device: torch.device | None = None) -> list[Tensor]:
-    """Four levels of one picture."""
+    """Four levels of one image."""
     random = torch.Generator().manual_seed(1)
     shapes = [(1, channels, HEIGHT // s, WIDTH // s) for s in STRIDES]
     return [torch.randn(*shape, generator=random).to(device, dtype) for shape in shapes]

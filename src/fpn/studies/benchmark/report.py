@@ -6,10 +6,10 @@ from typing import cast
 
 from fpn.studies.benchmark.running import Report
 from fpn.studies.benchmark.stages import STAGES
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
 
-def sheets(report: Report) -> list[Sheet]:
+def sheets(report: Report) -> list[TextTable]:
     """Rows, stages and memory: those of them that were measured."""
     found = [_machine(report)]
     if report.rows:
@@ -21,13 +21,13 @@ def sheets(report: Report) -> list[Sheet]:
     return found
 
 
-def _machine(report: Report) -> Sheet:
+def _machine(report: Report) -> TextTable:
     about = {name: value for name, value in report.machine.items() if value is not None}
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in report.rates.items())
     rows = [(name.replace("_", " "), str(value)) for name, value in about.items()]
     rows.append(("matrix product, GFLOP/s", rates))
     rows.append(("network", f"{report.settings['backbone']}, {_size(report)}, {report.settings['device']}"))
-    return Sheet(title="Machine", columns=("what", "is"), rows=tuple(rows), notes=tuple(report.notes))
+    return TextTable(title="Machine", columns=("what", "is"), rows=tuple(rows), notes=tuple(report.notes))
 
 
 def _size(report: Report) -> str:
@@ -35,7 +35,7 @@ def _size(report: Report) -> str:
     return f"{width}x{height}"
 
 
-def _rows(report: Report) -> Sheet:
+def _rows(report: Report) -> TextTable:
     rows = tuple(
         (
             row.work,
@@ -47,7 +47,7 @@ def _rows(report: Report) -> Sheet:
         )
         for row in report.rows
     )
-    return Sheet(
+    return TextTable(
         title="Side by side with torchvision",
         columns=("work", ">fpn", ">theirs", ">ratio", ">CPU", "outputs"),
         rows=rows,
@@ -59,7 +59,7 @@ def _rows(report: Report) -> Sheet:
     )
 
 
-def _stages(report: Report) -> Sheet:
+def _stages(report: Report) -> TextTable:
     sides = list(report.stages)
     ours = report.stages[sides[-1]]
     rate = max(report.rates.values()) if "bf16" in sides[-1] else report.rates["float32"]
@@ -70,7 +70,7 @@ def _stages(report: Report) -> Sheet:
         speed = work / max(ours[stage], 1e-9) if work else None
         share = () if speed is None or work is None else (f"{work:.3g}", f"{speed:.0f}", f"{100 * speed / rate:.0f} %")
         rows.append((stage, *reversed(times), *(share or ("", "", ""))))
-    return Sheet(
+    return TextTable(
         title=f"Stages: {sides[-1]}",
         columns=("stage", ">fpn", ">theirs", ">GFLOP", ">GFLOP/s", ">of matmul"),
         rows=tuple(rows),
@@ -81,12 +81,12 @@ def _stages(report: Report) -> Sheet:
     )
 
 
-def _memory(report: Report) -> Sheet:
+def _memory(report: Report) -> TextTable:
     rows = tuple(
         (work, f"{found['fpn']:.0f}", f"{found['torchvision']:.0f}", f"{found['fpn'] / found['torchvision']:.2f}")
         for work, found in report.memory.items()
     )
-    return Sheet(title="Peak memory, MiB", columns=("work", ">fpn", ">theirs", ">ratio"), rows=rows)
+    return TextTable(title="Peak memory, MiB", columns=("work", ">fpn", ">theirs", ">ratio"), rows=rows)
 
 
 def _time(seconds: float) -> str:

@@ -33,9 +33,9 @@ class Settings:
     Attributes:
         backbone: name of a timm model.
         weights: of the backbone; None: random.
-        size: of the pictures.
+        size: of the images.
         device: where.
-        batches: pictures that go through the network together, several to be measured one after the other.
+        batches: images that go through the network together, several to be measured one after the other.
         repeats: turns; medians are reported.
         parts: of `PARTS`.
         compile: also measure what torch.compile makes of it; on a GPU it is always measured.
@@ -58,7 +58,7 @@ class Settings:
         if self.repeats < 1 or self.rois < 1 or not self.batches or min(self.batches) < 1 or min(self.size) < 32:
             raise ConfigError(
                 f"repeats {self.repeats}, rois {self.rois}, batches {self.batches}, size {tuple(self.size)}: "
-                "must be at least 1, and the picture at least 32x32"
+                "must be at least 1, and the image at least 32x32"
             )
 
 

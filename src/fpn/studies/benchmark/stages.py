@@ -1,4 +1,4 @@
-"""How long each stage of a picture's way takes, on both sides."""
+"""How long each stage of an image's way takes, on both sides."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def build_pair(
 
     Args:
         backbone: name of a timm model; of a bottleneck ResNet torchvision has its own.
-        size: of the pictures inside of the network.
+        size: of the images inside of the network.
         weights: of the backbone, as in `fpn.faster_rcnn`.
         num_classes: K.
         channels: width of our pyramid; torchvision's is 256.
@@ -156,14 +156,14 @@ def _their_model(ours: FasterRCNN, size: Size, num_classes: int) -> nn.Module:
         )
     else:
         backbone = _TheirBackbone(copy.deepcopy(body))
-    door = ours.preprocessor
+    preprocessor = ours.preprocessor
     model: nn.Module = TheirFasterRCNN(
         backbone,
         num_classes=num_classes + 1,
         min_size=min(size),
         max_size=max(size),
-        image_mean=list(door.mean),
-        image_std=list(door.std),
+        image_mean=list(preprocessor.mean),
+        image_std=list(preprocessor.std),
         rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in (32, 64, 128, 256, 512)), ((0.5, 1.0, 2.0),) * 5),
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2),
         box_head=TwoMLPHead(_THEIR_WIDTH * 49, _THEIR_HEAD),

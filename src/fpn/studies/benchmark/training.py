@@ -24,12 +24,12 @@ _MAX_NORM = 10.0
 def measure(
     pair: Pair, size: Size, *, batch: int, precision: Precision, repeats: int, deterministic: bool = False
 ) -> dict[str, Side]:
-    """Time a step of both sides, in turns; each one's outcome is its loss. Both sample 512 RoIs a picture at random.
+    """Time a step of both sides, in turns; each one's outcome is its loss. Both sample 512 RoIs an image at random.
 
     Args:
         pair: on one device; its weights change.
-        size: of the pictures.
-        batch: pictures a step.
+        size: of the images.
+        batch: images a step.
         precision: of both sides' arithmetic.
         repeats: turns.
         deterministic: only algorithms that repeat bit by bit.
@@ -52,12 +52,12 @@ def measure(
 def make_losses(pair: Pair, size: Size, *, batch: int, precision: Precision) -> dict[str, Callable[[], Tensor]]:
     """Each side's loss of one and the same batch."""
     device = pair.ours.device
-    pictures = [picture.to(device) for picture in draw(batch, size)]
+    drawn = [each.to(device) for each in draw(batch, size)]
     truth = draw_truth(batch, size, num_classes=len(pair.ours.classes))
     theirs = [{"boxes": b.to(device), "labels": k.to(device) + 1} for b, k in truth]
-    door = pair.ours.preprocessor
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (door.mean, door.std))
-    images = door.collate([(picture.cpu() - mean) / std for picture in pictures]).to(device)
+    preprocessor = pair.ours.preprocessor
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessor.mean, preprocessor.std))
+    images = preprocessor.collate([(image.cpu() - mean) / std for image in drawn]).to(device)
     targets = [Targets(b.to(device), k.to(device)) for b, k in truth]
 
     def cast() -> torch.autocast:
@@ -65,7 +65,7 @@ def make_losses(pair: Pair, size: Size, *, batch: int, precision: Precision) -> 
 
     def their_loss() -> Tensor:
         with cast():
-            terms: dict[str, Tensor] = pair.theirs(pictures, theirs)
+            terms: dict[str, Tensor] = pair.theirs(drawn, theirs)
             return torch.stack([term.float() for term in terms.values()]).sum()
 
     def our_loss() -> Tensor:

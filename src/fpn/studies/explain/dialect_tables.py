@@ -14,7 +14,7 @@ from functools import cache
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DIALECTS
 from fpn.studies.explain.geometry import is_pyramid_only
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
 # The identity of a dialect, not a convention.
 _IDENTITY = ("name", "source")
@@ -66,7 +66,7 @@ def _section(lines: list[str]) -> str:
     return last
 
 
-def differences(one: Dialect, other: Dialect) -> Sheet:
+def differences(one: Dialect, other: Dialect) -> TextTable:
     """The fields in which two dialects differ, each with its meaning."""
     shared = [each for each in conventions() if _concerns(one, each.section) and _concerns(other, each.section)]
     rows = [
@@ -75,17 +75,17 @@ def differences(one: Dialect, other: Dialect) -> Sheet:
         if getattr(one, each.name) != getattr(other, each.name)
     ]
     names = (one.name, other.name) if one.name != other.name else (f"{one.name} here", other.name)
-    return Sheet(
+    return TextTable(
         title=f"{names[0]} and {names[1]} differ in {len(rows)} of {len(shared)} conventions",
         columns=("convention", *names),
         rows=tuple(rows),
     )
 
 
-def whole(dialect: Dialect) -> list[Sheet]:
+def whole(dialect: Dialect) -> list[TextTable]:
     """All fields of one dialect, a sheet a section."""
     return [
-        Sheet(
+        TextTable(
             title=section,
             columns=("convention", dialect.name),
             rows=tuple((_with_meaning(each), written(getattr(dialect, each.name))) for each in fields),
@@ -95,11 +95,11 @@ def whole(dialect: Dialect) -> list[Sheet]:
     ]
 
 
-def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[Sheet]:
+def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[TextTable]:
     """Who follows which convention: for each field its values, and for each value the dialects; a sheet a section."""
     dialects = tuple(dialects)
     return [
-        Sheet(
+        TextTable(
             title=section,
             columns=("convention", "value: dialects"),
             rows=tuple(
@@ -111,10 +111,10 @@ def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[She
     ]
 
 
-def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Sheet:
+def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
     """Where each dialect's values were read."""
     rows = tuple((dialect.name, dialect.source) for dialect in dialects)
-    return Sheet(title="The dialects", columns=("dialect", "where its values were read"), rows=rows)
+    return TextTable(title="The dialects", columns=("dialect", "where its values were read"), rows=rows)
 
 
 def _concerns(dialect: Dialect, section: str) -> bool:

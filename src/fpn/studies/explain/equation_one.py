@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fpn.detectors.builder import box_head
+from fpn.detectors.builder import build_box_head
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DIALECTS
 from fpn.heads.roi_pooler import RoiPooler
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.geometry import Box, View, is_pyramid_only, view
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
-# Sides of boxes that no picture exceeds.
+# Sides of boxes that no image exceeds.
 _LARGEST = 2.0**15
 # So many fit into a terminal of 80 columns.
 _BOXES_A_SHEET = 6
@@ -31,7 +31,7 @@ class Route:
         dialect: its name.
         rule: the equation as text, s standing for sqrt(w*h).
         edges: level name -> the smallest s in network pixels that goes there; the finest level has none.
-        scale: network pixels a pixel of the picture.
+        scale: network pixels a pixel of the image.
         levels: where the boxes asked for go.
     """
 
@@ -47,8 +47,8 @@ def route(dialect: Dialect, boxes: Sequence[Box] = (), *, seen: View | None = No
 
     Args:
         dialect: whose version.
-        boxes: in pixels of the picture.
-        seen: how the picture enters the network; None: its pixels are the network's.
+        boxes: in pixels of the image.
+        seen: how the image enters the network; None: its pixels are the network's.
     """
     pooler = _pooler(dialect)
     scale = (1.0, 1.0) if seen is None else seen.scale
@@ -62,7 +62,7 @@ def route(dialect: Dialect, boxes: Sequence[Box] = (), *, seen: View | None = No
     )
 
 
-def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Sheet:
+def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
     """Equation 1 as several dialects have it, and the sizes where levels change; a row a dialect that has RoIs."""
     speaking = with_rois(dialects)
     routes = [route(dialect) for dialect in speaking]
@@ -73,7 +73,7 @@ def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Sh
     counting = [dialect.name for dialect in speaking if dialect.legacy_plus_one]
     if counting:
         notes.append(f"{', '.join(counting)}: a side is x2 - x1 + 1.")
-    return Sheet(
+    return TextTable(
         title="Equation 1: the level that a box is read from",
         columns=("dialect", "level of a box", *(f">{name}" for name in names)),
         rows=tuple((each.dialect, each.rule, *(_pixels(each.edges.get(name)) for name in names)) for each in routes),
@@ -81,27 +81,27 @@ def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Sh
     )
 
 
-def boxes_sheets(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, *, as_is: bool) -> list[Sheet]:
+def boxes_sheets(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, *, as_is: bool) -> list[TextTable]:
     """Where boxes go under several dialects, a row each.
 
     Args:
         dialects: those without RoIs are left out.
-        boxes: in pixels of the picture.
-        size: of the picture.
-        as_is: the network sees the picture as it is.
+        boxes: in pixels of the image.
+        size: of the image.
+        as_is: the network sees the image as it is.
     """
     speaking = with_rois(dialects)
     parts = [boxes[start : start + _BOXES_A_SHEET] for start in range(0, len(boxes), _BOXES_A_SHEET)]
     return [_boxes_sheet([(each, view(each, size, as_is=as_is)) for each in speaking], part) for part in parts]
 
 
-def _boxes_sheet(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box]) -> Sheet:
+def _boxes_sheet(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box]) -> TextTable:
     routes = [route(dialect, boxes, seen=seen) for dialect, seen in speaking]
-    return Sheet(
-        title="Where boxes go (width x height in pixels of the picture)",
+    return TextTable(
+        title="Where boxes go (width x height in pixels of the image)",
         columns=("dialect", ">scale", *(f">{box}" for box in boxes)),
         rows=tuple((each.dialect, f"{each.scale:.2f}", *each.levels) for each in routes),
-        notes=("scale: network pixels a pixel of the picture.",),
+        notes=("scale: network pixels a pixel of the image.",),
     )
 
 
@@ -123,7 +123,7 @@ def _pooler(dialect: Dialect) -> RoiPooler:
         for step in range(len(dialect.anchor_sizes))
     )
     with torch.device("meta"):
-        return box_head(levels, 1, dialect).pooler
+        return build_box_head(levels, 1, dialect).pooler
 
 
 def _corners(dialect: Dialect, boxes: Sequence[Box], scale: tuple[float, float]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sizes as people write them, and how a picture of some size enters a network."""
+"""Sizes as people write them, and how an image of some size enters a network."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BOX = re.compile(r"\s*(\d+(?:\.\d+)?)\s*[xX\u00d7*]\s*(\d+(?:\.\d+)?)\s*")
 
 @dataclass(frozen=True)
 class View:
-    """A picture on its way into the network.
+    """An image on its way into the network.
 
     Attributes:
-        original: size of the picture.
+        original: size of the image.
         network: after scaling.
         padded: after padding; what the convolutions see.
         scale: network pixels an original pixel, (y, x).
@@ -35,7 +35,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """Width and height in pixels of the picture."""
+    """Width and height in pixels of the image."""
 
     width: float | int
     height: float | int
@@ -45,7 +45,7 @@ class Box:
 
 
 def view(dialect: Dialect, size: Size, *, as_is: bool) -> View:
-    """How a picture of that size enters the network; `as_is`: neither scaled nor padded."""
+    """How an image of that size enters the network; `as_is`: neither scaled nor padded."""
     if as_is:
         return View(size, size, size, (1.0, 1.0))
     frame = network_frame(size, method=dialect.resize, short_side=dialect.short_side, long_side=dialect.long_side)
@@ -60,10 +60,10 @@ def is_pyramid_only(dialect: Dialect) -> bool:
 
 
 def read_size(text: str) -> Size | None:
-    """A picture's size from "640x480", width first, as people write it; None: the text is no size at all.
+    """An image's size from "640x480", width first, as people write it; None: the text is no size at all.
 
     Raises:
-        ConfigError: a side of zero, or more pixels than any picture may have.
+        ConfigError: a side of zero, or more pixels than any image may have.
     """
     match = _SIZE.fullmatch(text)
     if match is None:

@@ -1,4 +1,4 @@
-"""What a pyramid is at a picture size: strides, shapes, channels, receptive fields, anchors.
+"""What a pyramid is at an image size: strides, shapes, channels, receptive fields, anchors.
 
 Networks are built on the meta device, which has shapes and no values: a ResNet-101 takes no memory and no arithmetic.
 """
@@ -28,7 +28,7 @@ from fpn.studies.explain.dialect_tables import compared, introduction, sources
 from fpn.studies.explain.equation_one import equation_sheet
 from fpn.studies.explain.geometry import View, by, is_pyramid_only, view
 from fpn.studies.explain.receptive_field import receptive_fields
-from fpn.studies.tables import Sheet
+from fpn.studies.tables import TextTable
 
 DEFAULT_BACKBONE = "resnet50"
 # What kuangliu's FPN101() really builds: two bottlenecks a stage.
@@ -37,12 +37,12 @@ _OWN_BACKBONES = {PYTORCH_FPN.name: "resnet26"}
 
 @dataclass(frozen=True)
 class LevelFacts:
-    """One map at a picture size.
+    """One map at an image size.
 
     Attributes:
         level: name, channels and stride.
         size: of the map in cells.
-        receptive_field: side in pixels of what a cell sees; None: the whole picture; 0: not known.
+        receptive_field: side in pixels of what a cell sees; None: the whole image; 0: not known.
         anchor_sizes: square roots of the areas of its anchors; none on a bottom-up map.
         anchors_a_cell: A.
     """
@@ -61,12 +61,12 @@ class LevelFacts:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A pyramid at a picture size.
+    """A pyramid at an image size.
 
     Attributes:
         subject: what is explained, in a few words.
         dialect: its conventions.
-        view: how the picture enters.
+        view: how the image enters.
         bottom_up: maps of the backbone, finest first.
         levels: maps of the pyramid, finest first.
     """
@@ -82,7 +82,7 @@ class Explanation:
         """Anchors of all levels."""
         return sum(facts.num_anchors for facts in self.levels)
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> TextTable:
         """A row a level; sizes are width x height."""
         rows = [_row(facts) for facts in (*self.bottom_up, *self.levels)]
         columns: tuple[str, ...] = ("level", ">stride", ">map", ">channels", ">sees", ">anchors", ">a cell", ">number")
@@ -91,7 +91,7 @@ class Explanation:
         else:
             rows, columns = [row[:5] for row in rows], columns[:5]
         title = f"{self.subject}: {_way_in(self.view)}"
-        return Sheet(title=title, columns=columns, rows=tuple(rows), notes=tuple(self._notes()))
+        return TextTable(title=title, columns=columns, rows=tuple(rows), notes=tuple(self._notes()))
 
     def _notes(self) -> list[str]:
         notes = [
@@ -99,7 +99,7 @@ class Explanation:
             "receptive field, exact; of the map's cells the largest)."
         ]
         if any(facts.receptive_field is None for facts in (*self.bottom_up, *self.levels)):
-            notes.append("all: each cell depends on the whole picture, as after a squeeze-and-excite gate.")
+            notes.append("all: each cell depends on the whole image, as after a squeeze-and-excite gate.")
         if self.num_anchors:
             ratios = " ".join(f"{ratio:g}" for ratio in self.dialect.anchor_ratios)
             notes.append(
@@ -123,12 +123,12 @@ def explain_dialect(dialect: Dialect, size: Size, *, backbone: str | None = None
 
     Args:
         dialect: conventions.
-        size: of the picture.
+        size: of the image.
         backbone: name of a timm model; None: ResNet-50, or what the dialect's original has.
         as_is: the size is what the network sees, neither scaled nor padded; a pyramid without a detector always does.
 
     Raises:
-        ConfigError: no such backbone, or a picture that is too small for it.
+        ConfigError: no such backbone, or an image that is too small for it.
     """
     if dialect.name == MINIMAL.name and backbone is not None:
         raise ConfigError(f"dialect {dialect.name} has a backbone of its own. Leave --backbone {backbone} out.")
@@ -227,7 +227,7 @@ def _row(facts: LevelFacts) -> tuple[str, ...]:
 
 
 def _way_in(seen: View) -> str:
-    steps = [f"a picture of {by(seen.original)}"]
+    steps = [f"an image of {by(seen.original)}"]
     if seen.network != seen.original:
         steps.append(f"scaled to {by(seen.network)}")
     if seen.padded != seen.network:

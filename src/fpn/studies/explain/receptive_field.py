@@ -1,6 +1,6 @@
 """How many network pixels a cell of a map sees: exact, read off the graph of operations, for any network.
 
-Every tensor carries, for each of its elements, the first and the last picture column that it depends on. The network
+Every tensor carries, for each of its elements, the first and the last image column that it depends on. The network
 runs on the meta device, where tensors have shapes and no values, and each operation hands these two numbers on: a
 convolution takes the smallest and the largest under its taps, a sum those of both terms, a mean over the map those of
 the whole map. Nothing is estimated: neither from kernel sizes listed by hand, which forget top-down paths and
@@ -27,13 +27,13 @@ def receptive_fields(maps_of: Callable[[Tensor], Mapping[str, Tensor]]) -> dict[
     """The width in pixels of what a cell sees, for each named map.
 
     Cells of one map may differ, for after upsampling it matters which half of a coarser cell they are: the largest
-    counts. Pixels that a cell sees are counted, not the padding around the picture.
+    counts. Pixels that a cell sees are counted, not the padding around the image.
 
     Args:
         maps_of: pixels (1, 3, H, W) -> maps (1, C, h, w) by name, its weights on the meta device.
 
     Returns:
-        Pixels by name; None for a map whose cells look at the whole picture, such as after a squeeze-and-excite gate.
+        Pixels by name; None for a map whose cells look at the whole image, such as after a squeeze-and-excite gate.
         Nothing at all if the network holds an operation whose rule is not known.
     """
     found: dict[str, int | None] = {}
@@ -55,7 +55,7 @@ def _measure(maps_of: Callable[[Tensor], Mapping[str, Tensor]], width: int) -> d
 
 
 def _largest(columns: Columns | None, width: int) -> int | None:
-    """The largest extent among cells that do not meet the picture's rim."""
+    """The largest extent among cells that do not meet the image's rim."""
     if columns is None:
         return None
     free = (columns.first > 0) & (columns.last < width - 1)
@@ -70,7 +70,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         # Tensors are kept, since the id of a tensor that is gone may be given to another one. They hold no memory.
         self._kept: dict[int, tuple[Tensor, Columns]] = {}
-        self._remember(pixels, Columns.of_picture(pixels.shape[-1]))
+        self._remember(pixels, Columns.of_image(pixels.shape[-1]))
 
     def known(self, tensor: object) -> Columns | None:
         """What a tensor depends on; None: on no pixel."""

@@ -1,4 +1,4 @@
-"""How each kind of operation hands on which picture columns its elements depend on."""
+"""How each kind of operation hands on which image columns its elements depend on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UnknownOperationError(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """First and last picture column of each element of a tensor; a dimension of 1 stands for all of its elements.
+    """First and last image column of each element of a tensor; a dimension of 1 stands for all of its elements.
 
     Nothing (a padding's zeros) is the empty range from +inf to -inf.
     """
@@ -28,7 +28,7 @@ class Columns:
     last: Tensor
 
     @classmethod
-    def of_picture(cls, width: int) -> Columns:
+    def of_image(cls, width: int) -> Columns:
         """Each column depends on itself."""
         columns = torch.arange(width, dtype=torch.float32).view(1, 1, 1, width)
         return cls(columns, columns)
