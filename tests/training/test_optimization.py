@@ -12,7 +12,7 @@ from fpn.training.optimization import (
     Average,
     Schedule,
     clip_gradients,
-    freeze,
+    freeze_parts,
     learning_rate,
     make_optimizer,
     parameter_groups,
@@ -83,7 +83,7 @@ def test_norms_and_biases_do_not_decay_and_the_backbone_has_its_own_rate():
 def test_a_frozen_part_is_in_no_group_and_keeps_its_statistics():
     module = parts()
     module.train()
-    freeze(module, ["features.body"])
+    freeze_parts(module, ["features.body"])
     names = [name for group in parameter_groups(module, TrainConfig()) for name in group["names"]]
     assert names == ["head.weight", "head.bias"]
     module["features"]["body"](torch.ones(2, 1, 4, 4))
@@ -92,7 +92,7 @@ def test_a_frozen_part_is_in_no_group_and_keeps_its_statistics():
 
 def test_an_unknown_frozen_part_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match=r"'features\.boddy'.*Did you mean 'features\.body'"):
-        freeze(parts(), ["features.boddy"])
+        freeze_parts(parts(), ["features.boddy"])
 
 
 def test_nothing_left_to_train_is_refused():
