@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make_door(short_side: int) -> Preprocessor:
-    dialect = replace(DETECTRON2, channel_order="rgb", value_range=1.0, mean=MEAN, std=STD, short_side=short_side)
-    return Preprocessor.of(replace(dialect, long_side=None))
+    dialect = DETECTRON2.changed(
+        pixels_channel_order="rgb",
+        pixels_value_range=1.0,
+        pixels_mean=MEAN,
+        pixels_std=STD,
+        pixels_short_side=short_side,
+    )
+    return Preprocessor(dialect.pixels.changed(long_side=None))
 
 
 def their_dataset(annotations: Path, images: Path, preprocessor: Preprocessor) -> Any:
@@ -49,9 +54,9 @@ def their_dataset(annotations: Path, images: Path, preprocessor: Preprocessor) -
         # To the very pixel: their own rule rounds the longer side down, ours to the nearest.
         frame = network_frame(
             Size(height, width),
-            method=preprocessor.resize,
-            short_side=preprocessor.short_side,
-            long_side=preprocessor.long_side,
+            method=preprocessor.config.resize,
+            short_side=preprocessor.config.short_side,
+            long_side=preprocessor.config.long_side,
         )
         resize = v2.Resize(tuple(frame.network), antialias=True)
         return v2.Compose([v2.PILToTensor(), resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])

@@ -14,7 +14,8 @@ from PIL import Image
 from fpn.data import Limits, open_dataset
 from fpn.data.dataset import Dataset
 from fpn.data.formats.open import survey_dataset
-from fpn.detectors import model_file
+from fpn.detectors import builder, model_file
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.errors import FpnError
 from fpn.image_io import image_size, read_image
 from fuzz.seeds import CUT
@@ -83,20 +84,20 @@ def models(folder: Path) -> Target:
     """A model file; detectors of the same recipe are built once."""
     file = folder / "model.safetensors"
     made: dict[str, Any] = {}
-    build = model_file.BUILDERS["faster_rcnn"]
+    build = builder.BUILDERS[FasterRCNNRecipe]
 
-    def remembered(recipe: Any, classes: Any, dialect: Any, **options: Any) -> Any:
-        key = json.dumps([recipe, classes.names, classes.ids, repr(dialect)], sort_keys=True)
+    def remembered(recipe: FasterRCNNRecipe, weights: Any) -> Any:
+        key = json.dumps(recipe.to_json(), sort_keys=True)
         if key not in made:
             if made and zlib.crc32(key.encode("utf-8", "surrogatepass")) % BUILT:
                 raise FpnError("one of those that are not built")
-            detector = build(recipe, classes, dialect, **options)
+            detector = build(recipe, weights)
             if made:
                 return detector
             made[key] = detector
         return made[key]
 
-    model_file.BUILDERS["faster_rcnn"] = remembered  # type: ignore[assignment]
+    builder.BUILDERS[FasterRCNNRecipe] = remembered
 
     def run(data: bytes) -> None:
         file.write_bytes(data)

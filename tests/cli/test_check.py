@@ -125,7 +125,7 @@ def test_images_above_the_limit_of_training_are_told(fpn: Shell, tmp_path: Path)
 
 def test_a_split_alone(fpn: Shell, sound: Path) -> None:
     ended = fpn("check", sound, "--split", "val")
-    assert "val            4         8" in ended.out
+    assert "val          4         8" in ended.out
     assert "train" not in ended.out.split("Classes")[0].split("\n", 1)[1]
 
 

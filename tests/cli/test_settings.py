@@ -71,5 +71,5 @@ def test_the_defaults_of_the_command_are_those_of_the_library() -> None:
 
 
 def test_the_help_names_every_design() -> None:
-    told = ModelOptions.model_fields["features"].description or ""
+    told = ModelOptions.model_fields["neck"].description or ""
     assert all(re.search(rf"\b{name}\b", told) for name in DESIGNS)

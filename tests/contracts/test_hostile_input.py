@@ -19,8 +19,8 @@ from written_sets import coco_json, save_image, write_coco, write_json, write_te
 
 from fpn.cli import main
 from fpn.data import Limits, open_dataset
-from fpn.detectors import model_file
-from fpn.detectors.builder import build_faster_rcnn
+from fpn.detectors import builder, model_file
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.errors import DataError, DataNotFoundError, FpnError, ImageError, ModelFileError
 from fpn.image_io import read_image
 
@@ -43,11 +43,11 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Target,
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    before = dict(model_file.BUILDERS)
+    before = dict(builder.BUILDERS)
     target, seeds = TARGETS["models"](tmp_path_factory.mktemp("models")), SEEDS["models"]()
     target(seeds[0])
     yield target, seeds
-    model_file.BUILDERS.update(before)
+    builder.BUILDERS.update(before)
 
 
 def _either_way(target: Target, data: bytes) -> None:
@@ -252,13 +252,16 @@ Change = Callable[[dict[str, Any]], object]
         (lambda r: r.update(backbone="hf-hub:someone/something"), "timm has no such model"),
         (lambda r: r.update(backbone="../weights"), "timm has no such model"),
         (lambda r: r.update(backbone="vit_giant_patch14_dinov2"), "larger detector than it has weights for"),
-        (lambda r: r.update(head_width=10**6), "larger detector than it has weights for"),
-        (lambda r: r.update(head_width="wide"), "head_width: Input should be a valid integer"),
-        (lambda r: r["dialect"].update(pyramid_channels=10**6), "larger detector than it has weights for"),
-        (lambda r: r["dialect"].update(anchor_sizes=[[32]]), "anchor_sizes has 1 entries"),
-        (lambda r: r["dialect"].update(anchor_ratios=[0.0]), "dialect.anchor_ratios: 0.0 is out of range"),
-        (lambda r: r["dialect"].update(std=[1, 1, float("nan")]), "std.2: Input should be a finite number"),
-        (lambda r: r["dialect"].update(roi_sampler="eval"), "dialect.roi_sampler"),
+        (lambda r: r["dialect"]["box"].update(width=10**6), "larger detector than it has weights for"),
+        (
+            lambda r: r["dialect"]["box"].update(width="wide"),
+            "dialect.box.width 'wide': input should be a valid integer",
+        ),
+        (lambda r: r["dialect"]["neck"].update(channels=10**6), "larger detector than it has weights for"),
+        (lambda r: r["dialect"]["anchors"].update(sizes=[[32]]), "anchors.sizes has 1 entries"),
+        (lambda r: r["dialect"]["anchors"].update(ratios=[0.0]), "anchors.ratios 0.0: input should be greater than 0"),
+        (lambda r: r["dialect"]["pixels"].update(std=[1, 1, float("nan")]), "pixels.std nan: input should be"),
+        (lambda r: r["dialect"]["roi"].update(sampler="aling"), "dialect.roi.sampler 'aling': .* Did you mean 'align'"),
         (lambda r: r.update(classes=[]), "classes"),
         (lambda r: r.update(dialect=7), "can't be understood"),
     ],
@@ -266,7 +269,7 @@ Change = Callable[[dict[str, Any]], object]
 def test_a_recipe_of_anyones_making_is_refused_before_it_costs_anything(
     tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch, change: Change, says: str
 ) -> None:
-    monkeypatch.setitem(model_file.BUILDERS, "faster_rcnn", build_faster_rcnn)
+    monkeypatch.setitem(builder.BUILDERS, FasterRCNNRecipe, builder.build_faster_rcnn)
     data = models[1][0]
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

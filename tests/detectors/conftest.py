@@ -16,11 +16,11 @@ def small() -> FasterRCNN:
         weights=None,
         classes=fpn.Classes(("cell", "platelet"), (7, 3)),
         short_side=64,
-        pyramid_channels=8,
-        output_channels=8,
+        neck_channels=8,
+        neck_output_channels=8,
         head_width=16,
-        score_limit=0.2,
-        detections_limit=10,
+        box_score_limit=0.2,
+        box_limit=10,
     )
     with torch.no_grad():
         detector.box.scores.weight.normal_(0, 1.0)

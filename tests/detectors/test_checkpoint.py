@@ -82,7 +82,7 @@ def test_anothers_weights_are_told_from_ours(tmp_path) -> None:
         (lambda header: header.update(format=99), "newer format"),
         (lambda header: header["recipe"].update(kind="yolo"), "recipe can't be understood"),
         (lambda header: header.pop("recipe"), "recipe can't be understood"),
-        (lambda header: header["recipe"].update(head_width=8), "do not fit"),
+        (lambda header: header["recipe"]["dialect"]["box"].update(width=8), "do not fit"),
     ],
     ids=["newer", "kind", "none", "width"],
 )

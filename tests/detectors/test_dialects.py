@@ -1,20 +1,18 @@
 """The table of dialects: whole, documented, and every field of it at work."""
 
-import ast
-import inspect
 import math
-from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from fpn.detectors import toolkits as module
-from fpn.detectors.builder import assemble_faster_rcnn, build_pyramid, resnet_variant
+from fpn.detectors.builder import assemble_faster_rcnn, build_pyramid
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Features, ImageBatch, Level, Targets
+from fpn.sections import options_of
+from fpn.structures import Features, ImageBatch, Level, Targets
 
 DETECTORS = [d for d in DIALECTS.values() if d not in (PYTORCH_FPN, MINIMAL)]
 
@@ -34,21 +32,18 @@ class TinyBody(nn.Module):
 
 def tiny(dialect: Dialect, **changes):
     """A detector of few channels that speaks the dialect."""
-    small = {"pyramid_channels": 6, "output_channels": 6, "pooled_size": 3}
-    if dialect.proposal_channels is not None:
-        small["proposal_channels"] = 8
-    dialect = replace(dialect, mean=dialect.mean or (0.5,) * 3, std=dialect.std or (0.25,) * 3)
-    dialect = replace(dialect, **{**small, **changes})
-    features = build_pyramid(TinyBody(dialect.finest_level, dialect.last_stage_stride), dialect)
-    return assemble_faster_rcnn(features, Classes.of(["a", "b"]), dialect, {"head_width": 8})
+    pixels = {"mean": dialect.pixels.mean or (0.5,) * 3, "std": dialect.pixels.std or (0.25,) * 3}
+    dialect = dialect.changed(pixels=pixels, neck={"channels": 6, "output_channels": 6}, roi_output_size=3, box_width=8)
+    if dialect.rpn.channels is not None:
+        dialect = dialect.changed(rpn_channels=8)
+    dialect = dialect.changed(**changes)
+    features = build_pyramid(TinyBody(dialect.neck.finest_level, dialect.backbone.last_stage_stride), dialect.neck)
+    return assemble_faster_rcnn(features, FasterRCNNRecipe(classes=("a", "b"), category_ids=(1, 2), dialect=dialect))
 
 
-def test_every_field_says_what_it_means():
-    [body] = [node for node in ast.parse(inspect.getsource(module)).body if getattr(node, "name", "") == "Dialect"]
-    for field, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign):
-            documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            assert documented, f"{field.target.id} has no docstring"
+def test_every_setting_says_what_it_means():
+    for option in options_of(FasterRCNNRecipe):
+        assert len(option.meaning) > 3, option.path
 
 
 def test_the_dialects_of_the_plan_are_there():
@@ -60,7 +55,7 @@ def test_the_dialects_of_the_plan_are_there():
 @pytest.mark.parametrize("dialect", DETECTORS, ids=lambda d: d.name)
 def test_a_detector_of_each_dialect_trains_and_detects(dialect):
     torch.manual_seed(0)
-    detector = tiny(dialect, proposals_before_nms=(50, 50), proposals_after_nms=(20, 20), score_limit=0.0)
+    detector = tiny(dialect, rpn_before_nms=(50, 50), rpn_after_nms=(20, 20), box_score_limit=0.0)
     images = ImageBatch(torch.rand(2, 3, 64, 64), torch.tensor([[64, 64], [60, 50]]))
     targets = [Targets(torch.tensor([[4.0, 6.0, 40.0, 44.0]]), torch.tensor([1])), Targets.empty()]
     losses = detector.losses(images, targets)
@@ -74,129 +69,140 @@ def test_a_detector_of_each_dialect_trains_and_detects(dialect):
 
 @pytest.mark.parametrize("dialect", [PYTORCH_FPN, MINIMAL], ids=lambda d: d.name)
 def test_a_pyramid_of_the_others(dialect):
-    features = build_pyramid(TinyBody(dialect.finest_level), replace(dialect, pyramid_channels=6, output_channels=6))
+    config = dialect.neck.changed(channels=6, output_channels=6)
+    features = build_pyramid(TinyBody(config.finest_level), config)
     maps = features(torch.rand(1, 3, 64, 64))
-    assert list(maps) == [f"p{k}" for k in range(dialect.finest_level, 6)]
+    assert list(maps) == [f"p{k}" for k in range(dialect.neck.finest_level, 6)]
     assert {value.shape[1] for value in maps.values()} == {6}
 
 
 def fingerprint(dialect: Dialect) -> list[str]:
     """All that a dialect decides in a detector: settings of its parts and shapes of its weights."""
     detector = tiny(dialect)
-    proposal, box, pyramid = detector.proposal, detector.box, detector.features
+    rpn, box, pyramid = detector.proposal, detector.box, detector.features
     shapes = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
     parts = [
         detector.preprocessor,
-        resnet_variant(dialect),
+        dialect.backbone,
         (pyramid.top_down, pyramid.smooth_before_merge, pyramid.extra_levels, pyramid.levels),
-        (proposal.anchors, proposal.coding, proposal.selection, proposal.sampling),
-        (proposal.mode, proposal.inside_only, proposal.beta),
-        (box.pooler, box.coding, box.selection, box.sampling, box.class_agnostic, box.beta, box.trunk),
+        (rpn.anchors, rpn.coder, rpn.config, rpn.sampler),
+        (box.pooler, box.coder, box.config, box.sampler, box.trunk),
         shapes,
     ]
     return [repr(part) for part in parts]
 
 
 OTHER = {
-    "channel_order": "bgr",
-    "value_range": 255.0,
-    "mean": (0.1, 0.2, 0.3),
-    "std": (0.1, 0.2, 0.3),
-    "short_side": 500,
-    "long_side": None,
-    "resize": "opencv",
-    "size_multiple": 64,
-    "pad_before_mean": True,
-    "bottleneck_stride": "1x1",
-    "norm_epsilon": 1e-3,
-    "backbone_bias": True,
-    "stem_pool": "ceil",
-    "last_stage_stride": 1,
-    "top_down": "bilinear",
-    "smoothed": "all_but_top",
-    "smooth_before_merge": True,
-    "top_kernel": 3,
-    "pyramid_bias": False,
-    "extra_levels": "convolutions_on_p5",
-    "finest_level": 3,
-    "anchor_sizes": ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,)),
-    "anchor_ratios": (1.0,),
-    "anchor_ratio": "width/height",
-    "anchor_offset": 0.5,
-    "anchor_rounding": True,
-    "anchor_order": "ratio_major",
-    "anchor_strides": "measured",
-    "proposal_weights": (10.0, 10.0, 5.0, 5.0),
-    "box_weights": (1.0, 1.0, 1.0, 1.0),
-    "delta_clamp": None,
-    "delta_clamp_both": True,
-    "legacy_plus_one": True,
-    "inclusive_corners": True,
-    "objectness": "softmax",
-    "proposal_channels": 7,
-    "proposal_scope": "all",
-    "proposals_before_nms": (10, 20),
-    "proposals_after_nms": (10, 20),
-    "proposal_nms": 0.5,
-    "proposal_min_size": None,
-    "pad_proposals": True,
-    "anchor_positive_iou": 0.6,
-    "anchor_negative_iou": 0.2,
-    "anchor_best_iou": 0.3,
-    "anchor_samples": 64,
-    "anchor_positive_fraction": 0.25,
-    "anchors_inside_only": True,
-    "proposal_beta": 1.0,
-    "level_rule": "round_ln",
-    "level_canonical_size": 112.0,
-    "level_canonical": 5,
-    "level_size_relative": True,
-    "roi_sampler": "pool",
-    "roi_aligned": False,
-    "roi_sampling_ratio": 0,
-    "roi_max_pool": True,
-    "roi_scale": "first_height",
-    "box_head": "convolution",
-    "class_agnostic": True,
-    "roi_samples": 64,
-    "roi_positive_fraction": 0.5,
-    "roi_positive_iou": 0.6,
-    "box_beta": 1.0,
-    "head_class_choice": "best",
-    "score_limit": 0.3,
-    "detection_min_size": 1.0,
-    "detection_nms": 0.3,
-    "detection_nms_frame": "original",
-    "detections_limit": 20,
-    "whole_pixels": True,
+    "pixels.channel_order": "bgr",
+    "pixels.value_range": 255.0,
+    "pixels.mean": (0.1, 0.2, 0.3),
+    "pixels.std": (0.1, 0.2, 0.3),
+    "pixels.short_side": 500,
+    "pixels.long_side": None,
+    "pixels.resize": "opencv",
+    "pixels.size_multiple": 64,
+    "pixels.pad_before_mean": True,
+    "backbone.stride_on": "1x1",
+    "backbone.norm_epsilon": 1e-3,
+    "backbone.conv_bias": True,
+    "backbone.stem_pool": "ceil",
+    "backbone.last_stage_stride": 1,
+    "neck.top_down": "bilinear",
+    "neck.smoothed": "all_but_top",
+    "neck.smooth_before_merge": True,
+    "neck.top_kernel": 3,
+    "neck.bias": False,
+    "neck.extra_levels": "convolutions_on_p5",
+    "neck.finest_level": 3,
+    "anchors.sizes": ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,)),
+    "anchors.ratios": (1.0,),
+    "anchors.ratio": "width/height",
+    "anchors.offset": 0.5,
+    "anchors.rounded": True,
+    "anchors.order": "ratio_major",
+    "anchors.strides": "measured",
+    "rpn.weights": (10.0, 10.0, 5.0, 5.0),
+    "box.weights": (1.0, 1.0, 1.0, 1.0),
+    "coder.clamp": None,
+    "coder.clamp_both": True,
+    "coder.legacy_plus_one": True,
+    "coder.inclusive_corners": True,
+    "rpn.objectness": "softmax",
+    "rpn.channels": 7,
+    "rpn.scope": "all",
+    "rpn.before_nms": (10, 20),
+    "rpn.after_nms": (10, 20),
+    "rpn.nms": 0.5,
+    "rpn.min_size": None,
+    "rpn.padded": True,
+    "rpn.sampling.positive_iou": 0.6,
+    "rpn.sampling.negative_iou": 0.2,
+    "rpn.sampling.best_iou": 0.3,
+    "rpn.sampling.keep_best": False,
+    "rpn.sampling.count": 64,
+    "rpn.sampling.positive_fraction": 0.25,
+    "rpn.inside_only": True,
+    "rpn.beta": 1.0,
+    "roi.level_rule": "round_ln",
+    "roi.canonical_size": 112.0,
+    "roi.canonical_level": 5,
+    "roi.size_relative": True,
+    "roi.sampler": "pool",
+    "roi.aligned": False,
+    "roi.sampling_ratio": 0,
+    "roi.max_pool": True,
+    "roi.scale": "first_height",
+    "box.head": "convolution",
+    "box.class_agnostic": True,
+    "box.sampling.count": 64,
+    "box.sampling.positive_fraction": 0.5,
+    "box.sampling.positive_iou": 0.6,
+    "box.sampling.negative_iou": 0.4,
+    "box.sampling.keep_best": True,
+    "box.sampling.best_iou": 0.1,
+    "box.beta": 1.0,
+    "box.choice": "best",
+    "box.score_limit": 0.3,
+    "box.min_size": 1.0,
+    "box.nms": 0.3,
+    "box.nms_frame": "original",
+    "box.limit": 20,
+    "pixels.whole_pixels": True,
 }
 # Widths are overwritten in `tiny`; `background` says how a file is read: see tests/interop.
-ELSEWHERE = {"name", "source", "pyramid_channels", "output_channels", "pooled_size", "background"}
+ELSEWHERE = {
+    "name",
+    "source",
+    "neck.channels",
+    "neck.output_channels",
+    "roi.output_size",
+    "box.width",
+    "box.background",
+}
 
 
 def test_no_field_is_forgotten_below():
-    assert {field.name for field in fields(Dialect)} == OTHER.keys() | ELSEWHERE
+    assert {option.path for option in options_of(Dialect)} == OTHER.keys() | ELSEWHERE
 
 
 @pytest.mark.parametrize("field", OTHER)
 def test_a_field_reaches_the_detector(field):
-    base = replace(PAPER, extra_levels="subsample")
-    changed = {field: OTHER[field]}
-    if field in ("finest_level", "extra_levels"):
-        changed["anchor_sizes"] = ((32.0,),) * (4 if field == "finest_level" else 6)
-    if field == "smooth_before_merge":
-        base = replace(base, smoothed="all_but_top")
-    assert fingerprint(replace(base, **changed)) != fingerprint(base)
+    base, changed = PAPER, {field: OTHER[field]}
+    if field in ("neck.finest_level", "neck.extra_levels"):
+        changed["anchors.sizes"] = ((32.0,),) * (4 if field == "neck.finest_level" else 6)
+    if field == "neck.smooth_before_merge":
+        base = base.changed(neck_smoothed="all_but_top")
+    assert fingerprint(base.changed(**changed)) != fingerprint(base)
 
 
 def test_widths_reach_the_weights():
-    wide = replace(MATTERPORT, pyramid_channels=6, output_channels=10)
-    pyramid = build_pyramid(TinyBody(), wide)
+    wide = MATTERPORT.changed(neck_channels=6, neck_output_channels=10)
+    pyramid = build_pyramid(TinyBody(), wide.neck)
     assert pyramid.laterals["c2"].weight.shape == (6, 4, 1, 1)
     assert pyramid.smooths["p2"].weight.shape == (10, 6, 3, 3)
-    assert tiny(PAPER, pooled_size=5).box.trunk[1].weight.shape == (8, 6 * 25)
+    assert tiny(PAPER, roi_output_size=5).box.trunk[1].weight.shape == (8, 6 * 25)
 
 
 def test_a_dialect_without_statistics_needs_a_backbones():
-    with pytest.raises(ValueError, match="leaves mean and std to the backbone"):
-        Preprocessor.of(PAPER)
+    with pytest.raises(ValueError, match="left to the backbone"):
+        Preprocessor(PAPER.pixels)

@@ -14,7 +14,7 @@ from fpn.structures import ImageBatch, LossTerms, Proposals, Targets
 from .test_dialects import DETECTORS, tiny
 
 every_dialect = pytest.mark.parametrize("dialect", DETECTORS, ids=lambda d: d.name)
-FEW = {"proposals_before_nms": (50, 50), "proposals_after_nms": (20, 20), "score_limit": 0.0}
+FEW = {"rpn_before_nms": (50, 50), "rpn_after_nms": (20, 20), "box_score_limit": 0.0}
 
 
 def one(box: list[float], *, ignore: bool = False) -> Targets:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,8 @@ from fpn.errors import ConfigError
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Detections, Targets
 
-PREPROCESSOR = Preprocessor.of(replace(PAPER, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16))
+PIXELS = PAPER.pixels.changed(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16)
+PREPROCESSOR = Preprocessor(PIXELS)
 
 
 def _plain(height: int, width: int, colour: tuple[int, int, int] = (255, 0, 51)) -> Image.Image:
@@ -26,7 +25,7 @@ def test_pixels_are_scaled_and_normalised_by_channel() -> None:
 
 
 def test_colour_order_can_be_turned() -> None:
-    turned = replace(PREPROCESSOR, channel_order="bgr", value_range=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    turned = Preprocessor(PIXELS.changed(channel_order="bgr", value_range=255.0, mean=(0.0,) * 3, std=(1.0,) * 3))
     assert turned.prepare(_plain(8, 8)).pixels[:, 0, 0].tolist() == [51.0, 0.0, 255.0]
 
 
@@ -65,19 +64,19 @@ def test_a_batch_is_padded_with_zeros_to_a_multiple_of_32() -> None:
 
 
 def test_padding_before_the_mean_is_what_black_becomes() -> None:
-    images = replace(PREPROCESSOR, pad_before_mean=True).collate([torch.zeros(3, 8, 8)])
+    images = Preprocessor(PIXELS.changed(pad_before_mean=True)).collate([torch.zeros(3, 8, 8)])
     assert images.pixels[0, :, 31, 31].tolist() == [-1.0, -1.0, 0.0]
     assert images.pixels[0, :, 0, 0].tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_door_without_statistics_is_refused() -> None:
-    with pytest.raises(ConfigError, match="mean and std"):
-        Preprocessor.of(PAPER)
+def test_a_preprocessor_without_statistics_is_refused() -> None:
+    with pytest.raises(ConfigError, match="left to the backbone"):
+        Preprocessor(PAPER.pixels)
 
 
 def test_the_resized_image_is_antialiased() -> None:
     # Alternating columns of black and white average out instead of leaving one of them.
     stripes = np.zeros((16, 16, 3), np.uint8)
     stripes[:, ::2] = 255
-    pixels = replace(PREPROCESSOR, mean=(0.0,) * 3, std=(1.0,) * 3).prepare(Image.fromarray(stripes)).pixels
+    pixels = Preprocessor(PIXELS.changed(mean=(0.0,) * 3, std=(1.0,) * 3)).prepare(Image.fromarray(stripes)).pixels
     assert float(pixels[0, 4, 2:6].std()) < 0.1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,25 @@ from fpn.structures import ImageBatch, Level, Targets
 
 def test_the_longer_side_follows_the_shorter_one() -> None:
     spoken = adapt_dialect("paper", short_side=400)
-    assert (spoken.short_side, spoken.long_side) == (400, round(1333 / 2))
-    assert adapt_dialect("paper", short_side=400, long_side=500).long_side == 500
+    assert (spoken.pixels.short_side, spoken.pixels.long_side) == (400, round(1333 / 2))
+    assert adapt_dialect("paper", short_side=400, long_side=500).pixels.long_side == 500
 
 
 def test_single_conventions_can_be_changed() -> None:
-    assert adapt_dialect("torchvision", score_limit=0.3) == replace(TORCHVISION, score_limit=0.3)
+    assert adapt_dialect("torchvision", box_score_limit=0.3) == TORCHVISION.changed(box_score_limit=0.3)
 
 
 def test_unknown_names_get_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'torchvision'"):
         adapt_dialect("torchvison")
-    with pytest.raises(ConfigError, match="Did you mean 'score_limit'"):
+    with pytest.raises(ConfigError, match="Did you mean 'box_score_limit'"):
         adapt_dialect(PAPER, score_limits=0.3)
 
 
 def test_pixel_statistics_left_open_are_the_backbones(small) -> None:
     # tf_efficientnet_lite0 was trained on pixels from -1 to 1.
-    assert small.preprocessor.mean == (0.5, 0.5, 0.5)
-    assert small.recipe["dialect"]["mean"] == (0.5, 0.5, 0.5)
+    assert small.preprocessor.config.mean == (0.5, 0.5, 0.5)
+    assert small.recipe.dialect.pixels.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_detector_needs_a_class() -> None:
@@ -57,7 +56,7 @@ def design(name: str, **changes: object) -> FasterRCNN:
         short_side=64,
         channels=8,
         head_width=8,
-        features=name,
+        neck=name,
         **changes,
     )
 
@@ -88,7 +87,7 @@ def test_a_detector_on_each_design_learns_detects_and_comes_back_from_its_file(n
 def test_a_single_map_has_all_sizes_in_each_cell_and_as_many_candidates() -> None:
     # Paper, section 5.1.1: 5 scales and 3 ratios on the single map; table 1f likewise on P2.
     for name in ("c4", "c5", "p2_only"):
-        detector = design(name, proposals_before_nms=(2000, 1000))
+        detector = design(name, rpn_before_nms=(2000, 1000))
         assert detector.proposal.anchors.per_cell() == (15,)
-        assert detector.recipe["features"] == name
+        assert detector.recipe.neck == name
     assert design("fpn").proposal.anchors.per_cell() == (3, 3, 3, 3, 3)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def preprocessor(short_side: int, dialect: str = "pillow") -> Preprocessor:
     chosen = DETECTRON2 if dialect == "pillow" else TORCHVISION
     # One grey level is one unit of the network's pixels.
     scale = {"value_range": 255.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "channel_order": "rgb"}
-    return replace(Preprocessor.of(replace(chosen, **scale)), short_side=short_side, long_side=None)
+    return Preprocessor(chosen.pixels.changed(**scale, short_side=short_side, long_side=None))
 
 
 def waves(path: Path, width: int, height: int, *, orientation: int = 1, mode: str = "RGB") -> Path:

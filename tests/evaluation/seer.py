@@ -14,10 +14,13 @@ from written_sets import write_json
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.recipe import Recipe
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 # Values 0..255 come through the preprocessor as they are.
-PLAIN = replace(PAPER, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=255.0, short_side=60, long_side=200)
+PLAIN = PAPER.changed(
+    pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": 255.0, "short_side": 60, "long_side": 200}
+)
 # Grey value -> size (height, width) and objects (class, xyxy); ids and order are nobody's default.
 SCENES: dict[int, tuple[tuple[int, int], list[tuple[str, list[float]]]]] = {
     40: ((30, 60), [("nut", [5, 5, 25, 25]), ("bolt", [30, 2, 58, 28])]),
@@ -32,7 +35,9 @@ class Seer(Detector):
     """Finds `known[grey]`, given in original pixels, in each image."""
 
     def __init__(self, classes: Sequence[str], known: Mapping[int, Detections]) -> None:
-        super().__init__(classes=Classes.of(classes), preprocessor=Preprocessor.of(PLAIN), recipe={"kind": "seer"})
+        named = Classes.of(classes)
+        recipe = Recipe(kind="seer", classes=named.names, category_ids=named.ids, dialect=PLAIN)
+        super().__init__(classes=named, preprocessor=Preprocessor(PLAIN.pixels), recipe=recipe)
         self.weight = nn.Parameter(torch.ones(1))
         self.known = known
         self.saw: list[tuple[bool, bool, torch.dtype]] = []

@@ -6,7 +6,7 @@ from torch import nn
 
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.backbones.resnet_variants import ResNetVariant, SamePool, set_stem_pool
+from fpn.features.backbones.resnet_variants import BackboneConfig, SamePool, set_stem_pool
 from fpn.features.backbones.teaching import ThreeLayerBody, resnet_body
 from fpn.structures import Level
 
@@ -14,7 +14,7 @@ ROWS = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)
 
 
 def test_stride_on_1x1_moves_the_stride_of_every_first_bottleneck() -> None:
-    caffe = resnet_body(26, variant=ResNetVariant(stride_on="1x1")).net
+    caffe = resnet_body(26, config=BackboneConfig(stride_on="1x1")).net
     torch_like = resnet_body(26).net
     assert (caffe.layer2[0].conv1.stride, caffe.layer2[0].conv2.stride) == ((2, 2), (1, 1))
     assert (torch_like.layer2[0].conv1.stride, torch_like.layer2[0].conv2.stride) == ((1, 1), (2, 2))
@@ -23,13 +23,13 @@ def test_stride_on_1x1_moves_the_stride_of_every_first_bottleneck() -> None:
 
 def test_norm_epsilon_reaches_every_norm_frozen_or_not() -> None:
     for frozen in (True, False):
-        net = resnet_body(26, variant=ResNetVariant(norm_epsilon=1e-3), frozen_norm=frozen).net
+        net = resnet_body(26, config=BackboneConfig(norm_epsilon=1e-3), frozen_norm=frozen).net
         epsilons = {module.eps for module in net.modules() if hasattr(module, "running_mean")}
         assert epsilons == {1e-3}
 
 
 def test_conv_bias_gives_every_convolution_one_that_starts_at_zero() -> None:
-    net = resnet_body(26, variant=ResNetVariant(conv_bias=True)).net
+    net = resnet_body(26, config=BackboneConfig(conv_bias=True)).net
     biases = [module.bias for module in net.modules() if isinstance(module, nn.Conv2d)]
     assert len(biases) == 1 + 8 * 3 + 4  # stem, eight bottlenecks, four shortcuts
     assert all(bias is not None and not bias.any() for bias in biases)
@@ -69,7 +69,7 @@ def test_same_stem_pool_pads_all_sides_at_odd_sizes_and_padding_never_wins() -> 
 
 
 def test_last_stage_stride_1_gives_c5_the_size_of_c4() -> None:
-    body = resnet_body(26, variant=ResNetVariant(last_stage_stride=1)).eval()
+    body = resnet_body(26, config=BackboneConfig(last_stage_stride=1)).eval()
     assert body.levels[2:] == (Level("c4", 1024, 16), Level("c5", 2048, 16))
     with torch.no_grad():
         maps = body(torch.zeros(1, 3, 64, 96))
@@ -79,11 +79,11 @@ def test_last_stage_stride_1_gives_c5_the_size_of_c4() -> None:
 @pytest.mark.parametrize("name", ["convnext_atto", "resnet18", "resnet50d"])
 def test_variants_are_for_plain_bottleneck_resnets(name: str) -> None:
     with pytest.raises(ConfigError, match="are for plain bottleneck ResNets"):
-        Backbone(name, variant=ResNetVariant(stride_on="1x1"))
+        Backbone(name, config=BackboneConfig(stride_on="1x1"))
 
 
 def test_a_variant_that_changes_nothing_is_fine_on_every_model() -> None:
-    assert Backbone("convnext_atto", variant=ResNetVariant()).levels[0] == Level("c2", 40, 4)
+    assert Backbone("convnext_atto", config=BackboneConfig()).levels[0] == Level("c2", 40, 4)
 
 
 def test_depth_26_has_two_bottlenecks_a_stage() -> None:

@@ -6,26 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from fpn.heads.box import BoxHead, ConvolutionTrunk, DetectionSelection, TwoLayerTrunk
-from fpn.heads.box_coder import BoxCoding
-from fpn.heads.roi_pooler import RoiPooler
-from fpn.heads.sampling import Sampling
+from fpn.heads.box import BoxConfig, BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.box_coder import CoderConfig
+from fpn.heads.roi_pooler import RoIConfig, RoIPooler
+from fpn.heads.sampling import SamplingConfig
 from fpn.structures import ImageBatch, Level, Proposals, Targets
 
 LEVELS = (Level("p2", 4, 4), Level("p3", 4, 8))
-SAMPLING = Sampling(positive_iou=0.5, negative_iou=0.5, keep_best=False, count=8, positive_fraction=0.25)
+SAMPLING = SamplingConfig(positive_iou=0.5, negative_iou=0.5, keep_best=False, count=8, positive_fraction=0.25)
 
 
 def _head(num_classes: int = 2, **changes) -> BoxHead:
-    defaults = {
-        "pooler": RoiPooler(levels=LEVELS, output_size=2),
-        "trunk": TwoLayerTrunk(channels=4, pooled_size=2, width=8),
-        "num_classes": num_classes,
-        "coding": BoxCoding(weights=(10.0, 10.0, 5.0, 5.0)),
-        "sampling": SAMPLING,
-        "selection": DetectionSelection(),
-    }
-    return BoxHead(**{**defaults, **changes})
+    return BoxHead(
+        pooler=RoIPooler(levels=LEVELS, config=RoIConfig(output_size=2)),
+        trunk=TwoLayerTrunk(channels=4, pooled_size=2, width=8),
+        num_classes=num_classes,
+        coder=CoderConfig(),
+        config=BoxConfig(sampling=SAMPLING, **changes),
+    )
 
 
 def _silent(head: BoxHead, logits: list[float], deltas: list[float] | None = None) -> BoxHead:
@@ -59,11 +57,10 @@ def test_every_class_above_the_limit_is_a_detection() -> None:
 
 
 def test_only_the_best_class_counts_where_a_toolkit_says_so() -> None:
-    selection = DetectionSelection(choice="best")
     roi = [_proposals([8.0, 8.0, 24.0, 24.0])]
-    head = _silent(_head(selection=selection), [math.log(0.6), math.log(0.3), math.log(0.1)])
+    head = _silent(_head(choice="best"), [math.log(0.6), math.log(0.3), math.log(0.1)])
     assert head.detect(_features(), _images(), roi)[0].labels.tolist() == [0]
-    background = _silent(_head(selection=selection), [math.log(0.3), math.log(0.3), math.log(0.4)])
+    background = _silent(_head(choice="best"), [math.log(0.3), math.log(0.3), math.log(0.4)])
     assert len(background.detect(_features(), _images(), roi)[0]) == 0
 
 
@@ -84,7 +81,7 @@ def test_class_agnostic_boxes_are_the_same_for_all_classes() -> None:
 
 
 def test_limit_keeps_the_best() -> None:
-    head = _silent(_head(selection=DetectionSelection(limit=1)), [2.0, 1.0, 0.0])
+    head = _silent(_head(limit=1), [2.0, 1.0, 0.0])
     rois = _proposals([0.0, 0.0, 10.0, 10.0], [30.0, 30.0, 50.0, 50.0])
     (found,) = head.detect(_features(), _images(), [rois])
     assert found.labels.tolist() == [0]
@@ -134,7 +131,7 @@ def test_convolution_trunk_is_a_full_size_convolution_and_a_pointwise_one() -> N
 
 
 def test_pooler_reads_each_roi_from_the_level_of_its_size() -> None:
-    pooler = RoiPooler(levels=LEVELS, output_size=1, canonical_size=32.0, canonical_level=3)
+    pooler = RoIPooler(levels=LEVELS, config=RoIConfig(output_size=1, canonical_size=32.0, canonical_level=3))
     features = {"p2": torch.full((1, 1, 16, 16), 2.0), "p3": torch.full((1, 1, 8, 8), 3.0)}
     rois = torch.tensor([[0.0, 0.0, 40.0, 40.0], [8.0, 8.0, 24.0, 24.0], [8.0, 8.0, 60.0, 60.0]])
     assert pooler.assign(rois).tolist() == [1, 0, 1]
@@ -145,7 +142,8 @@ def test_scale_can_be_measured_from_the_map_or_from_the_first_image() -> None:
     level = Level("p2", 1, 4)
     images = ImageBatch(torch.zeros(1, 3, 64, 64), torch.tensor([[50, 60]]))
     feature = torch.zeros(1, 1, 17, 16)
-    scales = {rule: RoiPooler(levels=(level,), scale=rule)._scale(level, feature, images) for rule in SCALES}
+    poolers = {rule: RoIPooler(levels=(level,), config=RoIConfig(scale=rule)) for rule in SCALES}
+    scales = {rule: pooler._scale(level, feature, images) for rule, pooler in poolers.items()}
     assert scales["declared"] == (0.25, 0.25)
     assert scales["measured"] == (0.25, 0.25)
     assert scales["first_height"] == (17 / 50, 17 / 50)

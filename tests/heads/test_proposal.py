@@ -2,25 +2,16 @@ from __future__ import annotations
 
 import torch
 
-from fpn.heads.anchors import AnchorPlan
-from fpn.heads.box_coder import BoxCoding
-from fpn.heads.rpn import RPN, ProposalSelection, RawProposals, read_objectness
-from fpn.heads.sampling import Sampling
+from fpn.heads.anchors import AnchorsConfig
+from fpn.heads.box_coder import CoderConfig
+from fpn.heads.rpn import RPN, RawProposals, RPNConfig, read_objectness
 from fpn.structures import ImageBatch, Level, Targets
-
-SAMPLING = Sampling(positive_iou=0.7, negative_iou=0.3, keep_best=True, count=256, positive_fraction=0.5)
 
 
 def _head(levels=("p3",), sizes=((8.0,),), ratios=(1.0,), **changes) -> RPN:
     declared = [Level(name, 4, 2 ** int(name[1:])) for name in levels]
-    defaults = {
-        "levels": declared,
-        "anchors": AnchorPlan(sizes=sizes, ratios=ratios),
-        "coding": BoxCoding(),
-        "selection": ProposalSelection(),
-        "sampling": SAMPLING,
-    }
-    return RPN(**{**defaults, **changes})
+    anchors = AnchorsConfig(sizes=sizes, ratios=ratios)
+    return RPN(levels=declared, anchors=anchors, coder=CoderConfig(), config=RPNConfig(**changes))
 
 
 def _images(height: int, width: int, count: int = 1) -> ImageBatch:
@@ -43,11 +34,11 @@ def test_best_anchor_comes_first_and_lies_where_its_cell_is() -> None:
 
 
 def test_top_k_counts_within_a_level() -> None:
-    head = _head(("p3", "p4"), ((8.0,), (16.0,)), selection=ProposalSelection(before_nms=(1, 1)))
+    head = _head(("p3", "p4"), ((8.0,), (16.0,)), before_nms=(1, 1))
     raw = _raw([[9.0, 8.0], [7.0, 6.0]], [[1.0]])
     (found,) = head.propose(raw, _images(16, 16))
     assert len(found) == 2  # one of each level, though three of p3 score higher than p4's
-    head = _head(("p3", "p4"), ((8.0,), (16.0,)), selection=ProposalSelection(before_nms=(2, 2), scope="all"))
+    head = _head(("p3", "p4"), ((8.0,), (16.0,)), before_nms=(2, 2), scope="all")
     (found,) = head.propose(raw, _images(16, 16))
     torch.testing.assert_close(found.scores, torch.tensor([9.0, 8.0]).sigmoid())
 
@@ -57,12 +48,12 @@ def test_levels_do_not_suppress_each_other_unless_all_are_taken_together() -> No
     same_box = {"levels": ("p3", "p4"), "sizes": ((8.0,), (8.0,))}
     (found,) = _head(**same_box).propose(raw, _images(8, 8))
     assert len(found) == 2
-    (found,) = _head(**same_box, selection=ProposalSelection(scope="all")).propose(raw, _images(8, 8))
+    (found,) = _head(**same_box, scope="all").propose(raw, _images(8, 8))
     assert len(found) == 1
 
 
 def test_training_and_testing_have_limits_of_their_own() -> None:
-    head = _head(selection=ProposalSelection(before_nms=(4, 2), after_nms=(3, 1), nms=1.0))
+    head = _head(before_nms=(4, 2), after_nms=(3, 1), nms=1.0)
     raw = _raw([[0.4, 0.3], [0.2, 0.1]])
     assert len(head.propose(raw, _images(16, 16), training=True)[0]) == 3
     assert len(head.propose(raw, _images(16, 16))[0]) == 1
@@ -70,11 +61,11 @@ def test_training_and_testing_have_limits_of_their_own() -> None:
 
 def test_narrow_proposals_are_dropped_and_missing_ones_can_be_filled() -> None:
     raw = _raw([[0.0, 1.0], [5.0, -1.0]])
-    head = _head(selection=ProposalSelection(min_size=5.0))
+    head = _head(min_size=5.0)
     # Boxes at x centre 0 are clipped to width 4, those at y centre 0 to height 4: one is left.
     (found,) = head.propose(raw, _images(16, 16))
     assert found.boxes.tolist() == [[4.0, 4.0, 12.0, 12.0]]
-    head = _head(selection=ProposalSelection(after_nms=(6, 6), padded=True))
+    head = _head(after_nms=(6, 6), padded=True)
     (found,) = head.propose(raw, _images(16, 16))
     assert len(found) == 6
     assert found.boxes[-1].tolist() == [0.0, 0.0, 0.0, 0.0]

@@ -55,7 +55,7 @@ def test_a_weight_of_another_shape_is_named(minimal):
 
 
 def test_an_unknown_convention_is_named(minimal):
-    with pytest.raises(ConfigError, match=r"unknown setting 'topdown'\. Did you mean 'top_down'"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'topdown'\. Did you mean 'neck_top_down'"):
         convert(minimal, topdown="nearest")
 
 
@@ -98,7 +98,7 @@ def test_class_agnostic_boxes_are_recognised_by_their_number():
     state["RCNN_bbox_pred.weight"] = np.zeros((4, 1024), dtype=np.float32)
     state["RCNN_bbox_pred.bias"] = np.arange(4, dtype=np.float32)
     converted = convert(state)
-    assert converted.dialect.class_agnostic
+    assert converted.dialect.box.class_agnostic
     assert converted.module.box.deltas.bias.tolist() == [0, 1, 2, 3]
 
 

@@ -130,15 +130,14 @@ def test_final_detections_agree(theirs, ours, images) -> None:
 
 
 @torch.no_grad()
-def test_a_image_without_detections_gives_none(theirs, ours) -> None:
+def test_an_image_without_detections_gives_none(theirs, ours) -> None:
     images = BATCHES[0]
     theirs_limit, theirs.roi_heads.score_thresh = theirs.roi_heads.score_thresh, 1.1
     (want,) = theirs([images.pixels[0]])
     theirs.roi_heads.score_thresh = theirs_limit
-    ours_selection = ours.box.selection
-    ours.box.selection = type(ours_selection)(score_limit=1.1)
+    ours_config, ours.box.config = ours.box.config, ours.box.config.changed(score_limit=0.999)
     (got,) = ours.detect(images)
-    ours.box.selection = ours_selection
+    ours.box.config = ours_config
     assert len(want["boxes"]) == len(got) == 0
     assert got.boxes.shape == (0, 4)
 
@@ -157,8 +156,8 @@ def test_training_losses_agree_on_the_same_samples(theirs, ours, with_empty) -> 
     theirs.rpn.fg_bg_sampler.batch_size_per_image = everything
     theirs.roi_heads.fg_bg_sampler.batch_size_per_image = everything
     theirs.roi_heads.fg_bg_sampler.positive_fraction = theirs.rpn.fg_bg_sampler.positive_fraction = 0.5
-    ours.proposal.sampling = _take(ours.proposal.sampling, everything)
-    ours.box.sampling = _take(ours.box.sampling, everything)
+    ours.proposal.sampler = _take(ours.proposal.sampler, everything)
+    ours.box.sampler = _take(ours.box.sampler, everything)
     their_targets = [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
     theirs.rpn.train()
     theirs.roi_heads.train()
@@ -174,14 +173,13 @@ def test_training_losses_agree_on_the_same_samples(theirs, ours, with_empty) -> 
 
 
 def _take(sampling, count):
-    return replace(sampling, count=count, positive_fraction=0.5)
+    return replace(sampling, config=sampling.config.changed(count=count, positive_fraction=0.5))
 
 
 @pytest.mark.parametrize("size", [(120, 160), (333, 211), (160, 1000), (64, 64)])
-def test_the_door_in_does_what_theirs_does(theirs, ours, size) -> None:
+def test_the_preprocessor_does_what_theirs_does(theirs, ours, size) -> None:
     values = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    preprocessor = replace(ours.preprocessor, short_side=160, long_side=240)
-    assert isinstance(preprocessor, Preprocessor)
+    preprocessor = Preprocessor(ours.preprocessor.config.changed(short_side=160, long_side=240))
     prepared = preprocessor.prepare(
         Image.fromarray(values), Targets(torch.tensor([[3.0, 4.0, 50.0, 60.0]]), torch.tensor([0]))
     )

@@ -18,7 +18,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
 from fpn.features.necks.paper_designs import DESIGNS
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import FIGURES, Cost, Folder, Outcome
@@ -28,7 +28,7 @@ from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
 from fpn.studies.ablation.statistics import Spread, paired, ranking, summary
 from fpn.studies.ablation.tables import Findings, sheets, to_json, verdicts
 
-DIALECT = replace(PAPER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+DIALECT = PAPER.changed(pixels_mean=(0.5, 0.5, 0.5), pixels_std=(0.25, 0.25, 0.25))
 
 
 def outcome(row: str, seed: int, **figures: float | None) -> Outcome:
@@ -223,7 +223,8 @@ class OneProduct(Detector):
     """Its only work is a product of (1, 8) with (8, 5)."""
 
     def __init__(self) -> None:
-        super().__init__(classes=Classes.of(["a"]), preprocessor=Preprocessor.of(DIALECT), recipe={})
+        recipe = FasterRCNNRecipe(classes=("a",), category_ids=(1,), dialect=DIALECT)
+        super().__init__(classes=recipe.found, preprocessor=Preprocessor(DIALECT.pixels), recipe=recipe)
         self.features = nn.Linear(8, 5, bias=False)
 
     def detect(self, images: ImageBatch) -> list[Detections]:

@@ -14,7 +14,9 @@ from fpn.detectors.toolkits import PAPER
 from fpn.studies.anchor_fit import Boxes, fit_anchors, reach
 
 # Square anchors of 32 and 64 on grids of 4 and 8 pixels; images keep their size of 128 x 96.
-SPOKEN = replace(PAPER, anchor_sizes=((32.0,), (64.0,)), anchor_ratios=(1.0,), short_side=96, long_side=None)
+SPOKEN = PAPER.changed(
+    anchors_sizes=((32.0,), (64.0,)), anchors_ratios=(1.0,), pixels_short_side=96, pixels_long_side=None
+)
 IMAGE = (96, 128)
 
 
@@ -44,7 +46,7 @@ def test_a_long_object_overlaps_a_square_anchor_by_its_smaller_part() -> None:
     assert fit.iou.tolist() == pytest.approx([1 / 3])
     assert fit.level.tolist() == [0]
     # An anchor of ratio 1/4 and the same area is 64 x 16.
-    assert fitted((8, 40, 72, 56), anchor_ratios=(0.25,)).iou.tolist() == [1]
+    assert fitted((8, 40, 72, 56), anchors_ratios=(0.25,)).iou.tolist() == [1]
 
 
 def test_objects_are_scaled_as_the_network_sees_them() -> None:
@@ -70,7 +72,7 @@ def test_it_agrees_with_the_grid_drawn_out(offset: float) -> None:
     from fpn.ops.boxes import pairwise_iou
 
     torch = pytest.importorskip("torch")
-    dialect = replace(SPOKEN, anchor_offset=offset, anchor_ratios=(0.5, 1.0, 2.0))
+    dialect = SPOKEN.changed(anchors_offset=offset, anchors_ratios=(0.5, 1.0, 2.0))
     rng = np.random.default_rng(3)
     corners = rng.uniform((0, 0), (100, 70), (50, 2))
     boxes = np.concatenate((corners, corners + rng.uniform(4, 28, (50, 2))), axis=1)
@@ -82,7 +84,7 @@ def test_it_agrees_with_the_grid_drawn_out(offset: float) -> None:
             cell=cell_anchors(sizes, (0.5, 1.0, 2.0)),
             offset=offset,
         )
-        for sizes, stride in zip(dialect.anchor_sizes, (4, 8), strict=True)
+        for sizes, stride in zip(dialect.anchors.sizes, (4, 8), strict=True)
     ]
     drawn = pairwise_iou(torch.tensor(boxes, dtype=torch.float32), torch.cat(grids)).max(dim=1).values
     assert fitted(*boxes.tolist(), dialect=dialect).iou == pytest.approx(drawn.numpy(), abs=1e-5)
@@ -125,12 +127,11 @@ def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
     assert better is not None
     assert better["unreached"] == 0
     # What is suggested, tried: the same count.
-    changed = replace(
-        SPOKEN,
-        anchor_sizes=tuple(map(tuple, better["anchor_sizes"])),
-        anchor_ratios=tuple(better["anchor_ratios"]),
-        short_side=better["short_side"],
-        long_side=better["long_side"],
+    changed = SPOKEN.changed(
+        anchors_sizes=tuple(map(tuple, better["anchor_sizes"])),
+        anchors_ratios=tuple(better["anchor_ratios"]),
+        pixels_short_side=better["short_side"],
+        pixels_long_side=better["long_side"],
     )
     assert reach(inspected, changed).unreached == 0
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.recipe import Recipe
 from fpn.heads.sampling import Randomness, per_image
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
-DIALECT = replace(PAPER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), short_side=32, long_side=64)
+DIALECT = PAPER.changed(pixels={"mean": (0.5,) * 3, "std": (0.25,) * 3, "short_side": 32, "long_side": 64})
 
 
 class TinyDetector(Detector):
     """Guesses how many objects an image has, and one box for all of them."""
 
     def __init__(self, classes: Sequence[str], *, spoil_step: int | None = None) -> None:
-        super().__init__(
-            classes=Classes.of(classes), preprocessor=Preprocessor.of(DIALECT), recipe={"kind": "tiny", "width": 4}
-        )
+        named = Classes.of(classes)
+        recipe = Recipe(kind="tiny", classes=named.names, category_ids=named.ids, dialect=DIALECT)
+        super().__init__(classes=named, preprocessor=Preprocessor(DIALECT.pixels), recipe=recipe)
         body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.2))
         self.features = nn.ModuleDict({"body": body})
         self.head = nn.Linear(4, 5)

@@ -61,8 +61,8 @@ def check(
 
     _refuse(output, fix, split, workers)
     conventions = {
-        "anchor_sizes": None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
-        "anchor_ratios": anchor_ratios,
+        "anchors_sizes": None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
+        "anchors_ratios": anchor_ratios,
     }
     given = {key: value for key, value in conventions.items() if value is not None}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)

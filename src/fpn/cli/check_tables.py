@@ -111,14 +111,14 @@ def _bars(histogram: Mapping[str, int]) -> Table:
 
 def _anchors(reached: AnchorFit) -> RenderableType:
     speech = reached.dialect
-    limit = f", long at most {speech.long_side}" if speech.long_side else ""
-    title = f"Objects by the level of their best anchor (short side {speech.short_side}{limit})"
+    limit = f", long at most {speech.pixels.long_side}" if speech.pixels.long_side else ""
+    title = f"Objects by the level of their best anchor (short side {speech.pixels.short_side}{limit})"
     table = _table("level", "stride", "anchor", "objects", "fit well", "fairly", "not at all")
     for row in reached.levels:
         sizes = "/".join(f"{size:g}" for size in row["sizes"])
         numbers = (str(row[key]) for key in ("objects", "well", "fairly", "not"))
         table.add_row(str(row["level"]), str(row["stride"]), sizes, *numbers)
-    well, low = speech.anchor_positive_iou, speech.anchor_negative_iou
+    well, low = speech.rpn.sampling.positive_iou, speech.rpn.sampling.negative_iou
     legend = f"Well: IoU with the anchor {well:g} and more; not at all: below {low:g}."
     return Group(Text(title, style="bold"), table, Text(legend))
 
@@ -134,11 +134,11 @@ def _suggestion(reached: AnchorFit) -> Iterable[Text]:
     sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])
     ratios = " ".join(f"{ratio:g}" for ratio in better["anchor_ratios"])
     options = []
-    if better["anchor_sizes"] != [list(level) for level in speech.anchor_sizes]:
+    if better["anchor_sizes"] != [list(level) for level in speech.anchors.sizes]:
         options.append(f"--anchor-sizes {sizes}")
-    if better["anchor_ratios"] != list(speech.anchor_ratios):
+    if better["anchor_ratios"] != list(speech.anchors.ratios):
         options.append(f"--anchor-ratios {ratios}")
-    if better["short_side"] != speech.short_side:
+    if better["short_side"] != speech.pixels.short_side:
         options.append(f"--short-side {better['short_side']}")
     yield Text(f"{said} With these it would be {better['unreached']}:")
     yield Text(f"  fpn train ... {' '.join(options)}", style="bold")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,15 @@ class DataOptions(LimitOptions):
     )
 
 
+# Options that have a shorter name than the setting.
+_SETTINGS = {
+    "anchor_sizes": "anchors_sizes",
+    "anchor_ratios": "anchors_ratios",
+    "roi_samples": "box_sampling_count",
+    "score_limit": "box_score_limit",
+}
+
+
 class ModelOptions(Settings):
     """Which detector; the defaults are those of `fpn.faster_rcnn`."""
 
@@ -70,10 +80,10 @@ class ModelOptions(Settings):
         None, description="Begin with an earlier model (.safetensors) instead; the options of this group are then its."
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
-    features: str = Field(
+    neck: str = Field(
         "fpn",
-        description="Features: fpn, or a design the paper compares it with: c4, c5, hierarchy, lateral_only, "
-        "top_down_only, p2_only, image_pyramid.",
+        description="How the backbone's maps become levels: fpn, or what the paper compares it with: c4, c5, "
+        "hierarchy, lateral_only, top_down_only, p2_only, image_pyramid.",
     )
     short_side: int | None = Field(
         None, ge=16, description="Shorter side of images in the network, in pixels. None: the dialect's, 800."
@@ -86,7 +96,7 @@ class ModelOptions(Settings):
     channels: int | None = Field(
         None, ge=1, description="Width of the pyramid's maps. None: the dialect's, 256. 96 is much faster on a CPU."
     )
-    head_width: int = Field(1024, ge=1, description="Width of the box head's two layers.")
+    head_width: int | None = Field(None, ge=1, description="Width of the box head's two layers. None: 1024.")
     anchor_sizes: tuple[float, ...] | None = Field(
         None, description="Anchor side of each level, finest first, in network pixels. None: 32 64 128 256 512."
     )
@@ -95,6 +105,20 @@ class ModelOptions(Settings):
     )
     roi_samples: int | None = Field(None, ge=1, description="RoIs an image that the box head learns from. None: 512.")
     score_limit: float | None = Field(None, ge=0, lt=1, description="Score that detections must exceed. None: 0.05.")
+
+    set: tuple[str, ...] | None = Field(
+        None,
+        description="Any other setting of the dialect, such as roi.sampler=pool rpn.nms=0.6; docs/dialects.md has all. "
+        "In a file: [roi] and so on.",
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """As `fpn.faster_rcnn` takes them."""
+        values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True)
+        if self.anchor_sizes is not None:
+            values["anchor_sizes"] = tuple((size,) for size in self.anchor_sizes)  # one size a level
+        named = {_SETTINGS.get(name, name): value for name, value in values.items()}
+        return {**named, **read_assignments(self.set or ())}
 
 
 GROUPS: Mapping[str, type[Settings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
@@ -135,12 +159,45 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         # As on the command line, --batch-size may be written with hyphens.
         values = {name.replace("-", "_"): value for name, value in read_settings(file).items()}
+        values = _sections(values)
         refuse_unknown(values, known)
         for kind in GROUPS.values():
             kind(**_pick(values, kind))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     return values
+
+
+def _sections(values: dict[str, Any]) -> dict[str, Any]:
+    """Tables of a file, such as [roi], as `--set` has them; each is checked here, so that the file is named."""
+    from fpn.detectors.dialect import Dialect
+    from fpn.detectors.toolkits import PAPER
+    from fpn.sections import sections_of
+
+    tables = {name: values[name] for name in sections_of(Dialect) if isinstance(values.get(name), Mapping)}
+    PAPER.changed(**tables)
+    rest = {name: value for name, value in values.items() if name not in tables}
+    if tables:
+        rest["set"] = [*rest.get("set", []), *(f"{name}={json.dumps(value)}" for name, value in tables.items())]
+    return rest
+
+
+def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """ "roi.sampler=pool" as a setting's path and its value: as JSON writes it, or else a text.
+
+    Raises:
+        ConfigError: there is no "=".
+    """
+    found = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: expected a setting and its value, such as roi.sampler=pool")
+        try:
+            found[path.strip()] = json.loads(value)
+        except ValueError:
+            found[path.strip()] = value.strip()
+    return found
 
 
 def _pick(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:

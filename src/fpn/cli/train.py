@@ -135,11 +135,8 @@ def _build(options: ModelOptions, dataset: Dataset, *, begin: bool, seed: int) -
     torch.manual_seed(seed)  # the heads start from random weights
     if options.init is not None:
         return load(options.init, device="cpu")
-    recipe = options.model_dump(exclude={"init", "weights"}, exclude_none=True)
-    if options.anchor_sizes is not None:
-        recipe["anchor_sizes"] = tuple((size,) for size in options.anchor_sizes)  # one size a level
     weights = None if options.weights == "none" or not begin else options.weights
-    return faster_rcnn(classes=dataset.classes, weights=weights, **recipe)
+    return faster_rcnn(classes=dataset.classes, weights=weights, **options.recipe())
 
 
 def _notes(given: Given) -> dict[str, Any]:

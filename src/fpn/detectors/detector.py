@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError
 from fpn.heads.sampling import Randomness
 from fpn.image_io import ImageLike, read_image
@@ -31,11 +32,11 @@ class Detector(nn.Module, ABC):
     Attributes:
         classes: the K classes with their original ids.
         preprocessor: from original to network pixels and back.
-        recipe: all that is needed to build the same detector again, JSON-able.
+        recipe: all that is needed to build the same detector again.
         training_record: how the weights came to be, JSON-able; kept in the model file.
     """
 
-    def __init__(self, *, classes: Classes, preprocessor: Preprocessor, recipe: dict[str, Any]) -> None:
+    def __init__(self, *, classes: Classes, preprocessor: Preprocessor, recipe: Recipe) -> None:
         super().__init__()
         self.classes = classes
         self.preprocessor = preprocessor

@@ -14,14 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fpn.detectors.builder import build_faster_rcnn
+from fpn.detectors.builder import build_detector
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import Dialect
-from fpn.detectors.recipe import known_fields, parameter_limit, read_recipe
+from fpn.detectors.recipe import parameter_limit, read_recipe
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
 from fpn.inference.optimize import OptimizedDetector
-from fpn.structures import Classes
 from fpn.version import __version__
 
 # Raised when a file of this version could not be read by an older `fpn`.
@@ -32,9 +30,6 @@ FORMAT = 1
 _ROOM, _MORE_ROOM = 16, 25_000_000
 
 T = TypeVar("T")
-
-# Which function builds which kind of detector.
-BUILDERS: dict[str, Callable[..., Detector]] = {"faster_rcnn": build_faster_rcnn}
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
@@ -50,7 +45,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
     header = {
         "format": FORMAT,
         "fpn": __version__,
-        "recipe": detector.recipe,
+        "recipe": detector.recipe.to_json(),
         "training": detector.training_record,
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
@@ -102,22 +97,15 @@ def build_from_header(header: Mapping[str, Any], *, where: str, room: int | None
         ModelFileError: it can't be understood, or not be built.
     """
     try:
-        values = dict(header["recipe"])
-        recipe = read_recipe({**values, "dialect": known_fields(dict(values["dialect"]))})
-        classes = Classes(recipe.classes, recipe.category_ids)
+        recipe = read_recipe(header["recipe"])
         with nullcontext() if room is None else parameter_limit(room):
-            return BUILDERS[recipe.kind](values, classes, recipe.dialect, weights=None)
+            return build_detector(recipe)
     # Many hands build, timm's among them, and a recipe may bring any of them to stumble over what it says.
     except Exception as error:
         raise ModelFileError(
             f"{where}: its recipe can't be understood ({type(error).__name__}: {_shortened(error)}). "
             f"It was written by fpn {shown(header.get('fpn'))}, this is {__version__}."
         ) from error
-
-
-def dialect_from_json(values: Mapping[str, Any]) -> Dialect:
-    """A dialect as JSON gives it back: lists become tuples; fields that an older file lacks take their default."""
-    return Dialect(**{name: _tuples(value) for name, value in known_fields(values).items()})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -181,7 +169,3 @@ def shown(value: object) -> str:
 def _shortened(error: Exception, limit: int = 2000) -> str:
     text = str(error).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else f"{text[:limit]} ..."
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from fpn.detectors.builder import build_faster_rcnn
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
@@ -27,8 +27,8 @@ def faster_rcnn(
     frozen_stages: int = 2,
     frozen_norm: bool = True,
     channels: int | None = None,
-    head_width: int = 1024,
-    features: str = "fpn",
+    head_width: int | None = None,
+    neck: str = "fpn",
     **conventions: Any,
 ) -> FasterRCNN:
     """Faster R-CNN on a feature pyramid over any timm model.
@@ -43,52 +43,54 @@ def faster_rcnn(
         frozen_stages: stages of the backbone that are not trained, stem included (0..5).
         frozen_norm: batch norms of the backbone keep their statistics and weights.
         channels: width of the pyramid's maps; None: the dialect's. 96 or 128 serve light backbones and few classes.
-        head_width: width of the box head's two layers.
-        features: "fpn", or a design that the paper compares it with; see `fpn.features.necks.paper_designs.DESIGNS`.
-        conventions: single fields of the dialect to change, such as `anchor_ratios=(1.0,)`.
+        head_width: width of the box head's two layers; None: the dialect's, 1024.
+        neck: "fpn", or a design that the paper compares it with; see `fpn.features.necks.paper_designs.DESIGNS`.
+        conventions: single settings of the dialect's sections, such as `anchors_ratios=(1.0,)` or
+            `rpn={"nms": 0.6}`; see docs/dialects.md.
 
     Raises:
-        ConfigError: an unknown dialect, field, backbone or design.
+        ConfigError: an unknown dialect, setting, backbone or neck, or a value that its setting can't have.
         ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
     """
-    recipe = {
-        "kind": "faster_rcnn",
-        "backbone": backbone,
-        "frozen_stages": frozen_stages,
-        "frozen_norm": frozen_norm,
-        "head_width": head_width,
-    }
-    if features != "fpn":
-        recipe["features"] = features
     if channels is not None:
-        conventions = {"pyramid_channels": channels, "output_channels": channels, **conventions}
-    spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions)
-    return build_faster_rcnn(recipe, Classes.of(classes), spoken, weights=weights)
+        conventions = {"neck_channels": channels, "neck_output_channels": channels, **conventions}
+    if head_width is not None:
+        conventions = {"box_width": head_width, **conventions}
+    named = Classes.of(classes)
+    recipe = FasterRCNNRecipe(
+        backbone=backbone,
+        frozen_stages=frozen_stages,
+        frozen_norm=frozen_norm,
+        neck=neck,
+        classes=named.names,
+        category_ids=named.ids,
+        dialect=adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions),
+    )
+    return build_faster_rcnn(recipe, weights)
 
 
 def adapt_dialect(
     dialect: str | Dialect, *, short_side: int | None = None, long_side: int | None = None, **conventions: Any
 ) -> Dialect:
-    """A dialect by name, with single conventions changed.
+    """A dialect by name, with single settings changed, as `Section.changed` takes them.
 
     Raises:
-        ConfigError: unknown dialect or field.
+        ConfigError: unknown dialect or setting, or a value that its setting can't have.
     """
-    spoken = dialect if isinstance(dialect, Dialect) else _named(dialect)
-    known = [field.name for field in fields(Dialect)]
-    for name in conventions:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name!r}.{nearest(name, known)}")
-    if short_side is not None and long_side is None and spoken.long_side is not None:
-        long_side = round(spoken.long_side * short_side / spoken.short_side)
-    if short_side is not None:
-        conventions["short_side"] = short_side
-    if long_side is not None:
-        conventions["long_side"] = long_side
-    return replace(spoken, **conventions)
+    spoken = dialect if isinstance(dialect, Dialect) else named_dialect(dialect)
+    pixels = spoken.pixels
+    if short_side is not None and long_side is None and pixels.long_side is not None:
+        long_side = round(pixels.long_side * short_side / pixels.short_side)
+    sides = {"pixels_short_side": short_side, "pixels_long_side": long_side}
+    return spoken.changed(**{name: side for name, side in sides.items() if side is not None}, **conventions)
 
 
-def _named(name: str) -> Dialect:
+def named_dialect(name: str) -> Dialect:
+    """One of `DIALECTS`.
+
+    Raises:
+        ConfigError: unknown.
+    """
     if name not in DIALECTS:
         raise ConfigError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}.{nearest(name, DIALECTS)}")
     return DIALECTS[name]

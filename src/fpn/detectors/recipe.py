@@ -1,15 +1,13 @@
-"""A model file's recipe, checked before anything is built from it: the file may come from anyone."""
+"""What a detector is made of, as one checked value: what presets make, builders take and model files hold."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -17,76 +15,69 @@ from torch.nn.modules.module import (
 )
 
 from fpn.detectors.dialect import Dialect
+from fpn.errors import ConfigError
+from fpn.features.necks.paper_designs import named_design
+from fpn.sections import Section
+from fpn.structures import Classes
+from fpn.suggestions import nearest
 
-# Far beyond any detector; numbers above cost memory or time, or are typing errors.
-_LARGEST = 1e7
 _MAX_CLASSES = 100_000
-# Numbers of a dialect that divide or count, so that 0 and less make no sense.
-_POSITIVE = (
-    "value_range", "std", "short_side", "long_side", "size_multiple", "norm_epsilon", "pyramid_channels",
-    "output_channels", "anchor_sizes", "anchor_ratios", "anchor_strides", "proposal_weights", "box_weights",
-    "proposal_channels", "proposals_before_nms", "proposals_after_nms", "anchor_samples", "level_canonical_size",
-    "pooled_size", "roi_samples", "detections_limit",
-)  # fmt: skip
-# An anchor is at least a channel of a layer, a cell of a pooled RoI a few thousand weights.
-_MAX_ANCHORS, _MAX_POOLED = 1000, 64
 
-_Name = Annotated[str, Field(max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Recipe(BaseModel):
-    """What a model file says its detector is made of."""
+class Recipe(Section):
+    """What every kind of detector has. Whatever can be built from it can be saved, and loaded again."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    kind: str = Field(description="Which detector.")
+    backbone: Name = Field(default="resnet50", description="Name of a timm model with feature maps.")
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
+        default=2, description="Stages of the backbone that are not trained, stem included."
+    )
+    frozen_norm: bool = Field(
+        default=True, description="Batch norms of the backbone keep their statistics and weights."
+    )
+    neck: Name = Field(
+        default="fpn", description="How bottom-up maps become levels: fpn, or what the paper compares it with."
+    )
+    classes: tuple[str, ...] = Field(max_length=_MAX_CLASSES, description="Names of what is found, in label order.")
+    category_ids: tuple[int, ...] = Field(description="The classes' ids in the data's own files.")
+    dialect: Dialect = Field(description="The conventions of all parts.")
 
-    kind: Literal["faster_rcnn"]
-    backbone: _Name
-    frozen_stages: int = Field(ge=0, le=5)
-    frozen_norm: bool
-    head_width: int = Field(default=1024, ge=1, le=_LARGEST)
-    features: _Name = "fpn"
-    classes: tuple[str, ...] = Field(min_length=1, max_length=_MAX_CLASSES)
-    category_ids: tuple[int, ...]
-    dialect: Dialect
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if not self.classes:
+            raise ValueError("classes (): a detector needs at least one class")
+        Classes(self.classes, self.category_ids)
+        named_design(self.neck)
+        return self
+
+    @property
+    def found(self) -> Classes:
+        """The classes with their ids."""
+        return Classes(self.classes, self.category_ids)
 
 
-def read_recipe(values: Any) -> Recipe:
-    """Check a recipe.
+class FasterRCNNRecipe(Recipe):
+    """Faster R-CNN on a feature pyramid."""
+
+    kind: Literal["faster_rcnn"] = Field(default="faster_rcnn", description="Which detector.")
+
+
+# Adding a kind is a line here, a builder, and a preset.
+RECIPES: dict[str, type[Recipe]] = {"faster_rcnn": FasterRCNNRecipe}
+
+
+def read_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Check a recipe that came from a file.
 
     Raises:
-        ValueError: something in it is missing, of another type, or out of range; the message says what.
+        ConfigError: something in it is missing, unknown, of another type, or out of range; the message says what.
     """
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'recipe'}: {first['msg']}") from None
-    _check_numbers(recipe.dialect)
-    return recipe
-
-
-def _check_numbers(dialect: Dialect) -> None:
-    for name, value in asdict(dialect).items():
-        for number in _numbers(value):
-            if not math.isfinite(number) or abs(number) > _LARGEST or (name in _POSITIVE and number <= 0):
-                raise ValueError(f"dialect.{name}: {number!r} is out of range")
-    anchors = sum(map(len, dialect.anchor_sizes)) * len(dialect.anchor_ratios)
-    if not 0 < anchors <= _MAX_ANCHORS or dialect.pooled_size > _MAX_POOLED:
-        raise ValueError(f"dialect: {anchors} anchors and a pooled size of {dialect.pooled_size} are out of range")
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, tuple):
-        for each in value:
-            yield from _numbers(each)
-    elif isinstance(value, int | float):
-        yield value
-
-
-def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dialect among `values`: a newer file may have more."""
-    known = {field.name for field in fields(Dialect)}
-    return {name: value for name, value in values.items() if name in known}
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if not isinstance(kind, str) or kind not in RECIPES:
+        raise ConfigError(f"kind {kind!r}: choose one of {', '.join(RECIPES)}.{nearest(str(kind), RECIPES)}")
+    return RECIPES[kind](**{str(name): value for name, value in values.items()})
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
+from fpn.detectors.recipe import Recipe
 from fpn.heads.box import BoxHead
 from fpn.heads.rpn import RPN, RawProposals
 from fpn.heads.sampling import Randomness
@@ -33,7 +33,7 @@ class FasterRCNN(Detector):
         box: BoxHead,
         classes: Classes,
         preprocessor: Preprocessor,
-        recipe: dict[str, Any],
+        recipe: Recipe,
     ) -> None:
         super().__init__(classes=classes, preprocessor=preprocessor, recipe=recipe)
         self.features = features

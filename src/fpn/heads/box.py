@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
-from fpn.heads.box_coder import BoxCoding
-from fpn.heads.roi_pooler import RoiPooler
-from fpn.heads.sampling import Randomness, Sampling, per_image
+from fpn.heads.box_coder import BoxCoder, CoderConfig, Weights
+from fpn.heads.roi_pooler import RoIPooler
+from fpn.heads.sampling import Randomness, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms
+from fpn.sections import Fraction, NotNegative, Positive, Section
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectionSelection:
-    """From scored boxes to detections.
+class BoxConfig(Section):
+    """Section `box`: class and box of each RoI, and which of them are detections."""
 
-    Attributes:
-        score_limit: detections must score more than this.
-        nms: IoU within a class above which the worse of two is dropped.
-        limit: detections an image.
-        min_size: a detection with a side not longer than this is dropped before NMS, network pixels; None: none is.
-        choice: every class of a RoI competes, or only its best one (background included).
-        nms_frame: in which pixels the IoU is taken; it matters only where a width is x2 - x1 + 1.
-    """
-
-    score_limit: float = 0.05
-    nms: float = 0.5
-    limit: int = 100
-    min_size: float | None = None
-    choice: Literal["every", "best"] = "every"
-    nms_frame: Literal["network", "original"] = "network"
+    head: Literal["two_layers", "convolution", "convolution_norm"] = Field(
+        default="two_layers",
+        description="Two fully connected layers, or an S x S convolution and a 1x1 (fpn.pytorch's RCNN_top), or "
+        "those with a "
+        "batch norm after each (matterport).",
+    )
+    width: Positive[int] = Field(default=1024, description="Width of the two layers.")
+    background: Literal["last", "first"] = Field(
+        default="last",
+        description="Index of background in the class logits of the toolkit's files; inside our heads it is "
+        "always the last.",
+    )
+    class_agnostic: bool = Field(default=False, description="True: one box a RoI, whatever its class.")
+    weights: Weights = Field(default=(10.0, 10.0, 5.0, 5.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
+    beta: NotNegative[float] = Field(default=0.0, description="Smooth L1 of the box branch, as `rpn.beta`.")
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(positive_iou=0.5, negative_iou=0.5, count=512, positive_fraction=0.25),
+        description="Which RoIs the loss is taken on.",
+    )
+    choice: Literal["every", "best"] = Field(
+        default="every",
+        description="`every` class of a RoI competes above the score limit, or only its `best` one, background "
+        "included "
+        "(matterport).",
+    )
+    score_limit: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.05, description="Detections must score more than this."
+    )
+    min_size: NotNegative[float] | None = Field(
+        default=None,
+        description="Detections with a side not longer than this are dropped before NMS, network pixels; None: "
+        "none are.",
+    )
+    nms: Fraction = Field(default=0.5, description="IoU within a class above which a worse detection is dropped.")
+    nms_frame: Literal["network", "original"] = Field(
+        default="network",
+        description="In which pixels that IoU is taken; it matters with `coder.legacy_plus_one` only "
+        "(fpn.pytorch: original).",
+    )
+    limit: Positive[int] = Field(default=100, description="Detections an image.")
 
 
 class TwoLayerTrunk(nn.Sequential):
@@ -81,31 +106,26 @@ class BoxHead(nn.Module):
         pooler: reads RoIs from the levels.
         trunk: (R, C, S, S) -> (R, trunk.width).
         num_classes: K, background not counted; it is the last of K + 1 logits.
-        coding: how deltas are read.
-        sampling: which RoIs the loss is taken on.
-        selection: how scored boxes become detections.
-        class_agnostic: one box a RoI instead of one a class.
-        beta: where smooth L1 turns from square to line; 0: plain L1.
+        coder: what corners mean.
+        config: everything else.
     """
 
     def __init__(
         self,
         *,
-        pooler: RoiPooler,
+        pooler: RoIPooler,
         trunk: TwoLayerTrunk | ConvolutionTrunk,
         num_classes: int,
-        coding: BoxCoding,
-        sampling: Sampling,
-        selection: DetectionSelection,
-        class_agnostic: bool = False,
-        beta: float = 0.0,
+        coder: CoderConfig,
+        config: BoxConfig,
     ) -> None:
         super().__init__()
-        self.pooler, self.coding, self.sampling, self.selection = pooler, coding, sampling, selection
-        self.num_classes, self.class_agnostic, self.beta = num_classes, class_agnostic, beta
+        self.pooler, self.config, self.num_classes = pooler, config, num_classes
+        self.coder = BoxCoder(config=coder, weights=config.weights)
+        self.sampler = Sampler(config=config.sampling, legacy_plus_one=coder.legacy_plus_one)
         self.trunk = trunk
         self.scores = nn.Linear(trunk.width, num_classes + 1)
-        self.deltas = nn.Linear(trunk.width, 4 * (1 if class_agnostic else num_classes))
+        self.deltas = nn.Linear(trunk.width, 4 * (1 if config.class_agnostic else num_classes))
         nn.init.normal_(self.scores.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.scores.bias)
@@ -137,7 +157,7 @@ class BoxHead(nn.Module):
         classification = functional.cross_entropy(logits.float(), label, reduction="sum") / num_rois
         positive = (label < self.num_classes).nonzero().squeeze(1)
         predicted = self._of_class(deltas.float(), label.clamp(max=self.num_classes - 1))[positive]
-        regression = smooth_l1(predicted, torch.cat(wanted), beta=self.beta).sum() / num_rois
+        regression = smooth_l1(predicted, torch.cat(wanted), beta=self.config.beta).sum() / num_rois
         correct = (logits.detach().argmax(dim=1) == label).float().mean() if len(label) else logits.new_ones(())
         return LossTerms(
             {"classification": classification, "box": regression},
@@ -168,15 +188,15 @@ class BoxHead(nn.Module):
         """Sampled RoIs (n, 4), their labels (n,) with K for background, and deltas for the positive ones."""
         real = truth[~truth.ignore]
         boxes = torch.cat([proposals.boxes, real.boxes])  # ground truth joins the proposals
-        positive, negative, gt_index = self.sampling.draw(boxes, truth, generator=generator)
+        positive, negative, gt_index = self.sampler.draw(boxes, truth, generator=generator)
         background = torch.full_like(negative, self.num_classes)
         labels = torch.cat([truth.labels[gt_index], background])
-        deltas = self.coding.encode(truth.boxes[gt_index], boxes[positive])
+        deltas = self.coder.encode(truth.boxes[gt_index], boxes[positive])
         return boxes[torch.cat([positive, negative])], labels, deltas
 
     def _of_class(self, deltas: Tensor, label: Tensor) -> Tensor:
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
-        if self.class_agnostic:
+        if self.config.class_agnostic:
             return deltas
         return deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)[
             torch.arange(len(label), device=label.device), label
@@ -185,33 +205,33 @@ class BoxHead(nn.Module):
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
         """Image `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
         wanted = scores[:, : self.num_classes]
-        if self.selection.choice == "best":
+        if self.config.choice == "best":
             best = scores.argmax(dim=1, keepdim=True)
             wanted = wanted.where(torch.arange(self.num_classes, device=best.device) == best, -1.0)
-        roi, label = (wanted > self.selection.score_limit).nonzero(as_tuple=True)
-        delta = deltas[roi, 0 if self.class_agnostic else label]
-        boxes = self._clip(self.coding.decode(delta, rois[roi]), images, index)
+        roi, label = (wanted > self.config.score_limit).nonzero(as_tuple=True)
+        delta = deltas[roi, 0 if self.config.class_agnostic else label]
+        boxes = self._clip(self.coder.decode(delta, rois[roi]), images, index)
         score = wanted[roi, label]
-        if self.selection.min_size is not None:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.selection.min_size
+        if self.config.min_size is not None:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
             boxes, score, label = boxes[large], score[large], label[large]
         kept = nms(
             boxes / self._nms_scale(images, index),
             score,
-            self.selection.nms,
+            self.config.nms,
             groups=label,
-            limit=self.selection.limit,
-            legacy_plus_one=self.coding.legacy_plus_one,
+            limit=self.config.limit,
+            legacy_plus_one=self.coder.legacy_plus_one,
         )
         return Detections(boxes[kept], score[kept], label[kept])
 
     def _clip(self, boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
         if images.windows is None:
-            return self.coding.clip(boxes, images.sizes[index, 0], images.sizes[index, 1])
+            return self.coder.clip(boxes, images.sizes[index, 0], images.sizes[index, 1])
         window = images.windows[index]
         return torch.minimum(torch.maximum(boxes, window[:2].repeat(2)), window[2:].repeat(2))
 
     def _nms_scale(self, images: ImageBatch, index: int) -> Tensor:
-        if self.selection.nms_frame == "network" or images.scales is None:
+        if self.config.nms_frame == "network" or images.scales is None:
             return images.pixels.new_ones(4, dtype=torch.float32)
         return images.scales[index].flip(0).repeat(2)  # (y, x) -> (x, y, x, y)

@@ -5,48 +5,77 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from fpn.ops.roi_align.levels import choose_levels
-from fpn.ops.roi_align.pool import pool_rois
+from fpn.ops.roi_align.levels import LevelRule, choose_levels
+from fpn.ops.roi_align.pool import Sampler, pool_rois
+from fpn.sections import Positive, Section
 from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level
 
 
+class RoIConfig(Section):
+    """Section `roi`: how a RoI is read from the pyramid."""
+
+    output_size: Annotated[int, Field(ge=1, le=64)] = Field(default=7, description="Side S of a pooled RoI, in cells.")
+    sampler: Sampler = Field(
+        default="align",
+        description="How a RoI is read from its map: RoIAlign; fpn.pytorch's RoIAlignAvg; crops by bilinear "
+        "sampling as "
+        "fpn.pytorch or TensorFlow cut them; or RoI pooling.",
+    )
+    aligned: bool = Field(
+        default=True,
+        description="`align`: True shifts by half a cell (Detectron2 V2); False is the legacy grid with sides of "
+        "at least 1 "
+        "cell.",
+    )
+    sampling_ratio: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=2, description="`align`: samples a bin and axis; 0: adaptive, ceil(side / bins)."
+    )
+    max_pool: bool = Field(
+        default=False,
+        description="`crop`: True reads a grid of twice the side and keeps the largest of each 2x2 "
+        "(CROP_RESIZE_WITH_MAX_POOL).",
+    )
+    scale: Literal["declared", "measured", "first_height"] = Field(
+        default="declared",
+        description="Map cells a pixel: 1 / stride; 2 ** round(log2(map / padded size)); or map height / first image's "
+        "height.",
+    )
+    level_rule: LevelRule = Field(
+        default="floor_log2",
+        description="Equation 1: floor(k0 + log2(sqrt(wh) / 224)), or round, or round with the natural logarithm "
+        "(fpn.pytorch).",
+    )
+    canonical_size: Positive[float] = Field(
+        default=224.0, description="The size in network pixels that goes to `canonical_level`."
+    )
+    canonical_level: Annotated[int, Field(ge=0, le=20)] = Field(default=4, description="k0 of equation 1.")
+    size_relative: bool = Field(
+        default=False,
+        description="True: sizes are counted with sides divided by (padded side - 1) and the canonical size by "
+        "sqrt(padded area), as matterport does; off by a thousandth from plain pixels.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class RoiPooler:
+class RoIPooler:
     """Reads a fixed grid out of the pyramid for every RoI.
 
     Attributes:
         levels: the levels RoIs are read from, finest first.
-        output_size: side S of the grid, in cells.
-        sampler: how a RoI is read from its map; see `fpn.ops.roi_align.pool.pool_rois`.
-        aligned: `align` shifts by half a cell.
-        sampling_ratio: `align` samples a bin and axis; 0: adaptive.
-        max_pool: `crop` reads a grid of twice the side and takes the maximum of 2x2.
-        level_rule: rounding and logarithm of equation 1.
-        canonical_size: the side in pixels that goes to level `canonical_level`.
-        size_relative: sides are divided by (padded side - 1), the canonical size by sqrt(padded area).
-        scale: map cells a pixel: "declared" 1 / stride; "measured" the power of two nearest to map / padded size;
-            "first_height" map height / height of the first image.
+        config: how.
         legacy_plus_one: a RoI's width is x2 - x1 + 1 in equation 1.
     """
 
     levels: tuple[Level, ...]
-    output_size: int = 7
-    sampler: Literal["align", "align_avg", "crop", "crop_and_resize", "pool"] = "align"
-    aligned: bool = True
-    sampling_ratio: int = 2
-    max_pool: bool = False
-    level_rule: Literal["floor_log2", "round_log2", "round_ln"] = "floor_log2"
-    canonical_size: float = 224.0
-    canonical_level: int = 4
-    size_relative: bool = False
-    scale: Literal["declared", "measured", "first_height"] = "declared"
+    config: RoIConfig
     legacy_plus_one: bool = False
 
     def __call__(
@@ -72,11 +101,11 @@ class RoiPooler:
             rois,
             image_index,
             self.assign(rois, images.padded_size),
-            output_size=self.output_size,
-            sampler=self.sampler,
-            sampling_ratio=self.sampling_ratio,
-            aligned=self.aligned,
-            max_pool=self.max_pool,
+            output_size=self.config.output_size,
+            sampler=self.config.sampler,
+            sampling_ratio=self.config.sampling_ratio,
+            aligned=self.config.aligned,
+            max_pool=self.config.max_pool,
             image_size=images.padded_size,
         )
 
@@ -89,25 +118,26 @@ class RoiPooler:
             rois,
             finest=numbers[0],
             coarsest=numbers[-1],
-            rule=self.level_rule,
-            canonical_size=self.canonical_size * self._relative(padded_size),
-            canonical_level=self.canonical_level,
+            rule=self.config.level_rule,
+            canonical_size=self.config.canonical_size * self._relative(padded_size),
+            canonical_level=self.config.canonical_level,
             legacy_plus_one=self.legacy_plus_one,
         )
         return chosen - numbers[0]
 
     def _relative(self, padded_size: Size | None) -> float:
-        if not self.size_relative or padded_size is None:
+        if not self.config.size_relative or padded_size is None:
             return 1.0
         height, width = padded_size
         return math.sqrt((height - 1) * (width - 1) / (height * width))
 
     def _scale(self, level: Level, feature: Tensor, images: ImageBatch) -> tuple[float, float]:
-        if self.scale == "declared":
+        if self.config.scale == "declared":
             return 1 / level.stride, 1 / level.stride
-        if self.scale == "measured":
+        if self.config.scale == "measured":
             padded = images.padded_size
             return _nearest_power(feature.shape[2], padded.height), _nearest_power(feature.shape[3], padded.width)
+        assert self.config.scale == "first_height", self.config.scale
         first = feature.shape[2] / float(images.sizes[0, 0])
         return first, first
 

@@ -8,14 +8,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpn.heads.anchors import AnchorPlan
-from fpn.heads.box_coder import BoxCoding
-from fpn.heads.sampling import Randomness, Sampled, Sampling, per_image
+from fpn.heads.anchors import AnchorGenerator, AnchorsConfig
+from fpn.heads.box_coder import BoxCoder, CoderConfig, Weights
+from fpn.heads.sampling import Randomness, Sampled, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms, top_k
+from fpn.sections import Fraction, NotNegative, Positive, Section
 from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level, LossTerms, Proposals, Targets
 
@@ -37,25 +39,51 @@ class RawProposals:
     training_objectness: list[Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProposalSelection:
-    """From raw boxes to proposals.
+class RPNConfig(Section):
+    """Section `rpn`: from maps to proposals."""
 
-    Attributes:
-        before_nms: top-k by score in (training, testing), a level or over all by `scope`.
-        after_nms: proposals that remain an image in (training, testing).
-        nms: IoU above which the worse of two is dropped.
-        min_size: a proposal with a side not longer than this is dropped, network pixels; None: none is.
-        scope: whether top-k and suppression work within a level or over all levels together.
-        padded: missing proposals are filled with (0, 0, 0, 0) at score 0.
-    """
-
-    before_nms: tuple[int, int] = (2000, 1000)
-    after_nms: tuple[int, int] = (2000, 1000)
-    nms: float = 0.7
-    min_size: float | None = 0.0
-    scope: Literal["level", "all"] = "level"
-    padded: bool = False
+    objectness: Objectness = Field(
+        default="sigmoid",
+        description="One logit an anchor, or two with softmax. `softmax_mispaired`: fpn.pytorch normalises channels "
+        "(k, k + A) but reads pairs (2a, 2a + 1); kept so that its weights give its results.",
+    )
+    channels: Positive[int] | None = Field(
+        default=None, description="Width of the 3x3 convolution; None: the pyramid's output channels."
+    )
+    weights: Weights = Field(default=(1.0, 1.0, 1.0, 1.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
+    scope: Literal["level", "all"] = Field(
+        default="level", description="Whether top-k and NMS run within a level, or over all levels together."
+    )
+    before_nms: tuple[Positive[int], Positive[int]] = Field(
+        default=(2000, 1000),
+        description="Top-k by score before NMS in (training, testing), a level or over all: `scope`.",
+    )
+    after_nms: tuple[Positive[int], Positive[int]] = Field(
+        default=(2000, 1000), description="Proposals that remain an image in (training, testing), over all levels."
+    )
+    nms: Fraction = Field(default=0.7, description="IoU above which a worse proposal is dropped.")
+    min_size: NotNegative[float] | None = Field(
+        default=0.0,
+        description="Proposals with a side not longer than this are dropped before NMS, network pixels; None: "
+        "none are.",
+    )
+    padded: bool = Field(
+        default=False,
+        description="True: missing proposals are filled with (0, 0, 0, 0) at score 0, which go through the box head "
+        "(fpn.pytorch).",
+    )
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(positive_iou=0.7, negative_iou=0.3, keep_best=True, count=256, positive_fraction=0.5),
+        description="Which anchors the loss is taken on.",
+    )
+    inside_only: bool = Field(
+        default=False,
+        description="True: anchors that cross the image's rim take no part in training, nor can they be an "
+        "object's best.",
+    )
+    beta: NotNegative[float] = Field(
+        default=0.0, description="Smooth L1 turns from square to line at this error; 0: plain L1."
+    )
 
 
 class RPN(nn.Module):
@@ -64,39 +92,24 @@ class RPN(nn.Module):
     Args:
         levels: the levels it reads, finest first; all of one width.
         anchors: shapes and places of the anchors; the same number a cell on every level.
-        coding: how deltas are read.
-        selection: how raw boxes become proposals.
-        sampling: which anchors the loss is taken on.
-        channels: width of the 3x3 convolution; None: that of the levels.
-        objectness: one logit an anchor, or two whose difference counts.
-        inside_only: anchors that cross the image's rim take no part in the loss.
-        beta: where smooth L1 turns from square to line; 0: plain L1.
+        coder: what corners mean.
+        config: everything else.
     """
 
     def __init__(
-        self,
-        *,
-        levels: Sequence[Level],
-        anchors: AnchorPlan,
-        coding: BoxCoding,
-        selection: ProposalSelection,
-        sampling: Sampling,
-        channels: int | None = None,
-        objectness: Objectness = "sigmoid",
-        inside_only: bool = False,
-        beta: float = 0.0,
+        self, *, levels: Sequence[Level], anchors: AnchorsConfig, coder: CoderConfig, config: RPNConfig
     ) -> None:
         super().__init__()
         (width,) = {level.channels for level in levels}
-        (num_anchors,) = set(anchors.per_cell())
-        channels = channels or width
-        self.levels, self.anchors, self.coding = tuple(levels), anchors, coding
-        self.selection, self.sampling = selection, sampling
-        self.mode: Objectness = objectness
-        self.inside_only, self.beta = inside_only, beta
+        self.config, self.levels = config, tuple(levels)
+        self.anchors = AnchorGenerator(config=anchors, inclusive_corners=coder.inclusive_corners)
+        (num_anchors,) = set(self.anchors.per_cell())
+        self.coder = BoxCoder(config=coder, weights=config.weights)
+        self.sampler = Sampler(config=config.sampling, legacy_plus_one=coder.legacy_plus_one)
+        channels = config.channels or width
         self.shared = nn.Conv2d(width, channels, 3, padding=1)
         self.activation: nn.Module = nn.ReLU()
-        self.objectness = nn.Conv2d(channels, num_anchors * (1 if objectness == "sigmoid" else 2), 1)
+        self.objectness = nn.Conv2d(channels, num_anchors * (1 if config.objectness == "sigmoid" else 2), 1)
         self.deltas = nn.Conv2d(channels, num_anchors * 4, 1)
         for layer in (self.shared, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
@@ -106,9 +119,11 @@ class RPN(nn.Module):
         """Objectness and deltas of every anchor."""
         hidden = [self.activation(self.shared(features[level.name])) for level in self.levels]
         logits = [self.objectness(x) for x in hidden]
-        read = [read_objectness(x, self.mode) for x in logits]
+        read = [read_objectness(x, self.config.objectness) for x in logits]
         # fpn.pytorch's loss takes the pairs as it reads them, without the mispaired softmax.
-        learned = read if self.mode != "softmax_mispaired" else [read_objectness(x, "softmax") for x in logits]
+        learned = (
+            read if self.config.objectness != "softmax_mispaired" else [read_objectness(x, "softmax") for x in logits]
+        )
         return RawProposals(read, [self.deltas(x) for x in hidden], learned)
 
     @torch.no_grad()
@@ -116,16 +131,16 @@ class RPN(nn.Module):
         """Each image's proposals, best first, clipped to the image, network pixels."""
         anchors = self._grids(raw, images)
         moment = 0 if training else 1
-        before, after = self.selection.before_nms[moment], self.selection.after_nms[moment]
+        before, after = self.config.before_nms[moment], self.config.after_nms[moment]
         scores = [_flat(x, 1).squeeze(-1).float() for x in raw.objectness]  # each (B, H*W*A)
         deltas = [_flat(x, 4) for x in raw.deltas]  # each (B, H*W*A, 4)
-        if self.selection.scope == "all":
+        if self.config.scope == "all":
             scores, deltas, anchors = [torch.cat(scores, 1)], [torch.cat(deltas, 1)], [torch.cat(anchors)]
         best = [self._best(s, d, a, before) for s, d, a in zip(scores, deltas, anchors, strict=True)]
         part = torch.cat([torch.full_like(s[0], i, dtype=torch.int64) for i, (s, _) in enumerate(best)])
         top_scores, boxes = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
         height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
-        boxes = self.coding.clip(boxes, height, width)
+        boxes = self.coder.clip(boxes, height, width)
         return [self._suppress(b, s, part, after) for b, s in zip(boxes, top_scores, strict=True)]
 
     def losses(
@@ -141,7 +156,7 @@ class RPN(nn.Module):
         logits = torch.cat([_flat(x, 1).squeeze(-1) for x in raw.training_objectness], dim=1)  # (B, N)
         deltas = torch.cat([_flat(x, 4) for x in raw.deltas], dim=1)  # (B, N, 4)
         drawn = [
-            self.sampling.draw(anchors, truth, usable=self._usable(anchors, size), generator=source)
+            self.sampler.draw(anchors, truth, usable=self._usable(anchors, size), generator=source)
             for truth, size, source in zip(targets, images.sizes, per_image(generator, len(targets)), strict=True)
         ]
         return self._loss_terms(anchors, logits, deltas, drawn, targets)
@@ -158,7 +173,7 @@ class RPN(nn.Module):
         negative_logits = torch.cat([x[s.negative] for x, s in zip(logits, drawn, strict=True)]).float()
         wanted = torch.cat(
             [
-                self.coding.encode(truth.boxes[s.gt_index], anchors[s.positive])
+                self.coder.encode(truth.boxes[s.gt_index], anchors[s.positive])
                 for truth, s in zip(targets, drawn, strict=True)
             ]
         )
@@ -169,14 +184,14 @@ class RPN(nn.Module):
         return LossTerms(
             {
                 "objectness": entropy / count,
-                "proposal_box": smooth_l1(predicted, wanted, beta=self.beta).sum() / count,
+                "proposal_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
             },
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
             dict.fromkeys(("objectness", "proposal_box"), float(len(positive_logits) + len(negative_logits))),
         )
 
     def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:
-        if not self.inside_only:
+        if not self.config.inside_only:
             return None
         height, width = size[0], size[1]
         return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
@@ -189,22 +204,22 @@ class RPN(nn.Module):
         """Top-k before decoding: (B, k) scores and (B, k, 4) boxes."""
         values, index = top_k(scores, count)
         chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        return values, self.coding.decode(chosen.float(), anchors[index])
+        return values, self.coder.decode(chosen.float(), anchors[index])
 
     def _suppress(self, boxes: Tensor, scores: Tensor, part: Tensor, limit: int) -> Proposals:
-        if self.selection.min_size is not None:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.selection.min_size
+        if self.config.min_size is not None:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
             boxes, scores, part = boxes[large], scores[large], part[large]
         kept = nms(
             boxes,
             scores,
-            self.selection.nms,
-            groups=part if self.selection.scope == "level" else None,
+            self.config.nms,
+            groups=part if self.config.scope == "level" else None,
             limit=limit,
-            legacy_plus_one=self.coding.legacy_plus_one,
+            legacy_plus_one=self.coder.legacy_plus_one,
         )
         boxes, scores = boxes[kept], scores[kept].sigmoid()
-        if self.selection.padded and len(kept) < limit:
+        if self.config.padded and len(kept) < limit:
             missing = limit - len(kept)
             boxes = functional.pad(boxes, (0, 0, 0, missing))
             scores = functional.pad(scores, (0, missing))

@@ -8,10 +8,12 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpn.ops import boxes as box_ops
 from fpn.ops.matching import match, sample
+from fpn.sections import Fraction, Positive, Section
 from fpn.structures import Targets
 
 # One source for all images in turn, one an image, or torch's own.
@@ -32,26 +34,37 @@ class Sampled(NamedTuple):
     gt_index: Tensor
 
 
+class SamplingConfig(Section):
+    """Section `sampling`: which references learn from which object, by IoU, and how many of them."""
+
+    positive_iou: Fraction = Field(default=0.5, description="A reference with at least this IoU is positive.")
+    negative_iou: Fraction = Field(
+        default=0.5, description="A reference with less is negative; between the two it takes no part."
+    )
+    keep_best: bool = Field(
+        default=False, description="True: each object's best references are positive, however low their IoU ..."
+    )
+    best_iou: Fraction = Field(default=0.0, description="... if it is at least this (MMDetection: 0.3).")
+    count: Positive[int] = Field(default=512, description="References drawn an image.")
+    positive_fraction: Fraction = Field(default=0.25, description="At most this part of them positive.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SamplingConfig:
+        if self.negative_iou > self.positive_iou:
+            raise ValueError(f"negative_iou {self.negative_iou} is above positive_iou {self.positive_iou}")
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Rules for matching references to objects by IoU, and for drawing a balanced sample.
+class Sampler:
+    """Matches references to objects and draws a balanced sample.
 
     Attributes:
-        positive_iou: a reference with at least this IoU is positive.
-        negative_iou: a reference with less is negative; between the two it takes no part.
-        keep_best: each object's best references are positive, however low their IoU.
-        best_iou: ... if it is at least this.
-        count: references drawn an image.
-        positive_fraction: at most this part of them positive.
+        config: the rules.
         legacy_plus_one: IoU counts width as x2 - x1 + 1.
     """
 
-    positive_iou: float
-    negative_iou: float
-    keep_best: bool
-    count: int
-    positive_fraction: float
-    best_iou: float = 0.0
+    config: SamplingConfig
     legacy_plus_one: bool = False
 
     def draw(
@@ -76,7 +89,7 @@ class Sampling:
             return Sampled(index[drawn.positive], index[drawn.negative], drawn.gt_index)
         gt_index, kind = self._match(references, targets)
         positive, negative = sample(
-            kind, count=self.count, positive_fraction=self.positive_fraction, generator=generator
+            kind, count=self.config.count, positive_fraction=self.config.positive_fraction, generator=generator
         )
         return Sampled(positive, negative, gt_index[positive])
 
@@ -86,16 +99,18 @@ class Sampling:
             references,
             targets.boxes,
             targets.ignore,
-            positive_iou=self.positive_iou,
-            negative_iou=self.negative_iou,
-            keep_best=self.keep_best,
+            positive_iou=self.config.positive_iou,
+            negative_iou=self.config.negative_iou,
+            keep_best=self.config.keep_best,
             legacy_plus_one=self.legacy_plus_one,
         )
-        if self.best_iou <= 0 or len(targets) == 0:
+        if self.config.best_iou <= 0 or len(targets) == 0:
             return found.gt_index, found.kind
         overlap = box_ops.paired_iou(references, targets.boxes[found.gt_index])
-        weak = (found.kind == 1) & (overlap < self.best_iou)
-        return found.gt_index, torch.where(weak, -(overlap >= self.negative_iou).to(found.kind.dtype), found.kind)
+        weak = (found.kind == 1) & (overlap < self.config.best_iou)
+        return found.gt_index, torch.where(
+            weak, -(overlap >= self.config.negative_iou).to(found.kind.dtype), found.kind
+        )
 
 
 def per_image(generator: Randomness, num_images: int) -> Sequence[torch.Generator | None]:

@@ -139,9 +139,9 @@ class OptimizedDetector(Detector):
         below, right = (-side % self.bucket for side in pixels.shape[2:])
         if not below and not right:
             return pixels
-        if not self.preprocessor.pad_before_mean:
+        if not self.preprocessor.config.pad_before_mean:
             return functional.pad(pixels, (0, right, 0, below))
-        black = -pixels.new_tensor(self.preprocessor.mean) / pixels.new_tensor(self.preprocessor.std)
+        black = -pixels.new_tensor(self.preprocessor.config.mean) / pixels.new_tensor(self.preprocessor.config.std)
         height, width = pixels.shape[2:]
         padded = black.view(1, 3, 1, 1).repeat(len(pixels), 1, height + below, width + right)
         padded[..., :height, :width] = pixels
@@ -214,7 +214,7 @@ def _flatten_cells(inner: FasterRCNN) -> None:
     if not isinstance(trunk, TwoLayerTrunk):
         return
     first = cast(nn.Linear, trunk[1])
-    size = inner.box.pooler.output_size
+    size = inner.box.pooler.config.output_size
     reordered = first.weight.view(len(first.weight), -1, size, size).permute(0, 2, 3, 1).flatten(1)
     first.weight = nn.Parameter(reordered.contiguous(), requires_grad=False)
     trunk[0] = _FlattenCells()

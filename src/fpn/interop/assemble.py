@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from fpn.detectors.builder import build_faster_rcnn, build_pyramid, resnet_variant
+from fpn.detectors.builder import build_faster_rcnn, build_pyramid
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.presets import adapt_dialect
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.backbones.backbone import Backbone
 from fpn.interop.converted import Converted, State
 from fpn.interop.key_rules import fill
@@ -32,17 +32,13 @@ def build(
     if "box.scores.weight" not in state or "proposal.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
     width, num_logits = state["box.scores.weight"].shape[1], state["box.scores.weight"].shape[0]
-    recipe = {
-        "kind": "faster_rcnn",
-        "backbone": name,
-        "frozen_stages": 2,
-        "frozen_norm": True,
-        "head_width": width,
-    }
-    if dialect.background == "first":
+    if dialect.box.background == "first":
         state = _background_last(state)
     named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
-    detector = build_faster_rcnn(recipe, named, dialect, weights=None)
+    recipe = FasterRCNNRecipe(
+        backbone=name, classes=named.names, category_ids=named.ids, dialect=dialect.changed(box_width=width)
+    )
+    detector = build_faster_rcnn(recipe)
     fill(detector, state, toolkit=dialect.name)
     return Converted(detector.eval(), dialect, leftover)
 
@@ -60,9 +56,9 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
-    out = tuple(range(dialect.finest_level, 6))
-    body = Backbone(name, weights=None, out=out, variant=resnet_variant(dialect))
-    return fill_pyramid(build_pyramid(body, dialect), own, dialect, (*leftover, *heads))
+    out = tuple(range(dialect.neck.finest_level, 6))
+    body = Backbone(name, weights=None, out=out, config=dialect.backbone)
+    return fill_pyramid(build_pyramid(body, dialect.neck), own, dialect, (*leftover, *heads))
 
 
 def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
@@ -75,10 +71,10 @@ def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
     """The dialect with the widths that the weights have."""
     laterals = sorted(name for name in state if name.startswith("features.laterals.") and name.endswith("weight"))
     smooths = sorted(name for name in state if name.startswith("features.smooths.") and name.endswith("weight"))
-    dialect = replace(dialect, pyramid_channels=len(state[laterals[0]]))
-    dialect = replace(dialect, output_channels=len(state[smooths[0]]) if smooths else dialect.pyramid_channels)
+    dialect = dialect.changed(neck_channels=len(state[laterals[0]]))
+    dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
     if "proposal.shared.weight" in state:
-        dialect = replace(dialect, proposal_channels=len(state["proposal.shared.weight"]))
+        dialect = dialect.changed(rpn_channels=len(state["proposal.shared.weight"]))
     if "box.deltas.weight" in state:
-        dialect = replace(dialect, class_agnostic=len(state["box.deltas.weight"]) == 4)
+        dialect = dialect.changed(box_class_agnostic=len(state["box.deltas.weight"]) == 4)
     return dialect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import Any
 
 from fpn.detectors.dialect import Dialect
@@ -56,7 +55,7 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     Args:
         state: the `model` of its checkpoint.
         classes: names of the classes; None: "class 1", "class 2", ...
-        conventions: fields of the dialect that are not as usual, such as `bottleneck_stride="3x3"` for a backbone that
+        conventions: fields of the dialect that are not as usual, such as `backbone_stride_on="3x3"` for a backbone that
             was trained elsewhere than at Microsoft.
     """
     staged, leftover = rename(state, RULES)
@@ -66,7 +65,7 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
         dialect = _retinanet(renamed)
     if "box.trunk.1.weight" in renamed:
         cells = renamed["box.trunk.1.weight"].shape[1] / len(renamed["features.laterals.c2.weight"])
-        dialect = replace(dialect, pooled_size=round(math.sqrt(cells)))
+        dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
@@ -75,9 +74,8 @@ def _retinanet(renamed: State) -> Dialect:
     if "features.extras.p6.weight" not in renamed:
         raise ModelFileError("Detectron2 weights: a pyramid from P3 on without a top_block that makes P6 and P7")
     on_c5 = renamed["features.extras.p6.weight"].shape[1] == renamed["features.laterals.c5.weight"].shape[1]
-    return replace(
-        DETECTRON2,
-        finest_level=3,
-        extra_levels="convolutions_on_c5" if on_c5 else "convolutions_on_p5",
-        anchor_sizes=tuple(tuple(size * 2 ** (k / 3) for k in range(3)) for size in (32, 64, 128, 256, 512)),
+    return DETECTRON2.changed(
+        neck_finest_level=3,
+        neck_extra_levels="convolutions_on_c5" if on_c5 else "convolutions_on_p5",
+        anchors_sizes=tuple(tuple(size * 2 ** (k / 3) for k in range(3)) for size in (32, 64, 128, 256, 512)),
     )

@@ -49,5 +49,5 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     """
     renamed, leftover = rename(state, RULES)
     if "box.trunk.0.weight" in renamed:
-        conventions = {"pooled_size": renamed["box.trunk.0.weight"].shape[-1], **conventions}
+        conventions = {"roi_output_size": renamed["box.trunk.0.weight"].shape[-1], **conventions}
     return build(renamed, FPN_PYTORCH, leftover, classes=classes, conventions=conventions)

@@ -55,7 +55,7 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     Args:
         state: Keras weight names, such as "conv1/kernel:0" (groups before them do no harm), to arrays in Keras' axes.
         classes: names of the foreground classes; None: "class 1", "class 2", ...
-        conventions: fields of the dialect that are not as usual, such as `score_limit=0.5`.
+        conventions: fields of the dialect that are not as usual, such as `box_score_limit=0.5`.
     """
     originals = {_plain(name): name for name in state}
     renamed, leftover = rename({plain: state[name] for plain, name in originals.items()}, RULES)
@@ -65,7 +65,7 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     if len(ours["features.smooths.p2.weight"]) != len(ours["features.laterals.c2.weight"]):
         dialect = MATTERPORT_128
     if "box.trunk.0.weight" in ours:
-        conventions = {"pooled_size": ours["box.trunk.0.weight"].shape[-1], **conventions}
+        conventions = {"roi_output_size": ours["box.trunk.0.weight"].shape[-1], **conventions}
     return build(ours, dialect, tuple(originals[name] for name in leftover), classes=classes, conventions=conventions)
 
 

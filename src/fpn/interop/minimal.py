@@ -39,4 +39,4 @@ def convert(state: State, **conventions: Any) -> Converted:
     dialect = adapt_dialect(read_widths(renamed, MINIMAL), **conventions)
     body = ThreeLayerBody([len(renamed[f"features.body.convolutions.c{k}.weight"]) for k in (1, 2, 3)])
     own = {name.removeprefix("features."): value for name, value in renamed.items()}
-    return fill_pyramid(build_pyramid(body, dialect), own, dialect, leftover)
+    return fill_pyramid(build_pyramid(body, dialect.neck), own, dialect, leftover)

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpn.detectors.dialect import Dialect
 from fpn.errors import ConfigError
 from fpn.ops import boxes as box_ops
+from fpn.preprocessing.config import PixelsConfig
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.resizing import network_frame, resize
 from fpn.shapes import Size
@@ -38,37 +38,33 @@ class Prepared:
     frame: Frame
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preprocessor:
     """Resizes, normalises and pads on the way in; brings detections back on the way out.
 
-    Attributes: as the fields of `Dialect` with the same names.
+    Attributes:
+        config: how; its mean and std are given.
+
+    Raises:
+        ConfigError: mean or std is left to the backbone.
     """
 
-    channel_order: str
-    value_range: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    short_side: int
-    long_side: int | None
-    resize: str
-    size_multiple: int
-    pad_before_mean: bool
-    whole_pixels: bool = False
+    config: PixelsConfig
 
-    @classmethod
-    def of(cls, dialect: Dialect) -> Preprocessor:
-        """The preprocessor that a dialect describes.
+    def __post_init__(self) -> None:
+        if self.config.mean is None or self.config.std is None:
+            raise ConfigError("pixels.mean and pixels.std are left to the backbone: fill them in first")
 
-        Raises:
-            ConfigError: mean or std is left to the backbone, or a side is not positive.
-        """
-        if dialect.mean is None or dialect.std is None:
-            raise ConfigError(f"dialect {dialect.name} leaves mean and std to the backbone: fill them in first")
-        if dialect.short_side < 1 or (dialect.long_side is not None and dialect.long_side < 1):
-            raise ConfigError(f"short side {dialect.short_side}, long side {dialect.long_side}: must be at least 1")
-        fields = {name: getattr(dialect, name) for name in cls.__dataclass_fields__}
-        return cls(**fields)
+    @property
+    def size_multiple(self) -> int:
+        """Padded sides are multiples of this."""
+        return self.config.size_multiple
+
+    @property
+    def padding(self) -> Tensor:
+        """(3, 1, 1), what padding looks like to the network."""
+        mean, std = _column(self.config.mean), _column(self.config.std)
+        return -mean / std if self.config.pad_before_mean else torch.zeros_like(mean)
 
     def prepare(self, image: Image.Image, targets: Targets | None = None) -> Prepared:
         """One RGB image (and its objects) into network pixels.
@@ -77,7 +73,7 @@ class Preprocessor:
             image: upright, 8-bit RGB.
             targets: objects in pixels of that image.
         """
-        array, frame = resize(image, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        array, frame = resize(image, **self.config.sizing)
         return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
 
     def enough(self, original: Size, *, zoom: float = 1.0) -> Size:
@@ -90,18 +86,18 @@ class Preprocessor:
             original: the image's full size.
             zoom: how much larger than the network's size a part of it may be needed.
         """
-        if self.resize != "pillow":
+        if self.config.resize != "pillow":
             return original
-        frame = network_frame(original, method=self.resize, short_side=self.short_side, long_side=self.long_side)
+        frame = network_frame(original, **self.config.sizing)
         return Size(*(math.ceil(_GAP * zoom * side) for side in frame.network))
 
     def _normalised(self, array: np.ndarray) -> Tensor:
         """(h, w, 3) values of 0..255 as (3, h, w), in one new tensor: on a CPU each further one costs as much."""
-        if self.channel_order == "bgr":
+        if self.config.channel_order == "bgr":
             array = array[:, :, ::-1]
         pixels = torch.empty(3, *array.shape[:2])
         np.copyto(pixels.numpy(), array.transpose(2, 0, 1))
-        return pixels.mul_(self.value_range / 255).sub_(_column(self.mean)).div_(_column(self.std))
+        return pixels.mul_(self.config.value_range / 255).sub_(_column(self.config.mean)).div_(_column(self.config.std))
 
     def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
         """Pad images (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
@@ -113,8 +109,8 @@ class Preprocessor:
         sizes = torch.tensor([list(p.shape[-2:]) for p in pixels], dtype=torch.int64)
         height, width = (_round_up(int(side), self.size_multiple) for side in sizes.amax(dim=0))
         batch = torch.zeros(len(pixels), 3, height, width)
-        if self.pad_before_mean:
-            batch -= (_column(self.mean) / _column(self.std))[None]
+        if self.config.pad_before_mean:
+            batch += self.padding
         for row, image in zip(batch, pixels, strict=True):
             row[:, : image.shape[1], : image.shape[2]] = image
         if frames is None:
@@ -126,7 +122,7 @@ class Preprocessor:
         """Detections in network pixels, back in pixels of the original image, clipped to it."""
         boxes = frame.to_original(found.boxes)
         boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
-        if not self.whole_pixels:
+        if not self.config.whole_pixels:
             return replace(found, boxes=boxes)
         boxes = boxes.round()  # half to even, as numpy.around
         return replace(found, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
@@ -143,7 +139,8 @@ def _resize_masks(masks: Tensor, size: Size) -> Tensor:
     return resized[0] >= 0.5
 
 
-def _column(values: tuple[float, float, float]) -> Tensor:
+def _column(values: tuple[float, float, float] | None) -> Tensor:
+    assert values is not None, "checked when the preprocessor was made"
     return torch.tensor(values).view(3, 1, 1)
 
 

@@ -9,7 +9,7 @@ take seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -78,10 +78,10 @@ class AnchorFit:
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
         return {
-            "anchor_sizes": [list(sizes) for sizes in self.dialect.anchor_sizes],
-            "anchor_ratios": list(self.dialect.anchor_ratios),
-            "short_side": self.dialect.short_side,
-            "long_side": self.dialect.long_side,
+            "anchor_sizes": [list(sizes) for sizes in self.dialect.anchors.sizes],
+            "anchor_ratios": list(self.dialect.anchors.ratios),
+            "short_side": self.dialect.pixels.short_side,
+            "long_side": self.dialect.pixels.long_side,
             "objects": self.objects,
             "unreached": self.unreached,
             "levels": list(self.levels),
@@ -102,11 +102,11 @@ def reach(inspected: Inspected, dialect: Dialect) -> AnchorFit:
         np.concatenate([np.zeros((0, 2)), *(each.sizes[numbers[split]] for split, each in inspected.objects.items())]),
     )
     fit = fit_anchors(together, dialect)
-    unreached = fit.iou < dialect.anchor_negative_iou
+    unreached = fit.iou < dialect.rpn.sampling.negative_iou
     return AnchorFit(
         dialect=dialect,
         objects=len(together),
-        levels=[_level(number, fit, dialect) for number in range(len(dialect.anchor_sizes))],
+        levels=[_level(number, fit, dialect) for number in range(len(dialect.anchors.sizes))],
         unreached=int(unreached.sum()),
         suggestion=_suggest(together, dialect) if unreached.any() else None,
         findings=list(_tell(inspected, numbers, fit, unreached, dialect)),
@@ -125,7 +125,7 @@ def fit_anchors(objects: Boxes, dialect: Dialect) -> Fit:
     scaled, extents = _in_network(objects, dialect)
     best = np.zeros(len(objects))
     level = np.zeros(len(objects), dtype=np.int64)
-    for number, sizes in enumerate(dialect.anchor_sizes):
+    for number, sizes in enumerate(dialect.anchors.sizes):
         iou = _best_on_level(scaled, extents, stride_of(number, dialect), sizes, dialect)
         # The first of equals is the finer one.
         level[iou > best] = number
@@ -135,17 +135,17 @@ def fit_anchors(objects: Boxes, dialect: Dialect) -> Fit:
 
 def stride_of(number: int, dialect: Dialect) -> int:
     """Pixels between the anchors of a level."""
-    if isinstance(dialect.anchor_strides, tuple):
-        return dialect.anchor_strides[number]
-    return int(2 ** (dialect.finest_level + number))
+    if isinstance(dialect.anchors.strides, tuple):
+        return dialect.anchors.strides[number]
+    return int(2 ** (dialect.neck.finest_level + number))
 
 
 def _in_network(objects: Boxes, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
     """(M, 4) boxes in network pixels, and (M, 2) width and height of their images there."""
     sizes = np.maximum(objects.sizes, 1)
-    scale = dialect.short_side / sizes.min(axis=1)
-    if dialect.long_side is not None:
-        scale = np.minimum(scale, dialect.long_side / sizes.max(axis=1))
+    scale = dialect.pixels.short_side / sizes.min(axis=1)
+    if dialect.pixels.long_side is not None:
+        scale = np.minimum(scale, dialect.pixels.long_side / sizes.max(axis=1))
     return objects.boxes * scale[:, None], sizes[:, ::-1] * scale[:, None]
 
 
@@ -154,18 +154,18 @@ def _best_on_level(
 ) -> np.ndarray:
     cell = cell_anchors(
         sizes,
-        dialect.anchor_ratios,
-        ratio=dialect.anchor_ratio,
-        rounded=dialect.anchor_rounding,
-        order=dialect.anchor_order,
+        dialect.anchors.ratios,
+        ratio=dialect.anchors.ratio,
+        rounded=dialect.anchors.rounded,
+        order=dialect.anchors.order,
     ).numpy()
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     last = np.maximum(np.ceil(extents / stride) - 1, 0)
     best = np.zeros(len(boxes))
     for anchor in cell.astype(np.float64):
         middle = (anchor[:2] + anchor[2:]) / 2
-        place = np.clip(np.round((centres - middle) / stride - dialect.anchor_offset), 0, last)
-        shift = (place + dialect.anchor_offset) * stride
+        place = np.clip(np.round((centres - middle) / stride - dialect.anchors.offset), 0, last)
+        shift = (place + dialect.anchors.offset) * stride
         best = np.maximum(best, _iou(boxes, np.concatenate((shift + anchor[:2], shift + anchor[2:]), axis=1)))
     return best
 
@@ -179,11 +179,11 @@ def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _level(number: int, fit: Fit, dialect: Dialect) -> dict[str, Any]:
     iou = fit.iou[fit.level == number]
-    low, high = dialect.anchor_negative_iou, dialect.anchor_positive_iou
+    low, high = dialect.rpn.sampling.negative_iou, dialect.rpn.sampling.positive_iou
     return {
-        "level": f"p{dialect.finest_level + number}",
+        "level": f"p{dialect.neck.finest_level + number}",
         "stride": stride_of(number, dialect),
-        "sizes": list(dialect.anchor_sizes[number]),
+        "sizes": list(dialect.anchors.sizes[number]),
         "objects": len(iou),
         "well": int((iou >= high).sum()),
         "fairly": int(((iou >= low) & (iou < high)).sum()),
@@ -199,7 +199,7 @@ def _tell(
         survey, owner = inspected.splits[split], inspected.objects[split].owner
         for place in np.flatnonzero(unreached[start : start + len(mine)]).tolist():
             width, height = fit.sides[start + place]
-            level = f"p{dialect.finest_level + int(fit.level[start + place])}"
+            level = f"p{dialect.neck.finest_level + int(fit.level[start + place])}"
             where = f"{survey.called(int(mine[place]))} is {width:.0f} x {height:.0f} in the network"
             message = f"{where}, the best anchor (IoU {fit.iou[start + place]:.2f}) is on {level}"
             yield Finding("anchor-unreached", message, survey.name_of(int(owner[mine[place]])))
@@ -213,17 +213,19 @@ def _suggest(objects: Boxes, dialect: Dialect) -> dict[str, Any] | None:
     for (ratios, cost_r), (sizes, cost_s), (side, cost_p) in product(
         _ratio_choices(sample, dialect), _size_choices(dialect), _side_choices(dialect)
     ):
-        changed = replace(dialect, anchor_ratios=ratios, anchor_sizes=sizes, short_side=side[0], long_side=side[1])
+        changed = dialect.changed(
+            anchors={"ratios": ratios, "sizes": sizes}, pixels={"short_side": side[0], "long_side": side[1]}
+        )
         cost = cost_r + cost_s + cost_p + _unreached(sample, changed) / len(sample)
         if cost < least - 1e-9:
             least, best = cost, changed
     if best is dialect:
         return None
     return {
-        "anchor_sizes": [list(sizes) for sizes in best.anchor_sizes],
-        "anchor_ratios": list(best.anchor_ratios),
-        "short_side": best.short_side,
-        "long_side": best.long_side,
+        "anchor_sizes": [list(sizes) for sizes in best.anchors.sizes],
+        "anchor_ratios": list(best.anchors.ratios),
+        "short_side": best.pixels.short_side,
+        "long_side": best.pixels.long_side,
         "unreached": _unreached(objects, best),
     }
 
@@ -234,30 +236,30 @@ def _sample(objects: Boxes) -> Boxes:
 
 
 def _unreached(objects: Boxes, dialect: Dialect) -> int:
-    return int((fit_anchors(objects, dialect).iou < dialect.anchor_negative_iou).sum())
+    return int((fit_anchors(objects, dialect).iou < dialect.rpn.sampling.negative_iou).sum())
 
 
 def _ratio_choices(objects: Boxes, dialect: Dialect) -> list[tuple[tuple[float, ...], float]]:
     """The ratios there are, and the data's own: three or five that part its objects evenly."""
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-    ratios = sides[:, 1] / sides[:, 0] if dialect.anchor_ratio == "height/width" else sides[:, 0] / sides[:, 1]
+    ratios = sides[:, 1] / sides[:, 0] if dialect.anchors.ratio == "height/width" else sides[:, 0] / sides[:, 1]
     own = [
         tuple(sorted({float(f"{value:.2g}") for value in np.percentile(ratios, percents)}))
         for percents in ((5, 50, 95), (2, 20, 50, 80, 98))
     ]
-    return [(dialect.anchor_ratios, 0.0), (own[0], _COST_RATIOS), (own[1], 2 * _COST_RATIOS)]
+    return [(dialect.anchors.ratios, 0.0), (own[0], _COST_RATIOS), (own[1], 2 * _COST_RATIOS)]
 
 
 def _size_choices(dialect: Dialect) -> list[tuple[tuple[tuple[float, ...], ...], float]]:
     """The sizes there are; all made smaller or larger; or only the finer ones smaller, the more the finer."""
-    last = len(dialect.anchor_sizes) - 1
+    last = len(dialect.anchors.sizes) - 1
     steps = [[step] * (last + 1) for step in _SIZE_STEPS]
     steps += [[finest ** ((last - level) / max(last, 1)) for level in range(last + 1)] for finest in _STRETCHES]
     return [
         (
             tuple(
                 tuple(float(round(size * step)) for size in sizes)
-                for sizes, step in zip(dialect.anchor_sizes, each, strict=True)
+                for sizes, step in zip(dialect.anchors.sizes, each, strict=True)
             ),
             0.0 if set(each) == {1.0} else _COST_SIZES,
         )
@@ -270,8 +272,8 @@ def _side_choices(dialect: Dialect) -> list[tuple[tuple[int, int | None], float]
     return [
         (
             (
-                round(dialect.short_side * step),
-                None if dialect.long_side is None else round(dialect.long_side * step),
+                round(dialect.pixels.short_side * step),
+                None if dialect.pixels.long_side is None else round(dialect.pixels.long_side * step),
             ),
             _COST_SIDE * (step - 1) * 2,
         )

@@ -26,7 +26,7 @@ def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapp
     return {
         "fpn": __version__,
         "config": run.config.model_dump(mode="json"),
-        "recipe": run.detector.recipe,
+        "recipe": run.detector.recipe.to_json(),
         "data": {**describe_data(dataset), "validation": None if validation is None else describe_data(validation)},
         "surroundings": {
             "device": run.accelerator.device.type,

@@ -74,7 +74,7 @@ def test_detectron2(figures):
 def test_detectron2_retinanet_as_far_as_its_pyramid():
     figures = case("d2_10_full_retinanet")
     converted = convert(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
-    _, images = prepare(figures, Preprocessor.of(converted.dialect))
+    _, images = prepare(figures, Preprocessor(converted.dialect.pixels))
     with torch.no_grad():
         maps = converted.module(images.pixels)
     assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
@@ -94,9 +94,9 @@ def fpn_pytorch_101(salt: str) -> Detector:
     return convert(
         state,
         short_side=round(min(figures.meta["im_info"][0][:2])),
-        score_limit=figures.meta["thresh"],
-        detection_nms=figures.meta["nms"],
-        detections_limit=figures.meta["max_per_image"],
+        box_score_limit=figures.meta["thresh"],
+        box_nms=figures.meta["nms"],
+        box_limit=figures.meta["max_per_image"],
     ).module
 
 
@@ -105,7 +105,7 @@ def fpn_pytorch(figures: Case) -> Detector:
     detector = fpn_pytorch_101(figures.salt)
     detector.features.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
     sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
-    detector.box.pooler = replace(detector.box.pooler, sampler=sampler)
+    detector.box.pooler = replace(detector.box.pooler, config=detector.box.pooler.config.changed(sampler=sampler))
     return detector
 
 
@@ -136,7 +136,7 @@ def test_fpn_pytorch(figures):
 @pytest.mark.parametrize("target", [160, 600])
 def test_fpn_pytorch_preprocessing(target):
     figures = case("fpnpt_i_preprocess")
-    prepared, images = prepare(figures, Preprocessor.of(adapt_dialect(FPN_PYTORCH, short_side=target)))
+    prepared, images = prepare(figures, Preprocessor(adapt_dialect(FPN_PYTORCH, short_side=target).pixels))
     assert_map(figures, f"blob_{target}", images.pixels)
     info = [*prepared.frame.network, prepared.frame.scale[0]]
     assert info == pytest.approx(figures[f"im_info_{target}"][0].tolist())
@@ -153,9 +153,9 @@ def test_matterport():
         state,
         short_side=config["IMAGE_MIN_DIM"],
         long_side=config["IMAGE_MAX_DIM"],
-        proposals_after_nms=(2000, config["POST_NMS_ROIS_INFERENCE"]),
-        detections_limit=config["DETECTION_MAX_INSTANCES"],
-        score_limit=config["DETECTION_MIN_CONFIDENCE"],
+        rpn_after_nms=(2000, config["POST_NMS_ROIS_INFERENCE"]),
+        box_limit=config["DETECTION_MAX_INSTANCES"],
+        box_score_limit=config["DETECTION_MIN_CONFIDENCE"],
     )
     detector = converted.module
     assert all(name.startswith("mrcnn_mask") for name in converted.leftover)

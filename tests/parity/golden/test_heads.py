@@ -1,7 +1,5 @@
 """The box head's network, and what is made of its scores and deltas, against the originals'."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ YX = [1, 0, 3, 2]
 
 def head_of(dialect: Dialect, num_classes: int, **changes) -> BoxHead:
     levels = tuple(Level(f"p{k}", 4, 2**k) for k in (2, 3, 4, 5))
-    return build_box_head(levels, num_classes, replace(dialect, **changes), width=8)
+    return build_box_head(levels, num_classes, dialect.changed(box_width=8, **changes))
 
 
 def select(head: BoxHead, boxes: Tensor, logits: Tensor, deltas: Tensor, images: ImageBatch) -> Detections:
@@ -42,9 +40,9 @@ def test_detectron2_lets_every_class_of_a_roi_compete():
     head = head_of(
         DETECTRON2,
         meta["num_classes"],
-        score_limit=meta["score_thresh"],
-        detection_nms=meta["nms_thresh"],
-        detections_limit=meta["topk"],
+        box_score_limit=meta["score_thresh"],
+        box_nms=meta["nms_thresh"],
+        box_limit=meta["topk"],
         box_weights=tuple(float(weight) for weight in meta["weights"]),
     )
     height, width = meta["image_size"]
@@ -63,9 +61,9 @@ def test_matterport_lets_only_the_best_class_of_a_roi_compete(figures):
     head = head_of(
         MATTERPORT,
         figures["probs"].shape[2] - 1,
-        score_limit=float(meta["DETECTION_MIN_CONFIDENCE"]),
-        detection_nms=meta["DETECTION_NMS_THRESHOLD"],
-        detections_limit=meta["DETECTION_MAX_INSTANCES"],
+        box_score_limit=float(meta["DETECTION_MIN_CONFIDENCE"]),
+        box_nms=meta["DETECTION_NMS_THRESHOLD"],
+        box_limit=meta["DETECTION_MAX_INSTANCES"],
         box_weights=tuple(1 / spread for spread in meta["BBOX_STD_DEV"]),
     )
     images = ImageBatch(

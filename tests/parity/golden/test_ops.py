@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.heads.anchors import AnchorPlan
+from fpn.heads.anchors import AnchorGenerator, AnchorsConfig
 from fpn.ops import boxes as box_ops
 from fpn.ops.anchors import cell_anchors, level_anchors
 from fpn.ops.box_coding import decode, encode
@@ -92,7 +92,8 @@ def test_matterport_anchors_in_pixels_and_normalised():
     figures = case("mrcnn_2_anchors")
     shapes = [Size(*shape) for shape in figures.meta["backbone_shapes"]]
     assert_near(grid(shapes, ratio="width/height")[:, YX], figures["pixel"], BOX_TOLERANCE)
-    plan = AnchorPlan(sizes=tuple((s,) for s in SIZES), ratio="width/height", inclusive_corners=True)
+    config = AnchorsConfig(sizes=tuple((float(s),) for s in SIZES), ratio="width/height")
+    plan = AnchorGenerator(config=config, inclusive_corners=True)
     levels = [Level(f"p{k}", 256, stride) for k, stride in enumerate(STRIDES, 2)]
     height, width = figures.meta["image_shape"][:2]
     found = torch.cat(plan.grids(levels, shapes, Size(height, width), torch.device("cpu")))[:, YX]

@@ -25,7 +25,7 @@ STRIDES = (4, 8, 16, 32, 64)
 
 def head_of(dialect: Dialect, strides: Sequence[int] = STRIDES, **changes) -> RPN:
     levels = tuple(Level(f"p{k}", 256, stride) for k, stride in enumerate(strides, 2))
-    return build_rpn(levels, replace(dialect, **changes))
+    return build_rpn(levels, dialect.changed(**changes))
 
 
 def images_of(sizes: Sequence[Sequence[float]]) -> ImageBatch:
@@ -64,11 +64,11 @@ def test_detectron2_takes_the_best_of_each_level(figures):
         DETECTRON2,
         # These figures stand on anchors shifted by half a stride, though their meta.json says offset 0: with 0 all
         # boxes are off by exactly half a stride. (The full detectors have offset 0.)
-        anchor_offset=0.5,
-        proposals_before_nms=(0, meta["pre_nms_topk_per_level"]),
-        proposals_after_nms=(0, meta["post_nms_topk"]),
-        proposal_nms=meta["nms_thresh"],
-        proposal_min_size=meta["min_box_size"],
+        anchors_offset=0.5,
+        rpn_before_nms=(0, meta["pre_nms_topk_per_level"]),
+        rpn_after_nms=(0, meta["post_nms_topk"]),
+        rpn_nms=meta["nms_thresh"],
+        rpn_min_size=meta["min_box_size"],
     )
     raw = raw_of(np.concatenate(logits, 1), np.concatenate(deltas, 1), shapes)
     for index, found in enumerate(head.propose(raw, images_of(meta["image_sizes"]))):
@@ -84,9 +84,9 @@ def test_fpn_pytorch_takes_the_best_of_all_levels_and_fills_up_with_zeros(figure
     head = head_of(
         FPN_PYTORCH,
         (4, 8, 16, 16, 32),
-        proposals_before_nms=(counts[0],) * 2,
-        proposals_after_nms=(counts[1],) * 2,
-        proposal_nms=meta["nms_thresh"],
+        rpn_before_nms=(counts[0],) * 2,
+        rpn_after_nms=(counts[1],) * 2,
+        rpn_nms=meta["nms_thresh"],
     )
     logits, deltas = (rule.from_spec(figures.salt, meta["inputs"][name]) for name in ("logit", "deltas"))
     raw = raw_of(logits, deltas, meta["feat_shapes"])
@@ -104,10 +104,10 @@ def test_matterport_proposes_in_normalised_boxes(figures):
     shapes = case("mrcnn_2_anchors").meta["backbone_shapes"]
     head = head_of(
         MATTERPORT,
-        proposals_before_nms=(meta["PRE_NMS_LIMIT"],) * 2,
-        proposals_after_nms=(meta["proposal_count"],) * 2,
-        proposal_nms=meta["nms_threshold"],
-        proposal_weights=tuple(1 / spread for spread in meta["RPN_BBOX_STD_DEV"]),
+        rpn_before_nms=(meta["PRE_NMS_LIMIT"],) * 2,
+        rpn_after_nms=(meta["proposal_count"],) * 2,
+        rpn_nms=meta["nms_threshold"],
+        rpn_weights=tuple(1 / spread for spread in meta["RPN_BBOX_STD_DEV"]),
     )
     logits, deltas = (rule.from_spec(figures.salt, meta["inputs"][name]) for name in ("logit", "deltas"))
     [found] = head.propose(raw_of(logits, deltas[..., YX], shapes), images_of([(side, side)]))
@@ -198,7 +198,7 @@ def test_fpn_pytorch_targets_and_losses():
     meta = figures.meta
     head = fpn_pytorch_head(figures)
     # Nothing is left to chance: all anchors are sampled.
-    head.sampling = replace(head.sampling, count=2_000_000)
+    head.sampler = replace(head.sampler, config=head.sampler.config.changed(count=2_000_000))
     boxes = torch.from_numpy(figures["gt_boxes"])[0]
     boxes = boxes[boxes[:, 4] > 0]
     truth = Targets(boxes[:, :4].contiguous(), boxes[:, 4].long() - 1)
@@ -209,13 +209,13 @@ def test_fpn_pytorch_targets_and_losses():
     images = images_of([meta["im_info"][0][:2]])
     raw = head(features)
     anchors = torch.cat(head._grids(raw, images))
-    drawn = head.sampling.draw(anchors, truth, usable=head._usable(anchors, images.sizes[0]))
+    drawn = head.sampler.draw(anchors, truth, usable=head._usable(anchors, images.sizes[0]))
     labels = torch.full((len(anchors),), -1)
     labels[drawn.negative], labels[drawn.positive] = 0, 1
     assert labels.tolist() == figures["labels"][0].tolist()
     order = drawn.positive.argsort()
     assert drawn.positive[order].tolist() == figures["fg_index"].tolist()
-    targets = head.coding.encode(truth.boxes[drawn.gt_index[order]], anchors[drawn.positive[order]])
+    targets = head.coder.encode(truth.boxes[drawn.gt_index[order]], anchors[drawn.positive[order]])
     assert_near(targets, figures["fg_targets"], OP_TOLERANCE * 10)
     losses = head.losses(raw, images, [truth]).detach()
     assert losses["objectness"] == pytest.approx(meta["rpn_loss_cls"], rel=1e-4)

@@ -46,7 +46,7 @@ def test_three_level_pyramid_whose_p1_is_our_p3(case):
 @pytest.mark.parametrize("case", cases("kuangliu"), ids=lambda case: case.name)
 def test_pytorch_fpn(case):
     top_down = "bilinear_corners" if case.meta["upsample_align_corners"] else "bilinear"
-    converted = convert(same_weights(case, "kuangliu_fpn101.json"), top_down=top_down)
+    converted = convert(same_weights(case, "kuangliu_fpn101.json"), neck_top_down=top_down)
     assert_maps(case, run(converted.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5)})
     assert all(name.endswith("num_batches_tracked") for name in converted.leftover)
 
@@ -78,7 +78,7 @@ FPN_PYTORCH_HEADS = ("RCNN_rpn", "RCNN_top.", "RCNN_cls", "RCNN_bbox")
 def test_fpn_pytorch(case):
     names = "fpnpt_resnet101.json" if "_r101_" in case.name else "fpnpt_resnet50.json"
     converted = pyramid(case, names, FPN_PYTORCH_HEADS)
-    assert converted.dialect.top_down == "bilinear_corners"
+    assert converted.dialect.neck.top_down == "bilinear_corners"
     assert_maps(case, run(converted.module, case), {f"p{k}": f"ac1_p{k}" for k in (2, 3, 4, 5, 6)})
     assert_maps(case, run(converted.module.body, case), {f"c{k}": f"c{k}" for k in (2, 3, 4, 5)})
     # P5 and P6 have half the stride that their anchors are laid with.

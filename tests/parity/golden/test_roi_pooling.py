@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpn.heads.roi_pooler import RoiPooler
+from fpn.heads.roi_pooler import RoIConfig, RoIPooler
 from fpn.ops.roi_align.levels import choose_levels
 from fpn.ops.roi_align.pool import pool_rois
 from fpn.structures import ImageBatch, Level
@@ -45,7 +45,7 @@ def test_detectron2_pools_from_the_level_of_each_roi_and_keeps_their_order(size)
         for i in range(4)
     }
     levels = tuple(Level(name, channels, 4 * 2**i) for i, name in enumerate(maps))
-    pooler = RoiPooler(levels=levels, output_size=size, sampling_ratio=0)
+    pooler = RoIPooler(levels=levels, config=RoIConfig(output_size=size, sampling_ratio=0))
     images = ImageBatch(torch.zeros(1, 3, height * 4, width * 4), torch.tensor([[height * 4, width * 4]]))
     found = pooler(maps, images, [torch.from_numpy(figures["boxes"])])
     name = f"roi_pooler_V2_{size}"

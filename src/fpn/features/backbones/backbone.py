@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
-from fpn.features.backbones.resnet_variants import ResNetVariant, adapt_resnet
+from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
 from fpn.features.extractor import FeatureExtractor
 from fpn.features.frozen import freeze, freeze_norms
@@ -44,7 +44,7 @@ class Backbone(FeatureExtractor):
         out: Sequence[int] = (2, 3, 4, 5),
         frozen_stages: int = 0,
         frozen_norm: bool = True,
-        variant: ResNetVariant | None = None,
+        config: BackboneConfig | None = None,
     ) -> None:
         """Build a bottom-up path.
 
@@ -55,7 +55,7 @@ class Backbone(FeatureExtractor):
             frozen_stages: how many stages are not trained: 1 is the stem (up to c1), 2 goes up to c2, ..., 0 none.
             frozen_norm: batch norms keep their statistics and affine in training, as detectors with few images a
                 batch need. Those of frozen stages always do.
-            variant: how a ResNet differs from timm's (stride on the 1x1, epsilon, ...).
+            config: how a ResNet differs from timm's (stride on the 1x1, epsilon, ...).
 
         Raises:
             ConfigError: no such model, or one without the wanted levels, or not a ResNet where a variant is asked for.
@@ -74,11 +74,11 @@ class Backbone(FeatureExtractor):
         self._index, levels = _choose_levels(net, name, tuple(out))
         _drop_unused_blocks(net, self._index[-1])
         self.levels: tuple[Level, ...] = levels
-        if variant is not None:
-            self.levels = adapt_resnet(net, self.levels, variant, name)
-        config = timm.get_pretrained_cfg(name)
-        self.pixel_mean: tuple[float, float, float] = tuple(config.mean)
-        self.pixel_std: tuple[float, float, float] = tuple(config.std)
+        if config is not None:
+            self.levels = adapt_resnet(net, self.levels, config, name)
+        pretrained = timm.get_pretrained_cfg(name)
+        self.pixel_mean: tuple[float, float, float] = tuple(pretrained.mean)
+        self.pixel_std: tuple[float, float, float] = tuple(pretrained.std)
         if frozen_norm:
             freeze_norms(net)
         freeze(net, _first_stages(net, frozen_stages, name))

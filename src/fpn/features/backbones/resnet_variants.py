@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fpn.errors import ConfigError
+from fpn.sections import Positive, Section
 from fpn.structures import Level
 
 PLAIN = "resnet26, resnet50, resnet101, resnet152"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetVariant:
-    """What is not as in timm's (and torchvision's) ResNet. The defaults change nothing."""
+class BackboneConfig(Section):
+    """Section `backbone`: what is not as in timm's (and torchvision's) ResNet. The defaults change nothing."""
 
-    stride_on: Literal["1x1", "3x3"] = "3x3"
-    """Which convolution of a bottleneck carries the stride: 1x1 in He et al. 2015 and Caffe, 3x3 in Torch."""
-    norm_epsilon: float = 1e-5
-    """Added to a norm's variance; 1e-3 in Keras."""
-    conv_bias: bool = False
-    """Convolutions have biases beside their norms (Keras)."""
-    stem_pool: Literal["padded", "ceil", "same"] = "padded"
-    """The 3x3/2 max-pool after the stem: padded by 1 on all sides; unpadded with sizes rounded up (Caffe); or padded
-    as TensorFlow's 'same' does, first at the right and bottom."""
-    last_stage_stride: Literal[1, 2] = 2
-    """1 gives c5 the stride of c4 (fpn.pytorch)."""
+    stride_on: Literal["1x1", "3x3"] = Field(
+        default="3x3",
+        description="Which convolution of a ResNet bottleneck carries the stride: 1x1 in He et al. 2015 and "
+        "Caffe, 3x3 in "
+        "Torch.",
+    )
+    norm_epsilon: Positive[float] = Field(
+        default=1e-5, description="Added to the variance in the backbone's batch norms; 1e-3 in Keras."
+    )
+    conv_bias: bool = Field(
+        default=False, description="True: backbone convolutions have biases beside their norms (Keras, matterport)."
+    )
+    stem_pool: Literal["padded", "ceil", "same"] = Field(
+        default="padded",
+        description="The 3x3/2 max-pool after the stem: padded by 1 on all sides; unpadded with sizes rounded up "
+        "(Caffe); "
+        "or padded as TensorFlow's 'same' does, first at the right and bottom.",
+    )
+    last_stage_stride: Literal[1, 2] = Field(
+        default=2, description="Stride of the last stage. 1 gives C5 the stride of C4 (fpn.pytorch)."
+    )
 
 
-def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: ResNetVariant, name: str) -> tuple[Level, ...]:
+def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneConfig, name: str) -> tuple[Level, ...]:
     """Change timm's ResNet in place; returns its levels, whose strides may have changed.
 
     Raises:
         ConfigError: `net` is not a plain ResNet.
     """
-    if variant == ResNetVariant():
+    if variant == BackboneConfig():
         return levels
     _check_plain(net, name)
     if variant.stride_on == "1x1":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.backbones.resnet_variants import ResNetVariant
+from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.extractor import FeatureExtractor
 from fpn.structures import Features, Level
 
@@ -20,7 +20,7 @@ BOTTLENECK_RESNETS = {26: "resnet26", 50: "resnet50", 101: "resnet101", 152: "re
 def resnet_body(
     depth: int,
     *,
-    variant: ResNetVariant | None = None,
+    config: BackboneConfig | None = None,
     out: Sequence[int] = (2, 3, 4, 5),
     frozen_stages: int = 0,
     frozen_norm: bool = True,
@@ -40,7 +40,7 @@ def resnet_body(
     if depth not in BOTTLENECK_RESNETS:
         raise ConfigError(f"a bottleneck ResNet of depth {depth}: known are {', '.join(map(str, BOTTLENECK_RESNETS))}")
     return Backbone(
-        BOTTLENECK_RESNETS[depth], variant=variant, out=out, frozen_stages=frozen_stages, frozen_norm=frozen_norm
+        BOTTLENECK_RESNETS[depth], config=config, out=out, frozen_stages=frozen_stages, frozen_norm=frozen_norm
     )
 
 

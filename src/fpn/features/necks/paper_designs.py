@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fpn.errors import ConfigError
 from fpn.features.extractor import FeatureExtractor
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.image_pyramid import ImagePyramid
+from fpn.suggestions import nearest
 
 
 def single_map(body: nn.Module, channels: int) -> FeatureExtractor:
@@ -97,3 +99,14 @@ DESIGNS: dict[str, Design] = {
         Design("image_pyramid", "featurized image pyramid", "figure 1a", (3, 4), image_pyramid, False, False),
     )
 }
+
+
+def named_design(name: str) -> Design:
+    """One of `DESIGNS`.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    if name not in DESIGNS:
+        raise ConfigError(f"neck {name!r}: choose one of {', '.join(DESIGNS)}.{nearest(name, DESIGNS)}")
+    return DESIGNS[name]

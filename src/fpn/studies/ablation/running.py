@@ -13,9 +13,9 @@ import torch
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
-from fpn.detectors.builder import named_design
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
+from fpn.features.necks.paper_designs import named_design
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Folder, Outcome
@@ -156,7 +156,7 @@ def build(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
     # A design whose body ends at C4 has no fifth stage to freeze.
     options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
     weights = None if ablation.detector.weights == "none" else ablation.detector.weights
-    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, features=row, **options)
+    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, neck=row, **options)
 
 
 def _measure_costs(ablation: Ablation, folder: Folder, screen: Screen) -> None:

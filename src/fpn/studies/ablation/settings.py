@@ -55,12 +55,12 @@ class DetectorSettings(Settings):
             "frozen_stages": self.frozen_stages,
             "channels": self.channels,
             "head_width": self.head_width,
-            "anchor_sizes": tuple((size,) for size in sizes),
+            "anchors_sizes": tuple((size,) for size in sizes),
             "level_canonical_size": round(_PAPER_CANONICAL * scale, 1),
-            "roi_samples": self.roi_samples,
+            "box_sampling_count": self.roi_samples,
             # AR1k needs a thousand proposals to look at; training does with fewer.
-            "proposals_before_nms": (1000, 1000),
-            "proposals_after_nms": (500, 1000),
+            "rpn_before_nms": (1000, 1000),
+            "rpn_after_nms": (500, 1000),
         }
 
 

@@ -56,7 +56,7 @@ def make_losses(pair: Pair, size: Size, *, batch: int, precision: Precision) -> 
     truth = draw_truth(batch, size, num_classes=len(pair.ours.classes))
     theirs = [{"boxes": b.to(device), "labels": k.to(device) + 1} for b, k in truth]
     preprocessor = pair.ours.preprocessor
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessor.mean, preprocessor.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessor.config.mean, preprocessor.config.std))
     images = preprocessor.collate([(image.cpu() - mean) / std for image in drawn]).to(device)
     targets = [Targets(b.to(device), k.to(device)) for b, k in truth]
 

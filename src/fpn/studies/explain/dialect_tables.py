@@ -1,11 +1,7 @@
-"""What the fields of a dialect mean, and who differs in which. The source of every meaning is the field's docstring."""
+"""What the fields of a dialect mean, and who differs in which. Every meaning is declared with its setting."""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
-import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,66 +9,50 @@ from functools import cache
 
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DIALECTS
+from fpn.sections import options_of
 from fpn.studies.explain.geometry import is_pyramid_only
 from fpn.studies.tables import TextTable
 
-# The identity of a dialect, not a convention.
-_IDENTITY = ("name", "source")
 # What a pyramid without a detector has conventions about.
-_PYRAMID_SECTIONS = ("bottom-up path", "pyramid")
-_SECTION = re.compile(r"\s*# --- (.+?) -+$")
+_PYRAMID_SECTIONS = ("backbone", "neck")
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A field of `Dialect`.
+    """A setting of a dialect.
 
     Attributes:
-        name: of the field.
+        path: its name, behind its section's.
         section: the part of the detector that it is about.
-        meaning: its docstring, as one line.
+        meaning: what it decides, in one line.
     """
 
-    name: str
+    path: str
     section: str
     meaning: str
+
+    def of(self, dialect: Dialect) -> object:
+        """What the dialect has there."""
+        value: object = dialect
+        for name in self.path.split("."):
+            value = getattr(value, name)
+        return value
 
 
 @cache
 def conventions() -> tuple[Convention, ...]:
-    """All fields in the order of the class, read from its source."""
-    source = inspect.getsource(Dialect)
-    [body] = [node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    found = []
-    for node, behind in itertools.pairwise(body):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            if node.target.id in _IDENTITY:
-                continue
-            section = _section(source.splitlines()[: node.lineno])
-            found.append(Convention(node.target.id, section, _docstring(behind, node.target.id)))
-    return tuple(found)
-
-
-def _docstring(node: ast.stmt, field: str) -> str:
-    """The string below a field, as one line."""
-    value = node.value if isinstance(node, ast.Expr) else None
-    assert isinstance(value, ast.Constant), f"Dialect.{field} has no docstring"
-    return " ".join(str(value.value).split())
-
-
-def _section(lines: list[str]) -> str:
-    """The last heading above."""
-    [*_, last] = [match.group(1) for match in map(_SECTION.match, lines) if match]
-    return last
+    """All settings, in order."""
+    options = (option for option in options_of(Dialect) if "." in option.path)
+    return tuple(Convention(each.path, each.path.split(".")[0], each.meaning) for each in options)
 
 
 def differences(one: Dialect, other: Dialect) -> TextTable:
     """The fields in which two dialects differ, each with its meaning."""
     shared = [each for each in conventions() if _concerns(one, each.section) and _concerns(other, each.section)]
     rows = [
-        (_with_meaning(each), written(getattr(one, each.name)), written(getattr(other, each.name)))
+        (_with_meaning(each), written(each.of(one)), written(each.of(other)))
         for each in shared
-        if getattr(one, each.name) != getattr(other, each.name)
+        if each.of(one) != each.of(other)
     ]
     names = (one.name, other.name) if one.name != other.name else (f"{one.name} here", other.name)
     return TextTable(
@@ -86,9 +66,9 @@ def whole(dialect: Dialect) -> list[TextTable]:
     """All fields of one dialect, a sheet a section."""
     return [
         TextTable(
-            title=section,
+            title=_title(section),
             columns=("convention", dialect.name),
-            rows=tuple((_with_meaning(each), written(getattr(dialect, each.name))) for each in fields),
+            rows=tuple((_with_meaning(each), written(each.of(dialect))) for each in fields),
         )
         for section, fields in _by_section()
         if _concerns(dialect, section)
@@ -100,11 +80,10 @@ def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[Tex
     dialects = tuple(dialects)
     return [
         TextTable(
-            title=section,
+            title=_title(section),
             columns=("convention", "value: dialects"),
             rows=tuple(
-                (_with_meaning(each), _who(each.name, [d for d in dialects if _concerns(d, section)]))
-                for each in fields
+                (_with_meaning(each), _who(each, [d for d in dialects if _concerns(d, section)])) for each in fields
             ),
         )
         for section, fields in _by_section()
@@ -117,6 +96,11 @@ def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable
     return TextTable(title="The dialects", columns=("dialect", "where its values were read"), rows=rows)
 
 
+def _title(section: str) -> str:
+    """A section's name and what it is about."""
+    return f"{section}: {Dialect.model_fields[section].description}"
+
+
 def _concerns(dialect: Dialect, section: str) -> bool:
     return section in _PYRAMID_SECTIONS or not is_pyramid_only(dialect)
 
@@ -127,14 +111,14 @@ def _by_section() -> list[tuple[str, list[Convention]]]:
 
 
 def _with_meaning(convention: Convention) -> str:
-    return f"{convention.name}\n{convention.meaning}"
+    return f"{convention.path}\n{convention.meaning}"
 
 
-def _who(field: str, dialects: Iterable[Dialect]) -> str:
+def _who(convention: Convention, dialects: Iterable[Dialect]) -> str:
     """One line a value, the one that most dialects share first."""
     by_value: dict[str, list[str]] = {}
     for dialect in dialects:
-        by_value.setdefault(written(getattr(dialect, field)), []).append(dialect.name)
+        by_value.setdefault(written(convention.of(dialect)), []).append(dialect.name)
     if len(by_value) == 1:
         return f"{next(iter(by_value))}: all"
     ordered = sorted(by_value.items(), key=lambda item: -len(item[1]))
@@ -160,11 +144,13 @@ def introduction() -> str:
 
         Toolkits that all implement Feature Pyramid Networks differ in the conventions below, and that is why weights
         do not travel between them. A detector of `fpn` is built from one of these dialects
-        (`fpn.faster_rcnn(dialect="detectron2")`, `fpn train --dialect detectron2`), and any field can be changed.
+        (`fpn.faster_rcnn(dialect="detectron2")`, `fpn train --dialect detectron2`), and any setting can be changed.
 
-        This page is made by `fpn explain --dialects --markdown > docs/dialects.md`. Its source is
-        `src/fpn/detectors/dialects.py`, docstrings included; a test fails when the page is older than that. Two
-        dialects side by side: `fpn explain --dialect torchvision --against detectron2`.
+        This page is made by `fpn explain --dialects --markdown > docs/dialects.md`: values from
+        `src/fpn/detectors/toolkits.py`, meanings from the section of each part. A test fails when the page is older
+        than those. Two dialects side by side: `fpn explain --dialect torchvision --against detectron2`. A setting is
+        changed by its name: `--set roi.sampler=pool` on the command line, `[roi]` in a TOML file,
+        `fpn.faster_rcnn(roi_sampler="pool")` in Python.
 
         `pytorch_fpn` and `minimal` are pyramids without a detector: they appear only where pyramids are concerned."""
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from fpn.detectors.builder import build_box_head
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DIALECTS
-from fpn.heads.roi_pooler import RoiPooler
+from fpn.heads.roi_pooler import RoIPooler
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.geometry import Box, View, is_pyramid_only, view
@@ -70,7 +70,7 @@ def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Te
     notes = [
         "s: sqrt(width * height) of a box in network pixels. p3 and so on: the smallest s that goes to that level."
     ]
-    counting = [dialect.name for dialect in speaking if dialect.legacy_plus_one]
+    counting = [dialect.name for dialect in speaking if dialect.coder.legacy_plus_one]
     if counting:
         notes.append(f"{', '.join(counting)}: a side is x2 - x1 + 1.")
     return TextTable(
@@ -112,16 +112,15 @@ def with_rois(dialects: Iterable[Dialect]) -> list[Dialect]:
 
 def rule_text(dialect: Dialect) -> str:
     """The equation in a line, s standing for sqrt(w*h)."""
-    rounding, logarithm = dialect.level_rule.split("_")
-    return f"{rounding}({dialect.level_canonical} + {logarithm}(s / {dialect.level_canonical_size:g}))"
+    rounding, logarithm = dialect.roi.level_rule.split("_")
+    return f"{rounding}({dialect.roi.canonical_level} + {logarithm}(s / {dialect.roi.canonical_size:g}))"
 
 
-def _pooler(dialect: Dialect) -> RoiPooler:
+def _pooler(dialect: Dialect) -> RoIPooler:
     """The pooler that the dialect's own box head has, on levels of the usual strides."""
-    levels = tuple(
-        Level(f"p{dialect.finest_level + step}", dialect.output_channels, 2 ** (dialect.finest_level + step))
-        for step in range(len(dialect.anchor_sizes))
-    )
+    finest = dialect.neck.finest_level
+    numbers = range(finest, finest + len(dialect.anchors.sizes))
+    levels = tuple(Level(f"p{number}", dialect.neck.output_channels, 2**number) for number in numbers)
     with torch.device("meta"):
         return build_box_head(levels, 1, dialect).pooler
 
@@ -129,17 +128,17 @@ def _pooler(dialect: Dialect) -> RoiPooler:
 def _corners(dialect: Dialect, boxes: Sequence[Box], scale: tuple[float, float]) -> Tensor:
     """Boxes (N, 4) at the origin, in the dialect's coordinates: in some of them x2 and y2 name the last pixel."""
     ends = [(box.width * scale[1], box.height * scale[0]) for box in boxes]
-    less = 1.0 if dialect.legacy_plus_one or dialect.inclusive_corners else 0.0
+    less = 1.0 if dialect.coder.legacy_plus_one or dialect.coder.inclusive_corners else 0.0
     return torch.tensor([(0.0, 0.0, x - less, y - less) for x, y in ends]).reshape(-1, 4)
 
 
-def _edges(pooler: RoiPooler, dialect: Dialect) -> dict[str, float]:
+def _edges(pooler: RoIPooler, dialect: Dialect) -> dict[str, float]:
     """By halving, since larger boxes never go to finer levels, whatever the rule is."""
     wanted = torch.arange(1, len(pooler.levels))
     low, high = torch.zeros(len(wanted)), torch.full((len(wanted),), _LARGEST)
     for _ in range(40):
         middle = (low + high) / 2
-        ends = (middle - (1.0 if dialect.legacy_plus_one else 0.0)).clamp(min=0)
+        ends = (middle - (1.0 if dialect.coder.legacy_plus_one else 0.0)).clamp(min=0)
         squares = torch.stack([torch.zeros_like(ends), torch.zeros_like(ends), ends, ends], dim=1)
         reached = pooler.assign(squares) >= wanted
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)

@@ -48,8 +48,8 @@ def view(dialect: Dialect, size: Size, *, as_is: bool) -> View:
     """How an image of that size enters the network; `as_is`: neither scaled nor padded."""
     if as_is:
         return View(size, size, size, (1.0, 1.0))
-    frame = network_frame(size, method=dialect.resize, short_side=dialect.short_side, long_side=dialect.long_side)
-    multiple = dialect.size_multiple
+    frame = network_frame(size, **dialect.pixels.sizing)
+    multiple = dialect.pixels.size_multiple
     padded = Size(*(-(-side // multiple) * multiple for side in frame.network))
     return View(size, frame.content or frame.network, padded, frame.scale)
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fpn.detectors import read_header
-from fpn.detectors.builder import build_pyramid, resnet_variant
+from fpn.detectors.builder import build_pyramid
 from fpn.detectors.dialect import Dialect
-from fpn.detectors.model_file import build_from_header, dialect_from_json
+from fpn.detectors.model_file import build_from_header
 from fpn.detectors.toolkits import MINIMAL, PYTORCH_FPN
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
@@ -101,14 +101,14 @@ class Explanation:
         if any(facts.receptive_field is None for facts in (*self.bottom_up, *self.levels)):
             notes.append("all: each cell depends on the whole image, as after a squeeze-and-excite gate.")
         if self.num_anchors:
-            ratios = " ".join(f"{ratio:g}" for ratio in self.dialect.anchor_ratios)
+            ratios = " ".join(f"{ratio:g}" for ratio in self.dialect.anchors.ratios)
             notes.append(
-                f"anchors: square roots of their areas in pixels, each with {self.dialect.anchor_ratio} {ratios}."
+                f"anchors: square roots of their areas in pixels, each with {self.dialect.anchors.ratio} {ratios}."
             )
         return notes + list(self._surprises())
 
     def _surprises(self) -> list[str]:
-        steps = self.dialect.anchor_strides
+        steps = self.dialect.anchors.strides
         if isinstance(steps, str) or not self.num_anchors:
             return []
         return [
@@ -135,7 +135,7 @@ def explain_dialect(dialect: Dialect, size: Size, *, backbone: str | None = None
     backbone = backbone or _OWN_BACKBONES.get(dialect.name, DEFAULT_BACKBONE)
     with torch.device("meta"):
         body = _body(dialect, backbone)
-        features = build_pyramid(body, dialect).eval()
+        features = build_pyramid(body, dialect.neck).eval()
     over = "three convolutions" if dialect.name == MINIMAL.name else backbone
     as_is = as_is or is_pyramid_only(dialect)
     return _explain(f"{dialect.name} over {over}", features, dialect, view(dialect, size, as_is=as_is))
@@ -150,10 +150,10 @@ def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = Fal
     header = read_header(path)
     with torch.device("meta"):
         detector = build_from_header(header, where=str(path)).eval()
-    dialect = dialect_from_json(header["recipe"]["dialect"])
-    subject = f"{path} ({header['recipe']['backbone']}, {len(detector.classes)} classes, {dialect.name})"
+    dialect = detector.recipe.dialect
+    subject = f"{path} ({detector.recipe.backbone}, {len(detector.classes)} classes, {dialect.name})"
     # Its dialect may have any field changed: under the old name it would be confused with the one it came from.
-    own = replace(dialect, name="this model")
+    own = dialect.changed(name="this model")
     return _explain(subject, detector.get_submodule("features"), own, view(own, size, as_is=as_is))
 
 
@@ -166,8 +166,8 @@ def dialects_page() -> str:
 def _body(dialect: Dialect, backbone: str) -> FeatureExtractor:
     if dialect.name == MINIMAL.name:
         return ThreeLayerBody()
-    out = tuple(range(dialect.finest_level, 6))
-    return Backbone(backbone, out=out, variant=resnet_variant(dialect))
+    out = tuple(range(dialect.neck.finest_level, 6))
+    return Backbone(backbone, out=out, config=dialect.backbone)
 
 
 def _explain(subject: str, features: nn.Module, dialect: Dialect, seen: View) -> Explanation:
@@ -182,7 +182,7 @@ def _explain(subject: str, features: nn.Module, dialect: Dialect, seen: View) ->
     own = tuple(facts[level.name] for level in features.levels)  # type: ignore[union-attr]
     bottom_up = tuple(each for each in facts.values() if each not in own)
     if not is_pyramid_only(dialect):
-        own = tuple(_with_anchors(each, sizes, dialect) for each, sizes in zip(own, dialect.anchor_sizes, strict=True))
+        own = tuple(_with_anchors(each, sizes, dialect) for each, sizes in zip(own, dialect.anchors.sizes, strict=True))
     return Explanation(subject, dialect, seen, bottom_up, own)
 
 
@@ -212,7 +212,7 @@ def _shapes(maps_of: object, padded: Size) -> dict[str, Size]:
 
 
 def _with_anchors(facts: LevelFacts, sizes: tuple[float, ...], dialect: Dialect) -> LevelFacts:
-    a_cell = len(sizes) * len(dialect.anchor_ratios)
+    a_cell = len(sizes) * len(dialect.anchors.ratios)
     return LevelFacts(facts.level, facts.size, facts.receptive_field, sizes, a_cell)
 
 
