@@ -62,9 +62,9 @@ def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() ->
     torch.manual_seed(0)
     convolution = nn.Conv2d(128, 128, 3, padding=1)
     fused = FusedConvolution(convolution, activation=nn.ReLU())
-    fused_convolution.prepare()
+    fused.prepare()
     x = torch.randn(1, 128, 32, 40)
-    assert fused_convolution.transformed is not None
+    assert fused.transformed is not None
     torch.testing.assert_close(fused(x), convolution(x).relu(), rtol=0, atol=2e-5)
     few = torch.randn(1, 128, 3, 4)  # too few tiles: the plain way
     torch.testing.assert_close(fused(few), convolution(few).relu(), rtol=0, atol=2e-5)
@@ -109,9 +109,9 @@ def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
 
 
 def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
-    monkeypatch.setattr("fpn.runtime.device.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: False)
     assert stirred.optimize("auto").method.precision == "float32"
-    monkeypatch.setattr("fpn.runtime.device.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: True)
     assert stirred.optimize("auto").method.precision == "bf16"
 
 

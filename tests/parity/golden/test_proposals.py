@@ -65,8 +65,8 @@ def test_detectron2_takes_the_best_of_each_level(figures):
         # These figures stand on anchors shifted by half a stride, though their meta.json says offset 0: with 0 all
         # boxes are off by exactly half a stride. (The full detectors have offset 0.)
         anchors_offset=0.5,
-        rpn_before_nms=(0, meta["pre_nms_topk_per_level"]),
-        rpn_after_nms=(0, meta["post_nms_topk"]),
+        rpn_before_nms=(meta["pre_nms_topk_per_level"],) * 2,
+        rpn_after_nms=(meta["post_nms_topk"],) * 2,
         rpn_nms=meta["nms_thresh"],
         rpn_min_size=meta["min_box_size"],
     )

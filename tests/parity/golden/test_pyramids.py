@@ -88,5 +88,5 @@ def test_fpn_pytorch(case):
 
 @pytest.mark.parametrize("case", cases("fpnpt_a_pyramid_r50"), ids=lambda case: case.name)
 def test_fpn_pytorch_as_torch_runs_it_from_0_4_on(case):
-    converted = pyramid(case, "fpnpt_resnet50.json", FPN_PYTORCH_HEADS, top_down="bilinear")
+    converted = pyramid(case, "fpnpt_resnet50.json", FPN_PYTORCH_HEADS, neck_top_down="bilinear")
     assert_maps(case, run(converted.module, case), {f"p{k}": f"ac0_p{k}" for k in (2, 3, 4)})
