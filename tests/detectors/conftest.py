@@ -24,6 +24,6 @@ def small() -> FasterRCNN:
     )
     with torch.no_grad():
         detector.box.scores.weight.normal_(0, 1.0)
-        detector.proposal.objectness.weight.normal_(0, 1.0)
-        detector.proposal.deltas.weight.normal_(0, 0.1)
+        detector.rpn.objectness.weight.normal_(0, 1.0)
+        detector.rpn.deltas.weight.normal_(0, 0.1)
     return detector.eval()

@@ -92,9 +92,9 @@ def test_watched_methods_are_as_before_afterwards():
 
 def test_a_convolutions_arithmetic_is_counted(pair, paths):
     counted = inference.count_gigaflops(pair.ours.eval(), paths)
-    # The proposal head, by hand: a 3x3 of 256 to 256, and 1x1 to 3 + 12, on 16x24, 8x12, 4x6, 2x3 and 1x2 cells.
+    # The RPN, by hand: a 3x3 of 256 to 256, and 1x1 to 3 + 12, on 16x24, 8x12, 4x6, 2x3 and 1x2 cells.
     cells = 16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2
-    assert counted["proposal"] == pytest.approx(2 * cells * 256 * (9 * 256 + 15) / 1e9)
+    assert counted["rpn"] == pytest.approx(2 * cells * 256 * (9 * 256 + 15) / 1e9)
     assert counted["backbone"] > 0 < counted["pyramid"]
 
 
@@ -134,7 +134,7 @@ def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
     assert sum(work.startswith("pooling 8 RoIs") for work in works) >= 2
     assert min(row.ratio for row in report.rows) > 0
     assert set(report.stages) == {"torchvision", list(report.stages)[-1]}
-    assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "suppression")) > 0
+    assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "nms")) > 0
     assert any("No GPU" in note for note in report.notes)
 
 

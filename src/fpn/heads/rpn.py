@@ -184,10 +184,10 @@ class RPN(nn.Module):
         return LossTerms(
             {
                 "objectness": entropy / count,
-                "proposal_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
+                "rpn_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
             },
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
-            dict.fromkeys(("objectness", "proposal_box"), float(len(positive_logits) + len(negative_logits))),
+            dict.fromkeys(("objectness", "rpn_box"), float(len(positive_logits) + len(negative_logits))),
         )
 
     def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:

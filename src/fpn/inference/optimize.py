@@ -193,9 +193,9 @@ def _fold_body(inner: FasterRCNN) -> bool:
 
 
 def _fuse_convolutions(inner: FasterRCNN) -> None:
-    """All convolutions outside of the folded bottom-up path; the proposal head's takes its ReLU in."""
-    inner.proposal.shared = FusedConvolution(inner.proposal.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
-    inner.proposal.activation = nn.Identity()
+    """All convolutions outside of the folded bottom-up path; the RPN's takes its ReLU in."""
+    inner.rpn.shared = FusedConvolution(inner.rpn.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
+    inner.rpn.activation = nn.Identity()
     for parent in list(inner.modules()):
         for name, child in list(parent.named_children()):
             if plain_convolution(child):
@@ -240,7 +240,7 @@ def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     # No list and no count in here depends on what is in the image.
     def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
         features: Features = inner.features(pixels)
-        raw = inner.proposal(features)
+        raw = inner.rpn(features)
         return features, raw.objectness, raw.deltas
 
     inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)

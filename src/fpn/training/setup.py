@@ -93,7 +93,7 @@ def _compile(detector: Detector) -> None:
     problem = no_compiler(detector.device)
     if problem is not None:
         raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
-    for name in ("features", "proposal"):
+    for name in ("features", "rpn"):
         part = getattr(detector, name, None)
         if isinstance(part, nn.Module):
             part.compile()

@@ -196,8 +196,8 @@ def _typical(dataset: Dataset) -> int:
 
 def _count_anchors(detector: FasterRCNN, dataset: Dataset) -> int:
     size = _padded_size(detector, dataset)
-    plan = detector.proposal.anchors
-    cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.proposal.levels]
+    plan = detector.rpn.anchors
+    cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.rpn.levels]
     return sum(number * each for number, each in zip(cells, plan.per_cell(), strict=True))
 
 

@@ -114,7 +114,7 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
     places = {
         "backbone": f"{parts['features']}.body",
         "pyramid": parts["features"],
-        "proposal": parts["proposal"],
+        "rpn": parts["rpn"],
         "heads": parts["box"],
     }
     counts = counter.get_flop_counts()
