@@ -93,7 +93,7 @@ def _detect_all(
 
     done = 0
     with progress_bar("detecting", len(jobs)) as progress:
-        # MinSize for `predict` to put images of a size together; one by one, Ctrl-C costs one.
+        # Enough for `predict` to put images of a size together; one by one, Ctrl-C costs one.
         ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
         for chunk in _read_ahead(jobs, ahead, read):
             readable = [(job, image) for job, image in chunk if not isinstance(image, FpnError)]

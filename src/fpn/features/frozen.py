@@ -67,7 +67,7 @@ class FrozenNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """ImageRecord by `print(module)`."""
+        """Shown by `print(module)`."""
         return f"{len(self.weight)}, eps={self.eps}"
 
 

@@ -27,7 +27,7 @@ from fpn.training.seeding import seed_all
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
-    """ImageInfo for what would make training pointless, before it costs anything.
+    """Look for what would make training pointless, before it costs anything.
 
     Raises:
         TrainingError: no images or no objects.

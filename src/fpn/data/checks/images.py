@@ -77,7 +77,7 @@ def look_at(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[ImageInfo]:
-    """ImageInfo at many images, several at a time (Pillow lets go of Python's lock while it decodes).
+    """Look at many images, several at a time (Pillow lets go of Python's lock while it decodes).
 
     Args:
         paths: the files.
@@ -108,7 +108,7 @@ def _in_order(
 
 
 def look(path: str, limits: Limits) -> ImageInfo:
-    """ImageInfo at one image."""
+    """Look at one image."""
     try:
         return _look(path, limits)
     except FileNotFoundError:
