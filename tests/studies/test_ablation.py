@@ -26,7 +26,7 @@ from fpn.studies.ablation.report import check_page, write_report
 from fpn.studies.ablation.running import Ablation, run_ablation
 from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
 from fpn.studies.ablation.statistics import Spread, paired, ranking, summary
-from fpn.studies.ablation.tables import Findings, sheets, to_json, verdicts
+from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 DIALECT = PAPER.changed(pixels_mean=(0.5, 0.5, 0.5), pixels_std=(0.25, 0.25, 0.25))
 
@@ -117,14 +117,14 @@ def test_rows_are_ranked_by_their_means():
 
 def test_rows_have_the_papers_order_and_letters_whatever_order_they_were_measured_in():
     findings = Findings(outcomes=[outcome(row, 0) for row in reversed(ROWS)], costs={})
-    table = sheets(findings, wide=False)[0]
+    table = text_tables(findings, wide=False)[0]
     letters = [row[0].split()[0] for row in table.rows]
     assert letters == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "1c", "1a"]
 
 
 def test_the_tables_have_the_papers_columns_and_percents():
     findings = Findings(outcomes=[outcome("fpn", 0, ar100=0.1234, ap=None)], costs={})
-    proposals, detections = sheets(findings, wide=False)
+    proposals, detections = text_tables(findings, wide=False)
     assert proposals.columns[1:] == (
         ">anchors",
         "lateral",
@@ -142,7 +142,7 @@ def test_the_tables_have_the_papers_columns_and_percents():
 
 def test_lateral_and_top_down_are_ticked_as_in_the_paper():
     findings = Findings(outcomes=[outcome(row, 0) for row in ROWS], costs={})
-    ticks = {row: cells[2:4] for row, cells in zip(ROWS, sheets(findings, wide=False)[0].rows, strict=True)}
+    ticks = {row: cells[2:4] for row, cells in zip(ROWS, text_tables(findings, wide=False)[0].rows, strict=True)}
     assert ticks["c4"] == ticks["hierarchy"] == ("", "")
     assert ticks["lateral_only"] == ("yes", "")
     assert ticks["top_down_only"] == ("", "yes")
@@ -150,7 +150,7 @@ def test_lateral_and_top_down_are_ticked_as_in_the_paper():
 
 
 def test_a_difference_outside_the_spread_has_a_star():
-    clear, unclear = (sheets(gap_of(points), wide=False)[2] for points in ((5.0, 6.0, 7.0), (1.0, 9.0, 5.0)))
+    clear, unclear = (text_tables(gap_of(points), wide=False)[2] for points in ((5.0, 6.0, 7.0), (1.0, 9.0, 5.0)))
     place = clear.columns.index(">AR1k")
     assert clear.rows[0][place] == "-6.0±1.0*"
     assert unclear.rows[0][place] == "-5.0±4.0"
@@ -183,7 +183,7 @@ def test_what_the_image_pyramid_costs_is_told():
     findings = Findings(outcomes=outcomes, costs={"fpn": cost(100.0), "image_pyramid": cost(425.0, 45)})
     assert any("takes 4.2 times FPN's time to detect" in sentence for sentence in verdicts(findings))
     assert any("4.5 times its multiply-adds" in sentence for sentence in verdicts(findings))
-    table = sheets(findings, wide=False)[-1]
+    table = text_tables(findings, wide=False)[-1]
     assert table.rows[1][1:5] == ("425", "4.25", "850", "1.50")
 
 
@@ -192,8 +192,8 @@ def test_the_terminals_tables_fit_80_columns(capsys: pytest.CaptureFixture[str])
 
     outcomes = [outcome(row, seed, ap=0.5 + 0.111 * seed) for row in ROWS for seed in range(3)]
     findings = Findings(outcomes=outcomes, costs={row: cost(1234.0, 10**11) for row in ROWS})
-    for sheet in sheets(findings, wide=False):
-        Console(width=80, force_terminal=False).print(sheet.rich())
+    for table in text_tables(findings, wide=False):
+        Console(width=80, force_terminal=False).print(table.rich())
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 80
     for row in ("(a) C4", "(f) P2 only", "1a images"):

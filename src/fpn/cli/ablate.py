@@ -129,11 +129,11 @@ def _open(
 
 def _show(folder: Folder) -> None:
     from fpn.studies.ablation.report import findings_of
-    from fpn.studies.ablation.tables import sheets, verdicts
+    from fpn.studies.ablation.tables import text_tables, verdicts
 
     findings = findings_of(folder)
-    for sheet in sheets(findings, wide=False):
-        say(sheet.rich())
+    for table in text_tables(findings, wide=False):
+        say(table.rich())
         say()
     for sentence in verdicts(findings):
         say(sentence)

@@ -51,7 +51,7 @@ def benchmark(
 
     from fpn.cli.devices import check_device
     from fpn.files import write_text
-    from fpn.studies.benchmark.report import sheets
+    from fpn.studies.benchmark.report import text_tables
     from fpn.studies.benchmark.running import Settings, run
     from fpn.studies.explain.geometry import read_size
 
@@ -75,10 +75,10 @@ def benchmark(
         rois=rois,
     )
     report = run(settings, progress=lambda what: errors().print(f"measuring: {what}"))
-    for number, sheet in enumerate(sheets(report)):
+    for number, table in enumerate(text_tables(report)):
         if number:
             say()
-        say(sheet.rich())
+        say(table.rich())
     if output is not None:
         write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
         say(f"figures: {output}")

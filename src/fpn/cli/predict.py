@@ -66,7 +66,7 @@ def predict(
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
     detector = load(model, device=check_device(device)).optimize(precision)
-    say(f"network: {detector.method}")
+    say(f"network: {detector.info}")
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:

@@ -105,7 +105,7 @@ def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerat
         prepare=detector.preprocessor.prepare,
         collate=detector.preprocessor.collate,
         augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
-        enough=partial(detector.preprocessor.enough, zoom=config.scale[1]) if config.reduced_decoding else None,
+        min_size=partial(detector.preprocessor.min_size, zoom=config.scale[1]) if config.reduced_decoding else None,
         batch_size=config.batch_size // accelerator.num_processes,
         seed=config.seed,
         num_workers=config.workers,

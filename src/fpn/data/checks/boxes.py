@@ -47,13 +47,13 @@ class Objects:
         return len(self.labels)
 
 
-def gather(survey: Survey, looks: Sequence[ImageInfo]) -> Objects:
+def gather(survey: Survey, infos: Sequence[ImageInfo]) -> Objects:
     """The objects of a split whose images look like this."""
     table = survey.dataset.table
     said = table.sizes.numpy().astype(np.float32)
-    seen = np.array([look.size for look in looks], dtype=np.float32).reshape(-1, 2)
+    seen = np.array([info.size for info in infos], dtype=np.float32).reshape(-1, 2)
     sizes = np.where(said > 0, said, np.where(seen > 0, seen, np.float32(np.inf)))
-    owner = np.repeat(np.arange(len(looks)), np.diff(table.starts.numpy()))
+    owner = np.repeat(np.arange(len(infos)), np.diff(table.starts.numpy()))
     boxes, measured = survey.boxes, np.ones(len(owner), dtype=bool)
     if table.fractions:
         scale = np.where(np.isfinite(sizes), sizes, 1)[owner]

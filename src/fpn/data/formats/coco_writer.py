@@ -34,11 +34,11 @@ def _json(part: Part, root: Path, output: Path, losses: Losses, done: Callable[[
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image in part.images():
-        if part.family == "voc" and any(thing.ignore for thing in image.things):
+        if part.family == "voc" and any(each.ignore for each in image.annotations):
             losses.once("COCO has no word for VOC's difficult: such objects are marked iscrowd")
         copy_image(root / image.source, output / "images" / image.target)
         images.append(_image(image, part))
-        annotations += ({"image_id": image.image_id, **_annotation(thing, part)} for thing in image.things)
+        annotations += ({"image_id": image.image_id, **_annotation(each, part)} for each in image.annotations)
         done()
     _number(annotations)
     header = {key: value for key, value in part.header.items() if key != "categories"}
@@ -69,15 +69,16 @@ def _said(extra: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
     return extra if part.family == "coco" or not extra else {"attributes": extra}
 
 
-def _annotation(thing: Annotation, part: Part) -> dict[str, Any]:
-    box = plain_box(thing.box)
-    record: dict[str, Any] = {"category_id": part.classes.ids[thing.label], "bbox": box}
-    record["area"] = box[2] * box[3] if math.isnan(thing.area) else thing.area
+def _annotation(annotation: Annotation, part: Part) -> dict[str, Any]:
+    box = plain_box(annotation.box)
+    record: dict[str, Any] = {"category_id": part.classes.ids[annotation.label], "bbox": box}
+    record["area"] = box[2] * box[3] if math.isnan(annotation.area) else annotation.area
     # An object may be ignored for the json's `ignore` alone, which is kept beside.
-    record["iscrowd"] = int(bool(thing.extra.get("iscrowd")) if "ignore" in thing.extra else thing.ignore)
-    if thing.outline is not None:
-        record["segmentation"] = thing.outline
-    return {**_said(thing.extra, part), **record}
+    crowd = annotation.extra.get("iscrowd") if "ignore" in annotation.extra else annotation.ignore
+    record["iscrowd"] = int(bool(crowd))
+    if annotation.outline is not None:
+        record["segmentation"] = annotation.outline
+    return {**_said(annotation.extra, part), **record}
 
 
 def plain_box(box: np.ndarray) -> list[float]:

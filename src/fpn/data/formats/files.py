@@ -206,8 +206,8 @@ class Folder:
         """`. Did you mean 'x'?` for a file that is not there: the same name with another suffix, or one alike."""
         folder, name = os.path.split(path)
         stem = os.path.splitext(name)[0]  # noqa: PTH122
-        twins = [other for other in self.listing(folder) if os.path.splitext(other)[0].lower() == stem.lower()]  # noqa: PTH122
-        hint = f" Did you mean {twins[0]!r}?" if twins else nearest(name, self.listing(folder))
+        namesakes = [other for other in self.listing(folder) if os.path.splitext(other)[0].lower() == stem.lower()]  # noqa: PTH122
+        hint = f" Did you mean {namesakes[0]!r}?" if namesakes else nearest(name, self.listing(folder))
         return f".{hint}" if hint else ""
 
     def inside(self, folder: Path, name: str, where: str) -> str:

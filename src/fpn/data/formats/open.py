@@ -27,7 +27,7 @@ FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
     "COCO": coco_reader.find,
     "YOLO data.yaml": yolo_reader.find_configured,
     "VOC": voc_reader.find,
-    "YOLO label files": yolo_reader.find_twins,
+    "YOLO label files": yolo_reader.find_label_folders,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}

@@ -50,7 +50,7 @@ class ImageRecord(NamedTuple):
     image_id: int
     size: Size
     extra: Mapping[str, Any]
-    things: list[Annotation]
+    annotations: list[Annotation]
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> 
     rows = range(len(survey.dataset))
 
     def images() -> Iterator[ImageRecord]:
-        return (shown(survey, row, survey.dataset.size(row), names) for row in rows)
+        return (record_of(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
     return Part(split, family, survey.dataset.classes, survey.header, sources, images)
 
 
-def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
+def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
     """Image number `row` of a split with its objects, their boxes not cut at its edge."""
     table, source = survey.dataset.table, survey.name_of(row)
     start, end = table.starts[row : row + 2].tolist()
@@ -109,7 +109,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
     boxes = survey.boxes[start:end]
     if table.fractions:
         boxes = boxes * np.array(scale * 2, dtype=np.float32)
-    things = [
+    annotations = [
         Annotation(
             box=boxes[number - start],
             label=int(table.labels[number]),
@@ -120,7 +120,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
         )
         for number in range(start, end)
     ]
-    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], things)
+    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], annotations)
 
 
 def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentation | None:
@@ -223,7 +223,7 @@ def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
 
 def count_further(image: ImageRecord, losses: Losses) -> None:
     """Count what a COCO json says of an image and its objects beside its own fields and `attributes`."""
-    for what, said in (("images", image.extra), *(("objects", thing.extra) for thing in image.things)):
+    for what, said in (("images", image.extra), *(("objects", annotation.extra) for annotation in image.annotations)):
         for key in said.keys() - _OWN_FIELDS:
             losses.add(f"field {shorten(key)} of {what}")
 

@@ -16,7 +16,7 @@ from fpn.files import write_text
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.outcomes import Folder
 from fpn.studies.ablation.settings import ROWS
-from fpn.studies.ablation.tables import Findings, sheets, to_json, verdicts
+from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 PAGE, FIGURES, CHART = "ablation.md", "ablation.json", "ablation.svg"
@@ -80,8 +80,8 @@ def _lines(findings: Findings, about: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"Machine: {about['machine']}, {device['precision']}.", "")
     yield from (f"- {sentence}" for sentence in verdicts(findings))
     yield from ("", "![A dot for each seed, a bar at their mean](CHART)")
-    for sheet in sheets(findings, wide=True):
-        yield from ("", sheet.markdown(depth=3))
+    for table in text_tables(findings, wide=True):
+        yield from ("", table.markdown(depth=3))
 
 
 def machine() -> str:

@@ -75,7 +75,7 @@ class Findings:
         return sorted({outcome.seed for outcome in self.outcomes})
 
 
-def sheets(findings: Findings, *, wide: bool) -> list[TextTable]:
+def text_tables(findings: Findings, *, wide: bool) -> list[TextTable]:
     """All tables, in the order of the paper.
 
     Args:

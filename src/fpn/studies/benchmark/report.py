@@ -9,7 +9,7 @@ from fpn.studies.benchmark.stages import STAGES
 from fpn.studies.tables import TextTable
 
 
-def sheets(report: Report) -> list[TextTable]:
+def text_tables(report: Report) -> list[TextTable]:
     """Rows, stages and memory: those of them that were measured."""
     found = [_machine(report)]
     if report.rows:
