@@ -46,7 +46,7 @@ def main() -> None:
         root = Path(folder)
         draw(root, words.objects, words.images)
         result = measure(root, words.workers)
-    result = {"command": machine.command(), **machine.describe(), **result}
+    result = {"command": machine.command(), **machine.describe_machine(), **result}
     (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

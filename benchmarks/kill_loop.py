@@ -173,7 +173,7 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         print(f"kill {number}: {kills[-1]}", flush=True)
     finish(go_on(says, options, killed), says)
     return {
-        **machine.describe(),
+        **machine.describe_machine(),
         "command": machine.command(),
         "options": {name: value for name, value in vars(arguments).items() if name != "output"},
         "seconds_undisturbed": round(alone, 1),

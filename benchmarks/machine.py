@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fpn.studies.benchmark.machine import describe
+from fpn.studies.benchmark.machine import describe_machine
 
-__all__ = ["command", "describe"]
+__all__ = ["command", "describe_machine"]
 
 
 def command() -> str:

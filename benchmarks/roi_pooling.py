@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rois = draw_rois(arguments.rois)
     asked = {name: getattr(arguments, name) for name in ("rois", "channels", "repeats")}
-    about = machine.describe() | {"command": machine.command(), "image": [HEIGHT, WIDTH], **asked}
+    about = machine.describe_machine() | {"command": machine.command(), "image": [HEIGHT, WIDTH], **asked}
     about["rois_a_level"] = rois.levels.bincount(minlength=4).tolist()
     print("\n".join(f"{key}: {value}" for key, value in about.items()))
     print("\n| work | type | our maps | ours (ms) | torchvision (ms) | ratio | CPU ratio | largest difference |")

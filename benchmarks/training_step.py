@@ -49,7 +49,7 @@ def main() -> None:
     sides = measure(pair, size, batch=options.images, precision=options.precision, repeats=options.repeats)
     medians = {name: side.seconds for name, side in sides.items()}
     result = {
-        **machine.describe(),
+        **machine.describe_machine(),
         "command": machine.command(),
         "options": vars(options),
         "seconds_a_step": {name: side.wall for name, side in sides.items()},

@@ -20,5 +20,5 @@ def keep(name: str, result: Mapping[str, Any]) -> None:
     """Write a result with its date, hardware and command to `results/NAME.json`."""
     # Where the data lies is this machine's affair.
     command = " ".join(Path(word).name if word.startswith("/") else word for word in machine.command().split())
-    text = json.dumps({**machine.describe(), "command": command, **result}, indent=1)
+    text = json.dumps({**machine.describe_machine(), "command": command, **result}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")

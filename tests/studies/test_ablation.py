@@ -21,7 +21,7 @@ from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.costs import measure_costs
-from fpn.studies.ablation.outcomes import FIGURES, Cost, Folder, Outcome
+from fpn.studies.ablation.outcomes import FIGURES, Cost, Outcome, OutcomeFolder
 from fpn.studies.ablation.report import check_page, write_report
 from fpn.studies.ablation.running import Ablation, run_ablation
 from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
@@ -255,23 +255,23 @@ def test_costs_count_weights_multiply_adds_and_bytes():
 
 
 def test_a_folder_keeps_outcomes_and_gives_them_back(tmp_path: Path):
-    folder = Folder(tmp_path / "out", {"epochs": 1})
+    folder = OutcomeFolder(tmp_path / "out", {"epochs": 1})
     assert folder.read("fpn", 0) is None
     folder.write(outcome("fpn", 0, ap=0.25))
-    again = Folder(tmp_path / "out", {"epochs": 1})
+    again = OutcomeFolder(tmp_path / "out", {"epochs": 1})
     assert again.read("fpn", 0) == outcome("fpn", 0, ap=0.25)
     assert list(again.outcomes(ROWS)) == [outcome("fpn", 0, ap=0.25)]
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path):
-    Folder(tmp_path / "out", {"training": {"epochs": 1}, "side": 3})
+    OutcomeFolder(tmp_path / "out", {"training": {"epochs": 1}, "side": 3})
     with pytest.raises(ConfigError, match=r"begun with training\.epochs 1, now it is 2"):
-        Folder(tmp_path / "out", {"training": {"epochs": 2}, "side": 3})
+        OutcomeFolder(tmp_path / "out", {"training": {"epochs": 2}, "side": 3})
 
 
 def test_a_result_of_another_ablation_is_refused(tmp_path: Path):
-    Folder(tmp_path / "a", {"epochs": 1}).write(outcome("fpn", 0))
-    other = Folder(tmp_path / "b", {"epochs": 2})
+    OutcomeFolder(tmp_path / "a", {"epochs": 1}).write(outcome("fpn", 0))
+    other = OutcomeFolder(tmp_path / "b", {"epochs": 2})
     (tmp_path / "b" / "results").mkdir()
     (tmp_path / "a" / "results" / "fpn-0.json").rename(tmp_path / "b" / "results" / "fpn-0.json")
     with pytest.raises(ConfigError, match="measured under other settings"):
@@ -281,12 +281,12 @@ def test_a_result_of_another_ablation_is_refused(tmp_path: Path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "diary.txt").write_text("mine")
     with pytest.raises(OutputError, match="no ablation"):
-        Folder(tmp_path, {})
+        OutcomeFolder(tmp_path, {})
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
 
 def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path):
-    folder = Folder(tmp_path, {})
+    folder = OutcomeFolder(tmp_path, {})
     folder.write(outcome("fpn", 0))
     (tmp_path / "results" / "fpn-0.json").write_text("{")
     with pytest.raises(OutputError, match=r"fpn-0\.json.*Remove it"):
@@ -350,7 +350,8 @@ def test_an_ablation_measures_all_rows_and_goes_on_where_it_was_stopped(tmp_path
 
 def test_two_runs_of_a_row_with_one_seed_are_the_same(tmp_path: Path):
     outcomes = [
-        running.run_row(small_ablation(), "fpn", 3, Folder(tmp_path / name, {}), running.Screen()) for name in "ab"
+        running.run_row(small_ablation(), "fpn", 3, OutcomeFolder(tmp_path / name, {}), running.Screen())
+        for name in "ab"
     ]
     assert outcomes[0].figures == outcomes[1].figures
 
@@ -374,7 +375,7 @@ def test_a_page_without_markers_is_refused_before_any_work(tmp_path: Path):
 def test_the_whole_body_of_every_row_can_be_frozen():
     ablation = small_ablation(detector=DetectorSettings(weights="none", frozen_stages=5, channels=8, head_width=8))
     for row in ("c4", "image_pyramid", "fpn"):
-        body = running.build(ablation, row, 0).features.body
+        body = running.build_row(ablation, row, 0).features.body
         assert not any(parameter.requires_grad for parameter in body.parameters())
 
 

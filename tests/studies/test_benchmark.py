@@ -15,10 +15,10 @@ from fpn.shapes import Size
 from fpn.structures import Detections
 from fpn.studies.benchmark import inference, pooling, running
 from fpn.studies.benchmark.agreement import share_with_twin
-from fpn.studies.benchmark.images import draw, write
+from fpn.studies.benchmark.images import draw_noise, write_jpegs
 from fpn.studies.benchmark.machine import matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
-from fpn.studies.benchmark.running import Settings, run
+from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
 from fpn.studies.benchmark.stages import Stopwatch, watched
 from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
 from fpn.studies.benchmark.turns import in_turns
@@ -40,7 +40,7 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    return write(draw(1, SIZE), tmp_path)
+    return write_jpegs(draw_noise(1, SIZE), tmp_path)
 
 
 def test_ways_take_turns_and_the_first_turn_does_not_count():
@@ -120,14 +120,14 @@ def test_the_rate_of_a_matrix_product_is_positive():
 
 def test_settings_that_measure_nothing_are_refused():
     with pytest.raises(ConfigError, match="repeats 0"):
-        Settings(repeats=0)
+        BenchmarkSettings(repeats=0)
 
 
 def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
-    settings = Settings(
+    settings = BenchmarkSettings(
         backbone="resnet18", size=SIZE, repeats=1, rois=8, classes=3, parts=("inference", "training", "pooling")
     )
-    report = run(settings)
+    report = run_benchmark(settings)
     works = [row.work for row in report.rows]
     assert works[:2] == ["inference x1, eager", "inference x1, optimized, float32"]
     assert any(work.startswith("training x1") for work in works)

@@ -16,12 +16,12 @@ from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
-    from fpn.studies.ablation.outcomes import Folder
+    from fpn.studies.ablation.outcomes import OutcomeFolder
 
 SCENES = "scenes"
 
 
-def ablate(
+def run(
     data: Annotated[str, Parameter(name="DATA")],
     /,
     *,
@@ -127,7 +127,7 @@ def _open(
     return training, open_dataset(held_out or path, split=held_out_split, drop_invalid=drop_invalid, limits=accepted)
 
 
-def _show(folder: Folder) -> None:
+def _show(folder: OutcomeFolder) -> None:
     from fpn.studies.ablation.report import findings_of
     from fpn.studies.ablation.tables import text_tables, verdicts
 

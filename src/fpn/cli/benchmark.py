@@ -10,7 +10,7 @@ from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
 
 
-def benchmark(
+def run(
     *,
     backbone: str = "resnet50",
     weights: str | None = None,
@@ -52,7 +52,7 @@ def benchmark(
     from fpn.cli.devices import check_device
     from fpn.files import write_text
     from fpn.studies.benchmark.report import text_tables
-    from fpn.studies.benchmark.running import Settings, run
+    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
     from fpn.studies.explain.geometry import read_size
 
     asked = read_size(size)
@@ -63,7 +63,7 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Settings(
+    settings = BenchmarkSettings(
         backbone=backbone,
         weights=weights,
         size=asked,
@@ -74,7 +74,7 @@ def benchmark(
         compile=compile,
         rois=rois,
     )
-    report = run(settings, progress=lambda what: errors().print(f"measuring: {what}"))
+    report = run_benchmark(settings, progress=lambda what: errors().print(f"measuring: {what}"))
     for number, table in enumerate(text_tables(report)):
         if number:
             say()

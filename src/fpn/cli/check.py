@@ -15,12 +15,12 @@ from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from fpn.data.checks.inspection import Report
+    from fpn.data.checks.inspection import CheckReport
 
 FAULTY = 1
 
 
-def check(
+def run(
     data: Path,
     /,
     *,
@@ -102,7 +102,7 @@ def _save(report: dict[str, object], output: Path) -> None:
     say(f"report: {output}")
 
 
-def _repair(report: Report, output: Path) -> None:
+def _repair(report: CheckReport, output: Path) -> None:
     from fpn.data.checks.repair import repair
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))

@@ -11,7 +11,7 @@ from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
-def evaluate(
+def run(
     model: Path,
     data: Path,
     /,

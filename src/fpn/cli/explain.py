@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fpn.studies.tables import TextTable
 
 
-def explain(
+def run(
     what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL")] = None,
     /,
     *,

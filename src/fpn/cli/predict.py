@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.inputs import Source, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.errors import ConfigError, FpnError
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
     from fpn.detectors import Detector
 
-_Job = tuple[Source, PurePosixPath | None]
+_Job = tuple[ImageSource, PurePosixPath | None]
 
 
-def predict(
+def run(
     model: Path,
     images: Annotated[tuple[str, ...], Parameter(name="IMAGES")] = (),
     /,

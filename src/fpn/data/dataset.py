@@ -15,6 +15,7 @@ from PIL import Image
 
 from fpn.errors import DataError
 from fpn.image_io import read_image
+from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 
@@ -97,8 +98,8 @@ class Dataset(ABC):
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The objects of one image as COCO records without `id` and `image_id`."""
         targets = self.targets(index)
-        boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
-        xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
+        xywh = xyxy_to_xywh(targets.boxes.double()).tolist()
+        labels, ignore = targets.labels.tolist(), targets.ignore.tolist()
         return [
             {"category_id": self.classes.ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)}
             for box, label, skip in zip(xywh, labels, ignore, strict=True)

@@ -13,7 +13,7 @@ from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.backbones.backbone import Backbone
 from fpn.interop.converted import Converted, State
-from fpn.interop.key_rules import fill
+from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
 from fpn.structures import Classes
 
@@ -39,7 +39,7 @@ def build(
         backbone=name, classes=named.names, category_ids=named.ids, dialect=dialect.changed(box_width=width)
     )
     detector = build_faster_rcnn(recipe)
-    fill(detector, state, toolkit=dialect.name)
+    fill_module(detector, state, toolkit=dialect.name)
     return Converted(detector.eval(), dialect, leftover)
 
 
@@ -63,7 +63,7 @@ def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover:
 
 def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
     """The pyramid with its weights inside."""
-    fill(module, state, toolkit=dialect.name)
+    fill_module(module, state, toolkit=dialect.name)
     return Converted(module.eval(), dialect, leftover)
 
 

@@ -21,7 +21,7 @@ from written_sets import SHOTS, write_text, write_voc, write_yolo
 
 from fpn.data.checks.duplicates import find_duplicates
 from fpn.data.checks.images import inspect_images
-from fpn.data.checks.inspection import Report, check
+from fpn.data.checks.inspection import CheckReport, check
 from fpn.data.checks.polygons import crossing
 from fpn.data.issues import KINDS
 from fpn.errors import DataError, DataNotFoundError
@@ -35,7 +35,7 @@ ALSO = {
 }
 
 
-def kinds(report: Report) -> set[str]:
+def kinds(report: CheckReport) -> set[str]:
     return {finding.kind for finding in report.findings}
 
 

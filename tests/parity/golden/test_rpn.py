@@ -13,7 +13,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, FPN_PYTORCH, MATTERPORT
 from fpn.heads.rpn import RPN, RawProposals
 from fpn.interop import convert, fpn_pytorch
-from fpn.interop.key_rules import fill, rename
+from fpn.interop.key_rules import fill_module, rename
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden import rule
 from parity.golden.cases import Case, case, cases, same_weights
@@ -126,7 +126,7 @@ def fpn_pytorch_head(figures: Case) -> RPN:
     renamed, leftover = rename({f"RCNN_rpn.{n}": torch.from_numpy(v) for n, v in state.items()}, fpn_pytorch.RULES)
     assert leftover == ()
     head = head_of(FPN_PYTORCH, (4, 8, 16, 16, 32))
-    fill(head, {name.removeprefix("rpn."): value for name, value in renamed.items()}, toolkit="fpn.pytorch")
+    fill_module(head, {name.removeprefix("rpn."): value for name, value in renamed.items()}, toolkit="fpn.pytorch")
     return head
 
 

@@ -1,7 +1,7 @@
 """`fpn check`: everything that is wrong with a dataset, before it costs a night.
 
 All annotations are read with the readers' own judging code, every image is looked at once, and what was found is a
-`Report`. Nothing is changed; see `repairing`.
+`CheckReport`. Nothing is changed; see `repair`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fpn.data.checks.classes import check_counts, check_ids, check_names, check_
 from fpn.data.checks.duplicates import Duplicates, find_duplicates
 from fpn.data.checks.images import ImageInfo, check_file, check_size, inspect_images
 from fpn.data.checks.polygons import check_outlines
-from fpn.data.formats.files import SHOWN, Folder
+from fpn.data.formats.files import SHOWN_ISSUES, Folder
 from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.issues import KINDS, Finding
 from fpn.data.limits import Limits
-from fpn.data.progress import Bar, no_bar
+from fpn.data.progress import Progress, no_bar
 from fpn.shapes import Size
 
 # COCO's bounds of small and medium objects, pixels.
@@ -78,7 +78,7 @@ class Inspected:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -109,7 +109,7 @@ class Report:
         assert kind in KINDS, kind
         return [finding for finding in self.findings if finding.kind == kind]
 
-    def with_findings(self, more: Sequence[Finding]) -> Report:
+    def with_findings(self, more: Sequence[Finding]) -> CheckReport:
         """The same with findings of somebody who knows more than the data, such as which anchors there will be."""
         return replace(self, findings=_sorted([*self.findings, *more]))
 
@@ -146,8 +146,8 @@ def check(
     split: str | None = None,
     workers: int | None = None,
     limits: Limits | None = None,
-    bar: Bar | None = None,
-) -> Report:
+    bar: Progress | None = None,
+) -> CheckReport:
     """Read all of a dataset once and say what is wrong with it.
 
     Args:
@@ -167,7 +167,7 @@ def check(
         infos = inspect_images([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
     inspected = Inspected(surveyed, dict(zip(names, infos, strict=True)), find_duplicates(infos))
     findings = [*surveyed.findings, *_check(inspected, whole=split is None)]
-    return Report(
+    return CheckReport(
         name=next((survey.dataset.root.name for survey in surveyed.splits.values()), str(path)),
         format=surveyed.format,
         findings=_sorted(findings),
@@ -224,7 +224,7 @@ def _check_files(inspected: Inspected) -> Iterator[Finding]:
     for name, info in inspected.infos.items():
         hints += info.missing
         size = said[name] if all(said[name]) else None
-        wrong = check_file(name, info, folder, hint=hints <= SHOWN), check_size(name, info, size)
+        wrong = check_file(name, info, folder, hint=hints <= SHOWN_ISSUES), check_size(name, info, size)
         yield from (finding for finding in wrong if finding is not None)
 
 

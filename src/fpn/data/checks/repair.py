@@ -15,14 +15,14 @@ import numpy as np
 from fpn.data.checks.boxes import gather, invalid, over_edge, repeated
 from fpn.data.checks.classes import alike_names, may_share
 from fpn.data.checks.images import ImageInfo, right_suffix
-from fpn.data.checks.inspection import Report, class_names
+from fpn.data.checks.inspection import CheckReport, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.open import plain_split
 from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
 from fpn.data.formats.writer import Annotation, ImageRecord, Part, record_of, refuse_filled, unique_names
-from fpn.data.progress import Bar
+from fpn.data.progress import Progress
 from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
@@ -72,7 +72,7 @@ class Changes:
         return list(self._lines)
 
 
-def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = None) -> list[str]:
+def repair(report: CheckReport, output: str | os.PathLike[str], *, bar: Progress | None = None) -> list[str]:
     """Write a repaired copy in the same format.
 
     Args:
@@ -95,7 +95,7 @@ def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = 
 class _Repair:
     """Decides image by image; walked once for each split."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: CheckReport) -> None:
         self.report, self.inspected, self.changes = report, report.inspected, Changes()
         for finding in report.findings:
             if finding.kind in _DONE:
@@ -103,7 +103,7 @@ class _Repair:
         self.left_out = self._left_out()
         self.classes, self.joined = self._join_classes()
 
-    def write(self, output: Path, bar: Bar | None) -> list[str]:
+    def write(self, output: Path, bar: Progress | None) -> list[str]:
         inspected = self.inspected
         kept = {
             split: [row for row, name in enumerate(names_of(survey)) if name not in self.left_out[split]]

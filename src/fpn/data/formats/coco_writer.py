@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part, copy_image
 from fpn.files import write_text
+from fpn.ops.boxes import xyxy_to_xywh
 
 
 def write_coco(parts: Sequence[Part], root: Path, output: Path, losses: Losses, done: Callable[[], None]) -> None:
@@ -83,13 +85,13 @@ def _annotation(annotation: Annotation, part: Part) -> dict[str, Any]:
 
 def plain_box(box: np.ndarray) -> list[float]:
     """x, y, width, height in as few decimals as give the same float32 corners when read again."""
-    x1, y1, x2, y2 = (float(value) for value in box)
+    exact: list[float] = xyxy_to_xywh(torch.tensor(box, dtype=torch.float64)).tolist()
     for decimals in (0, 1, 2, 3, 4, 5, 6):
-        xywh = [round(value, decimals) for value in (x1, y1, x2 - x1, y2 - y1)]
+        xywh = [round(value, decimals) for value in exact]
         corners = np.array([xywh[0], xywh[1], xywh[0] + xywh[2], xywh[1] + xywh[3]]).astype(np.float32)
         if (corners == box).all():
             return xywh
-    return [x1, y1, x2 - x1, y2 - y1]
+    return exact
 
 
 def _categories(part: Part) -> list[Mapping[str, Any]]:

@@ -5,7 +5,6 @@ A dataset is written beside its place and then moved there, so that it is there 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -21,6 +20,7 @@ from fpn.data.formats.files import shorten
 from fpn.data.formats.segmentation import Segmentation, unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
+from fpn.files import read_umask
 from fpn.shapes import Size
 from fpn.structures import Classes
 
@@ -166,7 +166,7 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise OutputError(f"{output}: can't write there ({error.strerror}). Choose another folder.") from error
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())
+        draft.chmod(0o777 & ~read_umask())
         draft.replace(output)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -187,12 +187,6 @@ def refuse_filled(output: Path) -> None:
         return
     if output.exists() or output.is_symlink():
         raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def copy_image(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.files import write_text
 from fpn.studies.ablation.chart import chart
-from fpn.studies.ablation.outcomes import Folder
+from fpn.studies.ablation.outcomes import OutcomeFolder
 from fpn.studies.ablation.settings import ROWS
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
@@ -22,12 +22,12 @@ BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 PAGE, FIGURES, CHART = "ablation.md", "ablation.json", "ablation.svg"
 
 
-def findings_of(folder: Folder) -> Findings:
+def findings_of(folder: OutcomeFolder) -> Findings:
     """All that is complete in the folder, also rows and seeds of earlier calls."""
     return Findings(outcomes=list(folder.outcomes(ROWS)), costs=folder.read_costs())
 
 
-def write_report(folder: Folder, *, command: str, page: Path | None = None) -> list[Path]:
+def write_report(folder: OutcomeFolder, *, command: str, page: Path | None = None) -> list[Path]:
     """Write `ablation.md`, `ablation.json` and `ablation.svg` into the folder.
 
     Args:

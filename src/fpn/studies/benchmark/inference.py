@@ -38,7 +38,7 @@ class Inference:
     gigaflops: dict[str, float] = field(default_factory=dict)
 
 
-def measure(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
+def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
     """Time our ways and torchvision's, in turns, on the same files.
 
     Args:
