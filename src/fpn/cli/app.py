@@ -1,14 +1,13 @@
 """The table of verbs, and the one place where an error becomes a message and an exit status.
 
-To add a verb: one file beside this one with a function `run`, and one line in `COMMANDS`. The function's signature and
-docstring are its help. It imports what it needs inside its body, and returns None or an exit status.
+To add a verb: one file beside this one with a function `run`, and one line in `COMMANDS`. The function imports what it
+needs inside its body, and returns None or an exit status. Its signature and docstring are its help, of which
+`python -m fpn.cli.help_pages` makes the page that is shown.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -65,19 +64,11 @@ def make_app(asked: str | None = None) -> App:
     return app
 
 
-def main(tokens: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        tokens: the words after `fpn`; None: the process's own.
-
-    Returns:
-        Exit status: 0 done, 1 failed, 2 misused, 130 interrupted.
-    """
-    words = list(sys.argv[1:] if tokens is None else tokens)
+def run_command(words: Sequence[str]) -> int:
+    """Run one command; see `fpn.cli.main`."""
     try:
         status = make_app(words[0] if words else None)(
-            words, exit_on_error=False, print_error=False, result_action="return_value"
+            list(words), exit_on_error=False, print_error=False, result_action="return_value"
         )
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
@@ -90,10 +81,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors().print("stopped by Ctrl-C")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader, such as `head`, has left. Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _with_flowing_help(where: str) -> Callable[..., object]:
