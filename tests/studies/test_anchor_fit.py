@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ IMAGE = (96, 128)
 
 def fitted(*boxes: tuple[float, float, float, float], dialect: Dialect = SPOKEN, **changes: Any) -> Any:
     numbers = np.array(boxes, dtype=float).reshape(-1, 4)
-    return fit_anchors(Boxes(numbers, np.tile([IMAGE], (len(numbers), 1))), replace(dialect, **changes))
+    return fit_anchors(Boxes(numbers, np.tile([IMAGE], (len(numbers), 1))), dialect.changed(**changes))
 
 
 def test_an_object_on_its_anchor_has_an_iou_of_1() -> None:
@@ -51,10 +50,10 @@ def test_a_long_object_overlaps_a_square_anchor_by_its_smaller_part() -> None:
 
 def test_objects_are_scaled_as_the_network_sees_them() -> None:
     # Twice the side: 16 x 16 becomes 32 x 32.
-    fit = fitted((32, 40, 48, 56), short_side=192)
+    fit = fitted((32, 40, 48, 56), pixels_short_side=192)
     assert (fit.iou.tolist(), fit.sides.tolist()) == ([1], [[32, 32]])
     # The long side of 128 may grow to 160 only: 1.25 times.
-    fit = fitted((32, 40, 48, 56), short_side=192, long_side=160)
+    fit = fitted((32, 40, 48, 56), pixels_short_side=192, pixels_long_side=160)
     assert fit.sides.tolist() == [[20, 20]]
     assert fit.iou.tolist() == pytest.approx([400 / 1024])
 
