@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import machine
 import numpy as np
+import turns
 from PIL import Image
 
 from fpn.data.checks.inspection import check
@@ -46,7 +46,7 @@ def main() -> None:
         root = Path(folder)
         draw(root, words.objects, words.images)
         result = measure(root, words.workers)
-    result = {"command": machine.command(), **machine.describe_machine(), **result}
+    result = {**turns.about(), **result}
     (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

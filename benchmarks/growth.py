@@ -4,7 +4,7 @@
 
 Each work is timed at doubling sizes, all sizes in turns, medians of processor time; torch uses one thread. The exponent
 is the slope of a straight line through log(seconds) over log(size) in the upper half of the sizes, where fixed costs
-matter least: 1 is linear, 2 quadratic. Boxes lie in clusters of about ten, as an RPN leaves them, on a
+matter least: 1 is linear, 2 quadratic. Boxes lie in clusters of about ten, as an RPN leaves them, on an
 image that does not grow with them. Writes results/growth.json and results/growth.svg.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 
 import evaluation
 import numpy as np
-import roi_pooling
 import torch
 import turns
 from torch import Tensor
@@ -27,6 +26,7 @@ import fpn
 from fpn.ops.matching import match
 from fpn.ops.nms import nms
 from fpn.structures import ImageBatch, Proposals
+from fpn.studies.benchmark import pooling as pooling_sides
 
 Work = Callable[[], Any]
 BOXES = (125, 250, 500, 1000, 2000)
@@ -59,9 +59,9 @@ def matching(count: int) -> Work:
 
 
 def pooling(count: int) -> Work:
-    maps = [m.contiguous(memory_format=torch.channels_last) for m in roi_pooling.draw_maps(256, torch.float32)]
-    rois = roi_pooling.draw_rois(count)
-    return lambda: roi_pooling.ours(maps, rois)
+    maps = [m.contiguous(memory_format=torch.channels_last) for m in pooling_sides.draw_maps(256, torch.float32)]
+    rois = pooling_sides.draw_rois(count)
+    return lambda: pooling_sides.ours(maps, rois)
 
 
 def detecting(count: int) -> Work:

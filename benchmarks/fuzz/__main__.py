@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fuzz(reader: str, options: argparse.Namespace) -> int:
-    from machine import describe_machine
+    from fpn.studies.benchmark.machine import describe_machine
 
     started, end = time.perf_counter(), options.first + options.count
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:

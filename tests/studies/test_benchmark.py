@@ -123,6 +123,12 @@ def test_settings_that_measure_nothing_are_refused():
         BenchmarkSettings(repeats=0)
 
 
+def test_other_widths_than_torchvisions_can_be_timed_but_not_compared():
+    with pytest.raises(ConfigError, match="channels 96"):
+        BenchmarkSettings(channels=96)
+    assert BenchmarkSettings(channels=96, head_width=512, parts=("training", "memory")).channels == 96
+
+
 def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
     settings = BenchmarkSettings(
         backbone="resnet18", size=SIZE, repeats=1, rois=8, classes=3, parts=("inference", "training", "pooling")
@@ -131,7 +137,13 @@ def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
     works = [row.work for row in report.rows]
     assert works[:2] == ["inference x1, eager", "inference x1, optimized, float32"]
     assert any(work.startswith("training x1") for work in works)
-    assert sum(work.startswith("pooling 8 RoIs") for work in works) >= 2
+    pooled = [work.removeprefix("pooling 8 RoIs, ") for work in works if work.startswith("pooling 8 RoIs, ")]
+    assert pooled == [
+        f"{work}, {dtype}, {maps}"
+        for dtype in ("float32", "bfloat16")
+        for work in ("forward", "forward + backward")
+        for maps in ("channels-last", "contiguous")
+    ]
     assert min(row.ratio for row in report.rows) > 0
     assert set(report.stages) == {"torchvision", list(report.stages)[-1]}
     assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "nms")) > 0

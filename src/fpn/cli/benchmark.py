@@ -24,6 +24,9 @@ def run(
     ),
     repeats: int = 5,
     rois: int = 2048,
+    classes: int = 90,
+    channels: int = 256,
+    head_width: int = 1024,
     compile: bool = False,
     threads: int | None = None,
     device: str | None = None,
@@ -42,6 +45,9 @@ def run(
         parts: What to measure.
         repeats: Turns of each measurement.
         rois: RoIs to pool.
+        classes: Of the detectors.
+        channels: Width of our pyramid's maps; torchvision's are 256 wide, and only then detections can be compared.
+        head_width: Width of our box head's two layers; torchvision's are 1024 wide.
         compile: Also measure torch.compile; a GPU's report always has it.
         threads: Of torch on a CPU. None: as torch chooses.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
@@ -73,6 +79,9 @@ def run(
         parts=parts,
         compile=compile,
         rois=rois,
+        classes=classes,
+        channels=channels,
+        head_width=head_width,
     )
     report = run_benchmark(settings, progress=lambda what: errors().print(f"measuring: {what}"))
     for number, table in enumerate(text_tables(report)):
