@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpn.version import __version__
 
-_FRONT_DOOR = {
+_PUBLIC = {
     "Classes": "fpn.structures",
     "Detections": "fpn.structures",
     "FpnError": "fpn.errors",
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FRONT_DOOR:
-        value = getattr(import_module(_FRONT_DOOR[name]), name)
+    if name in _PUBLIC:
+        value = getattr(import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'fpn' has no attribute {name!r}")

@@ -57,7 +57,7 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS, max_bytes: in
 
 def read_reduced(
     path: str | os.PathLike[str],
-    enough: Callable[[Size], Size],
+    min_size: Callable[[Size], Size],
     *,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
@@ -68,7 +68,7 @@ def read_reduced(
 
     Args:
         path: as `read_image`.
-        enough: from the full size, as the image stands upright, to what must remain on both sides.
+        min_size: from the full size, as the image stands upright, to what must remain on both sides.
         max_pixels: height times width, in full, of a file that is accepted.
         max_bytes: size of a file that is accepted.
 
@@ -85,7 +85,7 @@ def read_reduced(
         full = Size(width, height) if turned in _LYING else Size(height, width)
         whole = width % 8 == height % 8 == 0  # else a rounded-up side would come first once the image is turned
         if opened.format in ("JPEG", "MPO") and (turned == 1 or whole):
-            least = enough(full)
+            least = min_size(full)
             # Mode None: the decoder keeps the file's own colours.
             opened.draft(None, (least.height, least.width) if turned in _LYING else (least.width, least.height))
         opened.load()

@@ -1,35 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from shell import Shell
 
 from fpn import __version__
 from fpn.cli.app import COMMANDS, flowing, make_app
-
-
-def test_help_needs_no_torch() -> None:
-    # It takes seconds to import; help has to come at once.
-    script = (
-        "import sys; from fpn.cli import main\n"
-        f"for verb in {list(COMMANDS)}: assert main([verb, '--help']) == 0\n"
-        "assert main(['--help']) == 0\n"
-        "slow = {'torch', 'torchvision', 'timm', 'accelerate'} & set(sys.modules)\n"
-        "assert not slow, slow\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_plain_help_imports_no_verb() -> None:
-    script = (
-        "import sys; from fpn.cli import main; main(['--help'])\n"
-        "assert 'pydantic' not in sys.modules and 'fpn.cli.train' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_help_lists_every_verb_with_what_it_does(fpn: Shell) -> None:

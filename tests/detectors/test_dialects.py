@@ -79,7 +79,7 @@ def test_a_pyramid_of_the_others(dialect):
 def fingerprint(dialect: Dialect) -> list[str]:
     """All that a dialect decides in a detector: settings of its parts and shapes of its weights."""
     detector = tiny(dialect)
-    rpn, box, pyramid = detector.proposal, detector.box, detector.features
+    rpn, box, pyramid = detector.rpn, detector.box, detector.features
     shapes = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
     parts = [
         detector.preprocessor,

@@ -73,7 +73,7 @@ def test_a_detector_on_each_design_learns_detects_and_comes_back_from_its_file(n
     images = ImageBatch(torch.rand(1, 3, 64, 96), torch.tensor([[64, 96]]))
     targets = [Targets(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))]
     detector.losses(images, targets).total.backward()
-    assert all(parameter.grad is not None for parameter in detector.proposal.parameters())
+    assert all(parameter.grad is not None for parameter in detector.rpn.parameters())
 
     fpn.save(detector, tmp_path / "model.safetensors")
     again = fpn.load(tmp_path / "model.safetensors")
@@ -88,6 +88,6 @@ def test_a_single_map_has_all_sizes_in_each_cell_and_as_many_candidates() -> Non
     # Paper, section 5.1.1: 5 scales and 3 ratios on the single map; table 1f likewise on P2.
     for name in ("c4", "c5", "p2_only"):
         detector = design(name, rpn_before_nms=(2000, 1000))
-        assert detector.proposal.anchors.per_cell() == (15,)
+        assert detector.rpn.anchors.per_cell() == (15,)
         assert detector.recipe.neck == name
-    assert design("fpn").proposal.anchors.per_cell() == (3, 3, 3, 3, 3)
+    assert design("fpn").rpn.anchors.per_cell() == (3, 3, 3, 3, 3)

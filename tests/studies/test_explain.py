@@ -79,7 +79,7 @@ def test_the_three_level_net_at_256():
 def test_fpn_pytorch_says_that_its_anchors_of_p5_are_too_far_apart():
     explained = explain_dialect(FPN_PYTORCH, Size(480, 640), backbone="resnet26")
     assert [facts.level.stride for facts in explained.levels] == [4, 8, 16, 16, 32]
-    notes = explained.sheet().notes
+    notes = explained.table().notes
     assert "p5: cells are 16 pixels apart, but its anchors 32." in notes
     assert "p6: cells are 32 pixels apart, but its anchors 64." in notes
 
@@ -257,8 +257,8 @@ def test_only_what_differs_is_shown():
 
 
 def test_a_pyramid_without_a_detector_has_no_conventions_about_boxes():
-    assert [sheet.title for sheet in whole(MINIMAL)] == ["bottom-up path", "pyramid"]
-    everyone = {sheet.title: sheet for sheet in compared()}
+    assert [table.title for table in whole(MINIMAL)] == ["bottom-up path", "pyramid"]
+    everyone = {table.title: table for table in compared()}
     assert not any("minimal" in row[1] for row in everyone["anchors"].rows)
     assert any("minimal" in row[1] for row in everyone["pyramid"].rows)
 
@@ -269,8 +269,8 @@ def test_the_page_in_docs_is_fresh():
 
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds():
-    sheet = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
-    assert sheet.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
+    table = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
+    assert table.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
 
 
 # --- the command ------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def assert_alike(ours: Path, theirs: Path) -> None:
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-5)
     # Not roi_accuracy: a RoI more or less that is classified rightly is no matter of tolerance.
-    compared = ("loss", "objectness", "proposal_box", "classification", "box", "positive_anchors", "ap", "step")
+    compared = ("loss", "objectness", "rpn_box", "classification", "box", "positive_anchors", "ap", "step")
     told, retold = ([[line.get(name, 0) for name in compared] for line in lines(run)] for run in (ours, theirs))
     assert retold == [pytest.approx(line, rel=1e-4, abs=1e-5) for line in told]
 

@@ -16,12 +16,12 @@ from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
-    from fpn.studies.ablation.outcomes import Folder
+    from fpn.studies.ablation.outcomes import OutcomeFolder
 
 SCENES = "scenes"
 
 
-def ablate(
+def run(
     data: Annotated[str, Parameter(name="DATA")],
     /,
     *,
@@ -127,13 +127,13 @@ def _open(
     return training, open_dataset(held_out or path, split=held_out_split, drop_invalid=drop_invalid, limits=accepted)
 
 
-def _show(folder: Folder) -> None:
+def _show(folder: OutcomeFolder) -> None:
     from fpn.studies.ablation.report import findings_of
-    from fpn.studies.ablation.tables import sheets, verdicts
+    from fpn.studies.ablation.tables import text_tables, verdicts
 
     findings = findings_of(folder)
-    for sheet in sheets(findings, wide=False):
-        say(sheet.rich())
+    for table in text_tables(findings, wide=False):
+        say(table.rich())
         say()
     for sentence in verdicts(findings):
         say(sentence)

@@ -11,7 +11,7 @@ from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
-def evaluate(
+def run(
     model: Path,
     data: Path,
     /,
@@ -61,7 +61,7 @@ def evaluate(
             progress=progress,
         )
     say(measured.table())
-    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.method}")
+    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
     if detections is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.inputs import Source, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.errors import ConfigError, FpnError
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
     from fpn.detectors import Detector
 
-_Job = tuple[Source, PurePosixPath | None]
+_Job = tuple[ImageSource, PurePosixPath | None]
 
 
-def predict(
+def run(
     model: Path,
     images: Annotated[tuple[str, ...], Parameter(name="IMAGES")] = (),
     /,
@@ -66,7 +66,7 @@ def predict(
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
     detector = load(model, device=check_device(device)).optimize(precision)
-    say(f"network: {detector.method}")
+    say(f"network: {detector.info}")
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
@@ -93,7 +93,7 @@ def _detect_all(
 
     done = 0
     with progress_bar("detecting", len(jobs)) as progress:
-        # MinSize for `predict` to put images of a size together; one by one, Ctrl-C costs one.
+        # Enough for `predict` to put images of a size together; one by one, Ctrl-C costs one.
         ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
         for chunk in _read_ahead(jobs, ahead, read):
             readable = [(job, image) for job, image in chunk if not isinstance(image, FpnError)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fpn.training.trainer import TrainResult
 
 
-def train(
+def run(
     path: Annotated[Path | None, Parameter(name="DATA")] = None,
     /,
     *,
@@ -97,11 +97,13 @@ def _speaks() -> bool:
 
 def say_about(dataset: Dataset) -> None:
     """What was read, and what was left out of it."""
+    from fpn.data.checks.classes import some
+
     if not _speaks():
         return
-    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
+    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({some(dataset.classes.names)})")
     if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {_some(list(dataset.dropped), 2)}")
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
 
 
 def _run(
@@ -176,7 +178,3 @@ def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     wanted = {None: (), "all": (), "trainval": ("test",)}.get(used and plain_split(used), ("val", "test"))
     held_out = [split for kind in wanted for split in splits if plain_split(split) == kind and split != used]
     return held_out[0] if held_out else trained
-
-
-def _some(texts: list[str], limit: int = 6) -> str:
-    return ", ".join(texts[:limit]) + (f", ... {len(texts) - limit} more" if len(texts) > limit else "")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fpn.errors import DataError
 from fpn.image_io import read_image
+from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 
@@ -84,12 +85,12 @@ class Dataset(ABC):
         """Image number `index`, upright RGB."""
         return read_image(self.path(index))
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """Image number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
 
         Args:
             index: number of the image.
-            enough: from the full size to what must remain.
+            min_size: from the full size to what must remain.
         """
         image = self.image(index)
         return image, Size(image.height, image.width)
@@ -97,8 +98,8 @@ class Dataset(ABC):
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The objects of one image as COCO records without `id` and `image_id`."""
         targets = self.targets(index)
-        boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
-        xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
+        xywh = xyxy_to_xywh(targets.boxes.double()).tolist()
+        labels, ignore = targets.labels.tolist(), targets.ignore.tolist()
         return [
             {"category_id": self.classes.ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)}
             for box, label, skip in zip(xywh, labels, ignore, strict=True)
@@ -107,22 +108,22 @@ class Dataset(ABC):
     def __getitem__(self, index: SupportsIndex) -> Sample:
         return self.sample(self._number(index))
 
-    def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None) -> Sample:
+    def sample(self, index: int, *, min_size: Callable[[Size], Size] | None = None) -> Sample:
         """Image number `index` with its objects.
 
         Args:
             index: number of the image.
-            enough: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
+            min_size: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
 
         Raises:
             DataError: the image has another size than its annotation says.
         """
         path, said = self.path(index), self.size(index)
-        if enough is None:
+        if min_size is None:
             image = self.image(index)
             full = Size(image.height, image.width)
         else:
-            image, full = self.reduced(index, enough)
+            image, full = self.reduced(index, min_size)
         if full != said:
             raise DataError(
                 f"{path}: the image is {full.width} x {full.height} but its annotation says {said.width} x "
@@ -197,9 +198,9 @@ class Subset(Dataset):
         """See `Dataset.image`."""
         return self.whole.image(self._inner(index))
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
-        return self.whole.reduced(self._inner(index), enough)
+        return self.whole.reduced(self._inner(index), min_size)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`."""

@@ -98,7 +98,7 @@ KINDS: Mapping[str, Kind] = {
     "split-alike": Kind(
         "warning",
         "images of two splits that look alike",
-        "ImageInfo at them: frames of one scene in two splits make measurements too good.",
+        "Look at them: frames of one scene in two splits make measurements too good.",
     ),
     "images-equal": Kind(
         "warning", "images whose content is there twice", "Keep one of them.", "keeps the first of a split"

@@ -87,7 +87,7 @@ def assemble_faster_rcnn(features: nn.Module, recipe: FasterRCNNRecipe) -> Faste
     dialect = adapt_to_levels(recipe.dialect, levels)
     return FasterRCNN(
         features=features,
-        proposal=build_rpn(levels, dialect),
+        rpn=build_rpn(levels, dialect),
         box=build_box_head(levels, len(recipe.classes), dialect),
         classes=recipe.found,
         preprocessor=Preprocessor(dialect.pixels),
@@ -98,7 +98,7 @@ def assemble_faster_rcnn(features: nn.Module, recipe: FasterRCNNRecipe) -> Faste
 def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
     """On a single map, the anchors of all sizes stand in each cell (paper, section 5.1.1: 5 scales x 3 ratios).
 
-    As many candidates then enter its suppression as from all levels of a pyramid together.
+    As many candidates then enter its NMS as from all levels of a pyramid together.
     """
     sizes = dialect.anchors.sizes
     if len(levels) != 1 or len(sizes) == 1:

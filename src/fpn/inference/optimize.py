@@ -31,7 +31,7 @@ _MAX_COMPILED_SIZES = 32
 
 
 @dataclass(frozen=True)
-class Method:
+class OptimizationInfo:
     """How an optimized detector works; `str` of it is one short line.
 
     Attributes:
@@ -59,15 +59,15 @@ class OptimizedDetector(Detector):
     """What `optimize` gives: it detects, and can be neither trained nor saved; the original can.
 
     Attributes:
-        method: how it works.
+        info: how it works.
     """
 
-    def __init__(self, inner: FasterRCNN, method: Method) -> None:
+    def __init__(self, inner: FasterRCNN, info: OptimizationInfo) -> None:
         super().__init__(classes=inner.classes, preprocessor=inner.preprocessor, recipe=inner.recipe)
         self.training_record = inner.training_record
         self.inner = inner
-        self.method = method
-        self.bucket = COMPILED_MULTIPLE if method.compiled else self.bucket
+        self.info = info
+        self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket
         self.eval()
 
     def losses(
@@ -119,7 +119,7 @@ class OptimizedDetector(Detector):
         except TorchDynamoException as error:
             self.inner.tensor_part = None
             note = f"not compiled, because compiling failed ({type(error).__name__})"
-            self.method = replace(self.method, compiled=False, notes=(*self.method.notes, note))
+            self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
         return self._do(verb, images)
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
@@ -127,10 +127,10 @@ class OptimizedDetector(Detector):
             return verb(self._enter(images))
 
     def _cast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.method.precision == "bf16")
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.info.precision == "bf16")
 
     def _enter(self, images: ImageBatch) -> ImageBatch:
-        pixels = self._fill_bucket(images.pixels) if self.method.compiled else images.pixels
+        pixels = self._fill_bucket(images.pixels) if self.info.compiled else images.pixels
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return ImageBatch(pixels, images.sizes, images.windows, images.scales)
 
@@ -174,8 +174,8 @@ def optimize(
         notes.append(f"not compiled, because {problem}")
     elif compile:
         _compile(inner, cuda_graphs)
-    method = Method(exact, device.type, was_folded, compile and problem is None, tuple(notes))
-    return OptimizedDetector(inner, method)
+    info = OptimizationInfo(exact, device.type, was_folded, compile and problem is None, tuple(notes))
+    return OptimizedDetector(inner, info)
 
 
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
@@ -193,9 +193,9 @@ def _fold_body(inner: FasterRCNN) -> bool:
 
 
 def _fuse_convolutions(inner: FasterRCNN) -> None:
-    """All convolutions outside of the folded bottom-up path; the proposal head's takes its ReLU in."""
-    inner.proposal.shared = FusedConvolution(inner.proposal.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
-    inner.proposal.activation = nn.Identity()
+    """All convolutions outside of the folded bottom-up path; the RPN's takes its ReLU in."""
+    inner.rpn.shared = FusedConvolution(inner.rpn.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
+    inner.rpn.activation = nn.Identity()
     for parent in list(inner.modules()):
         for name, child in list(parent.named_children()):
             if plain_convolution(child):
@@ -240,7 +240,7 @@ def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     # No list and no count in here depends on what is in the image.
     def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
         features: Features = inner.features(pixels)
-        raw = inner.proposal(features)
+        raw = inner.rpn(features)
         return features, raw.objectness, raw.deltas
 
     inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)

@@ -24,9 +24,9 @@ RULES: Rules = (
     (r"bn(\d)([a-z])_branch1/(\w+)", r"block.\1.\2.downsample.1.\3"),
     (r"fpn_(c\d)p\d/(\w+)", r"features.laterals.\1.\2"),
     (r"fpn_(p\d)/(\w+)", r"features.smooths.\1.\2"),
-    (r"rpn_conv_shared/(\w+)", r"proposal.shared.\1"),
-    (r"rpn_class_raw/(\w+)", r"proposal.objectness.\1"),
-    (r"rpn_bbox_pred/(\w+)", r"proposal.deltas.\1"),
+    (r"rpn_conv_shared/(\w+)", r"rpn.shared.\1"),
+    (r"rpn_class_raw/(\w+)", r"rpn.objectness.\1"),
+    (r"rpn_bbox_pred/(\w+)", r"rpn.deltas.\1"),
     (r"mrcnn_class_conv1/(\w+)", r"box.trunk.0.\1"),
     (r"mrcnn_class_bn1/(\w+)", r"box.trunk.1.\1"),
     (r"mrcnn_class_conv2/(\w+)", r"box.trunk.3.\1"),
@@ -97,7 +97,7 @@ def _reorder(state: dict[str, Tensor]) -> None:
     """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh)."""
     swapped = torch.tensor([1, 0, 3, 2])
     for part in ("weight", "bias"):
-        for name in (f"proposal.deltas.{part}", f"box.deltas.{part}"):
+        for name in (f"rpn.deltas.{part}", f"box.deltas.{part}"):
             if name in state:
                 value = state[name]
                 state[name] = value.reshape(-1, 4, *value.shape[1:])[:, swapped].reshape(value.shape)

@@ -76,7 +76,7 @@ class Preprocessor:
         array, frame = resize(image, **self.config.sizing)
         return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
 
-    def enough(self, original: Size, *, zoom: float = 1.0) -> Size:
+    def min_size(self, original: Size, *, zoom: float = 1.0) -> Size:
         """What must remain of an image that is decoded at a part of its size before `prepare` resizes it.
 
         Twice the network's size, so that an antialiased resize does the rest; everything, where the dialect's resize is

@@ -104,7 +104,7 @@ class TrainConfig(Settings):
     )
     compile: bool = Field(
         default=False,
-        description="Compile backbone, pyramid and proposal head (torch.compile): minutes at first, then faster steps. "
+        description="Compile backbone, pyramid and RPN (torch.compile): minutes at first, then faster steps. "
         "On a CPU it needs a C++ compiler.",
     )
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
@@ -114,7 +114,7 @@ class TrainConfig(Settings):
     )
     frozen: tuple[str, ...] = Field(
         default=(),
-        description="Parts that are not trained, such as features.body or proposal, beside the preset's own.",
+        description="Parts that are not trained, such as features.body or rpn, beside the preset's own.",
     )
 
     flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")

@@ -96,7 +96,7 @@ class LossWatch:
             self.look()
 
     def look(self) -> None:
-        """ImageInfo at all steps kept.
+        """Look at all steps kept.
 
         Raises:
             TrainingError: a value is not finite; names step, terms and images.
@@ -114,5 +114,5 @@ class LossWatch:
         images = "\n  ".join(self._names(index) for index in indices)
         raise TrainingError(
             f"step {step}: {', '.join(wrong)} is not finite. Images in that step:\n  {images}\n"
-            f"ImageInfo at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
+            f"Look at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
         )

@@ -27,7 +27,7 @@ from fpn.training.seeding import seed_all
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
-    """ImageInfo for what would make training pointless, before it costs anything.
+    """Look for what would make training pointless, before it costs anything.
 
     Raises:
         TrainingError: no images or no objects.
@@ -93,7 +93,7 @@ def _compile(detector: Detector) -> None:
     problem = no_compiler(detector.device)
     if problem is not None:
         raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
-    for name in ("features", "proposal"):
+    for name in ("features", "rpn"):
         part = getattr(detector, name, None)
         if isinstance(part, nn.Module):
             part.compile()
@@ -105,7 +105,7 @@ def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerat
         prepare=detector.preprocessor.prepare,
         collate=detector.preprocessor.collate,
         augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
-        enough=partial(detector.preprocessor.enough, zoom=config.scale[1]) if config.reduced_decoding else None,
+        min_size=partial(detector.preprocessor.min_size, zoom=config.scale[1]) if config.reduced_decoding else None,
         batch_size=config.batch_size // accelerator.num_processes,
         seed=config.seed,
         num_workers=config.workers,

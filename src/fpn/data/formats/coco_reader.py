@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import SHOWN, Folder, enumerate_issues, make_classes, read_json, shorten
+from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, make_classes, read_json, shorten
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
@@ -43,7 +43,7 @@ def find(path: Path) -> Layout | str:
     files = _annotation_files(path)
     if not files:
         return f"no annotations/*.json, no json with 'images' and 'annotations', no <split>/{ROBOFLOW}"
-    named = ", ".join(file.relative_to(path).as_posix() for file in files[:SHOWN])
+    named = ", ".join(file.relative_to(path).as_posix() for file in files[:SHOWN_ISSUES])
     return Layout(f"COCO {named}", {_split_name(file): partial(_read, file, path) for file in files})
 
 
@@ -140,9 +140,8 @@ class _Reader:
                 "'annotations' and 'categories'."
             )
         if not isinstance(data, dict) or key not in data:
-            has = (
-                f"it has {', '.join(map(shorten, list(data)[:SHOWN]))}" if isinstance(data, dict) and data else "empty"
-            )
+            keys = list(data)[:SHOWN_ISSUES] if isinstance(data, dict) else []
+            has = f"it has {', '.join(map(shorten, keys))}" if keys else "empty"
             raise DataError(f"{self.file}: no '{key}' list in it ({has}). Is it a COCO detection json?")
         found = data[key]
         if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
@@ -264,7 +263,7 @@ class _Reader:
                 f"{looked} of {self.folder.root}. Put the images into images/ there."
             )
         faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
-        for shown, path in enumerate(missing[:SHOWN]):
+        for shown, path in enumerate(missing[:SHOWN_ISSUES]):
             faults[shown] += self.folder.neighbour(path)
         head = f"{self.where}: {len(missing)} of {count} images are missing:"
         faults = faults if len(faults) > 1 else [f"{self.where}: image {faults[0]}"]

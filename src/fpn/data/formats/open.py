@@ -23,11 +23,11 @@ from fpn.errors import DataError, DataNotFoundError, FpnError
 from fpn.suggestions import nearest
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
-FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
+DATASET_FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
     "COCO": coco_reader.find,
     "YOLO data.yaml": yolo_reader.find_configured,
     "VOC": voc_reader.find,
-    "YOLO label files": yolo_reader.find_twins,
+    "YOLO label files": yolo_reader.find_label_folders,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
@@ -113,7 +113,7 @@ def survey_dataset(path: str | os.PathLike[str], *, split: str | None = None, li
 
 def _recognise(path: Path) -> Layout:
     _check_exists(path)
-    tried = {name: find(path) for name, find in FORMATS.items()}
+    tried = {name: find(path) for name, find in DATASET_FORMATS.items()}
     found = next((layout for layout in tried.values() if isinstance(layout, Layout)), None)
     if found is None and (inner := _only_folder(path)) is not None:
         return _recognise(inner)

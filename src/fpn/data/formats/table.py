@@ -110,11 +110,11 @@ class TableDataset(Dataset):
         limits = self.limits
         return read_image(self.path(index), max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
         limits = self.limits
         bounds = {"max_pixels": limits.image_pixels, "max_bytes": limits.image_bytes}
-        return read_reduced(self.path(index), enough, **bounds)
+        return read_reduced(self.path(index), min_size, **bounds)
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`. An object without an outline gets its filled box as mask."""

@@ -5,7 +5,6 @@ A dataset is written beside its place and then moved there, so that it is there 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -21,6 +20,7 @@ from fpn.data.formats.files import shorten
 from fpn.data.formats.segmentation import Segmentation, unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
+from fpn.files import read_umask
 from fpn.shapes import Size
 from fpn.structures import Classes
 
@@ -50,7 +50,7 @@ class ImageRecord(NamedTuple):
     image_id: int
     size: Size
     extra: Mapping[str, Any]
-    things: list[Annotation]
+    annotations: list[Annotation]
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> 
     rows = range(len(survey.dataset))
 
     def images() -> Iterator[ImageRecord]:
-        return (shown(survey, row, survey.dataset.size(row), names) for row in rows)
+        return (record_of(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
     return Part(split, family, survey.dataset.classes, survey.header, sources, images)
 
 
-def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
+def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
     """Image number `row` of a split with its objects, their boxes not cut at its edge."""
     table, source = survey.dataset.table, survey.name_of(row)
     start, end = table.starts[row : row + 2].tolist()
@@ -109,7 +109,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
     boxes = survey.boxes[start:end]
     if table.fractions:
         boxes = boxes * np.array(scale * 2, dtype=np.float32)
-    things = [
+    annotations = [
         Annotation(
             box=boxes[number - start],
             label=int(table.labels[number]),
@@ -120,7 +120,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
         )
         for number in range(start, end)
     ]
-    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], things)
+    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], annotations)
 
 
 def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentation | None:
@@ -166,7 +166,7 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise OutputError(f"{output}: can't write there ({error.strerror}). Choose another folder.") from error
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())
+        draft.chmod(0o777 & ~read_umask())
         draft.replace(output)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -187,12 +187,6 @@ def refuse_filled(output: Path) -> None:
         return
     if output.exists() or output.is_symlink():
         raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def copy_image(source: Path, target: Path) -> None:
@@ -223,7 +217,7 @@ def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
 
 def count_further(image: ImageRecord, losses: Losses) -> None:
     """Count what a COCO json says of an image and its objects beside its own fields and `attributes`."""
-    for what, said in (("images", image.extra), *(("objects", thing.extra) for thing in image.things)):
+    for what, said in (("images", image.extra), *(("objects", annotation.extra) for annotation in image.annotations)):
         for key in said.keys() - _OWN_FIELDS:
             losses.add(f"field {shorten(key)} of {what}")
 

@@ -1,8 +1,8 @@
 """YOLO: one text file an image with lines `class centre-x centre-y width height`, in fractions of the image.
 
-Found by a data.yaml (path / train / val / test / names), or as twin folders images/ and labels/, or as .txt files
-beside the images. A line with six or more coordinates is an outline, whose bounds are the box. Category ids are the
-class indices 0..K-1. An image without a label file is one without objects.
+Found by a data.yaml (path / train / val / test / names), or as folders images/ and labels/ side by side, or as .txt
+files beside the images. A line with six or more coordinates is an outline, whose bounds are the box. Category ids are
+the class indices 0..K-1. An image without a label file is one without objects.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ def find_configured(path: Path) -> Layout | str:
     return Layout(f"YOLO {file.name}", {name: partial(_read, source, name) for name, source in sources.items()})
 
 
-def find_twins(path: Path) -> Layout | str:
+def find_label_folders(path: Path) -> Layout | str:
     """Recognise images with label files at a folder; otherwise what was missing."""
     if path.is_file():
         return "not a folder"
     folder = Folder(path)
-    places = _twin_places(folder)
+    places = _label_folders(folder)
     if not places:
         return "no images/ with labels/, no train/images with train/labels, no .txt beside the images"
     everything = tuple(places.values())
@@ -99,7 +99,7 @@ def find_twins(path: Path) -> Layout | str:
     return Layout("YOLO label files", {name: partial(_read, source, name) for name, source in sources.items()})
 
 
-def _twin_places(folder: Folder) -> dict[str, str]:
+def _label_folders(folder: Folder) -> dict[str, str]:
     root = folder.root
     if folder.listing(root / "images") and folder.has(root / "labels"):
         parts = [name for name in folder.listing(root / "images") if folder.listing(root / "images" / name)]

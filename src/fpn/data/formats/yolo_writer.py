@@ -105,22 +105,26 @@ def _count_ids(part: Part, losses: Losses) -> None:
 def _lines(image: ImageRecord, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
     if part.family == "coco":
         count_further(image, losses)
-    extras = (image.extra, *(thing.extra for thing in image.things))
+    extras = (image.extra, *(annotation.extra for annotation in image.annotations))
     losses.add("attributes of images and objects", sum(len(attributes(extra, part.family)) for extra in extras))
-    for thing in image.things:
-        if thing.ignore:
+    for annotation in image.annotations:
+        if annotation.ignore:
             losses.add("crowds and difficult objects, which YOLO can't mark, left out")
             continue
-        polygon = _polygon(thing, losses)
-        values = _box(thing, image.size, losses) if polygon is None else _corners(polygon, thing, image, losses)
-        yield f"{index[thing.label]} {values}"
+        polygon = _polygon(annotation, losses)
+        if polygon is None:
+            values = _box(annotation, image.size, losses)
+        else:
+            values = _corners(polygon, annotation, image, losses)
+        yield f"{index[annotation.label]} {values}"
 
 
-def _polygon(thing: Annotation, losses: Losses) -> np.ndarray | None:
-    if isinstance(thing.outline, dict):
+def _polygon(annotation: Annotation, losses: Losses) -> np.ndarray | None:
+    if isinstance(annotation.outline, dict):
         losses.add("outlines that are run-length codes: their boxes are kept")
         return None
-    parts = [np.array(part).reshape(-1, 2) for part in thing.outline or () if len(part) >= 6 and len(part) % 2 == 0]
+    outline = annotation.outline or ()
+    parts = [np.array(part).reshape(-1, 2) for part in outline if len(part) >= 6 and len(part) % 2 == 0]
     if not parts:
         return None
     losses.add("outlines of several polygons, joined to one by lines without width", len(parts) > 1)
@@ -138,21 +142,21 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _corners(polygon: np.ndarray, thing: Annotation, image: ImageRecord, losses: Losses) -> str:
+def _corners(polygon: np.ndarray, annotation: Annotation, image: ImageRecord, losses: Losses) -> str:
     scale = np.array([image.size.width, image.size.height])
     cut = np.clip(polygon, 0, scale)
     bounds = np.concatenate((cut.min(axis=0), cut.max(axis=0)))
-    box = np.clip(thing.box, 0, [*scale, *scale])
+    box = np.clip(annotation.box, 0, [*scale, *scale])
     losses.add(
         "boxes that differ from their outline's bounds by more than a pixel", bool((abs(bounds - box) > 1).any())
     )
     return " ".join(f"{value:.9g}" for value in (cut / scale).ravel())
 
 
-def _box(thing: Annotation, size: Size, losses: Losses) -> str:
+def _box(annotation: Annotation, size: Size, losses: Losses) -> str:
     limits = np.array([size.width, size.height] * 2, dtype=np.float64)
-    box = np.clip(thing.box.astype(np.float64), 0, limits)
-    beyond = bool((abs(box - thing.box) > QUIET_PIXELS).any())
+    box = np.clip(annotation.box.astype(np.float64), 0, limits)
+    beyond = bool((abs(box - annotation.box) > QUIET_PIXELS).any())
     losses.add("parts of boxes outside of their image, which many YOLO programs refuse, cut off", beyond)
     x1, y1, x2, y2 = box / limits
     return " ".join(f"{value:.9g}" for value in ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1))

@@ -64,7 +64,7 @@ class Loader:
         prepare: Prepare,
         collate: Collate,
         augment: Change | None = None,
-        enough: MinSize | None = None,
+        min_size: MinSize | None = None,
         masks: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -74,7 +74,7 @@ class Loader:
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
         self._workers: DataLoader[Any] = make_data_loader(
-            _Workbench(dataset, prepare, collate, augment, None if masks else enough, masks, order.seed),
+            _Workbench(dataset, prepare, collate, augment, None if masks else min_size, masks, order.seed),
             sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -132,7 +132,7 @@ def make_loader(
     prepare: Prepare,
     collate: Collate,
     augment: Change | None = None,
-    enough: MinSize | None = None,
+    min_size: MinSize | None = None,
     batch_size: int = 4,
     seed: int = 0,
     num_workers: int | None = None,
@@ -151,7 +151,7 @@ def make_loader(
         prepare: the detector's `preprocessor.prepare`: image and targets into network pixels.
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
         augment: random changes, see `Augment`.
-        enough: from an image's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
+        min_size: from an image's full size to what `prepare` needs of it, such as the preprocessor's `min_size`: JPEG
             files far larger are then decoded at a part of their size, unless `masks`. None: in full.
         batch_size: images a batch and process.
         seed: of order and changes.
@@ -190,7 +190,7 @@ def make_loader(
         prepare=prepare,
         collate=collate,
         augment=augment,
-        enough=enough,
+        min_size=min_size,
         masks=masks,
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -205,7 +205,7 @@ class _Workbench:
     prepare: Prepare
     collate: Collate
     augment: Change | None
-    enough: MinSize | None
+    min_size: MinSize | None
     masks: bool
     seed: int
 
@@ -223,7 +223,7 @@ class _Workbench:
     def _prepare(self, epoch: int, number: int) -> Prepared:
         path = self.dataset.path(number)
         try:
-            sample = self.dataset.sample(number, enough=self.enough)
+            sample = self.dataset.sample(number, min_size=self.min_size)
             if self.masks:
                 sample = replace(sample, targets=self.dataset.targets(number, masks=True))
             if self.augment is not None:

@@ -75,7 +75,7 @@ class Findings:
         return sorted({outcome.seed for outcome in self.outcomes})
 
 
-def sheets(findings: Findings, *, wide: bool) -> list[TextTable]:
+def text_tables(findings: Findings, *, wide: bool) -> list[TextTable]:
     """All tables, in the order of the paper.
 
     Args:
@@ -93,7 +93,7 @@ def proposals(findings: Findings, wide: bool) -> TextTable:
     rows = []
     for row in findings.rows:
         anchors = next(outcome.anchors for outcome in findings.outcomes if outcome.row == row)
-        rows.append((*_name(row, wide), _thousands(anchors), *_paths(row), *_means(findings, row, PROPOSAL_FIGURES)))
+        rows.append((*_name(row, wide), _in_thousands(anchors), *_paths(row), *_means(findings, row, PROPOSAL_FIGURES)))
     return TextTable(
         title="Proposals (the paper's table 1)",
         columns=(*_first_columns("RPN", wide), ">anchors", "lateral", "top-down", *_columns(PROPOSAL_FIGURES)),
@@ -275,7 +275,7 @@ def _cost(cost: Cost, baseline: Cost | None) -> tuple[str, ...]:
     )
 
 
-def _thousands(number: int) -> str:
+def _in_thousands(number: int) -> str:
     return f"{number / 1000:.1f}k"
 
 

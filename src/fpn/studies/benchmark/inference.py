@@ -38,7 +38,7 @@ class Inference:
     gigaflops: dict[str, float] = field(default_factory=dict)
 
 
-def measure(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
+def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
     """Time our ways and torchvision's, in turns, on the same files.
 
     Args:
@@ -114,7 +114,7 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
     places = {
         "backbone": f"{parts['features']}.body",
         "pyramid": parts["features"],
-        "proposal": parts["proposal"],
+        "rpn": parts["rpn"],
         "heads": parts["box"],
     }
     counts = counter.get_flop_counts()

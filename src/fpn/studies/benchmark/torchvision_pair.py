@@ -135,8 +135,8 @@ def _spread(ours: FasterRCNN, size: Size) -> None:
     for name, found in maps.items():
         features.laterals[name].weight /= found.std().clamp(min=1e-6)
     for layer, spread in (
-        (ours.proposal.objectness, 0.3),
-        (ours.proposal.deltas, 0.1),
+        (ours.rpn.objectness, 0.3),
+        (ours.rpn.deltas, 0.1),
         (ours.box.scores, 0.5),
         (ours.box.deltas, 0.1),
     ):

@@ -25,7 +25,7 @@ from fpn.features.necks.fpn import FeaturePyramid
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.dialect_tables import compared, introduction, sources
-from fpn.studies.explain.equation_one import equation_sheet
+from fpn.studies.explain.equation_one import equation_table
 from fpn.studies.explain.geometry import View, by, is_pyramid_only, view
 from fpn.studies.explain.receptive_field import receptive_fields
 from fpn.studies.tables import TextTable
@@ -82,7 +82,7 @@ class Explanation:
         """Anchors of all levels."""
         return sum(facts.num_anchors for facts in self.levels)
 
-    def sheet(self) -> TextTable:
+    def table(self) -> TextTable:
         """A row a level; sizes are width x height."""
         rows = [_row(facts) for facts in (*self.bottom_up, *self.levels)]
         columns: tuple[str, ...] = ("level", ">stride", ">map", ">channels", ">sees", ">anchors", ">a cell", ">number")
@@ -159,8 +159,8 @@ def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = Fal
 
 def dialects_page() -> str:
     """The text of docs/dialects.md, without the last line's end."""
-    sheets = [sources(), equation_sheet(), *compared()]
-    return "\n\n".join([introduction(), *(sheet.markdown() for sheet in sheets)])
+    tables = [sources(), equation_table(), *compared()]
+    return "\n\n".join([introduction(), *(table.markdown() for table in tables)])
 
 
 def _body(dialect: Dialect, backbone: str) -> FeatureExtractor:

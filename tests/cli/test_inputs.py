@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fpn.cli.inputs import Source, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
 
 NONE: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ def test_what_was_drawn_before_is_not_taken_for_a_image(tmp_path: Path) -> None:
 
 
 def names(*inside: str) -> list[str]:
-    return [str(name) for name in name_results([Source(Path(i), PurePosixPath(i)) for i in inside], ".jpg")]
+    return [str(name) for name in name_results([ImageSource(Path(i), PurePosixPath(i)) for i in inside], ".jpg")]
 
 
 def test_results_keep_their_place_inside_the_folder() -> None:
@@ -77,7 +77,7 @@ def test_equal_names_do_not_collide_whatever_their_case() -> None:
 
 def test_a_result_never_replaces_its_own_image(tmp_path: Path) -> None:
     files(tmp_path, "a.jpg")
-    source = Source(tmp_path / "a.jpg", PurePosixPath("a.jpg"))
+    source = ImageSource(tmp_path / "a.jpg", PurePosixPath("a.jpg"))
     with pytest.raises(OutputError, match="replace the image itself"):
         refuse_overwriting([tmp_path / "." / "a.jpg"], [source], NONE)
 

@@ -110,9 +110,9 @@ def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
 
 def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
     monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: False)
-    assert stirred.optimize("auto").method.precision == "float32"
+    assert stirred.optimize("auto").info.precision == "float32"
     monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: True)
-    assert stirred.optimize("auto").method.precision == "bf16"
+    assert stirred.optimize("auto").info.precision == "bf16"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -131,7 +131,7 @@ def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatc
 
 
 def test_the_method_is_one_short_line(stirred) -> None:
-    assert str(stirred.optimize().method) == "float32 on cpu, channels-last, norms folded"
+    assert str(stirred.optimize().info) == "float32 on cpu, channels-last, norms folded"
 
 
 def test_training_and_saving_are_refused_with_the_remedy(stirred, tmp_path) -> None:
@@ -149,7 +149,7 @@ def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
     fast = stirred.optimize(compile=True)
-    assert str(fast.method).endswith("; not compiled, because there is no C++ compiler")
+    assert str(fast.info).endswith("; not compiled, because there is no C++ compiler")
     _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
 
 
@@ -162,7 +162,7 @@ def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
 
     fast.inner.tensor_part = fail
     _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
-    assert str(fast.method).endswith("not compiled, because compiling failed (TorchDynamoException)")
+    assert str(fast.info).endswith("not compiled, because compiling failed (TorchDynamoException)")
 
 
 def test_what_a_image_shows_does_not_depend_on_its_neighbours(stirred) -> None:

@@ -13,7 +13,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, FPN_PYTORCH, MATTERPORT
 from fpn.heads.rpn import RPN, RawProposals
 from fpn.interop import convert, fpn_pytorch
-from fpn.interop.key_rules import fill, rename
+from fpn.interop.key_rules import fill_module, rename
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden import rule
 from parity.golden.cases import Case, case, cases, same_weights
@@ -126,7 +126,7 @@ def fpn_pytorch_head(figures: Case) -> RPN:
     renamed, leftover = rename({f"RCNN_rpn.{n}": torch.from_numpy(v) for n, v in state.items()}, fpn_pytorch.RULES)
     assert leftover == ()
     head = head_of(FPN_PYTORCH, (4, 8, 16, 16, 32))
-    fill(head, {name.removeprefix("proposal."): value for name, value in renamed.items()}, toolkit="fpn.pytorch")
+    fill_module(head, {name.removeprefix("rpn."): value for name, value in renamed.items()}, toolkit="fpn.pytorch")
     return head
 
 
@@ -159,7 +159,7 @@ def test_fpn_pytorch_reads_other_channels_than_its_softmax_pairs():
 @torch.no_grad()
 def test_detectron2_network():
     figures = case("d2_6_rpn")
-    head = convert(same_weights(replace_digest(figures), "d2_faster.json")).module.proposal
+    head = convert(same_weights(replace_digest(figures), "d2_faster.json")).module.rpn
     features = {
         f"p{i + 2}": torch.from_numpy(figures.normal(f"d2:rpn:f{i}", (1, 256, *figures[f"logits{i}"].shape[2:]), 1.0))
         for i in range(5)
@@ -181,7 +181,7 @@ def test_matterport_network():
     figures = case("mrcnn_1_pyramid_rpn_r50")
     detector = convert(same_weights(figures, figures.meta["names"].removeprefix("names/"))).module
     pixels = torch.from_numpy(figures.input()).permute(0, 3, 1, 2).contiguous()
-    raw = detector.proposal(detector.features(pixels))
+    raw = detector.rpn(detector.features(pixels))
     logits = figures["rpn_class_logits"]
     found = figures.stored_part("rpn_class_logits", np.zeros((*flat(raw.objectness, 1).shape[:2], 2), np.float32))
     assert found.shape == logits.shape
@@ -219,7 +219,7 @@ def test_fpn_pytorch_targets_and_losses():
     assert_near(targets, figures["fg_targets"], OP_TOLERANCE * 10)
     losses = head.losses(raw, images, [truth]).detach()
     assert losses["objectness"] == pytest.approx(meta["rpn_loss_cls"], rel=1e-4)
-    assert losses["proposal_box"] == pytest.approx(meta["rpn_loss_box"], rel=1e-4)
+    assert losses["rpn_box"] == pytest.approx(meta["rpn_loss_box"], rel=1e-4)
     [found] = head.propose(raw, images, training=True)
     best = figures["rois_train"][0, :, 1:]  # the best of them are stored
     assert_same_set(found.boxes[: len(best)], best, 1e-2)

@@ -42,7 +42,7 @@ def test_the_decoder_leaves_twice_the_networks_size_at_least(
     tmp_path: Path, width: int, height: int, stored: tuple[int, int]
 ) -> None:
     image, full = read_reduced(
-        waves(tmp_path / "large.jpg", width, height), preprocessor(75 if width > 400 else 100).enough
+        waves(tmp_path / "large.jpg", width, height), preprocessor(75 if width > 400 else 100).min_size
     )
     assert image.size == stored
     assert full == (height, width)
@@ -51,7 +51,7 @@ def test_the_decoder_leaves_twice_the_networks_size_at_least(
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_turned_image_comes_upright_whatever_its_colours(tmp_path: Path, mode: str) -> None:
     path = waves(tmp_path / "turned.jpg", 960, 640, orientation=6, mode=mode)
-    image, full = read_reduced(path, preprocessor(100).enough)
+    image, full = read_reduced(path, preprocessor(100).min_size)
     assert full == (960, 640)
     assert image.size == (320, 480)
     apart = preprocessor(100).prepare(image).pixels - preprocessor(100).prepare(read_image(path)).pixels
@@ -60,22 +60,22 @@ def test_a_turned_image_comes_upright_whatever_its_colours(tmp_path: Path, mode:
 
 def test_a_turned_image_that_does_not_divide_evenly_is_read_in_full(tmp_path: Path) -> None:
     path = waves(tmp_path / "turned.jpg", 901, 603, orientation=6)
-    assert read_reduced(path, preprocessor(100).enough)[0].size == (603, 901)
+    assert read_reduced(path, preprocessor(100).min_size)[0].size == (603, 901)
 
 
 def test_other_files_and_damaged_ones_are_as_ever(tmp_path: Path) -> None:
     Image.new("RGB", (800, 600)).save(tmp_path / "large.png")
-    assert read_reduced(tmp_path / "large.png", preprocessor(75).enough)[0].size == (800, 600)
+    assert read_reduced(tmp_path / "large.png", preprocessor(75).min_size)[0].size == (800, 600)
     path = waves(tmp_path / "large.jpg", 800, 600)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ImageError, match=r"large\.jpg: the image is damaged"):
-        read_reduced(path, preprocessor(75).enough)
+        read_reduced(path, preprocessor(75).min_size)
 
 
 def test_a_dialect_without_antialiasing_and_a_zoom_need_more() -> None:
-    assert preprocessor(75).enough(Size(600, 800)) == (150, 200)
-    assert preprocessor(75).enough(Size(600, 800), zoom=1.5) == (225, 300)
-    assert preprocessor(75, "torch").enough(Size(600, 800)) == (600, 800)
+    assert preprocessor(75).min_size(Size(600, 800)) == (150, 200)
+    assert preprocessor(75).min_size(Size(600, 800), zoom=1.5) == (225, 300)
+    assert preprocessor(75, "torch").min_size(Size(600, 800)) == (600, 800)
 
 
 def write_set(folder: Path, width: int, height: int) -> Path:
@@ -94,7 +94,7 @@ def test_training_reads_large_jpegs_reduced_and_their_boxes_stay_where_they_are(
         "batch_size": 1,
     }
     (full,) = make_loader(dataset, **options)
-    (reduced,) = make_loader(dataset, enough=partial(preprocessor(75).enough, zoom=1.0), **options)
+    (reduced,) = make_loader(dataset, min_size=partial(preprocessor(75).min_size, zoom=1.0), **options)
     assert torch.allclose(reduced.targets[0].boxes, full.targets[0].boxes)
     assert reduced.images.pixels.shape == full.images.pixels.shape
     apart = (reduced.images.pixels - full.images.pixels).abs().mean()
@@ -106,4 +106,4 @@ def test_a_image_scaled_after_labelling_is_noticed_all_the_same(tmp_path: Path) 
     waves(root / "images" / "a.jpg", 400, 300)
     dataset = fpn.open_dataset(root)
     with pytest.raises(DataError, match="the image is 400 x 300 but its annotation says 800 x 600"):
-        dataset.sample(0, enough=preprocessor(75).enough)
+        dataset.sample(0, min_size=preprocessor(75).min_size)

@@ -121,12 +121,12 @@ def test_boxes_of_a_scaled_image_are_scaled_and_one_of_another_shape_is_left_out
 
 
 def test_a_box_over_the_edge_is_cut_and_one_drawn_twice_is_kept_once(tmp_path: Path) -> None:
-    things = (
+    annotations = (
         Annotation("nut", (40, 4, 70, 30)),
         Annotation("nut", (3, 4, 20, 30)),
         Annotation("nut", (3, 4, 20, 30.5)),
     )
-    root = write_voc(tmp_path / "set", (Shot("a.png", 50, 40, things),))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 50, 40, annotations),))
     assert len(repaired(root, tmp_path / "out")) == 2
     assert boxes(tmp_path / "out", 0) == [[40, 4, 50, 30], [3, 4, 20, 30]]
 

@@ -78,7 +78,7 @@ def test_loss_of_silent_heads_is_log_two() -> None:
     terms = head.losses(head(features), _images(16, 16), [truth])
     torch.testing.assert_close(terms.terms["objectness"].detach(), torch.tensor(2.0).log())
     # The anchor at (4, 4) is the object itself: its wanted deltas are zero, as the silent head says.
-    assert float(terms.terms["proposal_box"].detach()) == 0.0
+    assert float(terms.terms["rpn_box"].detach()) == 0.0
     assert float(terms.counts["positive_anchors"]) == 1.0
 
 

@@ -168,7 +168,7 @@ def test_xml_in_split_folders_opens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lists", [True, False])
-def test_yolo_twins_open_with_names_from_classes_txt_or_with_numbers(lists: bool, tmp_path: Path) -> None:
+def test_yolo_folders_side_by_side_open_with_names_of_classes_txt_or_numbers(lists: bool, tmp_path: Path) -> None:
     write_yolo(tmp_path)
     (tmp_path / "data.yaml").unlink()
     if lists:

@@ -19,8 +19,8 @@ def test_texts_give_back_each_string() -> None:
 
 
 def test_a_dataset_goes_to_a_worker_as_handles_not_as_copies(tmp_path: Path) -> None:
-    things = tuple(Annotation("nut", (k, k, k + 5, k + 5)) for k in range(20_000 // 40)) * 40
-    for shot in (big := (Shot("a.png", 600, 600, things), *SHOTS[1:])):
+    annotations = tuple(Annotation("nut", (k, k, k + 5, k + 5)) for k in range(20_000 // 40)) * 40
+    for shot in (big := (Shot("a.png", 600, 600, annotations), *SHOTS[1:])):
         save_image(tmp_path / "images" / shot.file, shot.width, shot.height)
     write_json(tmp_path / "annotations/instances.json", coco_json(big))
     dataset = open_dataset(tmp_path)

@@ -64,7 +64,7 @@ def test_boxes_classes_and_images_arrive_from_every_format_in_every_other(
     convert(root, target, tmp_path / "to")
     arrived = open_dataset(tmp_path / "to", split=split)
     assert objects(arrived) == {
-        shot.file: [(thing.name, tuple(thing.box), False) for thing in shot.things] for shot in SHOTS
+        shot.file: [(each.name, tuple(each.box), False) for each in shot.annotations] for shot in SHOTS
     }
     assert arrived.classes.names == ("bolt", "nut", "washer")
     for row, shot in enumerate(SHOTS):

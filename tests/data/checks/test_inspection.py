@@ -19,9 +19,9 @@ from planted_faults import (
 )
 from written_sets import SHOTS, write_text, write_voc, write_yolo
 
-from fpn.data.checks.duplicates import find_twins
-from fpn.data.checks.images import look_at
-from fpn.data.checks.inspection import Report, check
+from fpn.data.checks.duplicates import find_duplicates
+from fpn.data.checks.images import inspect_images
+from fpn.data.checks.inspection import CheckReport, check
 from fpn.data.checks.polygons import crossing
 from fpn.data.issues import KINDS
 from fpn.errors import DataError, DataNotFoundError
@@ -35,7 +35,7 @@ ALSO = {
 }
 
 
-def kinds(report: Report) -> set[str]:
+def kinds(report: CheckReport) -> set[str]:
     return {finding.kind for finding in report.findings}
 
 
@@ -178,7 +178,7 @@ def test_sizes_are_counted_in_octaves_of_the_root_of_the_area(tmp_path: Path) ->
 def test_progress_tells_how_many_images_were_looked_at(tmp_path: Path) -> None:
     seen: list[int] = []
     root = write_voc(tmp_path / "set")
-    look_at([str(root / "JPEGImages" / shot.file) for shot in SHOTS], workers=2, progress=seen.append)
+    inspect_images([str(root / "JPEGImages" / shot.file) for shot in SHOTS], workers=2, progress=seen.append)
     assert seen == [1, 2, 3]
 
 
@@ -202,18 +202,18 @@ def test_edges_that_touch_do_not_cross() -> None:
     assert crossing(polygons).tolist() == [False, True, False]
 
 
-def test_twins_among_thousands_are_found_without_comparing_each_with_each(
+def test_duplicates_among_thousands_are_found_without_comparing_each_with_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fpn.data.checks.duplicates.COMPARED_SHIFTED", 4)
     for k in range(30):
         paint(k).save(tmp_path / f"{k:02}.png")
     paint(7).resize((128, 96)).save(tmp_path / "30.png")
-    looks = look_at([str(path) for path in sorted(tmp_path.iterdir())])
-    assert [(pair.first, pair.second, pair.equal) for pair in find_twins(looks)] == [(7, 30, False)]
+    infos = inspect_images([str(path) for path in sorted(tmp_path.iterdir())])
+    assert [(pair.first, pair.second, pair.equal) for pair in find_duplicates(infos)] == [(7, 30, False)]
 
 
 def test_plain_images_are_not_called_alike(tmp_path: Path) -> None:
     for k, grey in enumerate((0, 90, 91, 255)):
         Image.new("RGB", (40, 40), (grey, grey, grey)).save(tmp_path / f"{k}.png")
-    assert find_twins(look_at([str(path) for path in sorted(tmp_path.iterdir())])) == []
+    assert find_duplicates(inspect_images([str(path) for path in sorted(tmp_path.iterdir())])) == []

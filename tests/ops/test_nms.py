@@ -154,6 +154,6 @@ def test_both_ways_with_groups_keep_the_same() -> None:
     low = torch.rand(400, 2, generator=random) * 60
     boxes = torch.cat([low, low + 10 + torch.rand(400, 2, generator=random) * 20], dim=1)
     scores, groups = torch.linspace(1, 0, 400), torch.randint(7, (400,), generator=random)
-    one = nms._one_by_one(boxes, scores, 0.5, groups)
-    assert torch.equal(one, nms._side_by_side(boxes, scores, 0.5, groups))
+    one = nms_module._one_by_one(boxes, scores, 0.5, groups)
+    assert torch.equal(one, nms_module._side_by_side(boxes, scores, 0.5, groups))
     assert 100 < len(one) < 390

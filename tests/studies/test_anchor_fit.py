@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from written_sets import Annotation, Shot, write_voc
 from fpn.data.checks.inspection import check
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import PAPER
-from fpn.studies.anchor_fit import Boxes, fit_anchors, reach
+from fpn.studies.anchor_fit import Boxes, fit_anchors, fit_dataset
 
 # Square anchors of 32 and 64 on grids of 4 and 8 pixels; images keep their size of 128 x 96.
 SPOKEN = PAPER.changed(
@@ -22,7 +21,7 @@ IMAGE = (96, 128)
 
 def fitted(*boxes: tuple[float, float, float, float], dialect: Dialect = SPOKEN, **changes: Any) -> Any:
     numbers = np.array(boxes, dtype=float).reshape(-1, 4)
-    return fit_anchors(Boxes(numbers, np.tile([IMAGE], (len(numbers), 1))), replace(dialect, **changes))
+    return fit_anchors(Boxes(numbers, np.tile([IMAGE], (len(numbers), 1))), dialect.changed(**changes))
 
 
 def test_an_object_on_its_anchor_has_an_iou_of_1() -> None:
@@ -51,10 +50,10 @@ def test_a_long_object_overlaps_a_square_anchor_by_its_smaller_part() -> None:
 
 def test_objects_are_scaled_as_the_network_sees_them() -> None:
     # Twice the side: 16 x 16 becomes 32 x 32.
-    fit = fitted((32, 40, 48, 56), short_side=192)
+    fit = fitted((32, 40, 48, 56), pixels_short_side=192)
     assert (fit.iou.tolist(), fit.sides.tolist()) == ([1], [[32, 32]])
     # The long side of 128 may grow to 160 only: 1.25 times.
-    fit = fitted((32, 40, 48, 56), short_side=192, long_side=160)
+    fit = fitted((32, 40, 48, 56), pixels_short_side=192, pixels_long_side=160)
     assert fit.sides.tolist() == [[20, 20]]
     assert fit.iou.tolist() == pytest.approx([400 / 1024])
 
@@ -91,23 +90,23 @@ def test_it_agrees_with_the_grid_drawn_out(offset: float) -> None:
 
 
 def small_set(root: Path) -> Path:
-    things = (
+    annotations = (
         Annotation("nut", (24, 32, 56, 64)),  # the anchor itself
         Annotation("nut", (60, 10, 64, 14)),  # 4 x 4: 16 of 1024
         Annotation("bolt", (8, 40, 72, 56)),  # 1/3, see above
         Annotation("bolt", (0, 0, 5, 5), ignore=True),  # counts nowhere
     )
-    return write_voc(root, (Shot("a.png", 128, 96, things),))
+    return write_voc(root, (Shot("a.png", 128, 96, annotations),))
 
 
 def test_levels_are_counted_and_unreached_objects_named(tmp_path: Path) -> None:
-    reached = reach(check(small_set(tmp_path / "set")).inspected, SPOKEN)
-    assert (reached.objects, reached.unreached) == (3, 1)
-    assert list(reached.levels) == [
+    fit = fit_dataset(check(small_set(tmp_path / "set")).inspected, SPOKEN)
+    assert (fit.objects, fit.unreached) == (3, 1)
+    assert list(fit.levels) == [
         {"level": "p2", "stride": 4, "sizes": [32.0], "objects": 3, "well": 1, "fairly": 1, "not": 1},
         {"level": "p3", "stride": 8, "sizes": [64.0], "objects": 0, "well": 0, "fairly": 0, "not": 0},
     ]
-    (finding,) = reached.findings
+    (finding,) = fit.findings
     assert (finding.kind, finding.file) == ("anchor-unreached", "JPEGImages/a.png")
     assert finding.message == (
         "Annotations/a.xml: object 2 (nut) is 4 x 4 in the network, the best anchor (IoU 0.02) is on p2"
@@ -121,9 +120,9 @@ def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
     )
     root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, cells),))
     inspected = check(root).inspected
-    reached = reach(inspected, SPOKEN)
-    assert (reached.objects, reached.unreached) == (40, 40)
-    better = reached.suggestion
+    fit = fit_dataset(inspected, SPOKEN)
+    assert (fit.objects, fit.unreached) == (40, 40)
+    better = fit.suggestion
     assert better is not None
     assert better["unreached"] == 0
     # What is suggested, tried: the same count.
@@ -133,25 +132,25 @@ def test_a_suggestion_reaches_what_the_anchors_do_not(tmp_path: Path) -> None:
         pixels_short_side=better["short_side"],
         pixels_long_side=better["long_side"],
     )
-    assert reach(inspected, changed).unreached == 0
+    assert fit_dataset(inspected, changed).unreached == 0
 
 
 def test_where_all_is_reached_nothing_is_suggested(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Annotation("nut", (24, 32, 56, 64)),)),))
-    reached = reach(check(root).inspected, SPOKEN)
-    assert (reached.unreached, reached.suggestion, list(reached.findings)) == (0, None, [])
+    fit = fit_dataset(check(root).inspected, SPOKEN)
+    assert (fit.unreached, fit.suggestion, list(fit.findings)) == (0, None, [])
 
 
 def test_a_dataset_without_a_single_box(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set", (Shot("a.png", 128, 96, (Annotation("nut", (1, 1, 9, 9), ignore=True),)),))
-    reached = reach(check(root).inspected, SPOKEN)
-    assert (reached.objects, reached.unreached, reached.suggestion) == (0, 0, None)
-    assert reached.to_dict()["levels"][0]["objects"] == 0
+    fit = fit_dataset(check(root).inspected, SPOKEN)
+    assert (fit.objects, fit.unreached, fit.suggestion) == (0, 0, None)
+    assert fit.to_dict()["levels"][0]["objects"] == 0
 
 
 def test_coco128_has_53_objects_that_the_papers_anchors_miss(coco128_root: Path) -> None:
-    reached = reach(check(coco128_root).inspected, PAPER)
+    fit = fit_dataset(check(coco128_root).inspected, PAPER)
     # 939 objects, 10 of them crowds.
-    assert (reached.objects, reached.unreached) == (929, 53)
-    assert reached.suggestion is not None
-    assert reached.suggestion["unreached"] < 10
+    assert (fit.objects, fit.unreached) == (929, 53)
+    assert fit.suggestion is not None
+    assert fit.suggestion["unreached"] < 10
