@@ -89,7 +89,7 @@ def our_places(detector: Detector) -> list[tuple[Any, str, str]]:
     inner: Any = getattr(detector, "inner", detector)
     return [
         (inner.features, "forward", "pyramid"),
-        (inner.features.body, "forward", "backbone"),
+        (inner.features.backbone, "forward", "backbone"),
         (inner.proposal, "forward", "proposal"),
         (inner.proposal, "propose", "proposal"),
         (inner.proposal, "_suppress", "suppression"),
