@@ -8,8 +8,8 @@ from fpn.heads.rpn import RPN, RawProposals, RPNConfig, read_objectness
 from fpn.structures import ImageBatch, Level, Targets
 
 
-def _head(levels=("p3",), sizes=((8.0,),), ratios=(1.0,), **changes) -> RPN:
-    declared = [Level(name, 4, 2 ** int(name[1:])) for name in levels]
+def _head(levels=(3,), sizes=((8.0,),), ratios=(1.0,), **changes) -> RPN:
+    declared = [Level(f"p{number}", 4, 2**number, number) for number in levels]
     anchors = AnchorsConfig(sizes=sizes, ratios=ratios)
     return RPN(levels=declared, anchors=anchors, coder=CoderConfig(), config=RPNConfig(**changes))
 
@@ -34,18 +34,18 @@ def test_best_anchor_comes_first_and_lies_where_its_cell_is() -> None:
 
 
 def test_top_k_counts_within_a_level() -> None:
-    head = _head(("p3", "p4"), ((8.0,), (16.0,)), before_nms=(1, 1))
+    head = _head((3, 4), ((8.0,), (16.0,)), before_nms=(1, 1))
     raw = _raw([[9.0, 8.0], [7.0, 6.0]], [[1.0]])
     (found,) = head.propose(raw, _images(16, 16))
     assert len(found) == 2  # one of each level, though three of p3 score higher than p4's
-    head = _head(("p3", "p4"), ((8.0,), (16.0,)), before_nms=(2, 2), scope="all")
+    head = _head((3, 4), ((8.0,), (16.0,)), before_nms=(2, 2), scope="all")
     (found,) = head.propose(raw, _images(16, 16))
     torch.testing.assert_close(found.scores, torch.tensor([9.0, 8.0]).sigmoid())
 
 
 def test_levels_do_not_suppress_each_other_unless_all_are_taken_together() -> None:
     raw = _raw([[3.0]], [[2.0]])
-    same_box = {"levels": ("p3", "p4"), "sizes": ((8.0,), (8.0,))}
+    same_box = {"levels": (3, 4), "sizes": ((8.0,), (8.0,))}
     (found,) = _head(**same_box).propose(raw, _images(8, 8))
     assert len(found) == 2
     (found,) = _head(**same_box, scope="all").propose(raw, _images(8, 8))
@@ -72,7 +72,7 @@ def test_narrow_proposals_are_dropped_and_missing_ones_can_be_filled() -> None:
 
 
 def test_loss_of_silent_heads_is_log_two() -> None:
-    head = _head(levels=("p2",), sizes=((8.0,),))
+    head = _head(levels=(2,), sizes=((8.0,),))
     features = {"p2": torch.zeros(1, 4, 4, 4)}
     truth = Targets(torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0]))
     terms = head.losses(head(features), _images(16, 16), [truth])
@@ -83,7 +83,7 @@ def test_loss_of_silent_heads_is_log_two() -> None:
 
 
 def test_images_without_objects_teach_background_only() -> None:
-    head = _head(levels=("p2",), sizes=((8.0,),))
+    head = _head(levels=(2,), sizes=((8.0,),))
     terms = head.losses(head({"p2": torch.zeros(1, 4, 4, 4)}), _images(16, 16), [Targets.empty()])
     assert float(terms.counts["positive_anchors"]) == 0.0
     assert torch.isfinite(terms.total)
@@ -94,7 +94,7 @@ def test_anchors_over_the_rim_can_be_left_out_of_the_loss() -> None:
     features = {"p2": torch.zeros(1, 4, 4, 4)}
     counted = {}
     for inside_only in (False, True):
-        head = _head(levels=("p2",), sizes=((8.0,),), inside_only=inside_only)
+        head = _head(levels=(2,), sizes=((8.0,),), inside_only=inside_only)
         counted[inside_only] = float(head.losses(head(features), _images(16, 16), [truth]).counts["positive_anchors"])
     # Four anchors share the best IoU of 16 / 64; the one centred on (4, 4) alone lies inside.
     assert counted == {False: 4.0, True: 1.0}

@@ -72,9 +72,9 @@ def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() ->
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100"])
 def test_a_folded_path_has_no_norms_and_the_same_maps(name: str) -> None:
-    body = Backbone(name).eval()
-    _stir_norms(body)
-    net = folded(body.net)
+    backbone = Backbone(name).eval()
+    _stir_norms(backbone)
+    net = folded(backbone.net)
     assert net is not None
     assert not any(isinstance(part, FrozenNorm) for part in net.modules())
     for part in net.modules():
@@ -82,7 +82,7 @@ def test_a_folded_path_has_no_norms_and_the_same_maps(name: str) -> None:
             part.prepare()
     pixels = torch.randn(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for got, wanted in zip(net(pixels), body.net(pixels), strict=True):
+        for got, wanted in zip(net(pixels), backbone.net(pixels), strict=True):
             scale = float(wanted.abs().max())
             torch.testing.assert_close(got / scale, wanted / scale, rtol=0, atol=1e-5)
 

@@ -24,7 +24,7 @@ from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import FIGURES, Cost, Outcome, OutcomeFolder
 from fpn.studies.ablation.report import check_page, write_report
 from fpn.studies.ablation.running import Ablation, run_ablation
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.studies.ablation.statistics import Spread, paired, ranking, summary
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
@@ -109,14 +109,14 @@ def test_rows_are_ranked_by_their_means():
         outcome("fpn", 0, ap=0.6),
         outcome("c5", 0, ap=None),
     ]
-    assert ranking(outcomes, ROWS, "ap") == ["fpn", "c4"]
+    assert ranking(outcomes, DESIGNS, "ap") == ["fpn", "c4"]
 
 
 # --- tables and sentences -----------------------------------------------------------------------------------------
 
 
 def test_rows_have_the_papers_order_and_letters_whatever_order_they_were_measured_in():
-    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(ROWS)], costs={})
+    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(DESIGNS)], costs={})
     table = text_tables(findings, wide=False)[0]
     letters = [row[0].split()[0] for row in table.rows]
     assert letters == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "1c", "1a"]
@@ -141,8 +141,8 @@ def test_the_tables_have_the_papers_columns_and_percents():
 
 
 def test_lateral_and_top_down_are_ticked_as_in_the_paper():
-    findings = Findings(outcomes=[outcome(row, 0) for row in ROWS], costs={})
-    ticks = {row: cells[2:4] for row, cells in zip(ROWS, text_tables(findings, wide=False)[0].rows, strict=True)}
+    findings = Findings(outcomes=[outcome(row, 0) for row in DESIGNS], costs={})
+    ticks = {row: cells[2:4] for row, cells in zip(DESIGNS, text_tables(findings, wide=False)[0].rows, strict=True)}
     assert ticks["c4"] == ticks["hierarchy"] == ("", "")
     assert ticks["lateral_only"] == ("yes", "")
     assert ticks["top_down_only"] == ("", "yes")
@@ -190,8 +190,8 @@ def test_what_the_image_pyramid_costs_is_told():
 def test_the_terminals_tables_fit_80_columns(capsys: pytest.CaptureFixture[str]):
     from rich.console import Console
 
-    outcomes = [outcome(row, seed, ap=0.5 + 0.111 * seed) for row in ROWS for seed in range(3)]
-    findings = Findings(outcomes=outcomes, costs={row: cost(1234.0, 10**11) for row in ROWS})
+    outcomes = [outcome(row, seed, ap=0.5 + 0.111 * seed) for row in DESIGNS for seed in range(3)]
+    findings = Findings(outcomes=outcomes, costs={row: cost(1234.0, 10**11) for row in DESIGNS})
     for table in text_tables(findings, wide=False):
         Console(width=80, force_terminal=False).print(table.rich())
     shown = capsys.readouterr().out.splitlines()
@@ -260,7 +260,7 @@ def test_a_folder_keeps_outcomes_and_gives_them_back(tmp_path: Path):
     folder.write(outcome("fpn", 0, ap=0.25))
     again = OutcomeFolder(tmp_path / "out", {"epochs": 1})
     assert again.read("fpn", 0) == outcome("fpn", 0, ap=0.25)
-    assert list(again.outcomes(ROWS)) == [outcome("fpn", 0, ap=0.25)]
+    assert list(again.outcomes(tuple(DESIGNS))) == [outcome("fpn", 0, ap=0.25)]
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path):
@@ -330,9 +330,9 @@ def test_an_ablation_measures_all_rows_and_goes_on_where_it_was_stopped(tmp_path
     folder = run_ablation(small_ablation(), tmp_path)
     assert trained == ["c5", "fpn"]
     assert (tmp_path / "results" / "c5-0.json").read_bytes() == first
-    assert [each.row for each in folder.outcomes(ROWS)] == ["c5", "fpn"]
+    assert [each.row for each in folder.outcomes(tuple(DESIGNS))] == ["c5", "fpn"]
     # 64 x 64: C5 has 2 x 2 cells of 5 sizes and 3 ratios; P2..P6 have 256 + 64 + 16 + 4 + 1 cells of 3.
-    assert [each.anchors for each in folder.outcomes(ROWS)] == [4 * 15, 341 * 3]
+    assert [each.anchors for each in folder.outcomes(tuple(DESIGNS))] == [4 * 15, 341 * 3]
     costs = folder.read_costs()
     assert costs["fpn"].multiply_adds > costs["c5"].multiply_adds > 0
 
@@ -372,15 +372,17 @@ def test_a_page_without_markers_is_refused_before_any_work(tmp_path: Path):
         check_page(tmp_path / "page.md")
 
 
-def test_the_whole_body_of_every_row_can_be_frozen():
+def test_the_page_tells_every_row_by_letter_and_name():
+    page = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text(encoding="utf-8")
+    assert all(f"{design.letter} {design.short}" in page for design in DESIGNS.values())
+    assert all(f"| {design.letter} {design.title} | {design.feature} |" in page for design in DESIGNS.values())
+
+
+def test_the_whole_backbone_of_every_row_can_be_frozen():
     ablation = small_ablation(detector=DetectorSettings(weights="none", frozen_stages=5, channels=8, head_width=8))
     for row in ("c4", "image_pyramid", "fpn"):
-        body = running.build_row(ablation, row, 0).features.body
-        assert not any(parameter.requires_grad for parameter in body.parameters())
-
-
-def test_every_row_is_a_design_of_the_paper():
-    assert set(ROWS) == set(DESIGNS)
+        backbone = running.build_row(ablation, row, 0).features.backbone
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 @pytest.fixture

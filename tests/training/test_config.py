@@ -34,7 +34,7 @@ def test_every_setting_has_a_description():
 
 
 def test_what_was_written_to_json_comes_back_equal():
-    config = TrainConfig(steps=7, scale=(0.5, 2.0), frozen=("features.body",))
+    config = TrainConfig(steps=7, scale=(0.5, 2.0), frozen=("features.backbone",))
     assert TrainConfig(**config.model_dump(mode="json")) == config
 
 

@@ -142,7 +142,7 @@ def test_two_batches_of_one_make_the_step_of_one_batch_of_two():
     # Without norms, dropout and padding, which depend on how images are batched.
     one, two = tiny_detector(), tiny_detector()
     for each in (one, two):
-        each.features["body"] = torch.nn.Conv2d(3, 4, 3, stride=4)
+        each.features["backbone"] = torch.nn.Conv2d(3, 4, 3, stride=4)
     two.load_state_dict(one.state_dict())
     data = SceneDataset(6, seed=3, height=32, width=32, objects=(1, 3), extent=(8.0, 24.0))
     train(one, data, changed(optimizer="sgd"), progress=False)
@@ -152,8 +152,8 @@ def test_two_batches_of_one_make_the_step_of_one_batch_of_two():
 
 def test_a_frozen_part_does_not_move():
     detector, before = tiny_detector(), tiny_detector()
-    train(detector, tiny_scenes(), changed(frozen=("features.body",)), progress=False)
-    assert torch.equal(detector.features["body"][0].weight, before.features["body"][0].weight)
+    train(detector, tiny_scenes(), changed(frozen=("features.backbone",)), progress=False)
+    assert torch.equal(detector.features["backbone"][0].weight, before.features["backbone"][0].weight)
     assert not torch.equal(detector.head.weight, before.head.weight)
 
 
@@ -400,7 +400,7 @@ def test_compile_compiles_the_dense_parts(monkeypatch):
     monkeypatch.setattr("fpn.training.setup.no_compiler", lambda device: None)
     detector = faster_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8, head_width=8)
     _compile(detector)
-    assert compiled == ["FeaturePyramid", "RPN"]
+    assert compiled == ["FeatureExtractor", "RPN"]
 
 
 def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):

@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.features.necks.paper_designs import DESIGNS
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -26,7 +27,7 @@ def run(
     /,
     *,
     output: Path,
-    rows: tuple[str, ...] = ROWS,
+    rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs: {', '.join(DESIGNS)}.")] = tuple(DESIGNS),
     seeds: int = 3,
     split: str | None = None,
     held_out: Path | None = None,
@@ -51,7 +52,6 @@ def run(
         data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
             YOLO format.
         output: Folder for results, models, ablation.md, ablation.json and ablation.svg.
-        rows: Which designs: c4, c5, fpn, lateral_only, top_down_only, p2_only, hierarchy, image_pyramid.
         seeds: How many times each row is trained. One seed tells nothing about spread.
         split: Split of DATA to train on. None: the only one, else all, else trainval.
         held_out: Dataset to measure on, if it is another one than DATA.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fpn.errors import ConfigError
+from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.training.config import Settings, TrainConfig, read_settings, refuse_unknown
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ class ModelOptions(Settings):
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
-        "fpn",
-        description="How the backbone's maps become levels: fpn, or what the paper compares it with: c4, c5, "
-        "hierarchy, lateral_only, top_down_only, p2_only, image_pyramid.",
+        FPN,
+        description="How the backbone's maps become levels: fpn, or what the paper compares it with: "
+        f"{', '.join(name for name in DESIGNS if name != FPN)}.",
     )
     short_side: int | None = Field(
         None, ge=16, description="Shorter side of images in the network, in pixels. None: the dialect's, 800."

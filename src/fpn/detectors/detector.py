@@ -63,6 +63,10 @@ class Detector(nn.Module, ABC):
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """B images' class-free candidate boxes in network pixels, best first."""
 
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """The weights of its backbone, which training may give a rate of their own; none where there is no backbone."""
+        return []
+
     def optimize(
         self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
     ) -> OptimizedDetector:

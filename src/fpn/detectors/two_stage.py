@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.recipe import Recipe
+from fpn.features.extractor import Extractor
 from fpn.heads.box import BoxHead
 from fpn.heads.rpn import RPN, RawProposals
 from fpn.heads.sampling import Randomness
@@ -28,7 +29,7 @@ class FasterRCNN(Detector):
     def __init__(
         self,
         *,
-        features: nn.Module,
+        features: Extractor,
         rpn: RPN,
         box: BoxHead,
         classes: Classes,
@@ -58,6 +59,10 @@ class FasterRCNN(Detector):
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """See `Detector.proposals`."""
         return self.rpn.propose(self._look(images.pixels)[1], images)
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """See `Detector.backbone_parameters`."""
+        return self.features.backbone_parameters()
 
     def _look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
         """Pixels (B, 3, H, W) to maps and raw proposals."""

@@ -113,7 +113,7 @@ class RoIPooler:
         """Index into `levels` for each RoI: equation 1, clamped to the levels there are."""
         if len(self.levels) == 1:
             return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
-        numbers = [int(level.name[1:]) for level in self.levels]
+        numbers = [level.number for level in self.levels]
         chosen = choose_levels(
             rois,
             finest=numbers[0],

@@ -15,7 +15,6 @@ from torch.nn import functional
 from fpn.detectors.detector import Detector, Precision
 from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
-from fpn.features.backbones.backbone import Backbone
 from fpn.heads.box import TwoLayerTrunk
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
@@ -161,7 +160,7 @@ def optimize(
     inner = copy.deepcopy(detector).eval().requires_grad_(False)
     notes: list[str] = []
     with torch.no_grad():
-        was_folded = _fold_body(inner)
+        was_folded = inner.features.backbone.rewrite(folded)
         _fuse_convolutions(inner)
         _flatten_cells(inner)
     inner.to(memory_format=torch.channels_last)
@@ -180,16 +179,6 @@ def optimize(
 
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
     return "bf16" if has_fast_bf16(device) else "float32"
-
-
-def _fold_body(inner: FasterRCNN) -> bool:
-    bodies = [part for part in inner.features.modules() if isinstance(part, Backbone)]
-    for body in bodies:
-        net = folded(body.net)
-        if net is None:
-            return False
-        body.net = net
-    return bool(bodies)
 
 
 def _fuse_convolutions(inner: FasterRCNN) -> None:

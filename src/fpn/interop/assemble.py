@@ -57,8 +57,8 @@ def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
     out = tuple(range(dialect.neck.finest_level, 6))
-    body = Backbone(name, weights=None, out=out, config=dialect.backbone)
-    return fill_pyramid(build_pyramid(body, dialect.neck), own, dialect, (*leftover, *heads))
+    backbone = Backbone(name, weights=None, out=out, config=dialect.backbone)
+    return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
 def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
@@ -69,8 +69,8 @@ def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tu
 
 def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
     """The dialect with the widths that the weights have."""
-    laterals = sorted(name for name in state if name.startswith("features.laterals.") and name.endswith("weight"))
-    smooths = sorted(name for name in state if name.startswith("features.smooths.") and name.endswith("weight"))
+    laterals = sorted(name for name in state if name.startswith("features.neck.laterals.") and name.endswith("weight"))
+    smooths = sorted(name for name in state if name.startswith("features.neck.smooths.") and name.endswith("weight"))
     dialect = dialect.changed(neck_channels=len(state[laterals[0]]))
     dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
     if "rpn.shared.weight" in state:

@@ -114,7 +114,7 @@ class TrainConfig(Settings):
     )
     frozen: tuple[str, ...] = Field(
         default=(),
-        description="Parts that are not trained, such as features.body or rpn, beside the preset's own.",
+        description="Parts that are not trained, such as features.backbone or rpn, beside the preset's own.",
     )
 
     flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")

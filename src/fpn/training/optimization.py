@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from fpn.errors import ConfigError
 from fpn.suggestions import nearest
 from fpn.training.config import TrainConfig
-
-# The bottom-up path's name inside every detector (`features.body`).
-BACKBONE_PART = "body"
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def learning_rate(config: TrainConfig) -> float:
 
 
 def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:
-    """Take parts, such as "features.body", out of training: no gradients, and norms keep their statistics.
+    """Take parts, such as "features.backbone", out of training: no gradients, and norms keep their statistics.
 
     Raises:
         ConfigError: no part has that name.
@@ -80,11 +77,19 @@ def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:
         known[name].requires_grad_(False).eval()
 
 
-def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, config: TrainConfig, *, backbone: Iterable[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
     """Trainable weights in up to four groups: backbone or not, with weight decay or without.
 
     Norms' weights and all biases are vectors; what has two dimensions or more decays.
+
+    Args:
+        module: whose weights.
+        config: decay, and the backbone's share of the rate.
+        backbone: those of the weights that are a backbone's, such as `Detector.backbone_parameters`.
     """
+    of_backbone = {id(weight) for weight in backbone}
     decay = config.weight_decay
     if decay is None:
         decay = 1e-4 if config.optimizer == "sgd" else 0.05
@@ -92,10 +97,10 @@ def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, A
     for name, weight in module.named_parameters():
         if not weight.requires_grad:
             continue
-        backbone, decays = BACKBONE_PART in name.split("."), weight.ndim > 1
-        multiplier = config.backbone_multiplier if backbone else 1.0
+        inside, decays = id(weight) in of_backbone, weight.ndim > 1
+        multiplier = config.backbone_multiplier if inside else 1.0
         empty = {"params": [], "names": [], "weight_decay": decay if decays else 0.0, "multiplier": multiplier}
-        group = groups.setdefault((backbone, decays), empty)
+        group = groups.setdefault((inside, decays), empty)
         group["params"].append(weight)
         group["names"].append(name)
     if not groups:
@@ -103,9 +108,11 @@ def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, A
     return list(groups.values())
 
 
-def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, config: TrainConfig, *, backbone: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """SGD or AdamW over `parameter_groups`, in torch's fused form where the device has one."""
-    groups = parameter_groups(module, config)
+    groups = parameter_groups(module, config, backbone=backbone)
     fused = all(weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"])
     rate = learning_rate(config)
     if config.optimizer == "sgd":

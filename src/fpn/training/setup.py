@@ -76,7 +76,7 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
         detector=detector,
         module=accelerator.prepare_model(LossModule(detector, bf16=bf16)),
         loader=loader,
-        optimizer=make_optimizer(detector, config),
+        optimizer=make_optimizer(detector, config, backbone=detector.backbone_parameters()),
         schedule=Schedule.of(config, total),
         average=Average(detector, config.ema_decay) if config.ema_decay > 0 else None,
         watch=LossWatch(

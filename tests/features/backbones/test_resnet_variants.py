@@ -7,15 +7,15 @@ from torch import nn
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig, SamePool, set_stem_pool
-from fpn.features.backbones.teaching import ThreeLayerBody, resnet_body
+from fpn.features.backbones.teaching import resnet_backbone
 from fpn.structures import Level
 
 ROWS = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)
 
 
 def test_stride_on_1x1_moves_the_stride_of_every_first_bottleneck() -> None:
-    caffe = resnet_body(26, config=BackboneConfig(stride_on="1x1")).net
-    torch_like = resnet_body(26).net
+    caffe = resnet_backbone(26, config=BackboneConfig(stride_on="1x1")).net
+    torch_like = resnet_backbone(26).net
     assert (caffe.layer2[0].conv1.stride, caffe.layer2[0].conv2.stride) == ((2, 2), (1, 1))
     assert (torch_like.layer2[0].conv1.stride, torch_like.layer2[0].conv2.stride) == ((1, 1), (2, 2))
     assert caffe.layer2[1].conv1.stride == caffe.layer1[0].conv1.stride == (1, 1)
@@ -23,13 +23,13 @@ def test_stride_on_1x1_moves_the_stride_of_every_first_bottleneck() -> None:
 
 def test_norm_epsilon_reaches_every_norm_frozen_or_not() -> None:
     for frozen in (True, False):
-        net = resnet_body(26, config=BackboneConfig(norm_epsilon=1e-3), frozen_norm=frozen).net
+        net = resnet_backbone(26, config=BackboneConfig(norm_epsilon=1e-3), frozen_norm=frozen).net
         epsilons = {module.eps for module in net.modules() if hasattr(module, "running_mean")}
         assert epsilons == {1e-3}
 
 
 def test_conv_bias_gives_every_convolution_one_that_starts_at_zero() -> None:
-    net = resnet_body(26, config=BackboneConfig(conv_bias=True)).net
+    net = resnet_backbone(26, config=BackboneConfig(conv_bias=True)).net
     biases = [module.bias for module in net.modules() if isinstance(module, nn.Conv2d)]
     assert len(biases) == 1 + 8 * 3 + 4  # stem, eight bottlenecks, four shortcuts
     assert all(bias is not None and not bias.any() for bias in biases)
@@ -69,10 +69,10 @@ def test_same_stem_pool_pads_all_sides_at_odd_sizes_and_padding_never_wins() -> 
 
 
 def test_last_stage_stride_1_gives_c5_the_size_of_c4() -> None:
-    body = resnet_body(26, config=BackboneConfig(last_stage_stride=1)).eval()
-    assert body.levels[2:] == (Level("c4", 1024, 16), Level("c5", 2048, 16))
+    backbone = resnet_backbone(26, config=BackboneConfig(last_stage_stride=1)).eval()
+    assert backbone.levels[2:] == (Level("c4", 1024, 16, 4), Level("c5", 2048, 16, 5))
     with torch.no_grad():
-        maps = body(torch.zeros(1, 3, 64, 96))
+        maps = backbone(torch.zeros(1, 3, 64, 96))
     assert maps["c4"].shape[-2:] == maps["c5"].shape[-2:] == (4, 6)
 
 
@@ -83,22 +83,4 @@ def test_variants_are_for_plain_bottleneck_resnets(name: str) -> None:
 
 
 def test_a_variant_that_changes_nothing_is_fine_on_every_model() -> None:
-    assert Backbone("convnext_atto", config=BackboneConfig()).levels[0] == Level("c2", 40, 4)
-
-
-def test_depth_26_has_two_bottlenecks_a_stage() -> None:
-    net = resnet_body(26).net
-    assert [len(net[f"layer{stage}"]) for stage in (1, 2, 3, 4)] == [2, 2, 2, 2]
-
-
-def test_an_unknown_depth_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="depth 42: known are 26, 50, 101, 152"):
-        resnet_body(42)
-
-
-def test_the_teaching_net_halves_three_times_without_an_activation() -> None:
-    body = ThreeLayerBody()
-    assert body.levels == (Level("c1", 64, 2), Level("c2", 128, 4), Level("c3", 256, 8))
-    maps = body(torch.randn(1, 3, 64, 64))
-    assert [map_.shape[-1] for map_ in maps.values()] == [32, 16, 8]
-    assert (maps["c1"] < 0).any()
+    assert Backbone("convnext_atto", config=BackboneConfig()).levels[0] == Level("c2", 40, 4, 2)

@@ -31,23 +31,23 @@ def test_a_safetensors_file_of_the_whole_model_fills_the_backbone(
     tmp_path: Path, whole_model: dict[str, Tensor]
 ) -> None:
     save_file(whole_model, tmp_path / "w.safetensors")
-    body = Backbone("convnext_atto", weights=tmp_path / "w.safetensors")
+    backbone = Backbone("convnext_atto", weights=tmp_path / "w.safetensors")
     # timm's extractor writes stages_0 where the whole model writes stages.0
-    assert torch.equal(body.net.stages_0.blocks[0].mlp.fc1.weight, whole_model["stages.0.blocks.0.mlp.fc1.weight"])
+    assert torch.equal(backbone.net.stages_0.blocks[0].mlp.fc1.weight, whole_model["stages.0.blocks.0.mlp.fc1.weight"])
 
 
 def test_a_torch_file_with_a_nested_state_fills_it_too(tmp_path: Path, whole_model: dict[str, Tensor]) -> None:
     torch.save(
         {"state_dict": {f"module.{name}": value for name, value in whole_model.items()}, "epoch": 3}, tmp_path / "w.pth"
     )
-    body = Backbone("convnext_atto", weights=str(tmp_path / "w.pth"))
-    assert torch.equal(body.net.stem_0.weight, whole_model["stem.0.weight"])
+    backbone = Backbone("convnext_atto", weights=str(tmp_path / "w.pth"))
+    assert torch.equal(backbone.net.stem_0.weight, whole_model["stem.0.weight"])
 
 
 def test_a_saved_backbone_is_a_weights_file(tmp_path: Path) -> None:
     first = Backbone("resnet18")
-    save_file(first.state_dict(), tmp_path / "body.safetensors")
-    second = Backbone("resnet18", weights=tmp_path / "body.safetensors")
+    save_file(first.state_dict(), tmp_path / "backbone.safetensors")
+    second = Backbone("resnet18", weights=tmp_path / "backbone.safetensors")
     assert torch.equal(second.net.layer4[1].conv2.weight, first.net.layer4[1].conv2.weight)
 
 
@@ -106,15 +106,15 @@ def test_a_missing_file_is_told_apart_from_a_misspelt_word(tmp_path: Path) -> No
 @needs_offline_package
 def test_offline_weights_are_loaded_by_order_under_timms_names() -> None:
     # Figures read from the package's own file: _conv_stem and the last block's last norm.
-    body = Backbone("tf_efficientnet_lite0", weights="offline")
+    backbone = Backbone("tf_efficientnet_lite0", weights="offline")
     spec = importlib.util.find_spec(OFFLINE_PACKAGE)
     assert spec is not None
     assert spec.origin is not None
     stored = torch.load(next(Path(spec.origin).parent.glob("models/*.pth")), weights_only=True)
-    assert torch.equal(body.net.conv_stem.weight, next(iter(stored.values())))
+    assert torch.equal(backbone.net.conv_stem.weight, next(iter(stored.values())))
     names = [name for name in stored if name.endswith("running_var")]
     # conv_head's norm is the file's last one, so the last block's last norm is the one before.
-    assert torch.equal(body.net.blocks[6][0].bn3.running_var, stored[names[-2]])
+    assert torch.equal(backbone.net.blocks[6][0].bn3.running_var, stored[names[-2]])
 
 
 def test_offline_weights_are_for_one_backbone_only() -> None:

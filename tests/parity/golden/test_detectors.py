@@ -103,7 +103,7 @@ def fpn_pytorch_101(salt: str) -> Detector:
 def fpn_pytorch(figures: Case) -> Detector:
     figures.arrays["image_rgb"] = case("fpnpt_i_preprocess")["image_rgb"]
     detector = fpn_pytorch_101(figures.salt)
-    detector.features.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
+    detector.features.neck.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
     sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
     detector.box.pooler = replace(detector.box.pooler, config=detector.box.pooler.config.changed(sampler=sampler))
     return detector

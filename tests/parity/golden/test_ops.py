@@ -94,7 +94,7 @@ def test_matterport_anchors_in_pixels_and_normalised():
     assert_near(grid(shapes, ratio="width/height")[:, YX], figures["pixel"], BOX_TOLERANCE)
     config = AnchorsConfig(sizes=tuple((float(s),) for s in SIZES), ratio="width/height")
     plan = AnchorGenerator(config=config, inclusive_corners=True)
-    levels = [Level(f"p{k}", 256, stride) for k, stride in enumerate(STRIDES, 2)]
+    levels = [Level(f"p{k}", 256, stride, k) for k, stride in enumerate(STRIDES, 2)]
     height, width = figures.meta["image_shape"][:2]
     found = torch.cat(plan.grids(levels, shapes, Size(height, width), torch.device("cpu")))[:, YX]
     normalised = found / torch.tensor([height - 1, width - 1, height - 1, width - 1])

@@ -44,7 +44,7 @@ def test_detectron2_pools_from_the_level_of_each_roi_and_keeps_their_order(size)
         f"p{i + 2}": torch.from_numpy(figures.normal(f"d2:pool:f{i}", (batch, channels, height >> i, width >> i), 1.0))
         for i in range(4)
     }
-    levels = tuple(Level(name, channels, 4 * 2**i) for i, name in enumerate(maps))
+    levels = tuple(Level(name, channels, 2**k, k) for k, name in enumerate(maps, 2))
     pooler = RoIPooler(levels=levels, config=RoIConfig(output_size=size, sampling_ratio=0))
     images = ImageBatch(torch.zeros(1, 3, height * 4, width * 4), torch.tensor([[height * 4, width * 4]]))
     found = pooler(maps, images, [torch.from_numpy(figures["boxes"])])

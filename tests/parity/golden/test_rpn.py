@@ -24,7 +24,7 @@ STRIDES = (4, 8, 16, 32, 64)
 
 
 def head_of(dialect: Dialect, strides: Sequence[int] = STRIDES, **changes) -> RPN:
-    levels = tuple(Level(f"p{k}", 256, stride) for k, stride in enumerate(strides, 2))
+    levels = tuple(Level(f"p{k}", 256, stride, k) for k, stride in enumerate(strides, 2))
     return build_rpn(levels, dialect.changed(**changes))
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.files import write_text
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.outcomes import OutcomeFolder
-from fpn.studies.ablation.settings import ROWS
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
@@ -24,7 +24,7 @@ PAGE, FIGURES, CHART = "ablation.md", "ablation.json", "ablation.svg"
 
 def findings_of(folder: OutcomeFolder) -> Findings:
     """All that is complete in the folder, also rows and seeds of earlier calls."""
-    return Findings(outcomes=list(folder.outcomes(ROWS)), costs=folder.read_costs())
+    return Findings(outcomes=list(folder.outcomes(tuple(DESIGNS))), costs=folder.read_costs())
 
 
 def write_report(folder: OutcomeFolder, *, command: str, page: Path | None = None) -> list[Path]:

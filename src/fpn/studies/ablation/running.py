@@ -15,11 +15,11 @@ from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
-from fpn.features.necks.paper_designs import named_design
+from fpn.features.necks.paper_designs import DESIGNS, named_design
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.run_record import fingerprint
@@ -39,7 +39,7 @@ class Ablation:
 
     train_set: Dataset
     held_out: Dataset
-    rows: tuple[str, ...] = ROWS
+    rows: tuple[str, ...] = tuple(DESIGNS)
     seeds: int = 3
     detector: DetectorSettings = field(default_factory=DetectorSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
@@ -47,7 +47,7 @@ class Ablation:
     def runs(self) -> list[tuple[str, int]]:
         """Row and seed of each run. All rows come before the second seed: a table after a third of the time."""
         first = self.budget.seed
-        rows = [row for row in ROWS if row in self.rows]
+        rows = [row for row in DESIGNS if row in self.rows]
         return [(row, seed) for seed in range(first, first + self.seeds) for row in rows]
 
     def settings(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def build_row(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
     """A row's detector before training."""
     torch.manual_seed(seed)
     options = ablation.detector.options()
-    # A design whose body ends at C4 has no fifth stage to freeze.
+    # A design whose backbone ends at C4 has no fifth stage to freeze.
     options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
     weights = None if ablation.detector.weights == "none" else ablation.detector.weights
     return faster_rcnn(classes=ablation.train_set.classes, weights=weights, neck=row, **options)
@@ -161,7 +161,7 @@ def build_row(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
 
 def _measure_costs(ablation: Ablation, folder: OutcomeFolder, screen: Screen) -> None:
     """All complete rows together, with the models of the first seed; again only if a row has been added."""
-    models = {row: folder.model(row, ablation.budget.seed) for row in ROWS}
+    models = {row: folder.model(row, ablation.budget.seed) for row in DESIGNS}
     models = {row: path for row, path in models.items() if path.exists()}
     if set(folder.read_costs()) >= set(models):
         return

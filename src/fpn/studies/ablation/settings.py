@@ -8,10 +8,6 @@ from pydantic import Field
 
 from fpn.training.config import Settings, TrainConfig
 
-# In the order of the paper's tables, then figure 1. `fpn.features.necks.paper_designs.DESIGNS` says what each is.
-ROWS = ("c4", "c5", "fpn", "lateral_only", "top_down_only", "p2_only", "hierarchy", "image_pyramid")
-BASELINE = "fpn"
-
 # The paper's, for images whose shorter side is 800; they are scaled with the side, as objects are.
 _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 512.0), 224.0
 

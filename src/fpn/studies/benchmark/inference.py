@@ -110,9 +110,9 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
     with FlopCounterMode(display=False) as counter:
         our_detections(detector, paths)
     parts = {name: type(part).__name__ for name, part in detector.named_children()}
-    # The counter's keys are paths from the outermost module that was called: "FeaturePyramid.body".
+    # The counter's keys are paths from the outermost module that was called: "FeatureExtractor.backbone".
     places = {
-        "backbone": f"{parts['features']}.body",
+        "backbone": f"{parts['features']}.backbone",
         "pyramid": parts["features"],
         "rpn": parts["rpn"],
         "heads": parts["box"],

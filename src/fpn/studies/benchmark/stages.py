@@ -89,7 +89,7 @@ def our_places(detector: Detector) -> list[tuple[Any, str, str]]:
     inner: Any = getattr(detector, "inner", detector)
     return [
         (inner.features, "forward", "pyramid"),
-        (inner.features.body, "forward", "backbone"),
+        (inner.features.backbone, "forward", "backbone"),
         (inner.rpn, "forward", "rpn"),
         (inner.rpn, "propose", "rpn"),
         (inner.rpn, "_suppress", "nms"),

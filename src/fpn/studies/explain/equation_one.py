@@ -120,7 +120,7 @@ def _pooler(dialect: Dialect) -> RoIPooler:
     """The pooler that the dialect's own box head has, on levels of the usual strides."""
     finest = dialect.neck.finest_level
     numbers = range(finest, finest + len(dialect.anchors.sizes))
-    levels = tuple(Level(f"p{number}", dialect.neck.output_channels, 2**number) for number in numbers)
+    levels = tuple(Level(f"p{number}", dialect.neck.output_channels, 2**number, number) for number in numbers)
     with torch.device("meta"):
         return build_box_head(levels, 1, dialect).pooler
 
