@@ -22,7 +22,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import FasterRCNN, faster_rcnn
 from fpn.errors import FpnError, ImageError
 from fpn.structures import Targets
-from fpn.training import callbacks
+from fpn.training import validation as measuring
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
 from fpn.training.trainer import train
@@ -78,7 +78,7 @@ def learn_or_fail(folder: Path, dataset: Dataset, changes: Mapping[str, Any], fa
 
 
 def note_images(path: Path) -> None:
-    find = callbacks.find_objects
+    find = measuring.find_objects
 
     def find_and_note(*arguments: Any, **options: Any) -> Any:
         found = find(*arguments, **options)
@@ -86,7 +86,7 @@ def note_images(path: Path) -> None:
             stream.write("".join(f"{number}\n" for number in found.detections))
         return found
 
-    callbacks.find_objects = find_and_note
+    measuring.find_objects = find_and_note
 
 
 class Together:
