@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ from fpn.data.loading.augmentation import Augment
 from fpn.data.loading.loader import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
-from fpn.evaluation.evaluate import match_classes
+from fpn.evaluation.evaluate import Found, match_classes, measure
 from fpn.runtime.device import no_compiler
 from fpn.runtime.memory import keep_freed_memory
+from fpn.structures import Detections
 from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes, make_accelerator
 from fpn.training.loss_monitor import LossWatch
@@ -33,7 +35,7 @@ from fpn.training.optimization import (
 from fpn.training.precision import choose_layout, choose_precision
 from fpn.training.run import LossModule, Position, Run, steps_an_epoch
 from fpn.training.seeding import seed_all
-from fpn.training.validation import Metric, refuse_undefined
+from fpn.training.validation import Metric
 
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None, metric: Metric) -> None:
@@ -61,7 +63,19 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
                 f"{role}. Are the annotations where the format wants them?"
             )
     if validation is not None and metric.name != "ap":  # AP is defined where there is any object
-        refuse_undefined(metric, detector, validation)
+        _refuse_undefined(metric, detector, validation)
+
+
+def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> None:
+    """Stop if a dataset gives a metric no value, as one without small objects does for "ap_small".
+
+    Raises:
+        ConfigError: it would be undefined in every epoch.
+    """
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    found = Found(dict.fromkeys(range(len(dataset)), nothing))
+    if getattr(measure(detector, dataset, [found], began=time.monotonic()), metric.name) < 0:
+        raise ConfigError(f"best {metric.name!r}: {dataset.name} has no objects of that kind, so it is never defined")
 
 
 def assemble(

@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector
 from fpn.errors import ConfigError
 from fpn.evaluation.evaluate import Found, find_objects, measure
-from fpn.structures import Detections
 from fpn.suggestions import nearest
 from fpn.training.interrupt import Interrupt
 from fpn.training.run import Run
@@ -66,18 +62,6 @@ def screen_labels(decides: Metric) -> dict[str, str]:
     """What an epoch's line on the screen calls which metric; the one that decides is always there."""
     labels = {metric.name: metric.label for metric in METRICS if metric.label is not None}
     return {**labels, decides.name: decides.label or decides.name}
-
-
-def refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> None:
-    """Stop if a dataset gives a metric no value, as one without small objects does for "ap_small".
-
-    Raises:
-        ConfigError: it would be undefined in every epoch.
-    """
-    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    found = Found(dict.fromkeys(range(len(dataset)), nothing))
-    if getattr(measure(detector, dataset, [found], began=time.monotonic()), metric.name) < 0:
-        raise ConfigError(f"best {metric.name!r}: {dataset.name} has no objects of that kind, so it is never defined")
 
 
 class ValidationInterrupted(Exception):  # noqa: N818  no error: how a validation is left
