@@ -28,7 +28,7 @@ class BestWeights:
 
     def __init__(self, run: Run, metric: Metric, path: Path | None, record: Mapping[str, Any]) -> None:
         self._run = run
-        self._metric = metric
+        self.metric = metric
         self._path = path
         self._record = record
         self._weights: dict[str, Tensor] | None = None
@@ -44,7 +44,7 @@ class BestWeights:
         """
         position = self._run.position
         best = position.best_value
-        if value is not None and best is not None and not self._metric.is_better(value, best):
+        if value is not None and best is not None and not self.metric.is_better(value, best):
             return
         position.best_value, position.best_epoch = value, position.epoch
         self._weights = {
@@ -64,7 +64,7 @@ class BestWeights:
         position, detector = self._run.position, self._run.detector
         detector.training_record = {**self._record, "step": position.step, "epoch": position.epoch}
         if position.best_value is not None:
-            detector.training_record[self._metric.name] = position.best_value
+            detector.training_record[self.metric.name] = position.best_value
         try:
             save(detector, path)
         except SafetensorError as error:  # how safetensors says that the disk is full

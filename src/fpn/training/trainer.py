@@ -37,7 +37,7 @@ from fpn.training.run_record import (
 from fpn.training.saving import Checkpoints
 from fpn.training.setup import assemble, refuse_bad_data
 from fpn.training.trackers import Trackers
-from fpn.training.validation import Metric, Validation, find_metric, screen_labels
+from fpn.training.validation import Validation, find_metric, screen_labels
 
 
 @dataclass(frozen=True)
@@ -128,28 +128,40 @@ def train(
         with run.processes.together(), _ending(run, reporter):
             record = describe(run, dataset, validation, notes)
             record = _open_output(run, folder, record, before, allow_changes)
-            log = MetricsLog(folder / METRICS if folder is not None and run.processes.first else None)
-            checkpoints = Checkpoints(run, folder, log)
             interrupt = Interrupt(speaks=progress and run.processes.first)
-            loop = Loop(
-                run=run,
-                validation=None if validation is None else Validation(run, validation, interrupt),
-                metrics=_recorder(run, log, reporter, metric),
-                checkpoints=checkpoints,
-                best=BestWeights(run, metric, _model(folder), record),
-                callbacks=Callbacks(callbacks, run, folder, hint=checkpoints.hint),
-                reporter=reporter,
-                interrupt=interrupt,
-            )
+            measuring = None if validation is None else Validation(run, validation, interrupt)
+            best = BestWeights(run, metric, _model(folder), record)
+            loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
             loop.begin(resumed=before is not None)
             loop.train()
         loop.end()
         return _result(run, folder, time.monotonic() - started)
 
 
-def _recorder(run: Run, log: MetricsLog, reporter: Reporter, metric: Metric) -> MetricsRecorder:
-    trackers = Trackers(run.accelerator, run.config.tracker)
-    return MetricsRecorder(run, log, trackers=trackers, reporter=reporter, labels=screen_labels(metric))
+def _compose(
+    run: Run,
+    folder: Path | None,
+    callbacks: Sequence[Callback],
+    *,
+    validation: Validation | None,
+    best: BestWeights,
+    reporter: Reporter,
+    stop: Interrupt,
+) -> Loop:
+    """A run with all that belongs between its steps."""
+    log = MetricsLog(folder / METRICS if folder is not None and run.processes.first else None)
+    checkpoints = Checkpoints(run, folder, log)
+    trackers, labels = Trackers(run.accelerator, run.config.tracker), screen_labels(best.metric)
+    return Loop(
+        run=run,
+        validation=validation,
+        metrics=MetricsRecorder(run, log, trackers=trackers, reporter=reporter, labels=labels),
+        checkpoints=checkpoints,
+        best=best,
+        callbacks=Callbacks(callbacks, run, folder, hint=checkpoints.hint),
+        reporter=reporter,
+        interrupt=stop,
+    )
 
 
 @contextmanager
