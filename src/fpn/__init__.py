@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fpn.version import __version__
 
 _PUBLIC = {
+    "Callback": "fpn.training.callbacks",
     "Classes": "fpn.structures",
     "Detections": "fpn.structures",
     "FpnError": "fpn.errors",
@@ -25,6 +26,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Callback",
     "Classes",
     "Detections",
     "FpnError",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
     from fpn.structures import Classes, Detections
+    from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
     from fpn.training.trainer import train
 

@@ -35,6 +35,27 @@ def test_options_of_the_run_show_their_default(fpn: Shell, monkeypatch: pytest.M
     assert "[default: tf_efficientnet_lite0]" not in shown
 
 
+def test_what_training_tells_and_keeps_is_among_its_options(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = fpn("train", "--help").out
+    assert "ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10 or ar100. [default: ap]" in shown
+    assert "[choices: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb]" in shown
+    assert "--tensorboard" not in shown
+
+
+def test_trackers_are_named_one_after_the_other() -> None:
+    words = ["train", "cells", "--tracker", "tensorboard", "wandb", "--best", "ap50"]
+    _, bound, _ = make_app("train").parse_args(words, exit_on_error=False)
+    assert bound.arguments["training"].tracker == ("tensorboard", "wandb")
+    assert bound.arguments["training"].best == "ap50"
+
+
+def test_an_unknown_metric_is_refused_before_the_data_is_looked_for(fpn: Shell) -> None:
+    ended = fpn("train", "absent", "--output", "run", "--best", "ap_smal")
+    assert ended.status == 1
+    assert "best 'ap_smal': no such metric. Did you mean 'ap_small'?" in ended.err
+
+
 def test_lists_take_all_their_values_at_once() -> None:
     words = ["train", "cells", "--milestones", "0.5", "0.8", "--anchor-sizes", "16", "32", "--epochs", "2"]
     _, bound, _ = make_app("train").parse_args(words, exit_on_error=False)

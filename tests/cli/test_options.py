@@ -40,6 +40,13 @@ def test_yaml_and_hyphens_are_fine_and_data_may_be_named(tmp_path: Path) -> None
     assert ModelOptions(**given.model).short_side == 320
 
 
+def test_trackers_and_the_metric_that_decides_may_stand_in_the_file(tmp_path: Path) -> None:
+    given = Given(None, written(tmp_path, "run.toml", 'tracker = ["wandb", "mlflow"]\nbest = "ap50"\n'), {})
+    assert TrainConfig(**given.training) == TrainConfig(tracker=("wandb", "mlflow"), best="ap50")
+    given = Given(None, written(tmp_path, "one.toml", 'tracker = "wandb"\n'), {})
+    assert TrainConfig(**given.training).tracker == ("wandb",)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -47,6 +54,8 @@ def test_yaml_and_hyphens_are_fine_and_data_may_be_named(tmp_path: Path) -> None
         ("bakbone = 'resnet18'\n", "Did you mean 'backbone'?"),
         ("epochs = 0\n", "run.toml: epochs 0: input should be greater than or equal to 1"),
         ("short_side = 1\n", "short_side 1: input should be greater than or equal to 16"),
+        ('tracker = "wandbb"\n', "tracker.0 'wandbb': input should be 'aim', 'clearml'"),
+        ('tracker = "wandbb"\n', "Did you mean 'wandb'?"),
         ("epochs = \n", "run.toml: can't be parsed"),
     ],
 )

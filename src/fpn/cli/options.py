@@ -11,13 +11,13 @@ from pydantic import Field
 
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS, FPN
-from fpn.training.config import Settings, TrainConfig, read_settings, refuse_unknown
+from fpn.training.config import CheckedSettings, TrainConfig, read_settings, refuse_unknown
 
 if TYPE_CHECKING:
     from fpn.data import Limits
 
 
-class LimitOptions(Settings):
+class LimitOptions(CheckedSettings):
     """What is accepted, so that a broken or hostile file can't fill the memory."""
 
     max_pixels: int | None = Field(
@@ -69,7 +69,7 @@ _SETTINGS = {
 }
 
 
-class ModelOptions(Settings):
+class ModelOptions(CheckedSettings):
     """Which detector; the defaults are those of `fpn.faster_rcnn`."""
 
     backbone: str = Field("resnet50", description="Name of a timm model, such as tf_efficientnet_lite0.")
@@ -122,7 +122,7 @@ class ModelOptions(Settings):
         return {**named, **read_assignments(self.set or ())}
 
 
-GROUPS: Mapping[str, type[Settings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
+GROUPS: Mapping[str, type[CheckedSettings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
 # What the file may name beside the options: DATA itself.
 _POSITIONAL = "data"
 
@@ -135,7 +135,7 @@ class Given:
         data, model, training: names and values of each group of options.
     """
 
-    def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, Settings | None]) -> None:
+    def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, CheckedSettings | None]) -> None:
         """Put the two together; options win.
 
         Args:
@@ -201,9 +201,9 @@ def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _pick(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in kind.model_fields}
 
 
-def _asked(options: Settings | None) -> dict[str, Any]:
+def _asked(options: CheckedSettings | None) -> dict[str, Any]:
     return {} if options is None else {name: getattr(options, name) for name in sorted(options.model_fields_set)}

@@ -45,8 +45,10 @@ def run(
         allow_changes: Resume though data, recipe or settings changed.
     """
     from fpn.training.run_record import begun_before_restart
+    from fpn.training.validation import find_metric
 
     given = Given(path, config, {"data": data, "model": model, "training": training})
+    find_metric(TrainConfig(**given.training).best)  # reading the data may take long
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
@@ -152,7 +154,9 @@ def _notes(given: Given) -> dict[str, Any]:
 
 def _report(given: Given, result: TrainResult) -> None:
     minutes = f"{result.seconds / 60:.1f} minutes"
-    best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f} after epoch {result.best_epoch}"
+    best = ""
+    if result.best_value is not None:
+        best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
     say(f"trained {result.steps} steps in {minutes}{best}")
     say(f"model: {result.model}")
     say("Next:")

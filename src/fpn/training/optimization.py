@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from fpn.errors import ConfigError
 from fpn.suggestions import nearest
 from fpn.training.config import TrainConfig
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Schedule:
     milestones: tuple[float, ...]
 
     @classmethod
-    def of(cls, config: TrainConfig, total: int) -> Schedule:
-        """The schedule that `config` describes for a run of `total` steps."""
+    def of(cls, config: TrainConfig, total: int, *, peak: float | None = None) -> Schedule:
+        """The schedule that `config` describes for a run of `total` steps; its peak is `peak`, if given."""
         warmup = min(500, total // 10) if config.warmup_steps is None else config.warmup_steps
-        return cls(learning_rate(config), total, warmup, config.schedule, config.milestones)
+        peak = learning_rate(config) if peak is None else peak
+        return cls(peak, total, warmup, config.schedule, config.milestones)
 
     def rate(self, step: int) -> float:
         """The rate of step 0, 1, ... total - 1."""
@@ -118,6 +121,50 @@ def make_optimizer(
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, betas=(config.momentum, 0.999), fused=fused)
+
+
+def make_outside_optimizer(
+    module: nn.Module, config: TrainConfig, factory: OptimizerFactory, *, backbone: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """What a caller's factory makes of `parameter_groups`.
+
+    Args:
+        module: whose weights.
+        config: its `weight_decay` goes into the groups, if given; else the optimizer's own holds, but for norms and
+            biases, where it is 0.
+        factory: from groups to an optimizer.
+        backbone: as `parameter_groups` takes it.
+
+    Raises:
+        ConfigError: it made something else, or left weights out.
+    """
+    groups = parameter_groups(module, config, backbone=backbone)
+    if config.weight_decay is None:
+        for group in groups:
+            if group["weight_decay"] > 0:
+                del group["weight_decay"]
+    asked = {name for group in groups for name in group["names"]}
+    optimizer = factory(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer: the factory made a {type(optimizer).__name__}, no torch.optim.Optimizer")
+    if not all({"names", "multiplier"} <= group.keys() for group in optimizer.param_groups):
+        raise ConfigError("optimizer: the factory has to pass the groups on as they are, with `names` and `multiplier`")
+    missing = asked - {name for group in optimizer.param_groups for name in group["names"]}
+    if missing:
+        raise ConfigError(f"optimizer: the factory left out {len(missing)} weights, such as {min(missing)}")
+    return optimizer
+
+
+def own_rate(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
+    """The peak rate beside a caller's optimizer: the configuration's, if given, else the optimizer's own.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    rate = optimizer.defaults.get("lr") if config.learning_rate is None else config.learning_rate
+    if rate is None:
+        raise ConfigError(f"optimizer: {type(optimizer).__name__} has no `lr`. Set learning_rate.")
+    return float(rate)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -14,7 +14,7 @@ from fpn.structures import ImageBatch, Targets
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class LabelledBatch:
     """One step's images.
 
     Attributes:
@@ -27,9 +27,9 @@ class Batch:
     targets: list[Targets]
     indices: list[int]
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> LabelledBatch:
         """The same batch on another device."""
-        return Batch(self.images.to(device), [each.to(device) for each in self.targets], self.indices)
+        return LabelledBatch(self.images.to(device), [each.to(device) for each in self.targets], self.indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Parcel:
             indices=indices,
         )
 
-    def unpack(self) -> Batch:
+    def unpack(self) -> LabelledBatch:
         pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
         images = ImageBatch(pixels, torch.from_numpy(self.sizes))
         flat = (torch.from_numpy(each) for each in (self.boxes, self.labels, self.ignore))
@@ -71,7 +71,7 @@ class _Parcel:
             Targets(boxes, labels, ignore, _unpack_masks(masks, count, images, number))
             for number, (boxes, labels, ignore, masks, count) in enumerate(rows)
         ]
-        return Batch(images, targets, self.indices)
+        return LabelledBatch(images, targets, self.indices)
 
     def pin_memory(self) -> _Parcel:
         """Called by torch's loader. What is small is not worth it."""

@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fpn.data.dataset import Dataset, Sample
 from fpn.data.loading.augmentation import random_for
-from fpn.data.loading.batch import Batch, _Parcel
+from fpn.data.loading.batch import LabelledBatch, _Parcel
 from fpn.data.loading.order import Order, _Plan
 from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
 from fpn.errors import ConfigError, FpnError, TrainingError
@@ -98,7 +98,7 @@ class Loader:
         """Where we are: the epoch, and how many of its batches were handed out; `set_epoch(**state)` goes there."""
         return {"epoch": self.epoch, "skip": self.position}
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[LabelledBatch]:
         """The epoch's batches, from `skip` on.
 
         Raises:

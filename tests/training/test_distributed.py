@@ -22,7 +22,8 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import FasterRCNN, faster_rcnn
 from fpn.errors import FpnError, ImageError
 from fpn.structures import Targets
-from fpn.training import callbacks
+from fpn.training import validation as measuring
+from fpn.training.callbacks import Callback, RunView
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
 from fpn.training.trainer import train
@@ -77,8 +78,26 @@ def learn_or_fail(folder: Path, dataset: Dataset, changes: Mapping[str, Any], fa
     return learn(folder, dataset, changes)
 
 
+class Failing(Callback):
+    """Notes who calls, and fails after the second step, the last of the first epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def step(self, view: RunView) -> None:
+        with self.path.open("a") as stream:
+            stream.write(f"step {view.step} in process {os.environ['RANK']}\n")
+        if view.step == 2:
+            raise ValueError("enough")
+
+
+def learn_watched(folder: Path, dataset: Dataset, path: Path) -> None:
+    config = TrainConfig(**SETTINGS, checkpoint_minutes=1e-9)
+    train(small_detector(dataset), dataset, config, output=folder, callbacks=[Failing(path)])
+
+
 def note_images(path: Path) -> None:
-    find = callbacks.find_objects
+    find = measuring.find_objects
 
     def find_and_note(*arguments: Any, **options: Any) -> Any:
         found = find(*arguments, **options)
@@ -86,7 +105,7 @@ def note_images(path: Path) -> None:
             stream.write("".join(f"{number}\n" for number in found.detections))
         return found
 
-    callbacks.find_objects = find_and_note
+    measuring.find_objects = find_and_note
 
 
 class Together:
@@ -157,6 +176,13 @@ def test_a_process_that_fails_ends_the_other_with_its_message(tmp_path: Path) ->
     assert time.monotonic() - began < 60
     assert "error: cells_07.png: the image is damaged" in together.said(1)
     assert "error: process 1 of 2 failed: cells_07.png: the image is damaged" in together.said(0)
+
+
+def test_the_first_process_alone_calls_and_an_error_in_its_callback_ends_all_with_its_name(tmp_path: Path) -> None:
+    together = Together(tmp_path / "said", 2, learn_watched, tmp_path / "run", Scenes(8), tmp_path / "called.txt")
+    assert together.end() == [1, 1]
+    assert (tmp_path / "called.txt").read_text() == "step 1 in process 0\nstep 2 in process 0\n"
+    assert f"in `step` of the callback {__name__}.Failing after step 2; all is saved up to step 2" in together.said(0)
 
 
 def test_when_a_process_is_killed_the_other_ends_and_a_restart_by_torchrun_goes_on_bit_by_bit(tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ def test_a_folder_without_a_run_can_not_be_resumed(tmp_path):
         read_record(tmp_path)
 
 
-def test_the_journal_is_cut_to_its_length_at_the_checkpoint(tmp_path):
-    journal = MetricsLog(tmp_path / "metrics.jsonl")
-    journal.write({"step": 1})
-    length = journal.length()
-    journal.write({"step": 2})
-    journal.cut(length)
+def test_the_metrics_log_is_cut_to_its_length_at_the_checkpoint(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write({"step": 1})
+    length = log.length()
+    log.write({"step": 2})
+    log.cut(length)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
