@@ -44,7 +44,7 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_detector_does_not_know_is_named_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'washer'.*Is 'washers' the same\?"):
+    with pytest.raises(ConfigError, match=r"'washer'.*Did you mean 'washers'\?"):
         evaluate(Seer(("bolt", "nut", "washers"), {}), greys(tmp_path))
 
 
