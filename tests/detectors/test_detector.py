@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fpn.detectors.detector import evaluating
+from fpn.detectors.modes import evaluating
 from fpn.errors import ConfigError, ImageError
 from fpn.structures import Detections
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors.detector import Detector, evaluating
+from fpn.detectors.detector import Detector
+from fpn.detectors.modes import evaluating
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import Batch, read_batches
 from fpn.evaluation.coco import CocoMetrics, ProposalRecall, coco_metrics, proposal_recall
