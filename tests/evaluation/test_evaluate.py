@@ -74,7 +74,7 @@ def test_bf16_is_used_when_asked_for(tmp_path: Path) -> None:
 def test_proposals_are_measured_without_classes(tmp_path: Path) -> None:
     classes = ("bolt", "nut", "washer")
     half = {grey: detections(classes, objects[:1]) for grey, (_, objects) in SCENES.items()}
-    measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, proposals=True)
+    measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, tasks=["boxes", "proposals"])
     # Three of the four objects, one image's second is missing; sizes 20 x 20 (small) and 40 x 50 (medium).
     assert measured.proposals is not None
     assert measured.proposals.ar1000 == pytest.approx(0.75)
@@ -96,7 +96,7 @@ def test_a_dataset_without_images_is_refused() -> None:
 
 
 def test_the_table_fits_80_columns_and_shows_a_dash_for_what_was_not_measured(tmp_path: Path) -> None:
-    lines = printed(evaluate(seer(), greys(tmp_path), workers=0, proposals=True))
+    lines = printed(evaluate(seer(), greys(tmp_path), workers=0, tasks=["boxes", "proposals"]))
     assert max(map(len, lines)) <= 80
     bolt = next(line for line in lines if "bolt" in line)
     # 28 x 26 and 40 x 50 pixels: one small, one medium, none large.

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
@@ -37,6 +37,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """What finds objects: a detector, or what was exported from one.
 
@@ -200,7 +201,9 @@ def _predict_window(
     return [Prediction(found[number], sizes.get(number), each.image) for number, each in enumerate(window)]
 
 
-def read_ahead(items: Iterable[Item], work: Callable[[Item], Result], *, ahead: int, readers: int) -> Generator[Result, None, None]:
+def read_ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], *, ahead: int, readers: int
+) -> Generator[Result, None, None]:
     """Work on items in threads, at most `ahead` of them before they are asked for; results in the items' order.
 
     Args:

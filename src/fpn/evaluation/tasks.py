@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from fpn.detectors.prediction import TaskName
 from fpn.errors import ConfigError
 from fpn.evaluation.coco import (
     CocoMetrics,
@@ -37,9 +38,9 @@ class Task:
             image id.
     """
 
-    name: str
+    name: TaskName
     iou_type: IouType
-    output: str = "detect"
+    output: Literal["detect", "proposals"] = "detect"
     labels: str
     prefix: str
     figures: type[Figures]
