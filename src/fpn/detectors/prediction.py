@@ -100,7 +100,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader(Generic[Item]):
+class ImageReader(Generic[Item]):
     """Reads and prepares one image; what is wrong with it is part of what comes back.
 
     Attributes:
@@ -157,7 +157,7 @@ def predict_images(
             "least 1, and readers 0"
         )
     read = partial(read_image, max_pixels=max_pixels, max_bytes=max_bytes)
-    reader = Reader(predictor.preprocessor, read, keep=keep_images)
+    reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
     return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from fpn.data.dataset import Dataset
 from fpn.data.loading.workers import default_workers, fits_shared_memory, make_data_loader, start_workers
-from fpn.detectors.prediction import Reader
+from fpn.detectors.prediction import ImageReader
 from fpn.errors import ConfigError, FpnError
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
@@ -51,7 +51,7 @@ def read_batches(
     plan = _plan(dataset, batch_size)[number::count]
     workers = min(workers, len(plan) - 1) if len(plan) > 1 else 0
     loader: DataLoader[Any] = make_data_loader(
-        _BatchReader(Reader(preprocessor, _DatasetImages(dataset))),
+        _BatchReader(ImageReader(preprocessor, _DatasetImages(dataset))),
         sampler=plan,
         num_workers=workers,
     )
@@ -88,7 +88,7 @@ class _DatasetImages:
 class _BatchReader:
     """What a worker does: read and prepare the images of a batch."""
 
-    reader: Reader[int]
+    reader: ImageReader[int]
 
     def __getitem__(self, numbers: list[int]) -> list[tuple[Tensor | np.ndarray, Frame]] | FpnError:
         parcel: list[tuple[Tensor | np.ndarray, Frame]] = []
