@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Barrier, Thread
@@ -23,17 +23,15 @@ from fpn.preprocessing.preprocessor import Prepared
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections, ImageBatch
 
+PIXELS = PAPER.changed(pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "short_side": 64, "long_side": 256}).pixels
+
 
 @dataclass
 class Exported:
     """No module: finds one box in each image, the image itself, and notes how many came together."""
 
     classes: Classes = field(default_factory=lambda: Classes.of(["cell"]))
-    preprocessor: Preprocessor = field(
-        default_factory=lambda: Preprocessor.of(
-            replace(PAPER, mean=(0.0,) * 3, std=(1.0,) * 3, short_side=64, long_side=256)
-        )
-    )
+    preprocessor: Preprocessor = field(default_factory=lambda: Preprocessor(PIXELS))
     bucket: int = 32
     tasks: tuple[str, ...] = ("boxes",)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

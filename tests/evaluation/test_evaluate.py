@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError, DataError, ImageError, OutputError
-from fpn.evaluation import Evaluation, evaluate
+from fpn.evaluation import TASKS, Evaluation, choose_tasks, evaluate
+from fpn.image_io import ImageLike
+from fpn.structures import Detections, ImageBatch
 
 from .seer import SCENES, Seer, detections, greys, seer
 
@@ -118,3 +121,35 @@ def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) 
     with pytest.raises(OutputError, match="Choose another --output"):
         measured.save(tmp_path / "file" / "metrics.json")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_tasks_are_those_that_the_detector_gives_and_the_dataset_labels(tmp_path: Path) -> None:
+    dataset = greys(tmp_path)
+    assert choose_tasks(seer(), dataset) == ("boxes",)
+    with pytest.raises(ConfigError, match="task 'masks': this detector gives boxes, proposals only"):
+        evaluate(seer(), dataset, tasks=["masks"])
+
+
+def test_metrics_of_all_tasks_have_names_of_their_own(tmp_path: Path) -> None:
+    measured = evaluate(seer(), greys(tmp_path), workers=0, tasks=["proposals"])
+    assert set(measured.metrics) == {*TASKS["boxes"].metrics, *TASKS["proposals"].metrics}
+    assert measured.metrics["ap"] == measured.ap
+    assert measured.metrics["proposal_ar1000"] == pytest.approx(1.0)
+
+
+def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
+    inside = seer()
+
+    class Exported:
+        """As an exported model comes: a predictor, and no more."""
+
+        classes, preprocessor, bucket = inside.classes, inside.preprocessor, inside.bucket
+        tasks, device = ("boxes",), torch.device("cpu")
+
+        def detect(self, images: ImageBatch) -> list[Detections]:
+            return inside.detect(images)
+
+        def predict(self, images: Sequence[ImageLike], *, batch_size: int = 8) -> list[Detections]:
+            return inside.predict(images, batch_size=batch_size)
+
+    assert evaluate(Exported(), greys(tmp_path), workers=0).ap == pytest.approx(1.0)
