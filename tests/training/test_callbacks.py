@@ -164,7 +164,7 @@ def leave_gradients(detector):
     ("meddle", "changed"),
     [
         (double_the_head, "head.weight"),
-        (run_forward, "features.body.1.num_batches_tracked"),
+        (run_forward, "features.backbone.1.num_batches_tracked"),
         (leave_gradients, "head.weight"),
         (lambda detector: detector.eval(), r"mode \(as a whole\)"),
     ],

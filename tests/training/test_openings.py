@@ -165,8 +165,8 @@ def test_a_factory_gets_the_groups_and_its_optimizer_takes_the_steps():
 
     trained(changed(learning_rate=None, steps=2, warmup_steps=1, backbone_multiplier=0.5), optimizer=factory)
     assert seen == [
-        (["features.body.0.weight"], None, 0.5),
-        (["features.body.0.bias", "features.body.1.bias", "features.body.1.weight"], 0.0, 0.5),
+        (["features.backbone.0.weight"], None, 0.5),
+        (["features.backbone.0.bias", "features.backbone.1.bias", "features.backbone.1.weight"], 0.0, 0.5),
         (["head.weight"], None, 1.0),
         (["head.bias"], 0.0, 1.0),
     ]

@@ -45,6 +45,7 @@ def run(
     from fpn.cli.devices import check_device
     from fpn.data import open_dataset
     from fpn.detectors import load
+    from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
 
     detector = load(model, device=check_device(device)).optimize(precision)
@@ -57,7 +58,7 @@ def run(
             dataset,
             batch_size=batch_size,
             workers=workers,
-            proposals=proposals,
+            tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
             progress=progress,
         )
     say(measured.table())

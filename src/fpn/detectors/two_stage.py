@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
+from fpn.detectors.prediction import TaskName
 from fpn.detectors.recipe import Recipe
 from fpn.features.extractor import Extractor
 from fpn.heads.box import BoxHead
@@ -43,6 +44,11 @@ class FasterRCNN(Detector):
         # The compiled form of features and RPN together, if `optimize` made one.
         self.tensor_part: Callable[[Tensor], tuple[Features, list[Tensor], list[Tensor]]] | None = None
 
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """See `Detector.tasks`."""
+        return ("boxes", "proposals")
+
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         """Terms `objectness`, `rpn_box`, `classification` and `box`; see `Detector.losses`."""
         features = self.features(images.pixels)
@@ -66,8 +72,9 @@ class FasterRCNN(Detector):
 
     def _look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
         """Pixels (B, 3, H, W) to maps and raw proposals."""
-        if self.tensor_part is None:
+        tensor_part = self.tensor_part  # once: another thread may take it away
+        if tensor_part is None:
             features = self.features(pixels)
             return features, self.rpn(features)
-        features, objectness, deltas = self.tensor_part(pixels)
+        features, objectness, deltas = tensor_part(pixels)
         return features, RawProposals(objectness, deltas, objectness)

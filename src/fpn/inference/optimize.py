@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.detectors.detector import Detector, Precision
+from fpn.detectors.prediction import TaskName
 from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
 from fpn.heads.box import TwoLayerTrunk
@@ -21,12 +23,16 @@ from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
+if TYPE_CHECKING:
+    from torch._dynamo.exc import TorchDynamoException
+
 # Compiled code is made for one size: images are padded to a multiple of this, so that a dataset has about ten.
 COMPILED_MULTIPLE = 128
 
 T = TypeVar("T")
 
 _MAX_COMPILED_SIZES = 32
+_REWRITING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ class OptimizedDetector(Detector):
         self.info = info
         self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket
         self.eval()
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """See `Detector.tasks`."""
+        return self.inner.tasks
 
     def losses(
         self,
@@ -116,10 +127,16 @@ class OptimizedDetector(Detector):
         try:
             return self._do(verb, images)
         except TorchDynamoException as error:
-            self.inner.tensor_part = None
-            note = f"not compiled, because compiling failed ({type(error).__name__})"
-            self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
+            self._do_without_compiling(error)
         return self._do(verb, images)
+
+    def _do_without_compiling(self, error: TorchDynamoException) -> None:
+        """From now on. Of several threads that come here, the first one says so."""
+        note = f"not compiled, because compiling failed ({type(error).__name__})"
+        with _REWRITING:
+            if self.inner.tensor_part is not None:
+                self.inner.tensor_part = None
+                self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
         with self._cast():

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpn.detectors.detector import Detector, evaluating
+from fpn.detectors.detector import Detector
+from fpn.detectors.modes import evaluating
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import FPN_PYTORCH
 from fpn.interop import convert

@@ -29,7 +29,7 @@ from fpn.structures import ImageBatch, Targets
 
 
 @runtime_checkable
-class Prepared(Protocol):
+class PreparedImage(Protocol):
     """What `prepare` returns: at least network pixels (3, h, w), and targets in them."""
 
     @property
@@ -39,7 +39,7 @@ class Prepared(Protocol):
     def targets(self) -> Targets | None: ...  # noqa: D102
 
 
-Prepare = Callable[[Image.Image, Targets], Prepared]
+Prepare = Callable[[Image.Image, Targets], PreparedImage]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
 MinSize = Callable[[Size], Size]
 Change = Callable[[Sample, torch.Generator], Sample]
@@ -220,7 +220,7 @@ class _Workbench:
         targets = [Targets.empty() if each.targets is None else each.targets for each in prepared]
         return _Parcel.pack(images, targets, numbers)
 
-    def _prepare(self, epoch: int, number: int) -> Prepared:
+    def _prepare(self, epoch: int, number: int) -> PreparedImage:
         path = self.dataset.path(number)
         try:
             sample = self.dataset.sample(number, min_size=self.min_size)

@@ -14,7 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fpn.detectors.detector import Detector, count_parameters, evaluating
+from fpn.detectors.detector import Detector, count_parameters
+from fpn.detectors.modes import evaluating
 from fpn.structures import ImageBatch, Targets
 from fpn.studies.ablation.outcomes import Cost
 

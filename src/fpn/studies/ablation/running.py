@@ -131,7 +131,7 @@ def run_row(ablation: Ablation, row: str, seed: int, folder: OutcomeFolder, scre
             ablation.held_out,
             batch_size=ablation.budget.batch_size,
             workers=ablation.budget.workers,
-            proposals=True,
+            tasks=("boxes", "proposals"),
             progress=progress,
         )
     detector.training_record = {"ablation": {"row": row, "seed": seed, **folder.settings}}

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpn.detectors import Detector
+from fpn.detectors.prediction import enter, leave
 from fpn.image_io import read_image
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
@@ -64,17 +65,16 @@ def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence
 
 @torch.inference_mode()
 def our_detections(detector: Detector, paths: Sequence[Path], watch: Stopwatch | None = None) -> list[Detections]:
-    """As `Detector.predict`, with its steps apart so that they can be timed."""
+    """The steps of `fpn.detectors.prediction` one after the other, so that they can be timed."""
     watch = watch or Stopwatch(torch.device("cpu"))
-    preprocessor = detector.preprocessor
     with watch.stage("decode"):
         decoded = [read_image(path) for path in paths]
     with watch.stage("preprocess"):
-        prepared = [preprocessor.prepare(image) for image in decoded]
-        images = preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(detector.device)
+        prepared = [detector.preprocessor.prepare(image) for image in decoded]
+        images = enter(detector, prepared)
     found = detector.detect(images)
     with watch.stage("postprocess"):
-        return [preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
+        return leave(detector, found, prepared)
 
 
 @torch.inference_mode()
