@@ -16,7 +16,8 @@ from PIL import Image
 from fpn.errors import DataError
 from fpn.image_io import read_image
 from fpn.shapes import Size
-from fpn.structures import Classes, Targets
+from fpn.structures import Classes, Skeleton, Targets
+from fpn.structures.keypoints import map_keypoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Sample:
         targets: its objects, in pixels of `image`.
         image_id: the id that the user's files gave it (COCO), or 1.. in order.
         path: where it was read from; a name such as "scene 17" if it was drawn.
+        skeleton: what the keypoints of its objects are; None: they have none.
     """
 
     image: Image.Image
     targets: Targets
     image_id: int
     path: str
+    skeleton: Skeleton | None = None
 
 
 class Dataset(ABC):
@@ -48,6 +51,7 @@ class Dataset(ABC):
         root: the folder that holds everything of this dataset.
         dropped: one line for each invalid box that was left out (`drop_invalid=True`).
         clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
+        skeleton: what the keypoints of its objects are; None: it has none.
     """
 
     classes: Classes
@@ -55,6 +59,7 @@ class Dataset(ABC):
     root: Path
     dropped: Sequence[str] = ()
     clipped: int = 0
+    skeleton: Skeleton | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -77,7 +82,7 @@ class Dataset(ABC):
 
         Args:
             index: number of the image.
-            masks: also decode the (N, H, W) masks, where the dataset has them.
+            masks: bring the masks, too, where the dataset has them. Keypoints always come where it has them.
         """
 
     def image(self, index: int) -> Image.Image:
@@ -107,12 +112,13 @@ class Dataset(ABC):
     def __getitem__(self, index: SupportsIndex) -> Sample:
         return self.sample(self._number(index))
 
-    def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None) -> Sample:
+    def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None, masks: bool = False) -> Sample:
         """Image number `index` with its objects.
 
         Args:
             index: number of the image.
             enough: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
+            masks: as in `targets`.
 
         Raises:
             DataError: the image has another size than its annotation says.
@@ -129,11 +135,11 @@ class Dataset(ABC):
                 f"{said.height}, so its boxes can't be trusted. If the image was resized or rotated, label it again "
                 "or restore it; if only the size is wrong, correct it in the annotation."
             )
-        targets = self.targets(index)
+        targets = self.targets(index, masks=masks)
         factor = 2 ** round(math.log2(max(full) / max(image.size)))
         if factor > 1:
-            targets = replace(targets, boxes=targets.boxes / factor)
-        return Sample(image, targets, self.image_id(index), path)
+            targets = _reduced_targets(targets, factor, Size(image.height, image.width))
+        return Sample(image, targets, self.image_id(index), path, self.skeleton)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -172,7 +178,7 @@ class Subset(Dataset):
         # A tensor, not a list: workers share it, and a long one costs 8 bytes an entry.
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.classes, self.name, self.root = whole.classes, whole.name, whole.root
-        self.dropped, self.clipped = whole.dropped, whole.clipped
+        self.dropped, self.clipped, self.skeleton = whole.dropped, whole.clipped, whole.skeleton
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -207,6 +213,18 @@ class Subset(Dataset):
 
     def _inner(self, index: int) -> int:
         return int(self.numbers[self._number(index)])
+
+
+def _reduced_targets(targets: Targets, factor: int, size: Size) -> Targets:
+    """The objects in an image decoded at 1 / factor of its size; its sides are rounded up."""
+    scale = (1 / factor, 1 / factor)
+    masks, keypoints = targets.masks, targets.keypoints
+    return replace(
+        targets,
+        boxes=targets.boxes / factor,
+        masks=None if masks is None else masks.mapped(scale=scale, offset=(0, 0), size=size),
+        keypoints=None if keypoints is None else map_keypoints(keypoints, scale=scale, offset=(0, 0)),
+    )
 
 
 def _categories(classes: Classes) -> list[Mapping[str, Any]]:

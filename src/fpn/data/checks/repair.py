@@ -18,7 +18,6 @@ from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import Report, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.open import plain_split
-from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
 from fpn.data.formats.writer import Annotation, ImageRecord, Part, refuse_filled, shown, unique_names
@@ -26,6 +25,7 @@ from fpn.data.progress import Bar
 from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
+from fpn.structures.masks import Segmentation
 
 # What can't be kept: mostly what the readers leave out by themselves.
 _LEFT_OUT = frozenset(

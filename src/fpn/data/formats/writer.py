@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpn.data.formats.files import shorten
-from fpn.data.formats.segmentation import Segmentation, unpack
+from fpn.data.formats.segmentation import unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
 from fpn.shapes import Size
 from fpn.structures import Classes
+from fpn.structures.masks import Segmentation
 
 # Of losses: there are as many as a file has invented names of fields.
 _MOST_LINES = 100
