@@ -17,6 +17,9 @@ from fpn.ops.polygons import (
 from fpn.ops.run_lengths import columns_of_runs
 from fpn.shapes import Size
 
+# pycocotools hands NumPy an object of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 # Tenths and thirds of pixels, and corners beyond the image: what decides ties.
 COORDINATE = st.integers(-60, 300).map(lambda n: n / 10) | st.integers(-20, 90).map(lambda n: n / 3)
 POLYGON = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=7).map(np.array)

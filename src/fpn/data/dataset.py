@@ -222,8 +222,8 @@ def _reduced_targets(targets: Targets, factor: int, size: Size) -> Targets:
     return replace(
         targets,
         boxes=targets.boxes / factor,
-        masks=None if masks is None else masks.mapped(scale=scale, offset=(0, 0), size=size),
-        keypoints=None if keypoints is None else map_keypoints(keypoints, scale=scale, offset=(0, 0)),
+        masks=None if masks is None else masks.mapped(scale=scale, offset=(0.0, 0.0), size=size),
+        keypoints=None if keypoints is None else map_keypoints(keypoints, scale=scale, offset=(0.0, 0.0)),
     )
 
 

@@ -85,9 +85,9 @@ def flip_keypoints(
 ) -> Float[Tensor, "n j 3"]:
     """The keypoints of the image mirrored left to right, or upside down: left ones become right ones in both."""
     if vertical:
-        moved = map_keypoints(keypoints, scale=(-1, 1), offset=(size.height, 0))
+        moved = map_keypoints(keypoints, scale=(-1.0, 1.0), offset=(float(size.height), 0.0))
     else:
-        moved = map_keypoints(keypoints, scale=(1, -1), offset=(0, size.width))
+        moved = map_keypoints(keypoints, scale=(1.0, -1.0), offset=(0.0, float(size.width)))
     return moved[:, skeleton.flip_order()]
 
 

@@ -252,20 +252,19 @@ class Masks:
 
     def resized(self, size: Size) -> Masks:
         """The masks of the image scaled to another size."""
-        return self.mapped(
-            scale=(size.height / self.size.height, size.width / self.size.width), offset=(0, 0), size=size
-        )
+        scale = (size.height / self.size.height, size.width / self.size.width)
+        return self.mapped(scale=scale, offset=(0.0, 0.0), size=size)
 
     def flipped(self, *, vertical: bool = False) -> Masks:
         """The masks of the image mirrored left to right, or upside down."""
         height, width = self.size
         if vertical:
-            return self.mapped(scale=(-1, 1), offset=(height, 0), size=self.size)
-        return self.mapped(scale=(1, -1), offset=(0, width), size=self.size)
+            return self.mapped(scale=(-1.0, 1.0), offset=(float(height), 0.0), size=self.size)
+        return self.mapped(scale=(1.0, -1.0), offset=(0.0, float(width)), size=self.size)
 
     def shifted(self, *, top: int, left: int, size: Size) -> Masks:
         """The masks of the image laid with its corner at (top, left) of a canvas of that size; negative cuts off."""
-        return self.mapped(scale=(1, 1), offset=(top, left), size=size)
+        return self.mapped(scale=(1.0, 1.0), offset=(float(top), float(left)), size=size)
 
     def clipped(self) -> Masks:
         """The masks with polygons cut at the image's edge; codes can't reach out of it."""

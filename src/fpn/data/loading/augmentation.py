@@ -215,7 +215,7 @@ def _cut_targets(targets: Targets, top: int, left: int, size: Size, min_visible:
         # A box that the cut touched fits what its mask still shows.
         boxes = torch.where((touched & (after > 0))[:, None], tight, boxes)
     if keypoints is not None:
-        keypoints = cut_keypoints(map_keypoints(keypoints, scale=(1, 1), offset=(-top, -left)), size)
+        keypoints = cut_keypoints(map_keypoints(keypoints, scale=(1.0, 1.0), offset=(-float(top), -float(left))), size)
     mostly_gone = after < min_visible * before
     # Less than a pixel is no object, and coders divide by width and height.
     remains = (after > 0) & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)
@@ -240,6 +240,6 @@ def _lay_out(image: Image.Image, targets: Targets, size: Size, chance: _Draws) -
         masks=None if targets.masks is None else targets.masks.shifted(top=top, left=left, size=size),
         keypoints=None
         if targets.keypoints is None
-        else map_keypoints(targets.keypoints, scale=(1, 1), offset=(top, left)),
+        else map_keypoints(targets.keypoints, scale=(1.0, 1.0), offset=(float(top), float(left))),
     )
     return laid, moved
