@@ -104,10 +104,14 @@ class Dataset(ABC):
         targets = self.targets(index)
         boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
         xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
-        return [
+        records: list[dict[str, Any]] = [
             {"category_id": self.classes.ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)}
             for box, label, skip in zip(xywh, labels, ignore, strict=True)
         ]
+        if targets.keypoints is not None:
+            for record, points in zip(records, targets.keypoints, strict=True):
+                record["keypoints"], record["num_keypoints"] = points.flatten().tolist(), int((points[:, 2] > 0).sum())
+        return records
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
         return self.sample(self._number(index))
@@ -164,7 +168,7 @@ class Dataset(ABC):
             annotations += [{**record, "image_id": image_id} for record in self.annotations(index)]
         for number, record in enumerate(annotations, start=1):
             record["id"] = number
-        return {"images": images, "annotations": annotations, "categories": _categories(self.classes)}
+        return {"images": images, "annotations": annotations, "categories": _categories(self.classes, self.skeleton)}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self)} images, {len(self.classes)} classes>"
@@ -227,8 +231,9 @@ def _reduced_targets(targets: Targets, factor: int, size: Size) -> Targets:
     )
 
 
-def _categories(classes: Classes) -> list[Mapping[str, Any]]:
-    return [{"id": number, "name": name} for number, name in zip(classes.ids, classes.names, strict=True)]
+def _categories(classes: Classes, skeleton: Skeleton | None) -> list[Mapping[str, Any]]:
+    fields = {} if skeleton is None else skeleton.to_coco()
+    return [{"id": number, "name": name, **fields} for number, name in zip(classes.ids, classes.names, strict=True)]
 
 
 def _relative(path: str, root: Path) -> str:

@@ -7,6 +7,7 @@ the third number is a score.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,10 @@ class Skeleton:
         twins = {name: name.replace("left", "right") for name in numbers if "left" in name}
         pairs = tuple((numbers[name], numbers[twin]) for name, twin in twins.items() if twin in numbers)
         return cls(names, pairs, edges)
+
+    def to_coco(self) -> dict[str, list[Any]]:
+        """What a COCO category says of its keypoints: names, and lines between numbers from 1."""
+        return {"keypoints": list(self.names), "skeleton": [[one + 1, other + 1] for one, other in self.edges]}
 
     def flip_order(self) -> list[int]:
         """Which keypoint of the image stands at each place of its mirror image."""

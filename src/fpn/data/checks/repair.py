@@ -49,6 +49,7 @@ _DONE = {
     "id-repeated": "made unique (objects got new ids; of images the first is kept)",
     "class-broken": "left out, or joined with its equal",
     "outline-broken": "outline removed",
+    "keypoints-broken": "keypoints removed",
     "image-unlabelled": "not copied",
 }
 # What the files may say beside that is drawn in the image's pixels.
@@ -215,7 +216,7 @@ class _Repair:
 
         sources = [survey.name_of(row) for row in rows]
         family = self.inspected.surveyed.family
-        return Part(split, family, self.classes[split], survey.header, sources, images)
+        return Part(split, family, self.classes[split], survey.header, sources, images, survey.dataset.skeleton)
 
     def _image(
         self,
@@ -248,13 +249,15 @@ class _Repair:
         say = partial(_say, self.changes, survey.called(number))
         limits = np.array([said.width, said.height] * 2, dtype=np.float32)
         box, outline = np.clip(thing.box, 0, limits), _mended(thing.outline, said, say)
-        area, extra = thing.area if outline == thing.outline else float("nan"), thing.extra
+        area, extra, keypoints = thing.area if outline == thing.outline else float("nan"), thing.extra, thing.keypoints
         if said != look.size:
             box, outline = _fitted(box, outline, look, said, say)
             area, extra = float("nan"), _without_drawn(extra, say)
+            keypoints = None if keypoints is None else _fitted_keypoints(keypoints, look, said)
         old = survey.dataset.classes[thing.label]
         label = self.classes[split].names.index(self.joined.get(old, old))
-        return thing._replace(box=box.astype(np.float32), label=label, outline=outline, area=area, extra=extra)
+        box = box.astype(np.float32)
+        return thing._replace(box=box, label=label, outline=outline, area=area, extra=extra, keypoints=keypoints)
 
 
 def _say(changes: Changes, where: str, what: str) -> None:
@@ -325,6 +328,12 @@ def _fitted(
     corners = _moved(box.reshape(2, 2), look, said)
     polygons = [_moved(np.array(part).reshape(-1, 2), look, said).ravel().tolist() for part in outline or ()]
     return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
+
+
+def _fitted_keypoints(keypoints: np.ndarray, look: ImageInfo, said: Size) -> np.ndarray:
+    """Keypoints (J, 3) in the image as it stands upright; those not labelled stay 0."""
+    moved = np.concatenate((_moved(keypoints[:, :2], look, said), keypoints[:, 2:]), axis=1)
+    return np.where(keypoints[:, 2:] > 0, moved, 0).astype(np.float32)
 
 
 def _moved(points: np.ndarray, look: ImageInfo, said: Size) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fpn.data.formats.keypoints import keypoint_fields
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part, copy_image
 from fpn.files import write_text
@@ -77,6 +78,8 @@ def _annotation(thing: Annotation, part: Part) -> dict[str, Any]:
     record["iscrowd"] = int(bool(thing.extra.get("iscrowd")) if "ignore" in thing.extra else thing.ignore)
     if thing.outline is not None:
         record["segmentation"] = thing.outline
+    if thing.keypoints is not None and _declares(record["category_id"], part):
+        record |= keypoint_fields(thing.keypoints)
     return {**_said(thing.extra, part), **record}
 
 
@@ -94,4 +97,11 @@ def plain_box(box: np.ndarray) -> list[float]:
 def _categories(part: Part) -> list[Mapping[str, Any]]:
     said: Mapping[int, Mapping[str, Any]] = part.header.get("categories", {})
     pairs = zip(part.classes.ids, part.classes.names, strict=True)
-    return [{**said.get(number, {}), "id": number, "name": name} for number, name in pairs]
+    declared = part.skeleton.to_coco() if part.skeleton and part.family != "coco" else {}
+    return [{**declared, **said.get(number, {}), "id": number, "name": name} for number, name in pairs]
+
+
+def _declares(number: int, part: Part) -> bool:
+    """Whether objects of a category have keypoints: in COCO's files some may have, in others all."""
+    said: Mapping[int, Mapping[str, Any]] = part.header.get("categories", {})
+    return part.family != "coco" or bool(said.get(number, {}).get("keypoints"))

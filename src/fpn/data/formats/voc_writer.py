@@ -60,6 +60,8 @@ def _count_ids(part: Part, losses: Losses) -> None:
 
 def _count(image: ImageRecord, part: Part, losses: Losses) -> None:
     losses.add("outlines, which VOC's XML can't hold", sum(thing.outline is not None for thing in image.things))
+    pointed = sum(thing.keypoints is not None and bool(thing.keypoints[:, 2].any()) for thing in image.things)
+    losses.add("keypoints of objects, which VOC's XML can't hold", pointed)
     if part.family == "coco":
         count_further(image, losses)
         if any(thing.ignore for thing in image.things):
