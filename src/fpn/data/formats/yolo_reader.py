@@ -23,6 +23,7 @@ from fpn.data.formats.files import (
     read_text,
     shorten,
 )
+from fpn.data.formats.keypoints import checked_keypoints
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
@@ -263,7 +264,7 @@ class _Reader:
             )
             self.options.fault("id-unknown", DataError(message), file)
             return
-        values, keypoints = _split_pose(values, self._pose())
+        values, keypoints = self._split(values, where, file)
         polygon = values if len(values) >= 6 and len(values) % 2 == 0 else None
         if polygon is None and len(values) != 4:
             message = f"{where}: {len(values)} numbers after the class. {_EXPECTED}"
@@ -272,6 +273,18 @@ class _Reader:
         box = _corners(values) if polygon is None else _bounds(polygon)
         outline = [polygon] if polygon else None
         self.builder.add_object(box, int(index), origin=line, segmentation=outline, keypoints=keypoints)
+
+    def _split(self, values: list[float], where: str, file: str) -> tuple[list[float], Sequence[float]]:
+        """What a line says of its box, and its keypoints as x, y, visibility: zeros where it has none."""
+        pose = self._pose()
+        if pose is None:
+            return values, ()
+        values, keypoints = _split_pose(values, pose)
+        try:
+            return values, checked_keypoints(keypoints, pose.skeleton)
+        except ValueError as error:
+            self.options.fault("keypoints-broken", DataError(f"{where}: {error}"), file)
+            return values, checked_keypoints([], pose.skeleton)
 
 
 _EXPECTED = "A line is: class centre-x centre-y width height, or class x1 y1 x2 y2 x3 y3 ..., in fractions."
@@ -284,13 +297,11 @@ def _corners(values: list[float]) -> tuple[float, float, float, float]:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _split_pose(values: list[float], pose: YoloPose | None) -> tuple[list[float], Sequence[float]]:
-    """Box and keypoints (x, y, visibility) of a line; zeros for a line of another length; none without a skeleton."""
-    if pose is None:
-        return values, ()
+def _split_pose(values: list[float], pose: YoloPose) -> tuple[list[float], list[float]]:
+    """Box and keypoints (x, y, visibility) of a line; none of a line of another length."""
     count = len(pose.skeleton)
     if len(values) != 4 + count * pose.numbers:
-        return values, [0.0] * (3 * count)
+        return values, []
     if pose.numbers == 3:
         return values[:4], values[4:]
     # Without a visibility a keypoint that is not labelled lies at 0, 0.
