@@ -192,7 +192,7 @@ def test_boxes_masks_and_keypoints_stay_together(index: int, scale: tuple[float,
     assert all(x in (x1, x2) and y in (y1, y2) for x, y in labelled.tolist())
 
 
-PREPROCESSOR = Preprocessor.of(replace(PAPER, mean=(0.0,) * 3, std=(1.0,) * 3, short_side=74, long_side=200))
+PREPROCESSOR = Preprocessor(PAPER.pixels.changed(mean=(0.0,) * 3, std=(1.0,) * 3, short_side=74, long_side=200))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

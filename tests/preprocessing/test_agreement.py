@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,9 +34,8 @@ def scenes(draw: st.DrawFn) -> tuple[Size, list[float], int, int]:
 
 
 def preprocessor(method: str, short: int, long: int) -> Preprocessor:
-    return Preprocessor.of(
-        replace(PAPER, mean=(0.0,) * 3, std=(1.0,) * 3, resize=method, short_side=short, long_side=long)
-    )
+    pixels = PAPER.pixels.changed(mean=(0.0,) * 3, std=(1.0,) * 3, resize=method, short_side=short, long_side=long)
+    return Preprocessor(pixels)
 
 
 def drawn(size: Size, box: list[float]) -> tuple[Image.Image, Targets]:
