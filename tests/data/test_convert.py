@@ -181,7 +181,7 @@ def test_what_yolo_cannot_hold_is_listed_and_the_rest_arrives(tmp_path: Path) ->
         ]
     )
     arrived = open_dataset(tmp_path / "to")
-    first, second = arrived.targets(0, masks=True).masks
+    first, second = arrived.targets(0, masks=True).masks.dense()
     # The first is a rectangle; the second two of 53 x 10 pixels, still apart though drawn in one line.
     assert int(first.sum()) == 17 * 26
     assert abs(int(second.sum()) - 2 * 53 * 10) <= 30

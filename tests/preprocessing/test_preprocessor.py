@@ -8,7 +8,8 @@ from PIL import Image
 from fpn.detectors import PAPER
 from fpn.errors import ConfigError
 from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Detections, Targets
+from fpn.shapes import Size
+from fpn.structures import Detections, Masks, Targets
 
 PIXELS = PAPER.pixels.changed(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16)
 PREPROCESSOR = Preprocessor(PIXELS)
@@ -48,10 +49,9 @@ def test_targets_move_with_the_pixels_and_detections_move_back() -> None:
 
 
 def test_masks_follow_the_pixels() -> None:
-    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
-    mask[0, :, :8] = True
-    truth = Targets(torch.tensor([[0.0, 0.0, 8.0, 16.0]]), torch.tensor([0]), masks=mask)
-    resized = PREPROCESSOR.prepare(_plain(16, 16), truth).targets.masks
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 16.0]])
+    truth = Targets(boxes, torch.tensor([0]), masks=Masks.of_boxes(boxes, Size(16, 16)))
+    resized = PREPROCESSOR.prepare(_plain(16, 16), truth).targets.masks.dense()
     assert resized.shape == (1, 8, 8)
     assert resized[0, 0].tolist() == [True] * 4 + [False] * 4
 

@@ -46,8 +46,7 @@ def test_an_outline_becomes_its_bounds_and_a_mask_in_pixels(tmp_path: Path) -> N
     write_text(tmp_path / LABELS, "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75\n")
     dataset = open_dataset(tmp_path)
     assert dataset.targets(0).boxes.tolist() == [[10, 5, 30, 15]]
-    masks = dataset.targets(0, masks=True).masks
-    assert masks is not None
+    masks = dataset.targets(0, masks=True).masks.dense()
     assert int(masks.sum()) == 20 * 10
     assert dataset.coco()["annotations"][0]["segmentation"] == [[10, 5, 30, 5, 30, 15, 10, 15]]
 

@@ -7,7 +7,8 @@ from fpn.data.dataset import Sample
 from fpn.data.loading.augmentation import Augment, random_for
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError
-from fpn.structures import Targets
+from fpn.shapes import Size
+from fpn.structures import Masks, Targets
 
 
 def sample_of(boxes, *, width=100, height=60, ignore=None, masks=None):
@@ -17,6 +18,8 @@ def sample_of(boxes, *, width=100, height=60, ignore=None, masks=None):
         pixels[y1:y2, x1:x2] = 255
     labels = torch.arange(len(boxes))
     flags = torch.tensor(ignore or [False] * len(boxes), dtype=torch.bool)
+    if masks is not None:
+        masks = Masks.from_dense(masks, Size(height, width))
     targets = Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels, flags, masks)
     return Sample(Image.fromarray(pixels), targets, image_id=1, path="drawn")
 
@@ -33,8 +36,8 @@ def test_a_flip_mirrors_image_boxes_and_masks():
     assert changed.targets.boxes.tolist() == [[70, 20, 90, 50]]
     assert box_of_white(changed.image) == [70, 20, 90, 50]
     assert changed.targets.masks is not None
-    assert changed.targets.masks[0].nonzero().amin(dim=0).tolist() == [20, 70]
-    assert changed.targets.masks.sum() == 600
+    assert changed.targets.masks.boxes().tolist() == [[70, 20, 90, 50]]
+    assert changed.targets.masks.areas().tolist() == [600]
 
 
 def test_a_vertical_flip_turns_upside_down():
@@ -101,7 +104,7 @@ def test_a_cut_box_is_tight_around_what_its_mask_still_shows():
         if len(changed.targets) == 0:
             continue
         assert changed.targets.masks is not None
-        y, x = changed.targets.masks[0].nonzero().T
+        y, x = changed.targets.masks.dense()[0].nonzero().T
         assert changed.targets.boxes[0].tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
         scenes_left += int(y.max() + 1 - y.min() == 10)
     assert scenes_left > 0
@@ -116,8 +119,8 @@ def test_boxes_and_masks_of_scenes_stay_together():
         changed = augment(sample, random_for(0, 3, index))
         targets, size = changed.targets, (changed.image.height, changed.image.width)
         assert targets.masks is not None
-        assert targets.masks.shape == (len(targets), *size)
-        for box, mask in zip(targets.boxes.tolist(), targets.masks, strict=True):
+        assert (len(targets.masks), targets.masks.size) == (len(targets), size)
+        for box, mask in zip(targets.boxes.tolist(), targets.masks.dense(), strict=True):
             y, x = mask.nonzero().T
             assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 

@@ -15,7 +15,7 @@ from fpn.data.loading.order import Order
 from fpn.data.loading.workers import default_workers
 from fpn.errors import ConfigError, ImageError, TrainingError
 from fpn.shapes import Size
-from fpn.structures import Classes, ImageBatch, Targets
+from fpn.structures import Classes, ImageBatch, Masks, Targets
 
 
 class Tiles(Dataset):
@@ -40,10 +40,8 @@ class Tiles(Dataset):
     def targets(self, index, *, masks=False):
         count = index % 3
         boxes = torch.tensor([[1.0, 2.0, 5.0, 6.0]]).repeat(count, 1)
-        shape = (count, *self.size(index))
-        seen = torch.zeros(shape, dtype=torch.bool)
-        seen[:, 2:6, 1:5] = True
-        return Targets(boxes, torch.full((count,), index % 2), masks=seen if masks else None)
+        seen = Masks.of_boxes(boxes, self.size(index)) if masks else None
+        return Targets(boxes, torch.full((count,), index % 2), masks=seen)
 
     def image(self, index):
         if self.broken and index == 13:
@@ -166,10 +164,9 @@ def test_a_batch_holds_pixels_targets_and_numbers():
 def test_masks_come_when_asked_for():
     dataset = Tiles(6, upright=lambda index: index == 2)
     batch = next(iter(loader_of(dataset, shuffle=False, aspect_grouping=False, batch_size=3, masks=True)))
-    shapes = [tuple(each.masks.shape) for each in batch.targets]
+    shapes = [(len(each.masks), *each.masks.size) for each in batch.targets]
     assert shapes == [(0, 8, 12), (1, 8, 12), (2, 12, 8)]
-    y, x = batch.targets[2].masks[1].nonzero().T
-    assert (x.min(), y.min(), x.max() + 1, y.max() + 1) == (1, 2, 5, 6)
+    assert batch.targets[2].masks.boxes()[1].tolist() == [1, 2, 5, 6]
 
 
 def test_workers_hand_out_what_this_process_would():

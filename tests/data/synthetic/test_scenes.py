@@ -29,9 +29,9 @@ def test_boxes_fit_tightly_around_the_visible_masks():
     scenes = SceneDataset(20, seed=3)
     for index in range(len(scenes)):
         targets = scenes.targets(index, masks=True)
-        assert targets.masks is not None
-        assert targets.masks.shape == (len(targets), *scenes.size(index))
-        for box, mask in zip(targets.boxes.tolist(), targets.masks, strict=True):
+        masks = targets.masks.dense()
+        assert masks.shape == (len(targets), *scenes.size(index))
+        for box, mask in zip(targets.boxes.tolist(), masks, strict=True):
             y, x = mask.nonzero().T
             assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
@@ -39,8 +39,7 @@ def test_boxes_fit_tightly_around_the_visible_masks():
 def test_no_pixel_belongs_to_two_objects():
     scenes = SceneDataset(20, seed=3, objects=(8, 12))
     for index in range(len(scenes)):
-        masks = scenes.targets(index, masks=True).masks
-        assert masks is not None
+        masks = scenes.targets(index, masks=True).masks.dense()
         assert masks.sum(dim=0).max() == 1
 
 
@@ -85,8 +84,8 @@ def test_objects_can_be_seen():
     scenes = SceneDataset(30, seed=5, objects=(1, 1), extent=(40.0, 60.0))
     differences = []
     for index, sample in enumerate(scenes):
-        masks = scenes.targets(index, masks=True).masks
-        if masks is not None and len(masks):
+        masks = scenes.targets(index, masks=True).masks.dense()
+        if len(masks):
             pixels, inside = np.asarray(sample.image, dtype=float), masks[0].numpy()
             differences.append(np.abs(pixels[inside].mean(axis=0) - pixels[~inside].mean(axis=0)).max())
     assert np.quantile(differences, 0.1) > 25
@@ -98,8 +97,7 @@ def test_a_scene_may_be_without_objects():
     assert len(sample.targets) == 0
     assert sample.targets.boxes.shape == (0, 4)
     masks = empty.targets(0, masks=True).masks
-    assert masks is not None
-    assert masks.shape == (0, *empty.size(0))
+    assert masks.dense().shape == (0, *empty.size(0))
 
 
 def test_all_shapes_and_every_octave_of_extent_appear():
@@ -131,9 +129,8 @@ def test_coco_masks_decode_to_the_masks():
     truth = scenes.coco()
     assert [category["name"] for category in truth["categories"]] == list(SHAPES)
     for index in range(3):
-        masks = scenes.targets(index, masks=True).masks
+        masks = scenes.targets(index, masks=True).masks.dense()
         records = [record for record in truth["annotations"] if record["image_id"] == index + 1]
-        assert masks is not None
         assert len(records) == len(masks) > 0
         for record, mask in zip(records, masks.numpy(), strict=True):
             decoded = coco_mask.decode(coco_mask.frPyObjects(record["segmentation"], 64, 80))

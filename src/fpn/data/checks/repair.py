@@ -18,7 +18,6 @@ from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import CheckReport, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.open import plain_split
-from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
 from fpn.data.formats.writer import Annotation, ImageRecord, Part, record_of, refuse_filled, unique_names
@@ -26,6 +25,7 @@ from fpn.data.progress import Progress
 from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
+from fpn.structures.masks import Segmentation
 
 # What can't be kept: mostly what the readers leave out by themselves.
 _LEFT_OUT = frozenset(
@@ -49,6 +49,7 @@ _DONE = {
     "id-repeated": "made unique (objects got new ids; of images the first is kept)",
     "class-broken": "left out, or joined with its equal",
     "outline-broken": "outline removed",
+    "keypoints-broken": "keypoints removed",
     "image-unlabelled": "not copied",
 }
 # What the files may say beside that is drawn in the image's pixels.
@@ -215,7 +216,7 @@ class _Repair:
 
         sources = [survey.name_of(row) for row in rows]
         family = self.inspected.surveyed.family
-        return Part(split, family, self.classes[split], survey.header, sources, images)
+        return Part(split, family, self.classes[split], survey.header, sources, images, survey.dataset.skeleton)
 
     def _image(
         self,
@@ -248,13 +249,16 @@ class _Repair:
         say = partial(_say, self.changes, survey.called(number))
         limits = np.array([said.width, said.height] * 2, dtype=np.float32)
         box, outline = np.clip(annotation.box, 0, limits), _mended(annotation.outline, said, say)
-        area, extra = annotation.area if outline == annotation.outline else float("nan"), annotation.extra
+        area = annotation.area if outline == annotation.outline else float("nan")
+        extra, keypoints = annotation.extra, annotation.keypoints
         if said != info.size:
             box, outline = _fitted(box, outline, info, said, say)
             area, extra = float("nan"), _without_drawn(extra, say)
+            keypoints = None if keypoints is None else _fitted_keypoints(keypoints, info, said)
         old = survey.dataset.classes[annotation.label]
         label = self.classes[split].names.index(self.joined.get(old, old))
-        return annotation._replace(box=box.astype(np.float32), label=label, outline=outline, area=area, extra=extra)
+        box = box.astype(np.float32)
+        return annotation._replace(box=box, label=label, outline=outline, area=area, extra=extra, keypoints=keypoints)
 
 
 def _say(changes: Changes, where: str, what: str) -> None:
@@ -325,6 +329,12 @@ def _fitted(
     corners = _moved(box.reshape(2, 2), info, said)
     polygons = [_moved(np.array(part).reshape(-1, 2), info, said).ravel().tolist() for part in outline or ()]
     return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
+
+
+def _fitted_keypoints(keypoints: np.ndarray, info: ImageInfo, said: Size) -> np.ndarray:
+    """Keypoints (J, 3) in the image as it stands upright; those not labelled stay 0."""
+    moved = np.concatenate((_moved(keypoints[:, :2], info, said), keypoints[:, 2:]), axis=1)
+    return np.where(keypoints[:, 2:] > 0, moved, 0).astype(np.float32)
 
 
 def _moved(points: np.ndarray, info: ImageInfo, said: Size) -> np.ndarray:

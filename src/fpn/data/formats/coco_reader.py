@@ -17,20 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, make_classes, read_json, shorten
+from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
 from fpn.errors import DataError, DataNotFoundError
 from fpn.shapes import Size
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 
 ROBOFLOW = "_annotations.coco.json"
 # COCO's own downloads hold these beside the boxes' file; they are about captions, keypoints and other things.
-_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "sentences_")
+_KEYPOINTS = "person_keypoints_"
+_OTHER_TASKS = ("captions_", _KEYPOINTS, "panoptic_", "stuff_", "image_info_", "sentences_")
 _PEEK = 1 << 16
 # What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
 _IMAGE_KEYS = frozenset({"id", "file_name", "height", "width"})
 _OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
+_KEYPOINT_KEYS = frozenset({"keypoints", "num_keypoints"})
 
 
 def find(path: Path) -> Layout | str:
@@ -53,7 +56,9 @@ def _annotation_files(folder: Path) -> list[Path]:
         return exported
     in_annotations = sorted((folder / "annotations").glob("*.json"))
     candidates = in_annotations or [file for file in sorted(folder.glob("*.json")) if _looks_like_coco(file)]
-    return [file for file in candidates if not file.name.startswith(_OTHER_TASKS)]
+    own = [file for file in candidates if not file.name.startswith(_OTHER_TASKS)]
+    # COCO's keypoints stand in files of their own, which hold boxes, too: what a folder without others is about.
+    return own or [file for file in candidates if file.name.startswith(_KEYPOINTS)]
 
 
 def _looks_like_coco(file: Path) -> bool:
@@ -69,7 +74,7 @@ def _looks_like_coco(file: Path) -> bool:
 def _split_name(file: Path) -> str:
     if file.name == ROBOFLOW:
         return file.parent.name
-    name = file.stem.removeprefix("instances_")
+    name = file.stem.removeprefix("instances_").removeprefix(_KEYPOINTS)
     return WHOLE if name in ("instances", "annotations", "labels", "coco", "_annotations.coco") else name
 
 
@@ -105,6 +110,7 @@ class _Reader:
         records = self._list(data, "annotations")
         categories = self._list(data, "categories")
         classes, labels = self._classes(categories, records)
+        skeleton = self._skeleton(categories)
         rows = self._rows(images)
         names = self._locate(images, rows)
         by_image = self._group(records, rows, len(images))
@@ -112,13 +118,14 @@ class _Reader:
             image = images[position]
             self.builder.add_image(name, image["id"], self._size(image), extra=self._extra(image, _IMAGE_KEYS))
             for number in by_image[position]:
-                self._add(records[number], number, labels)
+                self._add(records[number], number, labels, skeleton)
         split, listed = _split_name(self.file), list(names.values())
         return self.builder.finish(
             classes,
             self.folder.root.name if split == WHOLE else f"{self.folder.root.name}/{split}",
             lambda row, origin: f"{self.where}: {self._called(records[origin], origin)} of {listed[row]}",
             header=self._header(data, categories),
+            skeleton=skeleton,
         )
 
     def _extra(self, entry: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
@@ -181,6 +188,13 @@ class _Reader:
             classes = make_classes(list(by_id.values()), list(by_id), where)
         labels = {name: label for label, name in enumerate(classes.names)}
         return classes, {number: labels[name] for name, number in zip(names, ids, strict=True) if name in labels}
+
+    def _skeleton(self, categories: list[dict[str, Any]]) -> Skeleton | None:
+        try:
+            return skeleton_of_categories(categories, self.where)
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            return None
 
     def _is_category(self, entry: dict[str, Any], number: int) -> bool:
         try:
@@ -316,7 +330,7 @@ class _Reader:
     def _called(record: dict[str, Any], position: int) -> str:
         return f"annotation id {record['id']}" if "id" in record else f"annotation {position + 1}"
 
-    def _add(self, record: dict[str, Any], position: int, labels: dict[int, int]) -> None:
+    def _add(self, record: dict[str, Any], position: int, labels: dict[int, int], skeleton: Skeleton | None) -> None:
         category = record.get("category_id")
         if type(category) is not int or category not in labels:
             known = ", ".join(map(str, sorted(labels)[:20])) + (", ..." if len(labels) > 20 else "")
@@ -332,7 +346,8 @@ class _Reader:
             ignore=bool(record.get("iscrowd")) or bool(record.get("ignore")),
             area=_area(record.get("area")),
             origin=position,
-            extra=self._extra(record, _OBJECT_KEYS),
+            keypoints=() if skeleton is None else self._keypoints(record, position, skeleton),
+            extra=self._extra(record, _OBJECT_KEYS if skeleton is None else _OBJECT_KEYS | _KEYPOINT_KEYS),
         )
         kind = "entry-broken"
         try:
@@ -346,6 +361,14 @@ class _Reader:
             self.options.fault(kind, DataError(message), self.where)
             if kind == "outline-broken":
                 add(box)
+
+    def _keypoints(self, record: dict[str, Any], position: int, skeleton: Skeleton) -> list[float]:
+        try:
+            return checked_keypoints(record.get("keypoints"), skeleton)
+        except ValueError as error:
+            message = f"{self.where}: {self._called(record, position)}: {error}"
+            self.options.fault("keypoints-broken", DataError(message), self.where)
+            return checked_keypoints(None, skeleton)
 
 
 def _corners(bbox: Any) -> tuple[float, float, float, float]:

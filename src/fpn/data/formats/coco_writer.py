@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fpn.data.formats.keypoints import keypoint_fields
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part, copy_image
 from fpn.files import write_text
@@ -76,10 +77,13 @@ def _annotation(annotation: Annotation, part: Part) -> dict[str, Any]:
     record: dict[str, Any] = {"category_id": part.classes.ids[annotation.label], "bbox": box}
     record["area"] = box[2] * box[3] if math.isnan(annotation.area) else annotation.area
     # An object may be ignored for the json's `ignore` alone, which is kept beside.
-    crowd = annotation.extra.get("iscrowd") if "ignore" in annotation.extra else annotation.ignore
-    record["iscrowd"] = int(bool(crowd))
+    record["iscrowd"] = int(
+        bool(annotation.extra.get("iscrowd")) if "ignore" in annotation.extra else annotation.ignore
+    )
     if annotation.outline is not None:
         record["segmentation"] = annotation.outline
+    if annotation.keypoints is not None and _declares(record["category_id"], part):
+        record |= keypoint_fields(annotation.keypoints)
     return {**_said(annotation.extra, part), **record}
 
 
@@ -97,4 +101,11 @@ def plain_box(box: np.ndarray) -> list[float]:
 def _categories(part: Part) -> list[Mapping[str, Any]]:
     said: Mapping[int, Mapping[str, Any]] = part.header.get("categories", {})
     pairs = zip(part.classes.ids, part.classes.names, strict=True)
-    return [{**said.get(number, {}), "id": number, "name": name} for number, name in pairs]
+    declared = part.skeleton.to_coco() if part.skeleton and part.family != "coco" else {}
+    return [{**declared, **said.get(number, {}), "id": number, "name": name} for number, name in pairs]
+
+
+def _declares(number: int, part: Part) -> bool:
+    """Whether objects of a category have keypoints: in COCO's files some may have, in others all."""
+    said: Mapping[int, Mapping[str, Any]] = part.header.get("categories", {})
+    return part.family != "coco" or bool(said.get(number, {}).get("keypoints"))

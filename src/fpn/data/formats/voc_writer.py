@@ -59,7 +59,13 @@ def _count_ids(part: Part, losses: Losses) -> None:
 
 
 def _count(image: ImageRecord, part: Part, losses: Losses) -> None:
-    losses.add("outlines, which VOC's XML can't hold", sum(each.outline is not None for each in image.annotations))
+    losses.add(
+        "outlines, which VOC's XML can't hold", sum(annotation.outline is not None for annotation in image.annotations)
+    )
+    pointed = sum(
+        annotation.keypoints is not None and bool(annotation.keypoints[:, 2].any()) for annotation in image.annotations
+    )
+    losses.add("keypoints of objects, which VOC's XML can't hold", pointed)
     if part.family == "coco":
         count_further(image, losses)
         if any(each.ignore for each in image.annotations):

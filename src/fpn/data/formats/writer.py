@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpn.data.formats.files import shorten
-from fpn.data.formats.segmentation import Segmentation, unpack
+from fpn.data.formats.segmentation import unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
 from fpn.files import read_umask
 from fpn.shapes import Size
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
+from fpn.structures.masks import Segmentation
 
 # Of losses: there are as many as a file has invented names of fields.
 _MOST_LINES = 100
@@ -31,7 +32,7 @@ _MOST_LINES = 100
 class Annotation(NamedTuple):
     """An object to write: float32 xyxy box in pixels, class, crowd or difficult, outline, and what else its file said.
 
-    `area` is the outline's as the file said, or NaN.
+    `area` is the outline's as the file said, or NaN; `keypoints` (J, 3) float32 x, y, visibility in pixels, or None.
     """
 
     box: np.ndarray
@@ -40,6 +41,7 @@ class Annotation(NamedTuple):
     area: float
     outline: Segmentation | None
     extra: Mapping[str, Any]
+    keypoints: np.ndarray | None = None
 
 
 class ImageRecord(NamedTuple):
@@ -63,6 +65,7 @@ class Part:
     header: Mapping[str, Any]
     sources: Sequence[str]
     images: Callable[[], Iterator[ImageRecord]]
+    skeleton: Skeleton | None = None
 
 
 @dataclass
@@ -98,7 +101,7 @@ def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> 
         return (record_of(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
-    return Part(split, family, survey.dataset.classes, survey.header, sources, images)
+    return Part(split, family, survey.dataset.classes, survey.header, sources, images, survey.dataset.skeleton)
 
 
 def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
@@ -117,6 +120,7 @@ def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) ->
             area=float(table.areas[number]),
             outline=_outline(survey, number, scale),
             extra=survey.object_extras[number],
+            keypoints=_keypoints(survey, number, scale),
         )
         for number in range(start, end)
     ]
@@ -128,6 +132,14 @@ def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentatio
     if table.segmentations is None:
         return None
     return unpack(table.segmentations[number], scale=scale if table.fractions else None)
+
+
+def _keypoints(survey: Survey, number: int, scale: tuple[int, int]) -> np.ndarray | None:
+    table = survey.dataset.table
+    if table.keypoints is None:
+        return None
+    factor = np.array([*scale, 1] if table.fractions else [1, 1, 1], dtype=np.float32)
+    return np.asarray(table.keypoints[number].numpy() * factor)
 
 
 def unique_names(paths: Sequence[str]) -> dict[str, str]:

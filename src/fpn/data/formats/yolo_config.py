@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fpn.data.formats.files import MAX_CLASSES, Folder, is_file_name, make_classes, read_yaml, shorten
-from fpn.errors import DataError
-from fpn.structures import Classes
+from fpn.errors import ConfigError, DataError
+from fpn.structures import Classes, Skeleton
 
 SPLITS = ("train", "val", "test")
 _CONFIG_BYTES = 2**20
+# Whole-body skeletons have 133; more is a typing error.
+_MAX_KEYPOINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,21 @@ class YoloConfig:
         root: the dataset's folder.
         splits: name -> folders and .txt lists of images, relative to the root.
         classes: the names with the ids 0..K-1, or None if neither `names` nor `nc` is there.
+        pose: what `kpt_shape` says of the keypoints on every line, or None if it is not there.
     """
 
     root: Path
     splits: dict[str, tuple[str, ...]]
     classes: Classes | None
+    pose: YoloPose | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class YoloPose:
+    """The keypoints of a line: `numbers` for each, x and y in fractions and, if three, its visibility."""
+
+    skeleton: Skeleton
+    numbers: int
 
 
 def looks_like_config(file: Path) -> bool:
@@ -59,7 +71,7 @@ def read_config(file: Path, *, trusted: bool) -> YoloConfig:
     splits = {name: _places(data[name], name, folder, file) for name in SPLITS if data.get(name)}
     if not splits:
         raise DataError(f"{file}: names no split. Add train: and val: with the folders of their images.")
-    return YoloConfig(root, splits, _classes(data, file))
+    return YoloConfig(root, splits, _classes(data, file), _pose(data, file))
 
 
 def _root(file: Path, path: Any, trusted: bool) -> Path:
@@ -132,3 +144,43 @@ def _in_order(names: dict[Any, Any], file: Path) -> list[Any]:
     if sorted(by_index) != list(range(len(names))):
         raise DataError(f"{file}: names must have the indices 0 to {len(names) - 1}, each once")
     return [by_index[index] for index in range(len(names))]
+
+
+def _pose(data: dict[str, Any], file: Path) -> YoloPose | None:
+    """What kpt_shape, flip_idx and kpt_names say; names are numbers where there are none."""
+    shape = data.get("kpt_shape")
+    if not shape:
+        return None
+    numbers = _whole_numbers(shape, file, "kpt_shape")
+    if len(numbers) != 2 or not 0 < numbers[0] <= _MAX_KEYPOINTS or numbers[1] not in (2, 3):
+        raise DataError(f"{file}: kpt_shape is {shorten(shape)}; it must be [number of keypoints, 2 or 3]")
+    count = numbers[0]
+    flipped = _whole_numbers(data.get("flip_idx") or list(range(count)), file, "flip_idx")
+    if sorted(flipped) != list(range(count)) or any(flipped[flipped[k]] != k for k in range(count)):
+        raise DataError(f"{file}: flip_idx must name each of the keypoints 0 to {count - 1} once, pairs each other")
+    pairs = tuple((one, other) for one, other in enumerate(flipped) if one < other)
+    names = _keypoint_names(data.get("kpt_names"), count, file)
+    try:
+        named = Skeleton.named(names)
+        return YoloPose(Skeleton(names, pairs or named.flip_pairs, sigmas=named.sigmas), numbers[1])
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _whole_numbers(values: Any, file: Path, key: str) -> list[int]:
+    if not isinstance(values, list) or not all(str(value).isdecimal() and len(str(value)) <= 6 for value in values):
+        raise DataError(f"{file}: {key} is {shorten(values)}; it must be a list of whole numbers")
+    return [int(value) for value in values]
+
+
+def _keypoint_names(names: Any, count: int, file: Path) -> tuple[str, ...]:
+    """Of the first class: a dataset has one skeleton."""
+    if isinstance(names, dict) and names:
+        if any(other != next(iter(names.values())) for other in names.values()):
+            raise DataError(f"{file}: kpt_names differ between classes, but a dataset has one skeleton")
+        names = next(iter(names.values()))
+    if not names:
+        return tuple(str(number) for number in range(count))
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: kpt_names is {shorten(names)}; it must list {count} names")
+    return tuple(names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,11 @@ from fpn.data.formats.files import (
     read_text,
     shorten,
 )
+from fpn.data.formats.keypoints import checked_keypoints
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
-from fpn.data.formats.yolo_config import YoloConfig, looks_like_config, read_config
+from fpn.data.formats.yolo_config import YoloConfig, YoloPose, looks_like_config, read_config
 from fpn.errors import DataError, DataNotFoundError
 from fpn.structures import Classes
 
@@ -142,7 +143,16 @@ class _Reader:
             for line, text in self._lines(image):
                 self._add(text, labels[-1], line, classes)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
-        return self.builder.finish(classes, name, lambda row, line: f"{labels[row]}, line {line}")
+        pose = self._pose()
+        return self.builder.finish(
+            classes,
+            name,
+            lambda row, line: f"{labels[row]}, line {line}",
+            skeleton=None if pose is None else pose.skeleton,
+        )
+
+    def _pose(self) -> YoloPose | None:
+        return None if self.source.config is None else self.source.config.pose
 
     def _images(self, places: tuple[str, ...]) -> Iterator[str]:
         for place in places:
@@ -254,13 +264,27 @@ class _Reader:
             )
             self.options.fault("id-unknown", DataError(message), file)
             return
+        values, keypoints = self._split(values, where, file)
         polygon = values if len(values) >= 6 and len(values) % 2 == 0 else None
         if polygon is None and len(values) != 4:
             message = f"{where}: {len(values)} numbers after the class. {_EXPECTED}"
             self.options.fault("entry-broken", DataError(message), file)
             return
         box = _corners(values) if polygon is None else _bounds(polygon)
-        self.builder.add_object(box, int(index), origin=line, segmentation=[polygon] if polygon else None)
+        outline = [polygon] if polygon else None
+        self.builder.add_object(box, int(index), origin=line, segmentation=outline, keypoints=keypoints)
+
+    def _split(self, values: list[float], where: str, file: str) -> tuple[list[float], Sequence[float]]:
+        """What a line says of its box, and its keypoints as x, y, visibility: zeros where it has none."""
+        pose = self._pose()
+        if pose is None:
+            return values, ()
+        values, keypoints = _split_pose(values, pose)
+        try:
+            return values, checked_keypoints(keypoints, pose.skeleton)
+        except ValueError as error:
+            self.options.fault("keypoints-broken", DataError(f"{where}: {error}"), file)
+            return values, checked_keypoints([], pose.skeleton)
 
 
 _EXPECTED = "A line is: class centre-x centre-y width height, or class x1 y1 x2 y2 x3 y3 ..., in fractions."
@@ -271,6 +295,18 @@ _MAX_UNNAMED = 10_000
 def _corners(values: list[float]) -> tuple[float, float, float, float]:
     x, y, width, height = values
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _split_pose(values: list[float], pose: YoloPose) -> tuple[list[float], list[float]]:
+    """Box and keypoints (x, y, visibility) of a line; none of a line of another length."""
+    count = len(pose.skeleton)
+    if len(values) != 4 + count * pose.numbers:
+        return values, []
+    if pose.numbers == 3:
+        return values[:4], values[4:]
+    # Without a visibility a keypoint that is not labelled lies at 0, 0.
+    pairs = zip(values[4::2], values[5::2], strict=True)
+    return values[:4], [number for x, y in pairs for number in (x, y, 2.0 if x > 0 or y > 0 else 0.0)]
 
 
 def _bounds(polygon: list[float]) -> tuple[float, float, float, float]:

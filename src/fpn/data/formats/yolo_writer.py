@@ -22,6 +22,7 @@ from fpn.data.formats.writer import (
 )
 from fpn.data.formats.yolo_config import SPLITS
 from fpn.shapes import Size
+from fpn.structures import Skeleton
 
 
 def write_yolo(parts: Sequence[Part], root: Path, output: Path, losses: Losses, done: Callable[[], None]) -> None:
@@ -29,6 +30,7 @@ def write_yolo(parts: Sequence[Part], root: Path, output: Path, losses: Losses, 
     kept = _without_unions(parts, losses)
     apart = sum(len(part.sources) for part in kept) == len({name for part in kept for name in part.sources})
     classes = list(dict.fromkeys(name for part in parts for name in part.classes))
+    skeleton = _skeleton(kept, losses)
     places = {}
     for part in parts:
         if part not in kept:
@@ -36,13 +38,13 @@ def write_yolo(parts: Sequence[Part], root: Path, output: Path, losses: Losses, 
                 done()
             continue
         inner = f"/{part.name}" if apart and part.name != WHOLE else ""
-        _write_part(part, root, output, inner, classes, losses, done)
+        _write_part(part, root, output, inner, classes, losses, done, pose=skeleton is not None)
         places[part.name] = f"images{inner}"
         if not apart:
             places[part.name] = f"{part.name}.txt"
             targets = "".join(f"./images/{image.target}\n" for image in part.images())
             (output / places[part.name]).write_text(targets, encoding="utf-8")
-    _write_classes(output, places, classes, losses)
+    _write_classes(output, places, classes, losses, skeleton)
 
 
 def _without_unions(parts: Sequence[Part], losses: Losses) -> list[Part]:
@@ -56,13 +58,32 @@ def _without_unions(parts: Sequence[Part], losses: Losses) -> list[Part]:
     return kept
 
 
-def _write_classes(output: Path, places: dict[str, str], classes: list[str], losses: Losses) -> None:
+def _skeleton(parts: Sequence[Part], losses: Losses) -> Skeleton | None:
+    """What the keypoints on each line will be; None: there are none, or no data.yaml to declare them."""
+    skeleton = next((part.skeleton for part in parts if part.skeleton is not None), None)
+    if skeleton is None or any(part.skeleton != skeleton for part in parts) or not _fits_config(parts):
+        return None
+    if skeleton.edges:
+        losses.once("YOLO has no lines between keypoints")
+    return skeleton
+
+
+def _fits_config(parts: Sequence[Part]) -> bool:
+    return {part.name for part in parts} <= {*SPLITS, WHOLE}
+
+
+def _write_classes(
+    output: Path, places: dict[str, str], classes: list[str], losses: Losses, skeleton: Skeleton | None
+) -> None:
     # Names in double quotes as JSON writes them are YAML, too.
     if set(places) <= {*SPLITS, WHOLE}:
         if WHOLE in places:
             places["train"] = places.pop(WHOLE)
         lines = ["path: .", *(f"{split}: {json.dumps(place)}" for split, place in places.items()), "names:"]
         lines += [f"  {number}: {json.dumps(name)}" for number, name in enumerate(classes)]
+        if skeleton is not None:
+            lines += [f"kpt_shape: [{len(skeleton)}, 3]", f"flip_idx: {skeleton.flip_order()}", "kpt_names:"]
+            lines += [f"  {number}: {json.dumps(list(skeleton.names))}" for number in range(len(classes))]
         (output / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return
     losses.once("a data.yaml, which has train, val and test only: classes.txt takes its place")
@@ -77,6 +98,8 @@ def _write_part(
     classes: list[str],
     losses: Losses,
     done: Callable[[], None],
+    *,
+    pose: bool,
 ) -> None:
     _count_ids(part, losses)
     index = [classes.index(name) for name in part.classes]
@@ -86,7 +109,7 @@ def _write_part(
         copy_image(root / image.source, output / f"images{inner}" / image.target)
         file = labels / f"{Path(image.target).stem}.txt"
         again = file.exists()
-        text = "".join(f"{line}\n" for line in _lines(image, index, part, Losses() if again else losses))
+        text = "".join(f"{line}\n" for line in _lines(image, index, part, Losses() if again else losses, pose=pose))
         if again:
             losses.add(CONTRADICTED, file.read_text(encoding="utf-8") != text)
         else:
@@ -102,7 +125,7 @@ def _count_ids(part: Part, losses: Losses) -> None:
         losses.once("YOLO has no place for what the json says beside (info, licences, supercategories)")
 
 
-def _lines(image: ImageRecord, index: Sequence[int], part: Part, losses: Losses) -> Iterator[str]:
+def _lines(image: ImageRecord, index: Sequence[int], part: Part, losses: Losses, *, pose: bool) -> Iterator[str]:
     if part.family == "coco":
         count_further(image, losses)
     extras = (image.extra, *(annotation.extra for annotation in image.annotations))
@@ -111,12 +134,23 @@ def _lines(image: ImageRecord, index: Sequence[int], part: Part, losses: Losses)
         if annotation.ignore:
             losses.add("crowds and difficult objects, which YOLO can't mark, left out")
             continue
-        polygon = _polygon(annotation, losses)
-        if polygon is None:
-            values = _box(annotation, image.size, losses)
-        else:
-            values = _corners(polygon, annotation, image, losses)
-        yield f"{index[annotation.label]} {values}"
+        yield f"{index[annotation.label]} {_values(annotation, image, losses, pose=pose)}"
+
+
+def _values(annotation: Annotation, image: ImageRecord, losses: Losses, *, pose: bool) -> str:
+    """What stands behind the class: a box with keypoints, an outline, or a box."""
+    if pose and annotation.keypoints is not None:
+        losses.add("outlines, which YOLO can't hold beside keypoints", annotation.outline is not None)
+        return f"{_box(annotation, image.size, losses)} {_keypoints(annotation.keypoints, image.size)}"
+    lost = annotation.keypoints is not None and bool(annotation.keypoints[:, 2].any())
+    losses.add("keypoints of objects, as there is no data.yaml to declare them", lost)
+    polygon = _polygon(annotation, losses)
+    return _box(annotation, image.size, losses) if polygon is None else _corners(polygon, annotation, image, losses)
+
+
+def _keypoints(keypoints: np.ndarray, size: Size) -> str:
+    values = keypoints.astype(np.float64) / [size.width, size.height, 1]
+    return " ".join(f"{value:.9g}" for value in values.ravel())
 
 
 def _polygon(annotation: Annotation, losses: Losses) -> np.ndarray | None:

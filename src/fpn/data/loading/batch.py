@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fpn.data.loading.workers import fits_shared_memory
-from fpn.structures import ImageBatch, Targets
+from fpn.structures import ImageBatch, Masks, Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class _Parcel:
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
-    masks: list[np.ndarray | None]
+    masks: list[Masks | None]
+    keypoints: list[np.ndarray | None]
     counts: list[int]
     indices: list[int]
 
@@ -56,7 +57,8 @@ class _Parcel:
             boxes=torch.cat([each.boxes for each in targets]).numpy(),
             labels=torch.cat([each.labels for each in targets]).numpy(),
             ignore=torch.cat([each.ignore for each in targets]).numpy(),
-            masks=[_pack_masks(each.masks) for each in targets],
+            masks=[each.masks for each in targets],
+            keypoints=[None if each.keypoints is None else each.keypoints.numpy() for each in targets],
             counts=[len(each) for each in targets],
             indices=indices,
         )
@@ -66,10 +68,10 @@ class _Parcel:
         images = ImageBatch(pixels, torch.from_numpy(self.sizes))
         flat = (torch.from_numpy(each) for each in (self.boxes, self.labels, self.ignore))
         columns = (torch.split(each, self.counts) for each in flat)
-        rows = zip(*columns, self.masks, self.counts, strict=True)
+        rows = zip(*columns, self.masks, self.keypoints, strict=True)
         targets = [
-            Targets(boxes, labels, ignore, _unpack_masks(masks, count, images, number))
-            for number, (boxes, labels, ignore, masks, count) in enumerate(rows)
+            Targets(boxes, labels, ignore, masks, None if points is None else torch.from_numpy(points))
+            for boxes, labels, ignore, masks, points in rows
         ]
         return LabelledBatch(images, targets, self.indices)
 
@@ -77,16 +79,3 @@ class _Parcel:
         """Called by torch's loader. What is small is not worth it."""
         pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
         return replace(self, pixels=pixels.pin_memory())
-
-
-def _pack_masks(masks: Tensor | None) -> np.ndarray | None:
-    # Eight pixels a byte.
-    return None if masks is None else np.packbits(masks.numpy())
-
-
-def _unpack_masks(packed: np.ndarray | None, count: int, images: ImageBatch, number: int) -> Tensor | None:
-    if packed is None:
-        return None
-    height, width = images.sizes[number].tolist()
-    bits = np.unpackbits(packed, count=count * height * width)
-    return torch.from_numpy(bits.view(np.bool_).reshape(count, height, width))

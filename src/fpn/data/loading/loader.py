@@ -8,7 +8,7 @@ numbers; workers that live on from epoch to epoch can't miss it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,7 +74,7 @@ class Loader:
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
         self._workers: DataLoader[Any] = make_data_loader(
-            _Workbench(dataset, prepare, collate, augment, None if masks else min_size, masks, order.seed),
+            _Workbench(dataset, prepare, collate, augment, min_size, masks, order.seed),
             sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -152,14 +152,14 @@ def make_loader(
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
         augment: random changes, see `Augment`.
         min_size: from an image's full size to what `prepare` needs of it, such as the preprocessor's `min_size`: JPEG
-            files far larger are then decoded at a part of their size, unless `masks`. None: in full.
+            files far larger are then decoded at a part of their size. None: in full.
         batch_size: images a batch and process.
         seed: of order and changes.
         num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
         shuffle: another order each epoch.
         aspect_grouping: put upright and lying images into different batches, where possible.
         drop_last: leave out the last batch when it is not full.
-        masks: also bring the objects' masks. They take more memory than the images.
+        masks: also bring the objects' masks.
         rank, world_size: this process's number, and how many train together.
         pin_memory: put batches where a GPU fetches them fastest.
 
@@ -223,9 +223,7 @@ class _Workbench:
     def _prepare(self, epoch: int, number: int) -> PreparedImage:
         path = self.dataset.path(number)
         try:
-            sample = self.dataset.sample(number, min_size=self.min_size)
-            if self.masks:
-                sample = replace(sample, targets=self.dataset.targets(number, masks=True))
+            sample = self.dataset.sample(number, min_size=self.min_size, masks=self.masks)
             if self.augment is not None:
                 sample = self.augment(sample, random_for(self.seed, epoch, number))
             return self.prepare(sample.image, sample.targets)
