@@ -135,10 +135,8 @@ def test_an_image_without_detections_gives_none(theirs, ours) -> None:
     theirs_limit, theirs.roi_heads.score_thresh = theirs.roi_heads.score_thresh, 1.1
     (want,) = theirs([images.pixels[0]])
     theirs.roi_heads.score_thresh = theirs_limit
-    ours_config, ours.roi_heads.box.config = (
-        ours.roi_heads.box.config,
-        ours.roi_heads.box.config.changed(score_limit=0.999),
-    )
+    box = ours.roi_heads.box
+    config, box.config = box.config, box.config.changed(score_limit=0.999)
     (got,) = ours.detect(images)
     box.config = config
     assert len(want["boxes"]) == len(got) == 0
