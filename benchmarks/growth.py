@@ -68,12 +68,12 @@ def detecting(count: int) -> Work:
     """All that follows the proposals: pooling, both layers, 80 classes, NMS."""
     torch.manual_seed(0)
     detector = fpn.faster_rcnn(backbone="resnet18", weights=None, classes=[f"class {k}" for k in range(80)]).eval()
-    torch.nn.init.normal_(detector.box.scores.weight, std=0.5)
+    torch.nn.init.normal_(detector.roi_heads.box.scores.weight, std=0.5)
     images = ImageBatch(torch.randn(1, 3, 800, 1088), torch.tensor([[800, 1088]]))
     with torch.inference_mode():
         features = detector.features(images.pixels)
     proposals = [Proposals(*draw_boxes(count))]
-    return torch.inference_mode()(lambda: detector.box.detect(features, images, proposals))
+    return torch.inference_mode()(lambda: detector.roi_heads.box.detect(features, images, proposals))
 
 
 def counting(images: int) -> Work:

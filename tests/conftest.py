@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from fpn.detectors import FasterRCNN
+    from fpn.detectors import TwoStageDetector
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -35,7 +35,7 @@ def coco128_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small() -> FasterRCNN:
+def small() -> TwoStageDetector:
     """A detector with random weights that runs in milliseconds and finds something everywhere."""
     # Here, not above: this file is read before shapes are checked, and what is imported by then is never checked.
     import torch
@@ -55,7 +55,7 @@ def small() -> FasterRCNN:
         box_limit=10,
     )
     with torch.no_grad():
-        detector.box.scores.weight.normal_(0, 1.0)
+        detector.roi_heads.box.scores.weight.normal_(0, 1.0)
         detector.rpn.objectness.weight.normal_(0, 1.0)
         detector.rpn.deltas.weight.normal_(0, 0.1)
     return detector.eval()

@@ -21,6 +21,7 @@ _PUBLIC = {
     "faster_rcnn": "fpn.detectors",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
+    "optimize": "fpn.inference",
     "save": "fpn.detectors",
     "train": "fpn.training.trainer",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "faster_rcnn",
     "load",
     "open_dataset",
+    "optimize",
     "save",
     "train",
 ]
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
+    from fpn.inference import optimize
     from fpn.structures import Classes, Detections
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig

@@ -15,7 +15,7 @@ from shell import Shell
 from written_sets import write_coco
 
 import fpn
-from fpn.detectors import FasterRCNN
+from fpn.detectors import TwoStageDetector
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.model_file import load, read_header
 from fpn.detectors.toolkits import PAPER
@@ -194,7 +194,7 @@ def test_whatever_builds_is_saved_and_comes_back_the_same(tmp_path: Path, change
     )
     file = fpn.save(detector, tmp_path / "model.safetensors")
     again = load(file, device="cpu")
-    assert isinstance(again, FasterRCNN)
+    assert isinstance(again, TwoStageDetector)
     assert again.recipe == detector.recipe
     state = again.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in detector.state_dict().items())

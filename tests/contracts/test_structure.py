@@ -142,21 +142,9 @@ def test_an_import_inside_a_function_counts_and_one_for_type_checkers_does_not()
     assert imports("fpn.x", tree, known) == {"fpn.b", "fpn.c.d", "fpn.e"}
 
 
-# Imports that close a circle and are still there. A line goes with its import; none is ever added.
-CLOSING: dict[tuple[str, str], str] = {
-    (
-        "fpn.detectors.detector",
-        "fpn.inference.optimize",
-    ): "until `fpn.optimize(detector)` is the one way",
-}
-
-
 def test_no_module_imports_itself_by_a_detour() -> None:
     known = frozenset(modules())
     graph = {name: imports(name, tree, known) for name, tree in modules().items()}
-    for module, imported in CLOSING:
-        assert imported in graph[module], "an import in CLOSING is gone: take its line out"
-        graph[module].remove(imported)
     assert cycles(graph) == []
 
 

@@ -80,7 +80,7 @@ def test_a_pyramid_of_the_others(dialect):
 def fingerprint(dialect: Dialect) -> list[str]:
     """All that a dialect decides in a detector: settings of its parts and shapes of its weights."""
     detector = tiny(dialect)
-    rpn, box, pyramid = detector.rpn, detector.box, detector.features.neck
+    rpn, box, pyramid = detector.rpn, detector.roi_heads.box, detector.features.neck
     shapes = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
     parts = [
         detector.preprocessor,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fpn.detectors import FasterRCNN
+from fpn.detectors import TwoStageDetector
 from fpn.detectors.dialect import Dialect
 from fpn.structures import ImageBatch, LossTerms, Proposals, Targets
 
@@ -37,12 +37,12 @@ def images() -> ImageBatch:
     return ImageBatch(torch.rand(2, 3, 64, 64, generator=random), torch.tensor([[64, 64], [60, 50]]))
 
 
-def detector_of(dialect: Dialect) -> FasterRCNN:
+def detector_of(dialect: Dialect) -> TwoStageDetector:
     torch.manual_seed(0)
     return tiny(dialect, **FEW)
 
 
-def assert_finite(detector: FasterRCNN, losses: LossTerms) -> None:
+def assert_finite(detector: TwoStageDetector, losses: LossTerms) -> None:
     for name, term in losses.terms.items():
         assert term.isfinite(), name
     losses.total.backward()
@@ -75,27 +75,27 @@ def test_background_is_still_learned_where_there_is_nothing_else(dialect: Dialec
     assert losses.terms["box"] == 0
 
 
-def _with(change: Callable[[FasterRCNN], None], dialect: Dialect) -> FasterRCNN:
+def _with(change: Callable[[TwoStageDetector], None], dialect: Dialect) -> TwoStageDetector:
     detector = detector_of(dialect)
     with torch.no_grad():
         change(detector)
     return detector
 
 
-def _huge_deltas(detector: FasterRCNN) -> None:
-    for part in (detector.rpn, detector.box):
+def _huge_deltas(detector: TwoStageDetector) -> None:
+    for part in (detector.rpn, detector.roi_heads.box):
         part.deltas.bias.fill_(1e6)
 
 
-def _tiny_deltas(detector: FasterRCNN) -> None:
-    for part in (detector.rpn, detector.box):
+def _tiny_deltas(detector: TwoStageDetector) -> None:
+    for part in (detector.rpn, detector.roi_heads.box):
         part.deltas.bias.fill_(-1e6)
 
 
 @every_dialect
 @pytest.mark.parametrize("change", [_huge_deltas, _tiny_deltas])
 def test_huge_deltas_give_finite_boxes_inside_the_image_and_finite_losses(
-    dialect: Dialect, change: Callable[[FasterRCNN], None]
+    dialect: Dialect, change: Callable[[TwoStageDetector], None]
 ) -> None:
     detector = _with(change, dialect)
     assert_finite(detector, detector.losses(images(), BATCHES["nothing in one image"]))
@@ -109,5 +109,5 @@ def test_no_proposal_at_all_is_no_detection_and_a_finite_loss(dialect: Dialect) 
     detector, batch = detector_of(dialect), images()
     none = [Proposals(torch.zeros(0, 4), torch.zeros(0))] * 2
     features = detector.features(batch.pixels)
-    assert [len(found) for found in detector.box.detect(features, batch, none)] == [0, 0]
-    assert_finite(detector, detector.box.losses(features, batch, none, [Targets.empty(), Targets.empty()]))
+    assert [len(found) for found in detector.roi_heads.box.detect(features, batch, none)] == [0, 0]
+    assert_finite(detector, detector.roi_heads.box.losses(features, batch, none, [Targets.empty(), Targets.empty()]))

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch._dynamo.exc import TorchDynamoException
 
-from fpn.detectors import PAPER, FasterRCNN, Preprocessor
+from fpn.detectors import PAPER, Preprocessor, TwoStageDetector
 from fpn.detectors.prediction import Predictor, group_by_size, predict_images, read_ahead
 from fpn.errors import ConfigError, DataNotFoundError, ImageError
 from fpn.image_io import ImageLike
+from fpn.inference import optimize
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.shapes import Size
@@ -161,7 +162,7 @@ def test_without_readers_nothing_is_read_ahead() -> None:
     assert done == [0, 1]
 
 
-def test_four_threads_find_the_same_to_the_bit_and_leave_the_modes_as_they_were(small: FasterRCNN) -> None:
+def test_four_threads_find_the_same_to_the_bit_and_leave_the_modes_as_they_were(small: TwoStageDetector) -> None:
     detector = copy.deepcopy(small)
     images = [_noise(*size, seed=number) for number, size in enumerate([(64, 96), (96, 64), (64, 90), (40, 200)])]
     wanted = detector.predict(images, batch_size=2)
@@ -172,28 +173,30 @@ def test_four_threads_find_the_same_to_the_bit_and_leave_the_modes_as_they_were(
     assert [part.training for part in detector.modules()] == modes
 
 
-def test_four_threads_find_the_same_with_an_optimized_detector(small: FasterRCNN) -> None:
-    detector = small.optimize()
+def test_four_threads_find_the_same_with_an_optimized_detector(small: TwoStageDetector) -> None:
+    detector = optimize(small)
     # Of several sizes, so that weights in oneDNN's order are made again and again.
     images = [_noise(*size, seed=number) for number, size in enumerate([(64, 96), (96, 64), (64, 160), (40, 200)])]
     _assert_threads_find(detector, images, detector.predict(images, batch_size=2))
 
 
-def test_compiling_that_fails_in_four_threads_is_noted_once(small: FasterRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_that_fails_in_four_threads_is_noted_once(
+    small: TwoStageDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.which", lambda name: name)
-    detector, barrier = small.optimize(compile=True), Barrier(4)
+    detector, barrier = optimize(small, compile=True), Barrier(4)
 
     def fail(pixels: torch.Tensor) -> None:
         barrier.wait(30)
         raise TorchDynamoException("no such header")
 
-    detector.inner.tensor_part = fail
+    detector.inner.compiled_dense = fail
     image = _noise(64, 96, seed=0)
     found: list[Detections] = []
     _run_together([lambda: found.extend(detector.predict([image]))] * 4)
     assert detector.method.notes == ("not compiled, because compiling failed (TorchDynamoException)",)
     for each in found:
-        assert torch.equal(each.boxes, small.optimize().predict([image])[0].boxes)
+        assert torch.equal(each.boxes, optimize(small).predict([image])[0].boxes)
     assert len(found) == 4
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fpn
-from fpn.detectors import PAPER, TORCHVISION, FasterRCNN
+from fpn.detectors import PAPER, TORCHVISION, TwoStageDetector
 from fpn.detectors.builder import roi_levels
 from fpn.detectors.presets import adapt_dialect
 from fpn.errors import ConfigError
@@ -48,7 +48,7 @@ def test_rois_are_read_up_to_level_five() -> None:
     assert roi_levels(levels[-1:]) == levels[-1:]
 
 
-def design(name: str, **changes: object) -> FasterRCNN:
+def design(name: str, **changes: object) -> TwoStageDetector:
     return fpn.faster_rcnn(
         backbone="tf_efficientnet_lite0",
         weights=None,

@@ -10,11 +10,11 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 import fpn
-from fpn.detectors import FasterRCNN
+from fpn.detectors import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
-from fpn.inference import fused_convolution
+from fpn.inference import fused_convolution, optimize
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution
 from fpn.structures import Detections, ImageBatch
@@ -47,14 +47,14 @@ def _stir_norms(module: nn.Module) -> None:
 
 
 @pytest.fixture
-def stirred(small: FasterRCNN) -> FasterRCNN:
+def stirred(small: TwoStageDetector) -> TwoStageDetector:
     _stir_norms(small)
     return small
 
 
 def test_float32_detections_are_the_same(stirred) -> None:
     images = [_image(64, 96), _image(128, 100, seed=1)]
-    for found, wanted in zip(stirred.optimize().predict(images), stirred.predict(images), strict=True):
+    for found, wanted in zip(optimize(stirred).predict(images), stirred.predict(images), strict=True):
         _same(found, wanted)
 
 
@@ -97,12 +97,12 @@ def test_a_path_that_decides_by_its_values_stays_as_it_is() -> None:
 
 def test_the_original_is_left_alone(stirred) -> None:
     before = {name: value.clone() for name, value in stirred.state_dict().items()}
-    stirred.optimize("bf16")
+    optimize(stirred, "bf16")
     assert all(torch.equal(value, before[name]) for name, value in stirred.state_dict().items())
 
 
 def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
-    (found,) = stirred.optimize("bf16").predict([_image(64, 96)])
+    (found,) = optimize(stirred, "bf16").predict([_image(64, 96)])
     (wanted,) = stirred.predict([_image(64, 96)])
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     assert float(found.scores[0]) == pytest.approx(float(wanted.scores[0]), abs=0.05)
@@ -110,9 +110,9 @@ def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
 
 def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
     monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: False)
-    assert stirred.optimize("auto").info.precision == "float32"
+    assert optimize(stirred, "auto").info.precision == "float32"
     monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: True)
-    assert stirred.optimize("auto").info.precision == "bf16"
+    assert optimize(stirred, "auto").info.precision == "bf16"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -123,7 +123,7 @@ def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatc
     monkeypatch.setattr(FusedConvolution, "_onednn", refuse)
     fused_convolution._has_onednn.cache_clear()
     try:
-        quick = stirred.optimize(precision)
+        quick = optimize(stirred, precision)
         assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
         assert len(quick.predict([_image(64, 96)])[0]) > 0
     finally:
@@ -131,36 +131,36 @@ def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatc
 
 
 def test_the_method_is_one_short_line(stirred) -> None:
-    assert str(stirred.optimize().info) == "float32 on cpu, channels-last, norms folded"
+    assert str(optimize(stirred).info) == "float32 on cpu, channels-last, norms folded"
 
 
 def test_training_and_saving_are_refused_with_the_remedy(stirred, tmp_path) -> None:
-    fast = stirred.optimize()
+    fast = optimize(stirred)
     with pytest.raises(ConfigError, match="Train the original"):
         fast.losses(_batch(), [])
     with pytest.raises(ConfigError, match="Save the original"):
         fpn.save(fast, tmp_path / "m.safetensors")
     with pytest.raises(ConfigError, match="optimized already"):
-        fast.optimize()
+        optimize(fast)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
-    fast = stirred.optimize(compile=True)
+    fast = optimize(stirred, compile=True)
     assert str(fast.info).endswith("; not compiled, because there is no C++ compiler")
     _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
 
 
 def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    fast = stirred.optimize(compile=True)
+    fast = optimize(stirred, compile=True)
 
     def fail(pixels: torch.Tensor) -> None:
         raise TorchDynamoException("no such header")
 
-    fast.inner.tensor_part = fail
+    fast.inner.compiled_dense = fail
     _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
     assert str(fast.info).endswith("not compiled, because compiling failed (TorchDynamoException)")
 

@@ -89,7 +89,7 @@ def test_background_moves_from_the_first_class_to_the_last_and_its_boxes_go():
     state = state_of("fpnpt_resnet50.json")
     state["RCNN_cls_score.bias"] = np.arange(21, dtype=np.float32)
     state["RCNN_bbox_pred.bias"] = np.arange(84, dtype=np.float32)
-    box = convert(state).module.box
+    box = convert(state).module.roi_heads.box
     assert box.scores.bias.tolist() == [*range(1, 21), 0]
     assert box.deltas.bias.tolist() == list(range(4, 84))
 
@@ -100,7 +100,7 @@ def test_class_agnostic_boxes_are_recognised_by_their_number():
     state["RCNN_bbox_pred.bias"] = np.arange(4, dtype=np.float32)
     converted = convert(state)
     assert converted.dialect.box.class_agnostic
-    assert converted.module.box.deltas.bias.tolist() == [0, 1, 2, 3]
+    assert converted.module.roi_heads.box.deltas.bias.tolist() == [0, 1, 2, 3]
 
 
 def test_keras_names_with_and_without_groups_and_axes_turned():

@@ -13,7 +13,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.image_list import ImageList
 
 from fpn import interop
-from fpn.detectors import FasterRCNN
+from fpn.detectors import TwoStageDetector
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import ImageBatch, Targets
 
@@ -47,9 +47,9 @@ def theirs() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def ours(theirs: torch.nn.Module) -> FasterRCNN:
+def ours(theirs: torch.nn.Module) -> TwoStageDetector:
     converted = interop.convert(theirs.state_dict())
-    assert isinstance(converted.module, FasterRCNN)
+    assert isinstance(converted.module, TwoStageDetector)
     assert converted.dialect.name == "torchvision"
     assert not [name for name in converted.leftover if not name.endswith("num_batches_tracked")]
     return converted.module.eval()
@@ -109,7 +109,7 @@ def test_class_scores_agree_on_the_same_boxes(theirs, ours, images) -> None:
     boxes, _ = theirs.rpn(_image_list(images), features)
     pooled = theirs.roi_heads.box_roi_pool(features, boxes, [tuple(size.tolist()) for size in images.sizes])
     scores, deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
-    our_scores, our_deltas = ours.box(ours.features(images.pixels), images, boxes)
+    our_scores, our_deltas = ours.roi_heads.box(ours.features(images.pixels), images, boxes)
     _close(our_scores[:, :-1], scores[:, 1:])
     _close(our_scores[:, -1], scores[:, 0])
     _close(our_deltas, deltas[:, 4:])
@@ -135,9 +135,10 @@ def test_an_image_without_detections_gives_none(theirs, ours) -> None:
     theirs_limit, theirs.roi_heads.score_thresh = theirs.roi_heads.score_thresh, 1.1
     (want,) = theirs([images.pixels[0]])
     theirs.roi_heads.score_thresh = theirs_limit
-    ours_config, ours.box.config = ours.box.config, ours.box.config.changed(score_limit=0.999)
+    box = ours.roi_heads.box
+    config, box.config = box.config, box.config.changed(score_limit=0.999)
     (got,) = ours.detect(images)
-    ours.box.config = ours_config
+    box.config = config
     assert len(want["boxes"]) == len(got) == 0
     assert got.boxes.shape == (0, 4)
 
@@ -157,7 +158,7 @@ def test_training_losses_agree_on_the_same_samples(theirs, ours, with_empty) -> 
     theirs.roi_heads.fg_bg_sampler.batch_size_per_image = everything
     theirs.roi_heads.fg_bg_sampler.positive_fraction = theirs.rpn.fg_bg_sampler.positive_fraction = 0.5
     ours.rpn.sampler = _take(ours.rpn.sampler, everything)
-    ours.box.sampler = _take(ours.box.sampler, everything)
+    ours.roi_heads.box.sampler = _take(ours.roi_heads.box.sampler, everything)
     their_targets = [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
     theirs.rpn.train()
     theirs.roi_heads.train()

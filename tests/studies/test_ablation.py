@@ -16,6 +16,7 @@ from torch import nn
 import fpn.studies.ablation.running as running
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
 from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets

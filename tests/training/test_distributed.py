@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from fpn.data.dataset import Dataset
 from fpn.data.synthetic.scenes import SceneDataset
-from fpn.detectors import FasterRCNN, faster_rcnn
+from fpn.detectors import TwoStageDetector, faster_rcnn
 from fpn.errors import FpnError, ImageError
 from fpn.structures import Targets
 from fpn.training import validation as measuring
@@ -44,7 +44,7 @@ class Scenes(SceneDataset):
         return Targets.empty() if self.half_empty and index % 2 == 0 else super().targets(index, masks=masks)
 
 
-def small_detector(dataset: Dataset) -> FasterRCNN:
+def small_detector(dataset: Dataset) -> TwoStageDetector:
     torch.manual_seed(0)
     options = {"weights": None, "short_side": 64, "long_side": 128, "channels": 16, "head_width": 32}
     return faster_rcnn(classes=dataset.classes, backbone="test_efficientnet", **options)

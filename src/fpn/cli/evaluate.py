@@ -47,8 +47,9 @@ def run(
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
+    from fpn.inference import optimize
 
-    detector = load(model, device=check_device(device)).optimize(precision)
+    detector = optimize(load(model, device=check_device(device)), precision)
     dataset = open_dataset(data, split=split, drop_invalid=drop_invalid, limits=(limits or LimitOptions()).limits())
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")

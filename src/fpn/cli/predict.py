@@ -52,6 +52,7 @@ def run(
     from fpn.cli.outputs import NAME, Predictions, written_before
     from fpn.detectors import load
     from fpn.detectors.prediction import predict_images
+    from fpn.inference import optimize
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
         raise ConfigError(
@@ -61,7 +62,7 @@ def run(
     sources = find_images(images, own=own)
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
-    detector = load(model, device=check_device(device)).optimize(precision)
+    detector = optimize(load(model, device=check_device(device)), precision)
     say(f"network: {detector.info}")
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after

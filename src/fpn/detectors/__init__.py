@@ -5,7 +5,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.model_file import load, read_header, save
 from fpn.detectors.presets import faster_rcnn
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
-from fpn.detectors.two_stage import FasterRCNN
+from fpn.detectors.two_stage import TwoStageDetector
 from fpn.preprocessing.preprocessor import Preprocessor
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "TORCHVISION",
     "Detector",
     "Dialect",
-    "FasterRCNN",
     "Preprocessor",
+    "TwoStageDetector",
     "faster_rcnn",
     "load",
     "read_header",

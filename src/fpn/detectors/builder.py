@@ -10,7 +10,7 @@ from typing import Any
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import FasterRCNNRecipe, Recipe
-from fpn.detectors.two_stage import FasterRCNN
+from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
@@ -19,6 +19,7 @@ from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -39,7 +40,7 @@ def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Dete
     return BUILDERS[type(recipe)](recipe, weights)
 
 
-def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> FasterRCNN:
+def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> TwoStageDetector:
     """See `build_detector`."""
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
     backbone = Backbone(
@@ -80,14 +81,14 @@ def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
     return FeatureExtractor(backbone=backbone, neck=neck)
 
 
-def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> FasterRCNN:
+def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> TwoStageDetector:
     """Heads after a recipe on any features."""
     levels = features.levels
     dialect = adapt_to_levels(recipe.dialect, levels)
-    return FasterRCNN(
+    return TwoStageDetector(
         features=features,
         rpn=build_rpn(levels, dialect),
-        box=build_box_head(levels, len(recipe.classes), dialect),
+        roi_heads=RoIHeads(box=build_box_head(levels, len(recipe.classes), dialect)),
         classes=recipe.found,
         preprocessor=Preprocessor(dialect.pixels),
         recipe=recipe,

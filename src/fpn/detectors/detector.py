@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from dataclasses import dataclass
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,20 @@ from fpn.errors import ConfigError, FpnError
 from fpn.heads.sampling import Randomness
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
 from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
 
-if TYPE_CHECKING:
-    from fpn.inference.optimize import OptimizedDetector
 
-Precision: TypeAlias = Literal["float32", "bf16", "auto"]
+@dataclass(frozen=True)
+class Rewriter:
+    """What makes faster forms of parts: the parts know where, it knows how.
+
+    Attributes:
+        fold: a network with its norms inside its convolutions, or None if that can't be.
+        fuse: a convolution and the activation behind it, as one.
+    """
+
+    fold: Callable[[nn.Module], nn.Module | None]
+    fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]
 
 
 class Detector(nn.Module, ABC):
@@ -31,7 +40,10 @@ class Detector(nn.Module, ABC):
         preprocessor: from original to network pixels and back.
         recipe: all that is needed to build the same detector again.
         training_record: how the weights came to be, JSON-able; kept in the model file.
+        saveable: whether a file of it could be loaded and trained on.
     """
+
+    saveable = True
 
     def __init__(self, *, classes: Classes, preprocessor: Preprocessor, recipe: Recipe) -> None:
         super().__init__()
@@ -39,6 +51,8 @@ class Detector(nn.Module, ABC):
         self.preprocessor = preprocessor
         self.recipe = recipe
         self.training_record: dict[str, Any] = {}
+        # A faster form of `dense_part`, for detecting alone.
+        self.compiled_dense: Callable[[Tensor], tuple[Tensor, ...]] | None = None
         # `predict` puts images together whose padded sides agree when rounded up to a multiple of this.
         self.bucket = max(32, preprocessor.size_multiple)
 
@@ -56,34 +70,36 @@ class Detector(nn.Module, ABC):
     def detect(self, images: ImageBatch) -> list[Detections]:
         """B images' detections in network pixels, best first."""
 
-    @abstractmethod
-    def proposals(self, images: ImageBatch) -> list[Proposals]:
-        """B images' class-free candidate boxes in network pixels, best first."""
-
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The weights of its backbone, which training may give a rate of their own; none where there is no backbone."""
         return []
 
-    def optimize(
-        self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
-    ) -> OptimizedDetector:
-        """A copy that only detects, as fast as the device can.
-
-        Detections are the same up to rounding (in float32: scores to 1e-4, boxes to 1e-4 of an image's side); bf16
-        rounds more. The original stays as it is, and is what can be trained and saved.
-
-        Args:
-            precision: of the network's arithmetic; "auto": bf16 where the chip multiplies it in hardware.
-            compile: let torch.compile work on the part from pixels to raw predictions. Each size of image, rounded
-                up to a multiple of 128, is compiled when it first comes, which takes a minute or more.
-            cuda_graphs: compile, and on a GPU replay each size as one graph.
+    def dense_part(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """From network pixels (B, 3, H, W) to raw predictions: as many tensors for every image, none of whose shapes
+        depends on a value. It is what is compiled, exported and timed.
 
         Raises:
-            ConfigError: an unknown precision, or the detector is optimized already.
+            ConfigError: this kind of detector has none.
         """
-        from fpn.inference.optimize import optimize  # that module builds on this one
+        raise ConfigError(f"a {type(self).__name__} has no dense part, so it can be neither compiled nor exported")
 
-        return optimize(self, precision, compile=compile, cuda_graphs=cuda_graphs)
+    @property
+    def dense_modules(self) -> list[nn.Module]:
+        """The modules that `dense_part` consists of, which training may compile in place."""
+        return []
+
+    def run_dense(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """`dense_part`, in its compiled form where there is one."""
+        compiled = self.compiled_dense  # once: another thread may take it away
+        return self.dense_part(pixels) if compiled is None else compiled(pixels)
+
+    def rewrite(self, tools: Rewriter) -> bool:
+        """Have all parts take the forms that only detect, in place.
+
+        Returns:
+            Whether the norms of the backbone went into its convolutions.
+        """
+        return False
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:

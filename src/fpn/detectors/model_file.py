@@ -19,7 +19,6 @@ from fpn.detectors.detector import Detector
 from fpn.detectors.recipe import parameter_limit, read_recipe
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
-from fpn.inference.optimize import OptimizedDetector
 from fpn.version import __version__
 
 # Raised when a file of this version could not be read by an older `fpn`.
@@ -40,7 +39,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
         ConfigError: the detector is an optimized copy.
     """
     path = Path(path)
-    if isinstance(detector, OptimizedDetector):
+    if not detector.saveable:
         raise ConfigError(f"{path}: an optimized detector can't be saved: its norms are gone. Save the original.")
     header = {
         "format": FORMAT,

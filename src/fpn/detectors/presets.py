@@ -10,7 +10,7 @@ from fpn.detectors.builder import build_faster_rcnn
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS
-from fpn.detectors.two_stage import FasterRCNN
+from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.structures import Classes
 from fpn.suggestions import nearest
@@ -30,7 +30,7 @@ def faster_rcnn(
     head_width: int | None = None,
     neck: str = "fpn",
     **conventions: Any,
-) -> FasterRCNN:
+) -> TwoStageDetector:
     """Faster R-CNN on a feature pyramid over any timm model.
 
     Args:

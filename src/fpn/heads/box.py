@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -76,6 +76,25 @@ class TwoLayerTrunk(nn.Sequential):
         super().__init__(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU())
         self.width = width
 
+    def read_channels_last(self, pooled_size: int) -> None:
+        """Reorder the first layer's weights for cells (R, S, S, C): what lies in memory so need not be copied.
+
+        Args:
+            pooled_size: side S of a pooled RoI.
+        """
+        first = cast(nn.Linear, self[1])
+        weight = first.weight.view(len(first.weight), -1, pooled_size, pooled_size)
+        reordered = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+        first.weight = nn.Parameter(reordered, requires_grad=first.weight.requires_grad)
+        self[0] = _FlattenCells()
+
+
+class _FlattenCells(nn.Module):
+    """(R, C, S, S) -> (R, S*S*C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
@@ -99,6 +118,20 @@ class ConvolutionTrunk(nn.Sequential):
             layers += [convolution, *norm, nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
         self.width = width
+
+
+class SampledRoIs(NamedTuple):
+    """The RoIs of one image that a loss is taken on.
+
+    Attributes:
+        boxes: (n, 4), positive ones first.
+        labels: (n,), what they should become; K is background.
+        deltas: (P, 4), from each positive one to its object.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    deltas: Tensor
 
 
 class BoxHead(nn.Module):
@@ -150,21 +183,32 @@ class BoxHead(nn.Module):
         generator: Randomness = None,
     ) -> LossTerms:
         """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
+        drawn = self.sample(proposals, targets, generator=generator)
+        logits, deltas = self(features, images, [each.boxes for each in drawn])
+        return self.loss_terms(logits, deltas, drawn)
+
+    @torch.no_grad()
+    def sample(
+        self, proposals: Sequence[Proposals], targets: Sequence[Targets], *, generator: Randomness = None
+    ) -> list[SampledRoIs]:
+        """Which RoIs of each image the loss is taken on, and what they should become."""
         sources = per_image(generator, len(targets))
-        drawn = [self._draw(p, t, source) for p, t, source in zip(proposals, targets, sources, strict=True)]
-        boxes, labels, wanted = zip(*drawn, strict=True)
-        label = torch.cat(labels)
-        logits, deltas = self(features, images, boxes)
+        return [self._draw(p, t, source) for p, t, source in zip(proposals, targets, sources, strict=True)]
+
+    def loss_terms(self, logits: Tensor, deltas: Tensor, drawn: Sequence[SampledRoIs]) -> LossTerms:
+        """What `forward` said of sampled RoIs, against what they should become."""
+        label = torch.cat([each.labels for each in drawn])
+        wanted = torch.cat([each.deltas for each in drawn])
         num_rois = max(len(label), 1)
         classification = functional.cross_entropy(logits.float(), label, reduction="sum") / num_rois
         positive = (label < self.num_classes).nonzero().squeeze(1)
         predicted = self._of_class(deltas.float(), label.clamp(max=self.num_classes - 1))[positive]
-        regression = smooth_l1(predicted, torch.cat(wanted), beta=self.config.beta).sum() / num_rois
+        regression = smooth_l1(predicted, wanted, beta=self.config.beta).sum() / num_rois
         correct = (logits.detach().argmax(dim=1) == label).float().mean() if len(label) else logits.new_ones(())
         return LossTerms(
             {"classification": classification, "box": regression},
             {
-                "positive_rois": regression.new_tensor(len(positive) / max(len(targets), 1)).detach(),
+                "positive_rois": regression.new_tensor(len(positive) / max(len(drawn), 1)).detach(),
                 "roi_accuracy": correct.float(),
             },
             dict.fromkeys(("classification", "box"), float(len(label))),
@@ -175,26 +219,39 @@ class BoxHead(nn.Module):
         """Each image's detections, best first, clipped to the image, network pixels."""
         rois = [p.boxes for p in proposals]
         logits, deltas = self(features, images, rois)
+        return self.select(rois, logits, deltas, images)
+
+    @torch.no_grad()
+    def refine(
+        self, rois: Sequence[Tensor], logits: Tensor, deltas: Tensor, images: ImageBatch
+    ) -> list[Float[Tensor, "_ 4"]]:
+        """Each image's RoIs, moved to the box of their best class and clipped: what a next stage begins with."""
+        best = logits[:, : self.num_classes].argmax(dim=1)
+        moved = self.coder.decode(self._of_class(deltas.float(), best), torch.cat(list(rois)))
+        parts = torch.split(moved, [len(boxes) for boxes in rois])
+        return [self._clip(boxes, images, index) for index, boxes in enumerate(parts)]
+
+    @torch.no_grad()
+    def select(self, rois: Sequence[Tensor], logits: Tensor, deltas: Tensor, images: ImageBatch) -> list[Detections]:
+        """What `forward` said of all RoIs -> each image's detections."""
         counts = [len(boxes) for boxes in rois]
-        scores = logits.float().softmax(dim=1).split(counts)
-        per_class = deltas.float().unflatten(1, (-1, 4)).split(counts)  # each (N, K or 1, 4)
+        scores = torch.split(logits.float().softmax(dim=1), counts)
+        per_class = torch.split(
+            deltas.float().reshape(len(deltas), deltas.shape[1] // 4, 4), counts
+        )  # each (N, K or 1, 4)
         return [
             self._select(r, s, d, images, index)
             for index, (r, s, d) in enumerate(zip(rois, scores, per_class, strict=True))
         ]
 
-    @torch.no_grad()
-    def _draw(
-        self, proposals: Proposals, truth: Targets, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sampled RoIs (n, 4), their labels (n,) with K for background, and deltas for the positive ones."""
+    def _draw(self, proposals: Proposals, truth: Targets, generator: torch.Generator | None) -> SampledRoIs:
         real = truth[~truth.ignore]
         boxes = torch.cat([proposals.boxes, real.boxes])  # ground truth joins the proposals
         positive, negative, gt_index = self.sampler.draw(boxes, truth, generator=generator)
         background = torch.full_like(negative, self.num_classes)
         labels = torch.cat([truth.labels[gt_index], background])
         deltas = self.coder.encode(truth.boxes[gt_index], boxes[positive])
-        return boxes[torch.cat([positive, negative])], labels, deltas
+        return SampledRoIs(boxes[torch.cat([positive, negative])], labels, deltas)
 
     def _of_class(self, deltas: Tensor, label: Tensor) -> Tensor:
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
@@ -237,3 +294,8 @@ class BoxHead(nn.Module):
         if self.config.nms_frame == "network" or images.scales is None:
             return images.pixels.new_ones(4, dtype=torch.float32)
         return images.scales[index].flip(0).repeat(2)  # (y, x) -> (x, y, x, y)
+
+    def rewrite(self) -> None:
+        """Take the faster form, which only detects."""
+        if isinstance(self.trunk, TwoLayerTrunk):
+            self.trunk.read_channels_last(self.pooler.config.output_size)

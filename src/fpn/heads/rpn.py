@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +125,10 @@ class RPN(nn.Module):
             read if self.config.objectness != "softmax_mispaired" else [read_objectness(x, "softmax") for x in logits]
         )
         return RawProposals(read, [self.deltas(x) for x in hidden], learned)
+
+    def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:
+        """Put the activation into the convolution before it; `fuse` makes one of both."""
+        self.shared, self.activation = fuse(self.shared, nn.ReLU(inplace=True)), nn.Identity()  # type: ignore[assignment]
 
     @torch.no_grad()
     def propose(self, raw: RawProposals, images: ImageBatch, *, training: bool = False) -> list[Proposals]:

@@ -7,27 +7,26 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from fpn.detectors.detector import Detector, Precision
+from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.prediction import TaskName
-from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
-from fpn.heads.box import TwoLayerTrunk
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
-from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
+from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 
 if TYPE_CHECKING:
     from torch._dynamo.exc import TorchDynamoException
 
 # Compiled code is made for one size: images are padded to a multiple of this, so that a dataset has about ten.
 COMPILED_MULTIPLE = 128
+
+Precision: TypeAlias = Literal["float32", "bf16", "auto"]
 
 T = TypeVar("T")
 
@@ -65,9 +64,12 @@ class OptimizedDetector(Detector):
 
     Attributes:
         info: how it works.
+        inner: the detector whose parts were rewritten.
     """
 
-    def __init__(self, inner: FasterRCNN, info: OptimizationInfo) -> None:
+    saveable = False
+
+    def __init__(self, inner: Detector, info: OptimizationInfo) -> None:
         super().__init__(classes=inner.classes, preprocessor=inner.preprocessor, recipe=inner.recipe)
         self.training_record = inner.training_record
         self.inner = inner
@@ -99,18 +101,14 @@ class OptimizedDetector(Detector):
         return self._try(self.inner.detect, images)
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
-        """See `Detector.proposals`."""
-        return self._try(self.inner.proposals, images)
-
-    def optimize(
-        self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
-    ) -> OptimizedDetector:
-        """Refused: the original weights are gone.
+        """B images' class-free candidate boxes, of a detector that has such.
 
         Raises:
-            ConfigError: always.
+            ConfigError: "proposals" is not among its tasks.
         """
-        raise ConfigError("this detector is optimized already: optimize the original another way instead")
+        if "proposals" not in self.tasks:
+            raise ConfigError(f"a {type(self.inner).__name__} has no proposals")
+        return self._try(cast(_Proposer, self.inner).proposals, images)
 
     def train(self, mode: bool = True) -> OptimizedDetector:
         """It stays in eval mode."""
@@ -120,7 +118,7 @@ class OptimizedDetector(Detector):
     @torch.inference_mode()
     def _try(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
         """Do it, without compiled code if that can't be made."""
-        if self.inner.tensor_part is None:
+        if self.inner.compiled_dense is None:
             return self._do(verb, images)
         from torch._dynamo.exc import TorchDynamoException  # takes longer than `import torch` itself
 
@@ -134,8 +132,8 @@ class OptimizedDetector(Detector):
         """From now on. Of several threads that come here, the first one says so."""
         note = f"not compiled, because compiling failed ({type(error).__name__})"
         with _REWRITING:
-            if self.inner.tensor_part is not None:
-                self.inner.tensor_part = None
+            if self.inner.compiled_dense is not None:
+                self.inner.compiled_dense = None
                 self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
@@ -155,11 +153,9 @@ class OptimizedDetector(Detector):
         below, right = (-side % self.bucket for side in pixels.shape[2:])
         if not below and not right:
             return pixels
-        if not self.preprocessor.config.pad_before_mean:
-            return functional.pad(pixels, (0, right, 0, below))
-        black = -pixels.new_tensor(self.preprocessor.config.mean) / pixels.new_tensor(self.preprocessor.config.std)
         height, width = pixels.shape[2:]
-        padded = black.view(1, 3, 1, 1).repeat(len(pixels), 1, height + below, width + right)
+        padding = self.preprocessor.padding.to(pixels)
+        padded = padding.repeat(len(pixels), 1, height + below, width + right)
         padded[..., :height, :width] = pixels
         return padded
 
@@ -167,9 +163,23 @@ class OptimizedDetector(Detector):
 def optimize(
     detector: Detector, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
 ) -> OptimizedDetector:
-    """A copy of a detector that only detects, as fast as the device can; see `Detector.optimize`."""
-    if not isinstance(detector, FasterRCNN):
-        raise ConfigError(f"a {type(detector).__name__} can't be optimized: only a detector that can be trained can")
+    """A copy of a detector that only detects, as fast as the device can.
+
+    Detections are the same up to rounding (in float32: scores to 1e-4, boxes to 1e-4 of an image's side); bf16 rounds
+    more. The original stays as it is, and is what can be trained and saved.
+
+    Args:
+        detector: of any kind, as it was trained.
+        precision: of the network's arithmetic; "auto": bf16 where the chip multiplies it in hardware.
+        compile: let torch.compile work on the part from pixels to raw predictions. Each size of image, rounded up to a
+            multiple of 128, is compiled when it first comes, which takes a minute or more.
+        cuda_graphs: compile, and on a GPU replay each size as one graph.
+
+    Raises:
+        ConfigError: an unknown precision, or the detector is optimized already.
+    """
+    if isinstance(detector, OptimizedDetector):
+        raise ConfigError("this detector is optimized already: optimize the original another way instead")
     if precision not in ("float32", "bf16", "auto"):
         raise ConfigError(f"precision {precision!r}: choose one of float32, bf16, auto")
     device = detector.device
@@ -177,9 +187,8 @@ def optimize(
     inner = copy.deepcopy(detector).eval().requires_grad_(False)
     notes: list[str] = []
     with torch.no_grad():
-        was_folded = inner.features.backbone.rewrite(folded)
+        was_folded = inner.rewrite(Rewriter(fold=folded, fuse=_fuse))
         _fuse_convolutions(inner)
-        _flatten_cells(inner)
     inner.to(memory_format=torch.channels_last)
     if exact == "bf16":
         _store_bf16(inner)
@@ -194,59 +203,42 @@ def optimize(
     return OptimizedDetector(inner, info)
 
 
+class _Proposer(Protocol):
+    """A detector with "proposals" among its tasks."""
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]: ...
+
+
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
     return "bf16" if has_fast_bf16(device) else "float32"
 
 
-def _fuse_convolutions(inner: FasterRCNN) -> None:
-    """All convolutions outside of the folded bottom-up path; the RPN's takes its ReLU in."""
-    inner.rpn.shared = FusedConvolution(inner.rpn.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
-    inner.rpn.activation = nn.Identity()
+def _fuse(convolution: nn.Conv2d, activation: nn.Module) -> nn.Module:
+    return FusedConvolution(convolution, activation=activation)
+
+
+def _fuse_convolutions(inner: nn.Module) -> None:
+    """All convolutions that no part has rewritten itself."""
     for parent in list(inner.modules()):
         for name, child in list(parent.named_children()):
             if plain_convolution(child):
                 setattr(parent, name, FusedConvolution(cast(nn.Conv2d, child)))
 
 
-class _FlattenCells(nn.Module):
-    """(R, C, S, S) -> (R, S*S*C): what lies in memory channels-last is not copied."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def _flatten_cells(inner: FasterRCNN) -> None:
-    trunk = inner.box.trunk
-    if not isinstance(trunk, TwoLayerTrunk):
-        return
-    first = cast(nn.Linear, trunk[1])
-    size = inner.box.pooler.config.output_size
-    reordered = first.weight.view(len(first.weight), -1, size, size).permute(0, 2, 3, 1).flatten(1)
-    first.weight = nn.Parameter(reordered.contiguous(), requires_grad=False)
-    trunk[0] = _FlattenCells()
-
-
-def _prepare(inner: FasterRCNN) -> None:
+def _prepare(inner: nn.Module) -> None:
     for part in inner.modules():
         if isinstance(part, FusedConvolution):
             part.prepare()
 
 
-def _store_bf16(inner: FasterRCNN) -> None:
+def _store_bf16(inner: nn.Module) -> None:
     """Weights of products are kept in bf16, so that autocast need not convert them for each batch."""
     for part in inner.modules():
         if isinstance(part, FusedConvolution | nn.Linear | nn.Conv2d):
             part.to(torch.bfloat16)
 
 
-def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
+def _compile(inner: Detector, cuda_graphs: bool) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_COMPILED_SIZES)
     mode = "reduce-overhead" if cuda_graphs and inner.device.type == "cuda" else None
-
-    # No list and no count in here depends on what is in the image.
-    def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
-        features: Features = inner.features(pixels)
-        raw = inner.rpn(features)
-        return features, raw.objectness, raw.deltas
-
-    inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)
+    inner.compiled_dense = torch.compile(inner.dense_part, dynamic=False, mode=mode)

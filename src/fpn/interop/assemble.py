@@ -29,9 +29,9 @@ def build(
     """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
     name = resnet_name(state, toolkit=dialect.name)
-    if "box.scores.weight" not in state or "rpn.shared.weight" not in state:
+    if "roi_heads.box.scores.weight" not in state or "rpn.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
-    width, num_logits = state["box.scores.weight"].shape[1], state["box.scores.weight"].shape[0]
+    width, num_logits = state["roi_heads.box.scores.weight"].shape[1], state["roi_heads.box.scores.weight"].shape[0]
     if dialect.box.background == "first":
         state = _background_last(state)
     named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
@@ -47,9 +47,9 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Background from the first of the class scores to the last, and out of the deltas."""
     moved = dict(state)
     for part in ("weight", "bias"):
-        moved[f"box.scores.{part}"] = state[f"box.scores.{part}"].roll(-1, dims=0)
-        deltas = state[f"box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
-        moved[f"box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
+        moved[f"roi_heads.box.scores.{part}"] = state[f"roi_heads.box.scores.{part}"].roll(-1, dims=0)
+        deltas = state[f"roi_heads.box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
+        moved[f"roi_heads.box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
     return moved
 
 
@@ -75,6 +75,6 @@ def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
     dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
     if "rpn.shared.weight" in state:
         dialect = dialect.changed(rpn_channels=len(state["rpn.shared.weight"]))
-    if "box.deltas.weight" in state:
-        dialect = dialect.changed(box_class_agnostic=len(state["box.deltas.weight"]) == 4)
+    if "roi_heads.box.deltas.weight" in state:
+        dialect = dialect.changed(box_class_agnostic=len(state["roi_heads.box.deltas.weight"]) == 4)
     return dialect

@@ -30,10 +30,10 @@ RULES: Rules = (
     (r"proposal_generator\.rpn_head\.conv\.(.+)", r"rpn.shared.\1"),
     (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"rpn.objectness.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"rpn.deltas.\1"),
-    (r"roi_heads\.box_head\.fc1\.(.+)", r"box.trunk.1.\1"),
-    (r"roi_heads\.box_head\.fc2\.(.+)", r"box.trunk.3.\1"),
-    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),
-    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.deltas.\1"),
+    (r"roi_heads\.box_head\.fc1\.(.+)", r"roi_heads.box.trunk.1.\1"),
+    (r"roi_heads\.box_head\.fc2\.(.+)", r"roi_heads.box.trunk.3.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
 )
 BLOCK_RULES: Rules = (
     (r"stage\.(\d)\.(\d+)\.shortcut\.norm\.(.+)", r"features.backbone.net.layer\1.\2.downsample.1.\3"),
@@ -63,8 +63,8 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     dialect = DETECTRON2
     if "features.neck.laterals.c2.weight" not in renamed:
         dialect = _retinanet(renamed)
-    if "box.trunk.1.weight" in renamed:
-        cells = renamed["box.trunk.1.weight"].shape[1] / len(renamed["features.neck.laterals.c2.weight"])
+    if "roi_heads.box.trunk.1.weight" in renamed:
+        cells = renamed["roi_heads.box.trunk.1.weight"].shape[1] / len(renamed["features.neck.laterals.c2.weight"])
         dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 

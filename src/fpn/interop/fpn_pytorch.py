@@ -27,9 +27,9 @@ RULES: Rules = (
     (r"RCNN_rpn\.RPN_Conv\.(.+)", r"rpn.shared.\1"),
     (r"RCNN_rpn\.RPN_cls_score\.(.+)", r"rpn.objectness.\1"),
     (r"RCNN_rpn\.RPN_bbox_pred\.(.+)", r"rpn.deltas.\1"),
-    (r"RCNN_top\.(\d)\.(.+)", r"box.trunk.\1.\2"),
-    (r"RCNN_cls_score\.(.+)", r"box.scores.\1"),
-    (r"RCNN_bbox_pred\.(.+)", r"box.deltas.\1"),
+    (r"RCNN_top\.(\d)\.(.+)", r"roi_heads.box.trunk.\1.\2"),
+    (r"RCNN_cls_score\.(.+)", r"roi_heads.box.scores.\1"),
+    (r"RCNN_bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
 )
 
 
@@ -48,6 +48,6 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
             POOLING_MODE pool, `top_down="bilinear"` for one trained with torch 0.4 or later.
     """
     renamed, leftover = rename(state, RULES)
-    if "box.trunk.0.weight" in renamed:
-        conventions = {"roi_output_size": renamed["box.trunk.0.weight"].shape[-1], **conventions}
+    if "roi_heads.box.trunk.0.weight" in renamed:
+        conventions = {"roi_output_size": renamed["roi_heads.box.trunk.0.weight"].shape[-1], **conventions}
     return build(renamed, FPN_PYTORCH, leftover, classes=classes, conventions=conventions)

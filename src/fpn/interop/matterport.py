@@ -27,12 +27,12 @@ RULES: Rules = (
     (r"rpn_conv_shared/(\w+)", r"rpn.shared.\1"),
     (r"rpn_class_raw/(\w+)", r"rpn.objectness.\1"),
     (r"rpn_bbox_pred/(\w+)", r"rpn.deltas.\1"),
-    (r"mrcnn_class_conv1/(\w+)", r"box.trunk.0.\1"),
-    (r"mrcnn_class_bn1/(\w+)", r"box.trunk.1.\1"),
-    (r"mrcnn_class_conv2/(\w+)", r"box.trunk.3.\1"),
-    (r"mrcnn_class_bn2/(\w+)", r"box.trunk.4.\1"),
-    (r"mrcnn_class_logits/(\w+)", r"box.scores.\1"),
-    (r"mrcnn_bbox_fc/(\w+)", r"box.deltas.\1"),
+    (r"mrcnn_class_conv1/(\w+)", r"roi_heads.box.trunk.0.\1"),
+    (r"mrcnn_class_bn1/(\w+)", r"roi_heads.box.trunk.1.\1"),
+    (r"mrcnn_class_conv2/(\w+)", r"roi_heads.box.trunk.3.\1"),
+    (r"mrcnn_class_bn2/(\w+)", r"roi_heads.box.trunk.4.\1"),
+    (r"mrcnn_class_logits/(\w+)", r"roi_heads.box.scores.\1"),
+    (r"mrcnn_bbox_fc/(\w+)", r"roi_heads.box.deltas.\1"),
 )
 LEAVES = {
     "kernel": "weight",
@@ -64,8 +64,8 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     dialect = MATTERPORT
     if len(ours["features.neck.smooths.p2.weight"]) != len(ours["features.neck.laterals.c2.weight"]):
         dialect = MATTERPORT_128
-    if "box.trunk.0.weight" in ours:
-        conventions = {"roi_output_size": ours["box.trunk.0.weight"].shape[-1], **conventions}
+    if "roi_heads.box.trunk.0.weight" in ours:
+        conventions = {"roi_output_size": ours["roi_heads.box.trunk.0.weight"].shape[-1], **conventions}
     return build(ours, dialect, tuple(originals[name] for name in leftover), classes=classes, conventions=conventions)
 
 
@@ -97,7 +97,7 @@ def _reorder(state: dict[str, Tensor]) -> None:
     """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh)."""
     swapped = torch.tensor([1, 0, 3, 2])
     for part in ("weight", "bias"):
-        for name in (f"rpn.deltas.{part}", f"box.deltas.{part}"):
+        for name in (f"rpn.deltas.{part}", f"roi_heads.box.deltas.{part}"):
             if name in state:
                 value = state[name]
                 state[name] = value.reshape(-1, 4, *value.shape[1:])[:, swapped].reshape(value.shape)

@@ -27,10 +27,10 @@ RULES: Rules = (
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
     (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
-    (r"roi_heads\.box_head\.fc6\.(.+)", r"box.trunk.1.\1"),
-    (r"roi_heads\.box_head\.fc7\.(.+)", r"box.trunk.3.\1"),
-    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),
-    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.deltas.\1"),
+    (r"roi_heads\.box_head\.fc6\.(.+)", r"roi_heads.box.trunk.1.\1"),
+    (r"roi_heads\.box_head\.fc7\.(.+)", r"roi_heads.box.trunk.3.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
 )
 
 

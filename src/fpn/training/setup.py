@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from fpn.data.dataset import Dataset
 from fpn.data.loading.augmentation import Augment
@@ -135,14 +134,8 @@ def _compile(detector: Detector) -> None:
     problem = no_compiler(detector.device)
     if problem is not None:
         raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
-    for part in dense_modules(detector):
+    for part in detector.dense_modules:
         part.compile()
-
-
-def dense_modules(detector: Detector) -> list[nn.Module]:
-    """The parts of a detector whose shapes no value decides: the one place that knows their names."""
-    parts = (getattr(detector, name, None) for name in ("features", "rpn"))
-    return [part for part in parts if isinstance(part, nn.Module)]
 
 
 def _loader(

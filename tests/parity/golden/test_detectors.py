@@ -106,7 +106,9 @@ def fpn_pytorch(figures: Case) -> Detector:
     detector = fpn_pytorch_101(figures.salt)
     detector.features.neck.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
     sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
-    detector.box.pooler = replace(detector.box.pooler, config=detector.box.pooler.config.changed(sampler=sampler))
+    detector.roi_heads.box.pooler = replace(
+        detector.roi_heads.box.pooler, config=detector.roi_heads.box.pooler.config.changed(sampler=sampler)
+    )
     return detector
 
 
@@ -119,7 +121,7 @@ def test_fpn_pytorch(figures):
     rois = torch.from_numpy(figures["rois"])[0, :, 1:]
     with torch.no_grad():
         [proposals] = detector.proposals(images)
-        logits, deltas = detector.box(detector.features(images.pixels), images, [rois])
+        logits, deltas = detector.roi_heads.box(detector.features(images.pixels), images, [rois])
     assert_same_set(proposals.boxes, rois.numpy(), 0.01)
     # Background, first there and last here, has deltas there that nobody reads.
     assert_near(logits.softmax(dim=1).roll(1, dims=1), figures["cls_prob"][0], 1e-4)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
+from fpn.detectors import Detector, TwoStageDetector, faster_rcnn, load, save
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
 from fpn.features.necks.paper_designs import DESIGNS, named_design
@@ -149,7 +149,7 @@ def run_row(ablation: Ablation, row: str, seed: int, folder: OutcomeFolder, scre
     return outcome
 
 
-def build_row(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
+def build_row(ablation: Ablation, row: str, seed: int) -> TwoStageDetector:
     """A row's detector before training."""
     torch.manual_seed(seed)
     options = ablation.detector.options()
@@ -194,14 +194,14 @@ def _typical(dataset: Dataset) -> int:
     return counts.index(statistics.median_low(counts))
 
 
-def _count_anchors(detector: FasterRCNN, dataset: Dataset) -> int:
+def _count_anchors(detector: TwoStageDetector, dataset: Dataset) -> int:
     size = _padded_size(detector, dataset)
     plan = detector.rpn.anchors
     cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.rpn.levels]
     return sum(number * each for number, each in zip(cells, plan.per_cell(), strict=True))
 
 
-def _padded_size(detector: FasterRCNN, dataset: Dataset) -> Size:
+def _padded_size(detector: TwoStageDetector, dataset: Dataset) -> Size:
     prepared = detector.preprocessor.prepare(dataset.image(0))
     return detector.preprocessor.collate([prepared.pixels], [prepared.frame]).padded_size
 

@@ -13,6 +13,7 @@ import torch
 
 from fpn.detectors import Detector
 from fpn.errors import ConfigError
+from fpn.inference import optimize
 from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
@@ -163,11 +164,11 @@ def ways(pair: Pair, settings: BenchmarkSettings) -> dict[str, Detector]:
     ours = pair.ours.eval()
     found: dict[str, Detector] = {"eager": ours}
     for precision in precisions(settings.device):
-        found[f"optimized, {precision}"] = ours.optimize(precision)
+        found[f"optimized, {precision}"] = optimize(ours, precision)
         if settings.compile or settings.device.type == "cuda":
-            found[f"compiled, {precision}"] = ours.optimize(precision, compile=True)
+            found[f"compiled, {precision}"] = optimize(ours, precision, compile=True)
         if settings.device.type == "cuda":
-            found[f"CUDA graphs, {precision}"] = ours.optimize(precision, compile=True, cuda_graphs=True)
+            found[f"CUDA graphs, {precision}"] = optimize(ours, precision, compile=True, cuda_graphs=True)
     return found
 
 
@@ -262,7 +263,7 @@ def _detect_once(pair: Pair, settings: BenchmarkSettings, side: str, *, size: Si
         if side == "torchvision":
             inference.their_detections(pair.theirs.eval(), paths)
         else:
-            inference.our_detections(pair.ours.optimize("auto"), paths)
+            inference.our_detections(optimize(pair.ours, "auto"), paths)
 
 
 def _row(work: str, ours: Side, theirs: Side, agreement: str) -> Row:

@@ -93,9 +93,9 @@ def our_places(detector: Detector) -> list[tuple[Any, str, str]]:
         (inner.rpn, "forward", "rpn"),
         (inner.rpn, "propose", "rpn"),
         (inner.rpn, "_suppress", "nms"),
-        (inner.box, "detect", "heads"),
-        (inner.box, "pooler", "pooling"),
-        (inner.box, "_select", "nms"),
+        (inner.roi_heads.box, "detect", "heads"),
+        (inner.roi_heads.box, "pooler", "pooling"),
+        (inner.roi_heads.box, "_select", "nms"),
     ]
 
 

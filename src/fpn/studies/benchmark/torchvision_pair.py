@@ -17,7 +17,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from fpn.detectors import FasterRCNN, faster_rcnn
+from fpn.detectors import TwoStageDetector, faster_rcnn
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
@@ -40,7 +40,7 @@ class Pair:
         equal: whether their weights are the same; widths may forbid it.
     """
 
-    ours: FasterRCNN
+    ours: TwoStageDetector
     theirs: nn.Module
     equal: bool
 
@@ -125,7 +125,7 @@ def build_pair(
 
 
 @torch.no_grad()
-def _spread(ours: FasterRCNN, size: Size) -> None:
+def _spread(ours: TwoStageDetector, size: Size) -> None:
     """Make random weights decide: without this no box scores more than any other, and both sides find nothing."""
     features = cast(Any, ours.features)
     pixels = torch.randn(1, 3, *(min(side, 256) for side in size), generator=torch.Generator().manual_seed(0))
@@ -137,14 +137,14 @@ def _spread(ours: FasterRCNN, size: Size) -> None:
     for layer, spread in (
         (ours.rpn.objectness, 0.3),
         (ours.rpn.deltas, 0.1),
-        (ours.box.scores, 0.5),
-        (ours.box.deltas, 0.1),
+        (ours.roi_heads.box.scores, 0.5),
+        (ours.roi_heads.box.deltas, 0.1),
     ):
         nn.init.normal_(layer.weight, std=spread)
     ours.train(was_training)
 
 
-def _their_model(ours: FasterRCNN, size: Size, num_classes: int) -> nn.Module:
+def _their_model(ours: TwoStageDetector, size: Size, num_classes: int) -> nn.Module:
     own = cast(Backbone, ours.features.backbone)
     if len(own.levels) != 4:
         raise ConfigError(f"backbone {own.name!r} has {len(own.levels)} levels: torchvision's pyramid needs four")
@@ -172,13 +172,13 @@ def _their_model(ours: FasterRCNN, size: Size, num_classes: int) -> nn.Module:
 
 
 @torch.no_grad()
-def _give_weights(ours: FasterRCNN, theirs: nn.Module) -> None:
+def _give_weights(ours: TwoStageDetector, theirs: nn.Module) -> None:
     """Ours into theirs, by the table of names that conversion uses the other way."""
     own = ours.state_dict()
     for part in ("weight", "bias"):
-        scores, deltas = own[f"box.scores.{part}"], own[f"box.deltas.{part}"]
-        own[f"box.scores.{part}"] = scores.roll(1, dims=0)  # background comes first
-        own[f"box.deltas.{part}"] = torch.cat([torch.zeros_like(deltas[:4]), deltas])
+        scores, deltas = own[f"roi_heads.box.scores.{part}"], own[f"roi_heads.box.deltas.{part}"]
+        own[f"roi_heads.box.scores.{part}"] = scores.roll(1, dims=0)  # background comes first
+        own[f"roi_heads.box.deltas.{part}"] = torch.cat([torch.zeros_like(deltas[:4]), deltas])
     for name, value in theirs.state_dict().items():
         renamed, _ = rename({name: value}, RULES)
         for ours_name in renamed:
