@@ -216,3 +216,30 @@ def test_no_function_is_written_twice() -> None:
                 body = ast.Module(body=without_docstring(node), type_ignores=[])
                 places[ast.dump(body)].append(f"{module}.{node.name}")
     assert [found for found in places.values() if len(found) > 1] == []
+
+
+# --- the page that describes all this ---------------------------------------------------------------------------------
+
+
+def described() -> dict[str, list[str]]:
+    """Subpackage -> modules that docs/architecture.md names, from its table of layers."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 6 and cells[1].isdecimal():
+            found[cells[2].strip("`")] += cells[3].replace("`", "").split()
+    return found
+
+
+def test_the_architecture_names_only_what_is_there() -> None:
+    named = {f"{where}.{name}" for where, names in described().items() for name in names}
+    assert len(named) > 50
+    assert named - set(modules()) == set()
+
+
+def test_the_architecture_names_every_subpackage_and_every_module_beside_them() -> None:
+    packages = {path.parent.relative_to(SOURCE) for path in (SOURCE / "fpn").rglob("__init__.py")}
+    page = described()
+    assert {".".join(package.parts) for package in packages} - set(page) == set()
+    beside = {path.stem for path in (SOURCE / "fpn").glob("*.py")} - {"__init__", "__main__"}
+    assert beside == set(page["fpn"])
