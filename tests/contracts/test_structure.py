@@ -170,13 +170,6 @@ def test_the_contract_of_layers_is_exhaustive() -> None:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-# Doubles that are still there. A line goes when its name is one place's alone; none is ever added.
-DOUBLES: dict[str, str] = {
-    "Batch": "evaluation reads images its own way until it calls the one prediction pipeline",
-    "Prepared": "as Batch",
-    "convert": "the toolkits' weights are converted; they are to be imported",
-}
-
 
 def names_at_the_top(tree: ast.Module) -> Iterator[str]:
     """Public functions, classes and values that a module defines. One letter is a type variable's name."""
@@ -204,8 +197,7 @@ def test_no_name_is_defined_in_two_subpackages() -> None:
         for name in names_at_the_top(tree):
             places[name].add(module)
     doubles = {name: sorted(found) for name, found in places.items() if len({subpackage(m) for m in found}) > 1}
-    assert {name: found for name, found in doubles.items() if name not in DOUBLES} == {}
-    assert set(DOUBLES) <= set(doubles), "a name in DOUBLES is no double any more: take its line out"
+    assert doubles == {}
 
 
 def test_no_function_is_written_twice() -> None:
