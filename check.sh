@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: style, types, the floors of the house, and the tests.
+# Everything that must hold before a change lands: style, types, the contract of layers, and the tests.
 # Extra arguments go to pytest, for example: ./check.sh tests/ops -x
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -158,13 +158,6 @@ def test_the_contract_of_layers_is_exhaustive() -> None:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-# Doubles that are still there. A line goes when its name is one place's alone; none is ever added.
-DOUBLES: dict[str, str] = {
-    "Batch": "evaluation reads images its own way until it calls the one prediction pipeline",
-    "Prepared": "as Batch",
-    "convert": "the toolkits' weights are converted; they are to be imported",
-}
-
 
 def names_at_the_top(tree: ast.Module) -> Iterator[str]:
     """Public functions, classes and values that a module defines. One letter is a type variable's name."""
@@ -192,8 +185,7 @@ def test_no_name_is_defined_in_two_subpackages() -> None:
         for name in names_at_the_top(tree):
             places[name].add(module)
     doubles = {name: sorted(found) for name, found in places.items() if len({subpackage(m) for m in found}) > 1}
-    assert {name: found for name, found in doubles.items() if name not in DOUBLES} == {}
-    assert set(DOUBLES) <= set(doubles), "a name in DOUBLES is no double any more: take its line out"
+    assert doubles == {}
 
 
 def test_no_function_is_written_twice() -> None:
@@ -204,3 +196,30 @@ def test_no_function_is_written_twice() -> None:
                 body = ast.Module(body=without_docstring(node), type_ignores=[])
                 places[ast.dump(body)].append(f"{module}.{node.name}")
     assert [found for found in places.values() if len(found) > 1] == []
+
+
+# --- the page that describes all this ---------------------------------------------------------------------------------
+
+
+def described() -> dict[str, list[str]]:
+    """Subpackage -> modules that docs/architecture.md names, from its table of layers."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 6 and cells[1].isdecimal():
+            found[cells[2].strip("`")] += cells[3].replace("`", "").split()
+    return found
+
+
+def test_the_architecture_names_only_what_is_there() -> None:
+    named = {f"{where}.{name}" for where, names in described().items() for name in names}
+    assert len(named) > 50
+    assert named - set(modules()) == set()
+
+
+def test_the_architecture_names_every_subpackage_and_every_module_beside_them() -> None:
+    packages = {path.parent.relative_to(SOURCE) for path in (SOURCE / "fpn").rglob("__init__.py")}
+    page = described()
+    assert {".".join(package.parts) for package in packages} - set(page) == set()
+    beside = {path.stem for path in (SOURCE / "fpn").glob("*.py")} - {"__init__", "__main__"}
+    assert beside == set(page["fpn"])

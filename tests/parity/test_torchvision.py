@@ -48,11 +48,11 @@ def theirs() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def ours(theirs: torch.nn.Module) -> TwoStageDetector:
-    converted = interop.convert(theirs.state_dict())
-    assert isinstance(converted.module, TwoStageDetector)
-    assert converted.dialect.name == "torchvision"
-    assert not [name for name in converted.leftover if not name.endswith("num_batches_tracked")]
-    return converted.module.eval()
+    imported = interop.import_weights(theirs.state_dict())
+    assert isinstance(imported.module, TwoStageDetector)
+    assert imported.dialect.name == "torchvision"
+    assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
+    return imported.module.eval()
 
 
 def _batch(*sizes: tuple[int, int], seed: int = 0) -> ImageBatch:

@@ -1,6 +1,6 @@
 """Other toolkits' weights -> ours: one file a toolkit."""
 
-from fpn.interop.conversion import TOOLKITS, convert
-from fpn.interop.converted import Converted
+from fpn.interop.conversion import TOOLKITS, import_weights
+from fpn.interop.imported import ImportedWeights
 
-__all__ = ["TOOLKITS", "Converted", "convert"]
+__all__ = ["TOOLKITS", "ImportedWeights", "import_weights"]

@@ -12,7 +12,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.backbones.backbone import Backbone
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
 from fpn.structures import Classes
@@ -25,7 +25,7 @@ def build(
     *,
     classes: Classes | Iterable[str] | None = None,
     conventions: Mapping[str, Any],
-) -> Converted:
+) -> ImportedWeights:
     """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
     name = resnet_name(state, toolkit=dialect.name)
@@ -40,7 +40,7 @@ def build(
     )
     detector = build_faster_rcnn(recipe)
     fill_module(detector, state, toolkit=dialect.name)
-    return Converted(detector.eval(), dialect, leftover)
+    return ImportedWeights(detector.eval(), dialect, leftover)
 
 
 def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return moved
 
 
-def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
+def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> ImportedWeights:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
     out = tuple(range(dialect.neck.finest_level, 6))
@@ -61,10 +61,10 @@ def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover:
     return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
-def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
+def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> ImportedWeights:
     """The pyramid with its weights inside."""
     fill_module(module, state, toolkit=dialect.name)
-    return Converted(module.eval(), dialect, leftover)
+    return ImportedWeights(module.eval(), dialect, leftover)
 
 
 def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:

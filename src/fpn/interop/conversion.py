@@ -11,29 +11,29 @@ from torch import Tensor
 
 from fpn.errors import ModelFileError
 from fpn.interop import detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
-from fpn.interop.converted import Converted
+from fpn.interop.imported import ImportedWeights
 
 
 class Toolkit(NamedTuple):
     """What is known of a toolkit: how its names look, and how its weights become ours."""
 
     recognises: Callable[[Collection[str]], bool]
-    convert: Callable[..., Converted]
+    import_weights: Callable[..., ImportedWeights]
 
 
 TOOLKITS: dict[str, Toolkit] = {
-    "fpn.pytorch": Toolkit(fpn_pytorch.recognises, fpn_pytorch.convert),
-    "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.convert),
-    "three-level FPN": Toolkit(minimal.recognises, minimal.convert),
-    "matterport": Toolkit(matterport.recognises, matterport.convert),
-    "Detectron2": Toolkit(detectron2.recognises, detectron2.convert),
-    "torchvision": Toolkit(torchvision.recognises, torchvision.convert),
+    "fpn.pytorch": Toolkit(fpn_pytorch.recognises, fpn_pytorch.import_weights),
+    "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.import_weights),
+    "three-level FPN": Toolkit(minimal.recognises, minimal.import_weights),
+    "matterport": Toolkit(matterport.recognises, matterport.import_weights),
+    "Detectron2": Toolkit(detectron2.recognises, detectron2.import_weights),
+    "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
-def convert(state: Mapping[str, Any], **conventions: Any) -> Converted:
+def import_weights(state: Mapping[str, Any], **conventions: Any) -> ImportedWeights:
     """Put another toolkit's weights into our modules.
 
     Args:
@@ -52,7 +52,7 @@ def convert(state: Mapping[str, Any], **conventions: Any) -> Converted:
     tensors = _tensors(_unwrap(state))
     for toolkit in TOOLKITS.values():
         if toolkit.recognises(tensors.keys()):
-            return toolkit.convert(tensors, **conventions)
+            return toolkit.import_weights(tensors, **conventions)
     first = ", ".join(list(tensors)[:3]) or "no names at all"
     raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")
 

@@ -10,7 +10,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
 from fpn.interop.assemble import build
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
@@ -49,7 +49,9 @@ def recognises(names: Collection[str]) -> bool:
     return any(name.startswith("backbone.fpn_lateral") for name in names)
 
 
-def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+def import_weights(
+    state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
+) -> ImportedWeights:
     """Its weights in our detector, or RetinaNet's in our pyramid.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fpn.detectors.toolkits import FPN_PYTORCH
 from fpn.interop.assemble import build
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
@@ -38,7 +38,9 @@ def recognises(names: Collection[str]) -> bool:
     return "RCNN_toplayer.weight" in names
 
 
-def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+def import_weights(
+    state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
+) -> ImportedWeights:
     """Its weights in our detector.
 
     Args:

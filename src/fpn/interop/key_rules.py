@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fpn.errors import ModelFileError
-from fpn.interop.converted import State
+from fpn.interop.imported import State
 
 # Pattern of a whole name -> its new name, tried in order; None: known, and not needed.
 Rules = Sequence[tuple[str, str | None]]

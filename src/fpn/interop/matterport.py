@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpn.detectors.toolkits import MATTERPORT, MATTERPORT_128
 from fpn.interop.assemble import build
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
@@ -49,7 +49,9 @@ def recognises(names: Collection[str]) -> bool:
     return any(re.search(r"(^|/)fpn_c5p5/kernel(:0)?$", name) for name in names)
 
 
-def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+def import_weights(
+    state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
+) -> ImportedWeights:
     """Its weights in our detector, or a graph without heads in our pyramid.
 
     Args:

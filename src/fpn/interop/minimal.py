@@ -14,7 +14,7 @@ from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import MINIMAL
 from fpn.features.backbones.teaching import ThreeLayerBackbone
 from fpn.interop.assemble import fill_pyramid, read_widths
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
@@ -33,7 +33,7 @@ def recognises(names: Collection[str]) -> bool:
     return {"bottomlayer1.weight", "toplayer1.weight"} <= set(names)
 
 
-def convert(state: State, **conventions: Any) -> Converted:
+def import_weights(state: State, **conventions: Any) -> ImportedWeights:
     """Its weights in our pyramid, whose finest map is p1."""
     renamed, leftover = rename(state, RULES)
     dialect = adapt_dialect(read_widths(renamed, MINIMAL), **conventions)

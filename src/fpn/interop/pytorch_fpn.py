@@ -10,7 +10,7 @@ from typing import Any
 
 from fpn.detectors.toolkits import PYTORCH_FPN
 from fpn.interop.assemble import build
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
@@ -32,7 +32,7 @@ def recognises(names: Collection[str]) -> bool:
     return {"toplayer.weight", "smooth1.weight", "layer1.0.conv1.weight"} <= set(names)
 
 
-def convert(state: State, **conventions: Any) -> Converted:
+def import_weights(state: State, **conventions: Any) -> ImportedWeights:
     """Its weights in our pyramid; maps are called p2..p5 there as here."""
     renamed, leftover = rename(state, RULES)
     return build(renamed, PYTORCH_FPN, leftover, conventions=conventions)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fpn.detectors.toolkits import TORCHVISION
 from fpn.interop.assemble import build
-from fpn.interop.converted import Converted, State
+from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
@@ -39,7 +39,9 @@ def recognises(names: Collection[str]) -> bool:
     return any(name.startswith("backbone.fpn.inner_blocks.") for name in names)
 
 
-def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any) -> Converted:
+def import_weights(
+    state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
+) -> ImportedWeights:
     """Its weights in our detector; background's logit moves to the end, its unread boxes are dropped.
 
     Args:

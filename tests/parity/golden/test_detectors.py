@@ -12,7 +12,7 @@ from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import FPN_PYTORCH
-from fpn.interop import convert
+from fpn.interop import import_weights
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Detections, ImageBatch
 from parity.golden.cases import Case, case, cases, same_weights
@@ -52,9 +52,9 @@ def from_config(figures: Case, **conventions) -> dict:
 @pytest.mark.parametrize("figures", [case("d2_10_full_faster"), case("d2_10_full_mask")], ids=lambda f: f.name)
 def test_detectron2(figures):
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    converted = convert(state, **from_config(figures))
-    detector = converted.module
-    assert all(name.startswith("roi_heads.mask_head.") for name in converted.leftover)
+    imported = import_weights(state, **from_config(figures))
+    detector = imported.module
+    assert all(name.startswith("roi_heads.mask_head.") for name in imported.leftover)
     assert_same_detections(
         predict(detector, figures), *(torch.from_numpy(figures[name]) for name in ("pred_boxes", "classes", "scores"))
     )
@@ -74,14 +74,14 @@ def test_detectron2(figures):
 
 def test_detectron2_retinanet_as_far_as_its_pyramid():
     figures = case("d2_10_full_retinanet")
-    converted = convert(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
-    _, images = prepare(figures, Preprocessor(converted.dialect.pixels))
+    imported = import_weights(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
+    _, images = prepare(figures, Preprocessor(imported.dialect.pixels))
     with torch.no_grad():
-        maps = converted.module(images.pixels)
+        maps = imported.module(images.pixels)
     assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
     for name, value in maps.items():
         assert_map(figures, f"feat_{name}", value)
-    assert all(name.startswith("head.") for name in converted.leftover)
+    assert all(name.startswith("head.") for name in imported.leftover)
 
 
 # --- fpn.pytorch -----------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def fpn_pytorch_101(salt: str) -> Detector:
     """Three cases share one ResNet-101, which takes longer to build than to run."""
     figures = next(f for f in cases("fpnpt_i_full") if f.salt == salt)
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    return convert(
+    return import_weights(
         state,
         short_side=round(min(figures.meta["im_info"][0][:2])),
         box_score_limit=figures.meta["thresh"],
@@ -152,7 +152,7 @@ def test_matterport():
     figures = case("mrcnn_9_full")
     config = figures.meta["config"]
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    converted = convert(
+    imported = import_weights(
         state,
         short_side=config["IMAGE_MIN_DIM"],
         long_side=config["IMAGE_MAX_DIM"],
@@ -160,8 +160,8 @@ def test_matterport():
         box_limit=config["DETECTION_MAX_INSTANCES"],
         box_score_limit=config["DETECTION_MIN_CONFIDENCE"],
     )
-    detector = converted.module
-    assert all(name.startswith("mrcnn_mask") for name in converted.leftover)
+    detector = imported.module
+    assert all(name.startswith("mrcnn_mask") for name in imported.leftover)
     _, images = prepare(figures, detector.preprocessor)
     assert_map(figures, "molded", images.pixels.permute(0, 2, 3, 1).numpy())
     last = torch.tensor([images.padded_size.width - 1, images.padded_size.height - 1] * 2)

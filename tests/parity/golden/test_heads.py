@@ -8,7 +8,7 @@ from fpn.detectors.builder import build_box_head
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, MATTERPORT
 from fpn.heads.box import BoxHead
-from fpn.interop import convert
+from fpn.interop import import_weights
 from fpn.structures import Detections, ImageBatch, Level, Proposals
 from parity.golden import rule
 from parity.golden.cases import case, cases, entries, same_weights
@@ -87,7 +87,7 @@ def test_matterport_network():
     figures = case("mrcnn_8_heads")
     listed = dict(entries(figures.meta["names"].split("names/")[1]))
     state = rule.weights(figures.salt, listed.items(), figures.factors)
-    head = convert(state).module.roi_heads.box
+    head = import_weights(state).module.roi_heads.box
     features = {
         f"p{i + 2}": torch.from_numpy(figures.normal(f"heads:feat{i}", (1, 32 >> i, 32 >> i, 256), 1.0)).permute(
             0, 3, 1, 2
@@ -107,7 +107,7 @@ def test_matterport_network():
 @torch.no_grad()
 def test_fpn_pytorch_network():
     figures = case("fpnpt_h_head")
-    head = convert(same_weights(figures, "fpnpt_resnet101.json")).module.roi_heads.box
+    head = import_weights(same_weights(figures, "fpnpt_resnet101.json")).module.roi_heads.box
     hidden = head.trunk(torch.from_numpy(figures.normal("h:pooled", (4, 256, 7, 7), 1.0)))
     assert_map(figures, "fc7", hidden)
     logits = head.scores(hidden)

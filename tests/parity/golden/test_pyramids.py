@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.interop import Converted, convert
+from fpn.interop import ImportedWeights, import_weights
 from fpn.structures import Features, Level
 from parity.golden.cases import Case, cases, same_weights
 from parity.golden.compare import assert_map
@@ -23,10 +23,10 @@ def run(module: torch.nn.Module, case: Case) -> Features:
     return maps
 
 
-def pyramid(case: Case, names: str, heads: tuple[str, ...], **conventions: str) -> Converted:
+def pyramid(case: Case, names: str, heads: tuple[str, ...], **conventions: str) -> ImportedWeights:
     """The backbone and pyramid of a detector's weights alone."""
     state = {name: value for name, value in same_weights(case, names).items() if not name.startswith(heads)}
-    return convert(state, **conventions)
+    return import_weights(state, **conventions)
 
 
 def assert_maps(case: Case, maps: Features, theirs: dict[str, str]) -> None:
@@ -36,19 +36,19 @@ def assert_maps(case: Case, maps: Features, theirs: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("case", cases("minimal"), ids=lambda case: case.name)
 def test_three_level_pyramid_whose_p1_is_our_p3(case):
-    converted = convert(same_weights(case, "minimal_fpn.json"))
-    maps = run(converted.module, case)
+    imported = import_weights(same_weights(case, "minimal_fpn.json"))
+    maps = run(imported.module, case)
     assert list(maps) == ["p1", "p2", "p3"]
     assert_maps(case, maps, {"p3": "p1", "p2": "p2", "p1": "p3"})
-    assert converted.leftover == ("latlayer1.weight", "latlayer1.bias")
+    assert imported.leftover == ("latlayer1.weight", "latlayer1.bias")
 
 
 @pytest.mark.parametrize("case", cases("kuangliu"), ids=lambda case: case.name)
 def test_pytorch_fpn(case):
     top_down = "bilinear_corners" if case.meta["upsample_align_corners"] else "bilinear"
-    converted = convert(same_weights(case, "kuangliu_fpn101.json"), neck_top_down=top_down)
-    assert_maps(case, run(converted.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5)})
-    assert all(name.endswith("num_batches_tracked") for name in converted.leftover)
+    imported = import_weights(same_weights(case, "kuangliu_fpn101.json"), neck_top_down=top_down)
+    assert_maps(case, run(imported.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5)})
+    assert all(name.endswith("num_batches_tracked") for name in imported.leftover)
 
 
 MATTERPORT_HEADS = ("rpn_", "mrcnn_")
@@ -57,18 +57,18 @@ MATTERPORT_HEADS = ("rpn_", "mrcnn_")
 @pytest.mark.parametrize("case", cases("mrcnn_1"), ids=lambda case: case.name)
 def test_matterport(case):
     names = case.meta["names"].removeprefix("names/")
-    converted = pyramid(case, names, MATTERPORT_HEADS)
-    assert_maps(case, run(converted.module, case), {f"p{k}": f"P{k}" for k in (2, 3, 4, 5, 6)})
+    imported = pyramid(case, names, MATTERPORT_HEADS)
+    assert_maps(case, run(imported.module, case), {f"p{k}": f"P{k}" for k in (2, 3, 4, 5, 6)})
     if "C2" in case.arrays:
-        assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"C{k}" for k in (2, 3, 4, 5)})
-    assert converted.leftover == ()
+        assert_maps(case, run(imported.module.backbone, case), {f"c{k}": f"C{k}" for k in (2, 3, 4, 5)})
+    assert imported.leftover == ()
 
 
 @pytest.mark.parametrize("case", cases("d2_5"), ids=lambda case: case.name)
 def test_detectron2(case):
-    converted = pyramid(case, "d2_faster.json", ("proposal_generator.", "roi_heads."))
-    assert_maps(case, run(converted.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5, 6)})
-    assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"res{k}" for k in (2, 3, 4, 5)})
+    imported = pyramid(case, "d2_faster.json", ("proposal_generator.", "roi_heads."))
+    assert_maps(case, run(imported.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5, 6)})
+    assert_maps(case, run(imported.module.backbone, case), {f"c{k}": f"res{k}" for k in (2, 3, 4, 5)})
 
 
 FPN_PYTORCH_HEADS = ("RCNN_rpn", "RCNN_top.", "RCNN_cls", "RCNN_bbox")
@@ -77,16 +77,16 @@ FPN_PYTORCH_HEADS = ("RCNN_rpn", "RCNN_top.", "RCNN_cls", "RCNN_bbox")
 @pytest.mark.parametrize("case", cases("fpnpt_a"), ids=lambda case: case.name)
 def test_fpn_pytorch(case):
     names = "fpnpt_resnet101.json" if "_r101_" in case.name else "fpnpt_resnet50.json"
-    converted = pyramid(case, names, FPN_PYTORCH_HEADS)
-    assert converted.dialect.neck.top_down == "bilinear_corners"
-    assert_maps(case, run(converted.module, case), {f"p{k}": f"ac1_p{k}" for k in (2, 3, 4, 5, 6)})
-    assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"c{k}" for k in (2, 3, 4, 5)})
+    imported = pyramid(case, names, FPN_PYTORCH_HEADS)
+    assert imported.dialect.neck.top_down == "bilinear_corners"
+    assert_maps(case, run(imported.module, case), {f"p{k}": f"ac1_p{k}" for k in (2, 3, 4, 5, 6)})
+    assert_maps(case, run(imported.module.backbone, case), {f"c{k}": f"c{k}" for k in (2, 3, 4, 5)})
     # P5 and P6 have half the stride that their anchors are laid with.
-    assert converted.module.levels[3:] == (Level("p5", 256, 16, 5), Level("p6", 256, 32, 6))
-    assert "RCNN_roi_feat_ds.weight" in converted.leftover
+    assert imported.module.levels[3:] == (Level("p5", 256, 16, 5), Level("p6", 256, 32, 6))
+    assert "RCNN_roi_feat_ds.weight" in imported.leftover
 
 
 @pytest.mark.parametrize("case", cases("fpnpt_a_pyramid_r50"), ids=lambda case: case.name)
 def test_fpn_pytorch_as_torch_runs_it_from_0_4_on(case):
-    converted = pyramid(case, "fpnpt_resnet50.json", FPN_PYTORCH_HEADS, neck_top_down="bilinear")
-    assert_maps(case, run(converted.module, case), {f"p{k}": f"ac0_p{k}" for k in (2, 3, 4)})
+    imported = pyramid(case, "fpnpt_resnet50.json", FPN_PYTORCH_HEADS, neck_top_down="bilinear")
+    assert_maps(case, run(imported.module, case), {f"p{k}": f"ac0_p{k}" for k in (2, 3, 4)})

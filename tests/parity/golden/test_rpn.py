@@ -12,7 +12,7 @@ from fpn.detectors.builder import build_rpn
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, FPN_PYTORCH, MATTERPORT
 from fpn.heads.rpn import RPN, RawProposals
-from fpn.interop import convert, fpn_pytorch
+from fpn.interop import fpn_pytorch, import_weights
 from fpn.interop.key_rules import fill_module, rename
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden import rule
@@ -159,7 +159,7 @@ def test_fpn_pytorch_reads_other_channels_than_its_softmax_pairs():
 @torch.no_grad()
 def test_detectron2_network():
     figures = case("d2_6_rpn")
-    head = convert(same_weights(replace_digest(figures), "d2_faster.json")).module.rpn
+    head = import_weights(same_weights(replace_digest(figures), "d2_faster.json")).module.rpn
     features = {
         f"p{i + 2}": torch.from_numpy(figures.normal(f"d2:rpn:f{i}", (1, 256, *figures[f"logits{i}"].shape[2:]), 1.0))
         for i in range(5)
@@ -179,7 +179,7 @@ def replace_digest(figures: Case) -> Case:
 @torch.no_grad()
 def test_matterport_network():
     figures = case("mrcnn_1_pyramid_rpn_r50")
-    detector = convert(same_weights(figures, figures.meta["names"].removeprefix("names/"))).module
+    detector = import_weights(same_weights(figures, figures.meta["names"].removeprefix("names/"))).module
     pixels = torch.from_numpy(figures.input()).permute(0, 3, 1, 2).contiguous()
     raw = detector.rpn(detector.features(pixels))
     logits = figures["rpn_class_logits"]

@@ -47,7 +47,7 @@ class Objects:
         return len(self.labels)
 
 
-def gather(survey: Survey, infos: Sequence[ImageInfo]) -> Objects:
+def gather_objects(survey: Survey, infos: Sequence[ImageInfo]) -> Objects:
     """The objects of a split whose images look like this."""
     table = survey.dataset.table
     said = table.sizes.numpy().astype(np.float32)

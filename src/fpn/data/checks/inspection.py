@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fpn.data.checks.boxes import Objects, check_boxes, gather
+from fpn.data.checks.boxes import Objects, check_boxes, gather_objects
 from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
 from fpn.data.checks.duplicates import Duplicates, find_duplicates
 from fpn.data.checks.images import ImageInfo, check_file, check_size, inspect_images
@@ -66,7 +66,7 @@ class Inspected:
     @cached_property
     def objects(self) -> dict[str, Objects]:
         """Split -> its objects, of the main splits."""
-        return {split: gather(survey, self.infos_of(survey)) for split, survey in self.main_splits.items()}
+        return {split: gather_objects(survey, self.infos_of(survey)) for split, survey in self.main_splits.items()}
 
     def infos_of(self, survey: Survey) -> list[ImageInfo]:
         """One for each image of a split."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fpn.data.checks.boxes import gather, invalid, over_edge, repeated
+from fpn.data.checks.boxes import gather_objects, invalid, over_edge, repeated
 from fpn.data.checks.classes import alike_names, may_share
 from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import CheckReport, class_names
@@ -206,7 +206,7 @@ class _Repair:
 
     def _part(self, split: str, rows: list[int], names: Mapping[str, str]) -> Part:
         survey = self.inspected.splits[split]
-        objects = gather(survey, self.inspected.infos_of(survey))
+        objects = gather_objects(survey, self.inspected.infos_of(survey))
         dropped = dict.fromkeys(np.flatnonzero(invalid(objects)).tolist(), "wholly outside of its image")
         dropped |= {second: "labelled twice" for _, second in repeated(objects).tolist()}
         cut = set(np.flatnonzero(over_edge(survey, objects)).tolist())

@@ -1,4 +1,4 @@
-"""What a conversion gives."""
+"""What an import gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ImportedWeights:
     """Another toolkit's weights in one of our modules.
 
     Attributes:
