@@ -13,6 +13,7 @@ from fpn.ops.polygons import (
     rasterised_in_boxes,
     rectangles,
     runs_of_polygons,
+    travel,
 )
 from fpn.ops.run_lengths import columns_of_runs
 from fpn.shapes import Size
@@ -85,6 +86,25 @@ def test_clipping_leaves_the_pixels_as_they_were(objects: list[list[np.ndarray]]
 def test_a_polygon_inside_is_not_touched_by_clipping() -> None:
     polygons = Polygons.of([[np.array([[0, 0], [4, 0], [4, 4.0]])]])
     assert clip_polygons(polygons, Size(4, 4)) is polygons
+
+
+def test_many_polygons_are_filled_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    objects = [[random.random((5, 2)) * 30 for _ in range(count)] for count in (1, 0, 3, 2, 0, 1)]
+    whole = runs_of_polygons(Polygons.of(objects), Size(30, 30))
+    boxes = np.array([[0, 0, 30, 30]] * 6, dtype=np.float32)
+    cells = rasterised_in_boxes(Polygons.of(objects), boxes, 7)
+    monkeypatch.setattr("fpn.ops.polygons._CHUNK_CROSSINGS", 40)
+    monkeypatch.setattr("fpn.ops.polygons._CHUNK_CORNERS", 4)
+    portions = runs_of_polygons(Polygons.of(objects), Size(30, 30))
+    assert np.array_equal(portions.spans, whole.spans)
+    assert np.array_equal(portions.starts, whole.starts)
+    assert np.array_equal(rasterised_in_boxes(Polygons.of(objects), boxes, 7), cells)
+
+
+def test_travel_is_the_columns_that_edges_cross_inside_of_the_image() -> None:
+    there_and_back = np.array([[0, 0], [40, 1], [0, 2], [10, 3.0]])
+    assert travel(Polygons.of([[there_and_back], [], [there_and_back]]), 20).tolist() == [50, 0, 60]
 
 
 def test_boxes_become_rectangles() -> None:

@@ -131,6 +131,7 @@ def test_all_pixels_at_once_are_bounded() -> None:
         ([[1.0, 1.0, 2.0, 1.0, 2.0, 2.0, 3.0]], "an odd count"),
         ([[1.0, 1.0, 1e9, 1.0, 2.0, 2.0]], "reaches far out"),
         ([[1.0, 1.0, float("nan"), 1.0, 2.0, 2.0]], "reaches far out"),
+        ([[1.0, 1.0, 2.0, 2.0] * 70_000], "polygons of 140000 corners"),
     ],
 )
 def test_a_broken_outline_is_refused_with_its_number(segmentation: object, says: str) -> None:

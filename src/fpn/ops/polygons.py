@@ -22,6 +22,10 @@ from fpn.shapes import Size
 Numbers = NDArray[np.float64]
 # Steps a pixel, and the step before the middle of a column.
 _FINE, _MIDDLE = 5, 2
+# Crossings of edges and columns in memory at a time, each some hundred bytes.
+_CHUNK_CROSSINGS = 1 << 21
+# Corners moved into boxes at a time.
+_CHUNK_CORNERS = 1 << 18
 
 
 class Polygons(NamedTuple):
@@ -62,7 +66,28 @@ class Polygons(NamedTuple):
 
 
 def runs_of_polygons(polygons: Polygons, size: Size) -> Runs:
-    """The pixels of each object: of any of its polygons."""
+    """The pixels of each object: of any of its polygons. The work grows with `travel`."""
+    numbers = np.arange(len(polygons.starts) - 1)
+    chunk = np.cumsum(travel(polygons, size.width)) // _CHUNK_CROSSINGS
+    parts = np.split(numbers, np.flatnonzero(np.diff(chunk)) + 1)
+    if len(parts) == 1:
+        return _filled(polygons, size)
+    filled = [_filled(polygons.take(some), size) for some in parts]
+    counts = np.concatenate([np.diff(runs.starts) for runs in filled])
+    return Runs(np.concatenate([runs.spans for runs in filled]), starts_of(counts))
+
+
+def travel(polygons: Polygons, width: int) -> Int[np.ndarray, " n"]:
+    """(N,) about how many columns of an image the edges of each object cross, all together."""
+    x = np.clip(polygons.points[:, 0], 0, width)
+    # Across the joint of two polygons, and without each one's last edge: near enough.
+    steps = np.ceil(np.abs(np.diff(x, prepend=x[:1]))).astype(np.int64)
+    total = np.concatenate(([0], np.cumsum(steps)))
+    ends = total[polygons.parts[polygons.starts]]
+    return np.diff(ends)
+
+
+def _filled(polygons: Polygons, size: Size) -> Runs:
     part, toggles = _crossings(polygons, size)
     # Sorted within each polygon, every second crossing ends what the one before it began.
     key = np.sort(part * (size.height * size.width + 1) + toggles)
@@ -212,6 +237,14 @@ def rasterised_in_boxes(polygons: Polygons, boxes: Float[np.ndarray, "n 4"], cel
     Source: Detectron2's rasterize_polygons_within_box: moved to the box's corner, scaled by cells / side with a side of
     0.1 at least, then filled like an image of S x S.
     """
+    chunk = polygons.parts[polygons.starts[1:]] // _CHUNK_CORNERS
+    parts = np.split(np.arange(len(boxes)), np.flatnonzero(np.diff(chunk)) + 1)
+    if len(parts) == 1:
+        return _filled_in_boxes(polygons, boxes, cells)
+    return np.concatenate([_filled_in_boxes(polygons.take(some), boxes[some], cells) for some in parts])
+
+
+def _filled_in_boxes(polygons: Polygons, boxes: np.ndarray, cells: int) -> np.ndarray:
     boxes = boxes.astype(np.float32)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(0.1)).astype(np.float64)
     owner = polygons.owners()
@@ -222,5 +255,5 @@ def rasterised_in_boxes(polygons: Polygons, boxes: Float[np.ndarray, "n 4"], cel
     # No two runs of a mask begin or end at one cell.
     change[runs.spans[:, 0] + at] += 1
     change[runs.spans[:, 1] + at] -= 1
-    filled = np.cumsum(change[:-1], dtype=np.int8).reshape(len(boxes), cells, cells)
-    return np.asarray(filled.transpose(0, 2, 1))
+    cover = np.cumsum(change[:-1], dtype=np.int8).reshape(len(boxes), cells, cells)
+    return np.asarray(cover.transpose(0, 2, 1))

@@ -27,6 +27,10 @@ Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 Outline: TypeAlias = Sequence[NDArray[np.float64]] | Integers
 # How far out of its image a polygon may reach, in times of the image's longer side.
 MAX_REACH = 10
+# What an outline of polygons may have in all, so that a small file can't ask for much memory: corners, and columns that
+# its edges cross. Larger ones are left to run-length codes.
+MAX_CORNERS = 1 << 17
+MAX_TRAVEL = 1 << 21
 # Pixels that `dense` makes unless asked for more: a byte each.
 DENSE_PIXELS = 1 << 28
 
@@ -278,7 +282,8 @@ def polygons_of(parts: Sequence[Sequence[float] | NDArray[np.float64]], size: Si
     """COCO's polygons as arrays (k, 2); those of fewer than three corners fill nothing and are left out.
 
     Raises:
-        ValueError, TypeError: one has an odd count of numbers, or reaches far out of the image.
+        ValueError, TypeError: one has an odd count of numbers, reaches far out of the image, or has more corners or
+            longer edges than `MAX_CORNERS` and `MAX_TRAVEL` allow.
     """
     polygons = [np.asarray(part, dtype=np.float64) for part in parts if len(part) >= 6]
     for polygon in polygons:
@@ -287,6 +292,9 @@ def polygons_of(parts: Sequence[Sequence[float] | NDArray[np.float64]], size: Si
         # Infinite and NaN are not within it either.
         if not (np.abs(polygon) <= MAX_REACH * max(size)).all():
             raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} image")
+    joined = Polygons.of([polygons])
+    if len(joined.points) > MAX_CORNERS or int(polygon_ops.travel(joined, size.width)[0]) > MAX_TRAVEL:
+        raise ValueError(f"polygons of {len(joined.points)} corners that cross the image over and over")
     return [polygon.reshape(-1, 2) for polygon in polygons]
 
 

@@ -13,7 +13,7 @@ from fpn.data.formats.segmentation import is_polygons, polygon_arrays, unpack
 from fpn.data.formats.survey import Survey
 from fpn.data.issues import Finding
 from fpn.shapes import Size
-from fpn.structures.masks import MAX_REACH, Segmentation, runs_of_code
+from fpn.structures.masks import MAX_CORNERS, MAX_REACH, MAX_TRAVEL, Segmentation, polygons_of, runs_of_code
 
 # Polygons with more corners are not looked at for crossings: the time grows with the square.
 MOST_CORNERS = 2000
@@ -70,6 +70,11 @@ def _polygons_problem(parts: Sequence[np.ndarray], size: Size | None) -> str:
     reach = MAX_REACH * max(size or _ANY)
     if not all((np.abs(part) <= reach).all() for part in parts):
         return "a polygon reaches far out of the image, or holds what is no number"
+    if size is not None and sum(map(len, parts)) * max(size.width, MAX_TRAVEL // MAX_CORNERS) > 2 * MAX_TRAVEL:
+        try:
+            polygons_of(list(parts), size)
+        except ValueError as error:
+            return str(error)
     return ""
 
 
