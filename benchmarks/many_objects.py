@@ -1,6 +1,6 @@
 """Peak memory of a training step on an image with thousands of objects, run after run, each in a process of its own.
 
-    python benchmarks/many_objects.py [--objects 2000 4000] [--runs 10] [--steps 1] [--allocators kept alone] [--keep NAME]
+    python benchmarks/many_objects.py [--objects 2000 4000] [--runs 10] [--allocators kept alone] [--keep NAME]
 
 `fpn.train` for `--steps` steps on one image with so many small boxes: all that a run holds (detector, gradients,
 optimizer, averaged weights, the interpreter and its libraries) is in the figures. `kept`: with the C library told to
