@@ -83,7 +83,7 @@ class Neighbours:
     """Processes that compute without end."""
 
     def __init__(self, count: int) -> None:
-        code = "while True: pass"
+        code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n for _ in range(10**6): pass"
         self.processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
 
     def seconds(self) -> float:
