@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from turns import keep
 
 from fpn.detectors import faster_rcnn
 from fpn.runtime import waiting
+from fpn.runtime.load import Reading
 from fpn.shapes import Size
 from fpn.structures import Targets
 from fpn.studies.benchmark.images import draw, draw_truth
@@ -94,10 +95,11 @@ class Neighbours:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
-    def read(self) -> waiting.Reading:
-        """A machine on which nobody else is."""
+    def read(self, cores: Collection[int]) -> Reading:
+        """A machine on which nobody else is; which core a neighbour used is not known."""
         own = time.process_time()
-        return waiting.Reading(time.monotonic(), own + self.seconds(), own)
+        busy = (own + self.seconds()) / len(cores)
+        return Reading(time.monotonic(), dict.fromkeys(cores, busy), own)
 
     def end(self) -> None:
         for process in self.processes:
@@ -153,13 +155,13 @@ def main() -> None:
         neighbours = Neighbours(count)
         try:
             if options.apart:
-                read, waiting.read_machine = waiting.read_machine, neighbours.read
+                read, waiting.read_load = waiting.read_load, neighbours.read
                 waiting._attendants.clear()
             sides = measure(step, neighbours, options.turns)
         finally:
             neighbours.end()
             if options.apart:
-                waiting.read_machine = read
+                waiting.read_load = read
         alone = alone or sides["one thread"]["seconds"]
         fair = sides["spinning"]["seconds"] if count == 0 else alone / min(1, cores / (count + 1))
         figures = [sides[name]["seconds"] for name in ("spinning", "considerate", "one thread")]

@@ -5,124 +5,130 @@ torch comes with on Linux, has them spin for about 3 ms before they sleep: nothi
 a core of its own. With other work on the machine the last thread waits for a core on which another one spins, hundreds
 of times in a training step, which then takes several times as long as its share of the machine would allow.
 
-So while other processes take the cores that our threads need, threads sleep at once. Their number stays, hence the
-parts and the order of every sum: **results are the same to the bit**, whatever the machine does meanwhile.
+So while other processes take cores that our threads need, two things change. Threads that wait sleep at once. And all
+of them stay on the cores that others leave: a thread alone on a core with a process that never pauses waits for that
+one's turn to end, milliseconds at each operation, while the others wait for it; together with another thread of ours it
+goes on when that one sleeps.
 
-libgomp reads its spin count when it is loaded, but it spins only 100 times "if there are more OpenMP threads than
-available CPUs" (its manual, GOMP_SPINCOUNT). A second team of threads that sleep all the time makes it so, and ends it.
+The number of threads stays, hence the parts of each operation and the order of every sum: **results are the same to
+the bit**, whatever the machine does meanwhile. Fewer threads would be as fast, with other results.
+
 Other OpenMP libraries (LLVM's, Intel's) give way while they spin; nothing is done about these.
 """
 
 from __future__ import annotations
 
-import ctypes
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 
+from fpn.runtime.load import Reading, Usage, read_load
+from fpn.runtime.openmp import Corner, SecondTeam, loaded_libgomps
+
 # Between two looks at the machine: 50 ticks of the kernel's clock a core, by which it counts.
 _SECONDS = 0.5
-# Cores that others take of those that our threads need. To sleep and to be woken costs a third of a step on an idle
-# machine, to spin beside one busy process 80 %; at 0.2 cores the two are equal (two cores, AMD EPYC).
+# Cores that others take of those that our threads need. To sleep and to be woken costs up to a third of a step on an
+# idle machine, to spin beside one busy process 80 % and more; at 0.2 cores the two are about equal (2 cores, AMD EPYC).
 _MUCH, _LITTLE = 0.2, 0.1
 # Looks in a row at a machine with little other work before threads spin again.
 _CALM_LOOKS = 3
-# Whoever set one of these has decided.
-_DECIDED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The work of a machine until a moment.
-
-    Attributes:
-        clock: the moment, seconds.
-        busy: seconds that the cores we may use were busy, all together.
-        own: seconds of them that were ours.
-    """
-
-    clock: float
-    busy: float
-    own: float
-
-    def others(self, later: Reading) -> float:
-        """Cores that other processes used on average until `later`."""
-        used = (later.busy - self.busy) - (later.own - self.own)
-        return max(used, 0.0) / (later.clock - self.clock)
+# Whoever set one of these has decided how threads wait or where they are.
+_DECIDED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 
 
 class Judge:
     """Whether others need our cores: yes at once, no after a while.
 
     Args:
-        spare: cores that our threads leave.
+        threads: that we have.
+        cores: that we may use; at least as many.
     """
 
-    def __init__(self, spare: int) -> None:
-        self.spare = spare
-        self.crowded = False
+    def __init__(self, *, threads: int, cores: int) -> None:
+        self._threads, self._cores = threads, cores
+        self._others = 0.0
         self._calm_looks = 0
+        self.crowded = False
 
     def hear(self, others: float) -> bool:
         """Cores that other processes used lately -> whether the machine is crowded."""
-        missing = others - self.spare
+        missing = others - (self._cores - self._threads)
         self._calm_looks = self._calm_looks + 1 if missing < _LITTLE else 0
         if missing > _MUCH:
             self.crowded = True
         elif self._calm_looks >= _CALM_LOOKS:
             self.crowded = False
+        self._others = others
         return self.crowded
+
+    @property
+    def width(self) -> int:
+        """Cores to stay on: as few as those that others leave allow without our threads taking longer.
+
+        On three free cores four threads take two turns, as on two.
+        """
+        free = min(max(math.floor(self._cores - self._others + 0.5), 1), self._threads)
+        turns = math.ceil(self._threads / free)
+        return self._cores if turns == 1 else math.ceil(self._threads / turns)
 
 
 @runtime_checkable
 class Lever(Protocol):
-    """What makes waiting threads sleep at once, or spin again."""
+    """What is done about a crowded machine.
 
-    def sleep(self) -> None: ...  # noqa: D102
-
-    def spin(self) -> None: ...  # noqa: D102
-
-
-class SecondTeam:
-    """OpenMP threads that do nothing, so that there are more of them than cores.
-
-    Args:
-        libraries: every libgomp of this process.
-        size: threads of the team, the one that starts it included.
+    Attributes:
+        cores: where our threads are now.
     """
 
-    def __init__(self, libraries: Sequence[ctypes.CDLL], size: int) -> None:
-        self._libraries, self._size = libraries, size
-        self._end = threading.Event()
-        self._leader: threading.Thread | None = None
+    @property
+    def cores(self) -> frozenset[int]: ...  # noqa: D102
 
-    def sleep(self) -> None:
-        """Threads that wait sleep at once."""
-        if self._leader is None:
-            self._end.clear()
-            self._leader = threading.Thread(target=self._lead, name="fpn-second-team", daemon=True)
-            self._leader.start()
+    def give_way(self, width: int, others: Mapping[int, float]) -> None:
+        """Sleep while waiting, and stay on `width` cores; `others`: the use of each core by other processes, 0..1."""
 
-    def spin(self) -> None:
-        """Threads that wait spin again."""
-        if self._leader is not None:
-            self._end.set()
-            self._leader.join()
-            self._leader = None
+    def spread(self) -> None:
+        """Spin while waiting, on all cores."""
 
-    def _lead(self) -> None:
-        for library in self._libraries:
-            # What a compiler makes of `#pragma omp parallel num_threads(size)` around a function without effects.
-            nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-            library.GOMP_parallel(nothing, None, ctypes.c_uint(self._size), ctypes.c_uint(0))
-        self._end.wait()  # the team lives as long as this thread
+    def after_fork(self) -> None:
+        """A forked process is on its own."""
+
+
+class Threads:
+    """OpenMP's threads, as a lever.
+
+    Args:
+        team: makes waiting threads sleep.
+        corner: where all threads stay.
+    """
+
+    def __init__(self, team: SecondTeam, corner: Corner) -> None:
+        self._team, self._corner = team, corner
+
+    @property
+    def cores(self) -> frozenset[int]:
+        """See `Lever`."""
+        return self._corner.taken
+
+    def give_way(self, width: int, others: Mapping[int, float]) -> None:
+        """See `Lever.give_way`."""
+        self._team.start()
+        self._corner.take(width, others)
+
+    def spread(self) -> None:
+        """See `Lever.spread`."""
+        self._corner.leave()
+        self._team.stop()
+
+    def after_fork(self) -> None:
+        """See `Lever.after_fork`."""
+        self._corner.leave_in_child()
 
 
 class Attendant:
@@ -132,13 +138,21 @@ class Attendant:
         judge: whether the machine is crowded.
         lever: what to do about it.
         read: the machine's work until now; None: not known.
+        clock: seconds, as those of `read`.
         seconds: between looks.
     """
 
     def __init__(
-        self, *, judge: Judge, lever: Lever, read: Callable[[], Reading | None], seconds: float = _SECONDS
+        self,
+        *,
+        judge: Judge,
+        lever: Lever,
+        read: Callable[[], Reading | None],
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = _SECONDS,
     ) -> None:
-        self._judge, self._lever, self._read, self._seconds = judge, lever, read, seconds
+        self.lever = lever
+        self._judge, self._read, self._clock, self._seconds = judge, read, clock, seconds
         self._last = read()
         self._listeners: list[Callable[[str], None]] = []
         self._users = 0
@@ -159,7 +173,7 @@ class Attendant:
         with self._lock:
             self._listeners += listeners
             self._users += 1
-            self._judge_now()  # one prediction after another is too short for a look of its own
+            self._look()  # one prediction after another is too short for a look of its own
             if self._users == 1:
                 self._end = threading.Event()
                 threading.Thread(target=self._watch, args=(self._end,), name="fpn-waiting", daemon=True).start()
@@ -172,44 +186,52 @@ class Attendant:
             self._users -= 1
             if self._users == 0:
                 self._end.set()
-                self._lever.spin()  # what else this process does is not ours to judge
+                self.lever.spread()  # what else this process does is not ours to judge
 
     def _watch(self, end: threading.Event) -> None:
         while not end.wait(self._seconds):
             with self._lock:
                 if end.is_set():
                     return
-                self._judge_now()
+                self._look()
 
-    def _judge_now(self) -> None:
-        reading, last = self._read(), self._last
-        if reading is None or last is None:
-            self._last = reading
-            return
-        if reading.clock - last.clock >= self._seconds:
-            self._last = reading
-            if self._judge.hear(last.others(reading)):
-                self._tell(last.others(reading))
+    def _look(self) -> None:
+        last = self._last
+        others: dict[int, float] = {}
+        if last is None or self._clock() - last.clock >= self._seconds:
+            self._last = self._read()
+            if last is not None and self._last is not None:
+                usage = Usage.between(last, self._last)
+                others = self._others_by_core(usage)
+                if self._judge.hear(usage.others):
+                    self._tell(usage.others)
         if self._judge.crowded:
-            self._lever.sleep()
+            self.lever.give_way(self._judge.width, others)
         else:
-            self._lever.spin()
+            self.lever.spread()
+
+    def _others_by_core(self, usage: Usage) -> dict[int, float]:
+        """All that we did, we did on the cores we stay on."""
+        share = usage.own / len(self.lever.cores)
+        return {core: busy - share * (core in self.lever.cores) for core, busy in usage.busy.items()}
 
     def _tell(self, others: float) -> None:
         """Once to each who listens."""
         while self._listeners:
             self._listeners.pop()(
-                f"other processes use {others:.1f} cores: threads now sleep while they wait for one another, until the "
-                "machine is theirs again; results stay the same"
+                f"other processes use {others:.1f} cores: until they need less, threads stay on the cores that these "
+                "leave, and sleep while they wait for one another; results stay the same"
             )
 
 
 @contextmanager
 def considerate(say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Inside the `with`, OpenMP's threads sleep while they wait for one another whenever others need the cores.
+    """Inside the `with`, OpenMP's threads give way to other processes whenever these need the cores.
 
     Results do not change. Nothing happens where torch uses one thread, less than half of the cores or another OpenMP,
-    where the system does not tell how busy it is, and where OMP_WAIT_POLICY or GOMP_SPINCOUNT are set.
+    where the system does not tell how busy it is, and where the environment says how threads wait or where they are
+    (OMP_WAIT_POLICY, GOMP_SPINCOUNT, OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY). Processes that are started inside
+    may inherit the cores that this one stays on; forked ones do not.
 
     Args:
         say: told once, when it first happens.
@@ -220,31 +242,6 @@ def considerate(say: Callable[[str], None] | None = None) -> Iterator[None]:
         return
     with attendant.at_work(say):
         yield
-
-
-def read_machine() -> Reading | None:
-    """What Linux counts for the cores that this process may use; None elsewhere.
-
-    Processes that gave way to others (`nice`) are not counted unless this one did as well.
-    """
-    try:
-        text = Path("/proc/stat").read_text()
-        cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        gave_way = os.getpriority(os.PRIO_PROCESS, 0) > 0
-    except (OSError, AttributeError):
-        return None
-    ticks = count_ticks(text, cores, gave_way=gave_way)
-    return Reading(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
-
-
-def count_ticks(stat: str, cores: Collection[str], *, gave_way: bool) -> int:
-    """Ticks that some cores were busy, `nice` ones only if `gave_way`, from the text of /proc/stat (proc_stat(5))."""
-    ticks = 0
-    for name, *columns in (line.split() for line in stat.splitlines()):
-        if name in cores:
-            user, nice, system, _idle, _disk, hard, soft, steal, *_ = map(int, columns)
-            ticks += user + system + hard + soft + steal + (nice if gave_way else 0)
-    return ticks
 
 
 _lock = threading.Lock()
@@ -261,39 +258,29 @@ def _the_attendant() -> Attendant | None:
 
 
 def _make_attendant(threads: int) -> Attendant | None:
-    libraries = _libgomps()
+    libraries = loaded_libgomps()
     if threads == 1 or not libraries or any(name in os.environ for name in _DECIDED):
         return None
-    cores = max(library.omp_get_num_procs() for library in libraries)
-
+    cores = frozenset(os.sched_getaffinity(0))
     # More threads than cores sleep at once anyway; where half of the cores are free, others have room.
-    if not threads <= cores <= 2 * threads or read_machine() is None:
+    if not threads <= len(cores) <= 2 * threads or read_load(cores) is None:
         return None
-    return Attendant(judge=Judge(cores - threads), lever=SecondTeam(libraries, cores - threads + 2), read=read_machine)
+    return Attendant(
+        judge=Judge(threads=threads, cores=len(cores)),
+        lever=Threads(SecondTeam(libraries, len(cores) - threads + 2), Corner(cores)),
+        read=partial(read_load, cores),
+    )
 
 
-def _libgomps() -> list[ctypes.CDLL]:
-    """GNU OpenMP as this process has loaded it, as often as it has."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return []
-    paths = sorted({line.split()[-1] for line in lines if Path(line.split()[-1]).name.startswith("libgomp")})
-    libraries = []
-    for path in paths:
-        try:
-            libraries.append(ctypes.CDLL(path))
-        except OSError:  # replaced on disk since it was loaded
-            return []
-    return libraries
-
-
-def _forget() -> None:
-    """A forked process has neither the attendants' threads nor whoever held the lock."""
+def _after_fork() -> None:
+    """A forked process has neither the attendants' threads nor whoever held a lock."""
     global _lock
     _lock = threading.Lock()
+    attendants = [each for each in _attendants.values() if each is not None]
     _attendants.clear()
+    for each in attendants:
+        each.lever.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_after_fork)
