@@ -32,7 +32,7 @@ from fpn.runtime import waiting
 from fpn.runtime.load import Reading
 from fpn.shapes import Size
 from fpn.structures import Targets
-from fpn.studies.benchmark.images import draw, draw_truth
+from fpn.studies.benchmark.images import draw_noise, draw_truth
 
 
 def parse() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def detector() -> Callable[[], float]:
     model = faster_rcnn(
         classes=list("abc"), backbone="tf_efficientnet_lite0", weights=None, channels=96, head_width=512
     ).train()
-    images = model.preprocessor.collate([image - 0.5 for image in draw(2, size)])
+    images = model.preprocessor.collate([image - 0.5 for image in draw_noise(2, size)])
     targets = [Targets(boxes, labels) for boxes, labels in draw_truth(2, size, num_classes=3)]
 
     def step() -> float:
@@ -148,7 +148,7 @@ def main() -> None:
     step()
     rows, alone = [], 0.0
     print(
-        "| neighbours | spinning (s) | considerate (s) | one thread (s) | fair share (s) | considerate by fair share |"
+        "| neighbours | spinning (s) | considerate (s) | one thread (s) | fair share (s) | considerate / fair share |"
     )
     print("|---:|---:|---:|---:|---:|---:|")
     for count in options.neighbours:
