@@ -48,12 +48,13 @@ def run(
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
     from fpn.inference import optimize
+    from fpn.runtime.waiting import considerate
 
     detector = optimize(load(model, device=check_device(device)), precision)
     dataset = open_dataset(data, split=split, drop_invalid=drop_invalid, limits=(limits or LimitOptions()).limits())
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
-    with progress_bar("measuring", len(dataset)) as progress:
+    with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:
         measured = measure(
             detector,
             dataset,

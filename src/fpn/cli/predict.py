@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
-from fpn.cli.terminal import progress_bar, say, say_error
+from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(
     from fpn.detectors import load
     from fpn.detectors.prediction import predict_images
     from fpn.inference import optimize
+    from fpn.runtime.waiting import considerate
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
         raise ConfigError(
@@ -68,7 +69,7 @@ def run(
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
         jobs = list(zip(sources, names, strict=True))
-        with progress_bar("detecting", len(jobs)) as progress:
+        with considerate(say_warning), progress_bar("detecting", len(jobs)) as progress:
             coming = predict_images(
                 detector,
                 [source.path for source in sources],

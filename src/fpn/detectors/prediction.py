@@ -23,6 +23,7 @@ from fpn.detectors.modes import evaluating
 from fpn.errors import ConfigError, FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
+from fpn.runtime.waiting import considerate
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections, ImageBatch
 
@@ -266,7 +267,7 @@ def leave(predictor: Predictor, found: Sequence[Detections], prepared: Sequence[
 
 @contextmanager
 def detecting(predictor: Predictor) -> Iterator[None]:
-    """Nothing is remembered for gradients, and what is a module is in evaluation mode."""
+    """Nothing is remembered for gradients, what is a module is in evaluation mode, and others get their share."""
     mode = evaluating(predictor) if isinstance(predictor, nn.Module) else nullcontext()
-    with mode, torch.inference_mode():
+    with mode, considerate(), torch.inference_mode():
         yield

@@ -18,6 +18,7 @@ from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
 from fpn.preprocessing.preprocessor import Prepared
+from fpn.runtime.waiting import considerate
 from fpn.structures import Classes, Detections, ImageBatch, Proposals
 from fpn.suggestions import nearest
 
@@ -78,6 +79,7 @@ def evaluate(
     return _measure(detector, dataset, truth, found, wanted, began=began)
 
 
+@considerate()
 def find_objects(
     detector: Predictor,
     dataset: Dataset,

@@ -7,6 +7,8 @@ fpn.pytorch descends from. Whatever dtype comes in, arithmetic is in float32 or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -75,14 +77,28 @@ def pairwise_coverage(
 
 
 def pairwise_intersection(
-    boxes: Num[Tensor, "n 4"], others: Num[Tensor, "m 4"], *, legacy_plus_one: bool = False
+    boxes: Num[Tensor, "n 4"],
+    others: Num[Tensor, "m 4"],
+    *,
+    legacy_plus_one: bool = False,
+    room: Sequence[Float[Tensor, "n m"]] | None = None,
 ) -> Float[Tensor, "n m"]:
-    """Shared area of every box with every other, in square pixels."""
+    """Shared area of every box with every other, in square pixels.
+
+    Args:
+        boxes: xyxy.
+        others: xyxy, in the same pixels.
+        legacy_plus_one: widths are x2 - x1 + 1.
+        room: three tensors to work in, of which the first becomes the result; None: new memory.
+    """
     # Rows of one coordinate each, and in place: 34 000 anchors by 15 objects take 0.8 ms instead of 11.8 ms.
     one, two = (at_least_float32(b).T.contiguous() for b in (boxes, others))
+    *sides, spare = (None, None, None) if room is None else room
     width, height = (
-        torch.minimum(one[high][:, None], two[high]).sub_(torch.maximum(one[low][:, None], two[low]))
-        for low, high in ((0, 2), (1, 3))
+        torch.minimum(one[high][:, None], two[high], out=side).sub_(
+            torch.maximum(one[low][:, None], two[low], out=spare)
+        )
+        for side, (low, high) in zip(sides, ((0, 2), (1, 3)), strict=True)
     )
     if legacy_plus_one:
         width, height = width.add_(1), height.add_(1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int, Num
 from torch import Tensor
 
-from fpn.ops.boxes import SMALLEST_AREA, area, pairwise_intersection
+from fpn.ops.boxes import SMALLEST_AREA, area, at_least_float32, pairwise_intersection
 
 # Elements of the IoU matrix computed at once: what fits the cache of a CPU, what keeps a GPU busy.
 _CHUNK_CPU = 1 << 20
@@ -77,6 +77,11 @@ class _Overlaps:
 
     Ignored objects have an IoU of -1. A matrix of one chunk is kept; a larger one is computed again when asked for
     again: 200 000 anchors and 500 objects would take 400 MB.
+
+    All chunks work in the same memory, and their results go to memory that was there before the first one. Small
+    tensors made between large ones would pin them apart: glibc (2.36) asks for a little more than it gives where memory
+    is aligned, as torch's is, so a hole that one chunk leaves is too small for the next, and with 4000 objects a step
+    took up to 8 GiB.
     """
 
     def __init__(self, boxes: Tensor, gt_boxes: Tensor, ignore: Tensor | None, legacy_plus_one: bool) -> None:
@@ -84,33 +89,58 @@ class _Overlaps:
         self.gt_area = area(gt_boxes, legacy_plus_one=legacy_plus_one)
         budget = _CHUNK_DEVICE if boxes.is_cuda else _CHUNK_CPU
         self.parts = torch.split(boxes, max(budget // len(gt_boxes), 1))
-        self.kept: tuple[Tensor, Tensor] | None = None
+        most = len(gt_boxes) * len(self.parts[0])
+        self.room = [self.gt_area.new_empty(most, dtype=self._type(boxes)) for _ in range(3)]
+        self.equals = torch.empty(most, dtype=torch.bool, device=boxes.device)
+        self.own_area = area(boxes, legacy_plus_one=legacy_plus_one)
+        self.ignored = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        self.kept: Tensor | None = None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """IoUs (m, c), and which references (c,) lie in an ignore region, chunk by chunk."""
-        if self.kept is None and len(self.parts) == 1:
-            self.kept = self._of(self.parts[0])
-        yield from (self._of(part) for part in self.parts) if self.kept is None else [self.kept]
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which references, and their IoUs (m, c), good until the next chunk."""
+        begin = 0
+        for part in self.parts:
+            references = slice(begin, begin + len(part))
+            iou = self._of(part, references) if self.kept is None else self.kept
+            self.kept = iou if len(self.parts) == 1 else None
+            yield references, iou
+            begin = references.stop
 
     def summary(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Each reference's highest IoU and whose it is (n,), each object's highest (m,), and what is ignored (n,)."""
-        rows = [(*iou.max(dim=0), iou.amax(dim=1), ignored) for iou, ignored in self]
-        best, gt_index, gt_best, ignored = zip(*rows, strict=True)
-        return torch.cat(best), torch.cat(gt_index), torch.stack(gt_best).amax(dim=0), torch.cat(ignored)
+        best = self.room[0].new_empty(len(self.ignored))
+        gt_index = torch.empty_like(best, dtype=torch.int64)
+        gt_best = best.new_full((len(self.gt_boxes),), -1.0)
+        of_chunk = torch.empty_like(gt_best)
+        for references, iou in self:
+            torch.max(iou, dim=0, out=(best[references], gt_index[references]))
+            torch.maximum(gt_best, torch.amax(iou, dim=1, out=of_chunk), out=gt_best)
+        return best, gt_index, gt_best, self.ignored
 
     def equal(self, gt_best: Tensor) -> Tensor:
         """(n,) which references have an object's highest IoU, when that is not 0."""
         wanted = torch.where(gt_best > 0, gt_best, torch.nan)[:, None]  # nothing equals NaN
-        return torch.cat([(iou == wanted).any(dim=0) for iou, _ in self])
+        result = torch.empty_like(self.ignored)
+        for references, iou in self:
+            equal = torch.eq(iou, wanted, out=self.equals[: iou.numel()].view_as(iou))
+            torch.any(equal, dim=0, out=result[references])
+        return result
 
-    def _of(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        shared = pairwise_intersection(self.gt_boxes, boxes, legacy_plus_one=self.legacy_plus_one)
-        own = area(boxes, legacy_plus_one=self.legacy_plus_one)
-        iou = shared / (self.gt_area[:, None] + own).sub_(shared).clamp_(min=SMALLEST_AREA)
+    def _of(self, boxes: Tensor, references: slice) -> Tensor:
+        count = len(self.gt_boxes) * len(boxes)
+        room = [part[:count].view(len(self.gt_boxes), len(boxes)) for part in self.room]
+        shared = pairwise_intersection(self.gt_boxes, boxes, legacy_plus_one=self.legacy_plus_one, room=room)
+        own = self.own_area[references]
+        union = torch.add(self.gt_area[:, None], own, out=room[1]).sub_(shared).clamp_(min=SMALLEST_AREA)
+        iou = torch.div(shared, union, out=room[2])
         if self.ignore is None:
-            return iou, torch.zeros_like(own, dtype=torch.bool)
-        inside = (shared >= _IGNORED_COVERAGE * own) & (own > 0) & self.ignore[:, None]
-        return iou.masked_fill_(self.ignore[:, None], -1.0), inside.any(dim=0)
+            return iou
+        inside = torch.ge(shared, _IGNORED_COVERAGE * own, out=self.equals[:count].view_as(shared))
+        torch.any(inside.logical_and_(own > 0).logical_and_(self.ignore[:, None]), dim=0, out=self.ignored[references])
+        return iou.masked_fill_(self.ignore[:, None], -1.0)
+
+    def _type(self, boxes: Tensor) -> torch.dtype:
+        return torch.promote_types(self.gt_area.dtype, at_least_float32(boxes[:0]).dtype)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.runtime.device import algorithms
+from fpn.runtime.waiting import considerate
 from fpn.training.best_weights import BestWeights
 from fpn.training.callbacks import Callback, Callbacks
 from fpn.training.config import TrainConfig
@@ -133,7 +134,8 @@ def train(
             best = BestWeights(run, metric, _model(folder), record)
             loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
             loop.begin(resumed=before is not None)
-            loop.train()
+            with considerate(reporter.note):
+                loop.train()
         loop.end()
         return _result(run, folder, time.monotonic() - started)
 
