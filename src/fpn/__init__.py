@@ -18,6 +18,7 @@ _FRONT_DOOR = {
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
+    "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
     "save": "fpn.detectors",
@@ -33,6 +34,7 @@ __all__ = [
     "draw",
     "evaluate",
     "faster_rcnn",
+    "list_splits",
     "load",
     "open_dataset",
     "save",
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fpn.data import open_dataset
+    from fpn.data import list_splits, open_dataset
     from fpn.detectors import faster_rcnn, load, save
     from fpn.drawing import draw
     from fpn.errors import FpnError

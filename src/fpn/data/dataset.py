@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fpn.errors import DataError
-from fpn.image_io import read_image
+from fpn.image_io import PixelRange, read_image
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 
@@ -48,6 +48,8 @@ class Dataset(ABC):
         root: the folder that holds everything of this dataset.
         dropped: one line for each invalid box that was left out (`drop_invalid=True`).
         clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
+        pixel_range: which values are black and white in images of more than 8 bits. A model that learned from them
+            has to see others so, too.
     """
 
     classes: Classes
@@ -55,6 +57,7 @@ class Dataset(ABC):
     root: Path
     dropped: Sequence[str] = ()
     clipped: int = 0
+    pixel_range: PixelRange | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -82,7 +85,7 @@ class Dataset(ABC):
 
     def image(self, index: int) -> Image.Image:
         """Image number `index`, upright RGB."""
-        return read_image(self.path(index))
+        return read_image(self.path(index), pixel_range=self.pixel_range)
 
     def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """Image number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
@@ -173,6 +176,7 @@ class Subset(Dataset):
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.classes, self.name, self.root = whole.classes, whole.name, whole.root
         self.dropped, self.clipped = whole.dropped, whole.clipped
+        self.pixel_range = whole.pixel_range
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -109,6 +109,19 @@ KINDS: Mapping[str, Kind] = {
         "images turned or mirrored by EXIF, perhaps not when labelled",
         "Training shows them upright. See that the boxes fit with `fpn predict` or a viewer.",
     ),
+    "image-cut-short": Kind(
+        "warning",
+        "images whose end is missing",
+        "They are used, and what is missing is grey. Restore them.",
+    ),
+    "image-dark": Kind(
+        "warning",
+        "images of more than 8 bits that are seen too dark, or each at a brightness of its own",
+        "Say which values are black and white (`pixel_range`), or save them with 8 bits.",
+    ),
+    "image-part-unread": Kind(
+        "warning", "images of which a part is not read", "Save what is meant as images of their own."
+    ),
     "suffix-wrong": Kind(
         "warning",
         "images of another kind than their name says",

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from fpn.data.checks.boxes import Objects, check_boxes, gather
+from fpn.data.checks.brightness import check_brightness
 from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
 from fpn.data.checks.duplicates import Duplicates, find_twins
-from fpn.data.checks.images import ImageInfo, check_file, check_size, look_at
+from fpn.data.checks.images import ImageInfo, check_content, check_file, check_size, look_at
 from fpn.data.checks.polygons import check_outlines
 from fpn.data.formats.files import SHOWN, Folder
 from fpn.data.formats.open import Surveyed, survey_dataset
@@ -226,6 +227,8 @@ def _check_files(inspected: Inspected) -> Iterator[Finding]:
         size = said[name] if all(said[name]) else None
         wrong = check_file(name, look, folder, hint=hints <= SHOWN), check_size(name, look, size)
         yield from (finding for finding in wrong if finding is not None)
+        yield from check_content(name, look)
+    yield from check_brightness(inspected.looks)
 
 
 def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:

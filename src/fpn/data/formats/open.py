@@ -20,6 +20,7 @@ from fpn.data.formats.table_builder import Options
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError, FpnError
+from fpn.image_io import PixelRange, check_pixel_range
 from fpn.suggestions import nearest
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
@@ -39,6 +40,7 @@ def open_dataset(
     split: str | None = None,
     drop_invalid: bool = False,
     limits: Limits | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> TableDataset:
     """Open labelled images: COCO, Pascal VOC or YOLO, recognised by itself.
 
@@ -48,14 +50,16 @@ def open_dataset(
         drop_invalid: leave out boxes without extent, with numbers that are not finite, or wholly outside of their
             image, and list them in `dropped`. Boxes that reach over the edge are always cut there.
         limits: sizes of files and counts of objects that are accepted.
+        pixel_range: the values that are black and white in images of more than 8 bits, see `fpn.image_io.read_image`.
 
     Raises:
         DataNotFoundError: there is no such path or split, or an image is missing.
         DataError: no known format, or broken annotations.
     """
+    check_pixel_range(pixel_range)
     layout = _recognise(Path(path))
     chosen = _choose(layout, split, Path(path))
-    return layout.splits[chosen](Options(drop_invalid, limits or Limits()))
+    return layout.splits[chosen](Options(drop_invalid, limits or Limits(), pixel_range=pixel_range))
 
 
 def list_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import Table, TableDataset, Texts
 from fpn.data.limits import Limits
 from fpn.errors import DataError, FpnError
-from fpn.image_io import image_size
+from fpn.image_io import PixelRange, image_size
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes
 
@@ -34,11 +34,13 @@ class Options:
         drop_invalid: leave out boxes that are not valid.
         limits: sizes that are accepted.
         notes: where a check collects everything that would stop a reader; None: the first such thing is raised.
+        pixel_range: of images of more than 8 bits, see `read_image`.
     """
 
     drop_invalid: bool = False
     limits: Limits = field(default_factory=Limits)
     notes: Notes | None = None
+    pixel_range: PixelRange | None = None
 
     def fault(self, kind: str, error: FpnError, file: str = "") -> None:
         """Stop with the error; in a check note it, so that the reader leaves its cause out and goes on.
@@ -195,6 +197,7 @@ class TableBuilder:
             dropped=dropped,
             clipped=clipped,
             limits=self.options.limits,
+            pixel_range=self.options.pixel_range,
         )
         if self.options.notes is not None:
             self.options.notes.surveys.append(self._survey(dataset, boxes, kept, describe, header or {}))
