@@ -179,11 +179,12 @@ def header_of(opened: Image.Image) -> ImageHeader:
 
     Pillow gives the size of a TIFF as it will be when turned, and of every other format as it is stored.
     """
+    tiles = list(opened.tile) if isinstance(opened, ImageFile.ImageFile) else []
+    # Of a PNG that may come behind the pixels, which Pillow then decodes.
     orientation = opened.getexif().get(_ORIENTATION, 1)
     width, height = opened.size
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
         width, height = opened.tag_v2[_WIDTH], opened.tag_v2[_HEIGHT]
-    tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
     deep = opened.mode in ("RGB", "RGBA", "RGBX") and any(";16" in str(tile.args) for tile in tiles)
     return ImageHeader(
         stored=Size(height, width),

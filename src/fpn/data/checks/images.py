@@ -141,9 +141,9 @@ def _look(path: str, limits: Limits) -> ImageInfo:
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as opened:
-            header, unread = header_of(opened), _unread(opened)
-            if not 0 < header.stored.height * header.stored.width <= limits.image_pixels:
+            if not 0 < opened.width * opened.height <= limits.image_pixels:
                 return _as_training_does(path, limits)
+            header, unread = header_of(opened), _unread(opened)
             if opened.mode in ("L", "RGB"):
                 opened.draft("L", _ENOUGH)
             opened.load()  # all of the file, so that one cut short is noticed
