@@ -143,3 +143,23 @@ def test_an_image_given_by_a_program_is_turned_as_its_file_is(tmp_path: Path) ->
     with Image.open(tmp_path / "a.jpg") as opened:
         assert _is_upright(read_image(opened))
         assert _is_upright(read_image(ImageOps.exif_transpose(opened)))
+
+
+def test_what_was_read_is_not_turned_again(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".png", ".tif"):
+        _save(tmp_path / f"a{suffix}", 6)
+        read = read_image(tmp_path / f"a{suffix}")
+        assert _is_upright(read_image(read))
+        assert _is_upright(ImageOps.exif_transpose(read))
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 6)
+    whole = (tmp_path / "a.png").read_bytes()
+    start, end = whole.index(b"eXIf") - 4, whole.index(b"IDAT") - 4
+    exif, pixels = whole[start:end], bytearray(whole[end:])
+    pixels[20:24] = b"\xff\xff\xff\xff"  # not what zlib understands
+    last = len(pixels) - 12
+    # EXIF behind the broken pixels.
+    (tmp_path / "b.png").write_bytes(whole[:start] + bytes(pixels[:last]) + exif + bytes(pixels[last:]))
+    assert image_size(tmp_path / "b.png") == (32, 64)

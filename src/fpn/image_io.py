@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from fpn.errors import DataNotFoundError, ImageError
 from fpn.shapes import Size, in_pixels
@@ -28,6 +28,16 @@ MAX_PIXELS = 2**27
 MAX_BYTES = 2**30
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SAYING_HOW_IT_STANDS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # What Pillow may take a file for: no format that starts another program (EPS) or that no camera or tool writes.
 _ALWAYS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 FORMATS = (*_ALWAYS, "AVIF") if features.check("avif") else _ALWAYS
@@ -110,8 +120,9 @@ def read_image(
     path = Path(source)
     with _opened(path, max_bytes) as opened:
         _check_size(opened.size, str(path), max_pixels)
-        _refuse_deep_colour(header_of(opened), pixel_range)
-        image = _decoded(opened, path, pixel_range)
+        header = header_of(opened)
+        _refuse_deep_colour(header, pixel_range)
+        image = _decoded(opened, path, header, pixel_range)
     _warn_if_cut_short(image, path)
     return image
 
@@ -156,7 +167,7 @@ def read_reduced(
                 # Mode None: the decoder keeps the file's own colours.
                 image.draft(None, (least.height, least.width) if lying else (least.width, least.height))
 
-        image = _decoded(opened, Path(path), pixel_range, reduce)
+        image = _decoded(opened, Path(path), header, pixel_range, reduce)
     _warn_if_cut_short(image, path)
     return image, full
 
@@ -179,9 +190,8 @@ def header_of(opened: Image.Image) -> ImageHeader:
 
     Pillow gives the size of a TIFF as it will be when turned, and of every other format as it is stored.
     """
-    tiles = list(opened.tile) if isinstance(opened, ImageFile.ImageFile) else []
-    # Of a PNG that may come behind the pixels, which Pillow then decodes.
-    orientation = opened.getexif().get(_ORIENTATION, 1)
+    tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
+    orientation = _exif_of(opened).get(_ORIENTATION, 1)
     width, height = opened.size
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
         width, height = opened.tag_v2[_WIDTH], opened.tag_v2[_HEIGHT]
@@ -192,6 +202,36 @@ def header_of(opened: Image.Image) -> ImageHeader:
         format=opened.format or "",
         deep_colour=deep,
     )
+
+
+def _exif_of(opened: Image.Image) -> Image.Exif:
+    """EXIF of a file whose pixels are not decoded yet: of a PNG it may come behind them, and Pillow would decode."""
+    if not isinstance(opened, PngImagePlugin.PngImageFile) or opened.fp is None or "exif" in opened.info:
+        return opened.getexif()
+    position = opened.fp.tell()
+    try:
+        opened.fp.seek(8)
+        while len(start := opened.fp.read(8)) == 8:
+            length = int.from_bytes(start[:4], "big")
+            if start[4:] == b"eXIf":
+                exif = Image.Exif()
+                exif.load(opened.fp.read(length))
+                return exif
+            opened.fp.seek(length + 4, os.SEEK_CUR)
+    finally:
+        opened.fp.seek(position)
+    return Image.Image.getexif(opened)
+
+
+def _turned(decoded: Image.Image, header: ImageHeader) -> Image.Image:
+    """The pixels as they stand upright. A TIFF's are turned by Pillow."""
+    how = None if header.format == "TIFF" else _TURNS.get(header.orientation)
+    if how is None:
+        return decoded
+    turned = decoded.transpose(how)
+    # Else who turns by EXIF would turn again.
+    turned.info = {key: value for key, value in decoded.info.items() if key not in _SAYING_HOW_IT_STANDS}
+    return turned
 
 
 def check_pixel_range(pixel_range: PixelRange | None) -> None:
@@ -289,20 +329,21 @@ def _tiff_channels(path: Path) -> int | None:
 def _decoded(
     opened: Image.Image,
     path: Path,
+    header: ImageHeader,
     pixel_range: PixelRange | None,
     reduce: Callable[[Image.Image], Any] = lambda image: None,
 ) -> Image.Image:
     """The pixels of an opened file, upright and RGB; `reduce` may ask its decoder for a part of the size."""
-    kind = opened.format
+    kind = header.format
     reduce(opened)
     try:
         opened.load()
-        return _to_rgb(ImageOps.exif_transpose(opened), kind, pixel_range)
+        return _to_rgb(_turned(opened, header), kind, pixel_range)
     except OSError as error:
         if kind not in ("JPEG", "MPO") or "truncated" not in str(error):
             raise
         mended, missing = _without_end(path, reduce)
-    image = _to_rgb(ImageOps.exif_transpose(mended), kind, pixel_range)
+    image = _to_rgb(_turned(mended, header), kind, pixel_range)
     image.info[CUT_SHORT] = (
         f"its last {missing} of {mended.height} rows are missing" if missing else "its end is missing"
     )

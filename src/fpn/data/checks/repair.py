@@ -17,7 +17,7 @@ from fpn.data.checks.classes import alike_names, may_share
 from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import Report, class_names
 from fpn.data.checks.polygons import outline_problem
-from fpn.data.formats.open import plain_split
+from fpn.data.formats.layout import plain_split
 from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write

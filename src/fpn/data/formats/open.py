@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpn.data.formats import coco_reader, voc_reader, yolo_reader
-from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options
@@ -31,7 +31,6 @@ FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
     "YOLO label files": yolo_reader.find_twins,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
-_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
 def open_dataset(
@@ -181,9 +180,3 @@ def _no_split(path: Path, asked: str, splits: Iterable[str]) -> str:
     if names == [WHOLE]:
         return f"{path}: has no split {asked!r}, it is not divided. Leave --split out to take all of it."
     return f"{path}: has no split {asked!r}.{nearest(asked, names)} It has: {', '.join(names)}."
-
-
-def plain_split(split: str) -> str:
-    """`train`, `val` or `test` for whatever a tool calls them; other names without their year."""
-    name = split.lower().rstrip("0123456789").rstrip("_-")
-    return _SYNONYMS.get(name, name)
