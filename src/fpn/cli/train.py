@@ -167,7 +167,8 @@ def _report(given: Given, result: TrainResult) -> None:
 
 def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     """A split to measure on that was not trained on; where there is none, the one that was."""
-    from fpn.data.formats.open import list_splits, plain_split
+    from fpn.data.formats.layout import plain_split
+    from fpn.data.formats.open import list_splits
 
     assert path is not None, "something was trained on"
     splits = list_splits(path)

@@ -50,6 +50,7 @@ class Dataset(ABC):
         clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
         pixel_range: which values are black and white in images of more than 8 bits. A model that learned from them
             has to see others so, too.
+        remarks: what was taken for something else than it is written, such as names of files of another system.
     """
 
     classes: Classes
@@ -58,6 +59,7 @@ class Dataset(ABC):
     dropped: Sequence[str] = ()
     clipped: int = 0
     pixel_range: PixelRange | None = None
+    remarks: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -176,7 +178,7 @@ class Subset(Dataset):
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.classes, self.name, self.root = whole.classes, whole.name, whole.root
         self.dropped, self.clipped = whole.dropped, whole.clipped
-        self.pixel_range = whole.pixel_range
+        self.pixel_range, self.remarks = whole.pixel_range, whole.remarks
 
     def __len__(self) -> int:
         return len(self.numbers)

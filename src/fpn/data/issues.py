@@ -95,6 +95,45 @@ KINDS: Mapping[str, Kind] = {
         "What is measured on images of the training is too good. Keep each in one split.",
         "keeps them in the first of test, val, train",
     ),
+    "objects-none": Kind(
+        "error",
+        "splits without an object that could be learned or measured",
+        "Label some, or see below which files were left aside.",
+    ),
+    "name-repaired": Kind(
+        "warning",
+        "names of files that are not written as the files are called",
+        "Each has one match, which is taken. Write them as the files are called.",
+        "writes them so",
+    ),
+    "image-merged": Kind(
+        "warning",
+        "images that are listed several times, each time with other objects",
+        "Their objects are put together. List each image once.",
+        "lists each once",
+    ),
+    "box-mended": Kind(
+        "warning",
+        "boxes that are made from what else their entry says",
+        "See that they fit, with a viewer.",
+        "writes them so",
+    ),
+    "split-missing": Kind(
+        "warning",
+        "splits that are named but not there",
+        "Restore the folder, or take the split out of the file. The others can be used.",
+    ),
+    "class-unnamed": Kind(
+        "warning",
+        "datasets whose classes have no names",
+        "They are called 0, 1, 2, ... List the names in classes.txt, one a line.",
+    ),
+    "file-aside": Kind(
+        "warning",
+        "files that look like images or labels and are not read",
+        "Move or convert them if they belong to the dataset.",
+        "not copied",
+    ),
     "split-alike": Kind(
         "warning",
         "images of two splits that look alike",

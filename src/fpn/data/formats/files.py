@@ -34,6 +34,7 @@ PREDICTED = "detections.json"
 _LONGEST_PATH, _LONGEST_PART = 1024, 255
 # Of brackets in YAML; a dataset's file has two at most.
 _DEEPEST = 50
+_DECLARED = re.compile(rb"\s*<\?xml[^>]{0,100}?encoding=[\"']([A-Za-z0-9._-]{1,40})[\"'][^>]{0,100}\?>")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -91,7 +92,7 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
     if not raw.strip():
         raise DataError(f"{path}: the file is empty. Label the image again or remove both.")
     try:
-        root: ElementTree.Element = defusedxml.ElementTree.fromstring(raw)
+        root: ElementTree.Element = defusedxml.ElementTree.fromstring(_as_utf8(raw))
         return root
     except DefusedXmlException as error:
         raise DataError(
@@ -102,7 +103,15 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
         line, column = error.position
         raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)})") from error
     except (ValueError, LookupError, RecursionError) as error:
-        raise DataError(f"{path}: broken XML ({error})") from error
+        raise DataError(f"{path}: broken XML ({error}). Save it again as UTF-8.") from error
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """XML in an encoding of several bytes a letter (gb2312, shift_jis, big5), which the parser does not know."""
+    declared = _DECLARED.match(raw)
+    if declared is None or declared[1].lower() in (b"utf-8", b"utf8", b"utf-16", b"us-ascii", b"iso-8859-1"):
+        return raw
+    return raw[declared.end() :].decode(declared[1].decode("ascii")).encode()
 
 
 def _reason(error: ElementTree.ParseError) -> str:
@@ -238,9 +247,9 @@ class Folder:
         if folder not in self._plain:
             names: dict[str, list[str]] = {}
             for each in self.listing(folder):
-                names.setdefault(_plain(each), []).append(each)
+                names.setdefault(plain_name(each), []).append(each)
             self._plain[folder] = names
-        found = self._plain[folder].get(_plain(name), ())
+        found = self._plain[folder].get(plain_name(name), ())
         return os.path.join(folder, found[0]) if len(found) == 1 else None  # noqa: PTH118
 
     def has(self, path: str | Path) -> bool:
@@ -296,7 +305,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name as file systems that take no notice of case, or of how an accent is written, compare it."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -84,10 +84,11 @@ class TableDataset(Dataset):
         clipped: int,
         limits: Limits | None = None,
         pixel_range: PixelRange | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.table, self.classes, self.root, self.name = table, classes, root, name
         self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
-        self.pixel_range = pixel_range
+        self.pixel_range, self.remarks = pixel_range, list(remarks)
 
     def __len__(self) -> int:
         return len(self.table.image_ids)

@@ -7,12 +7,14 @@ the file's own folder is followed only if the caller named the file itself, sinc
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import MAX_CLASSES, Folder, is_file_name, make_classes, read_yaml, shorten
-from fpn.errors import DataError
+from fpn.data.formats.files import MAX_CLASSES, Folder, head_of, is_file_name, make_classes, read_yaml, shorten
+from fpn.data.formats.layout import plain_split
+from fpn.errors import DataError, DataNotFoundError
 from fpn.structures import Classes
 
 SPLITS = ("train", "val", "test")
@@ -26,40 +28,122 @@ class YoloConfig:
     Attributes:
         root: the dataset's folder.
         splits: name -> folders and .txt lists of images, relative to the root.
-        classes: the names with the ids 0..K-1, or None if neither `names` nor `nc` is there.
+        classes: the names with the ids 0..K-1, or None if there is no `names`.
+        count: `nc`, how many classes there are; None if it does not say.
+        keypoints: how many a line holds behind its box, and of how many numbers each (2 or 3); None: lines hold none.
+        absent: splits of which nothing is there, and where it should be.
+        repaired: places as written -> as they are.
     """
 
     root: Path
     splits: dict[str, tuple[str, ...]]
     classes: Classes | None
+    count: int | None = None
+    keypoints: tuple[int, int] | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+    repaired: Mapping[str, str] = field(default_factory=dict)
 
 
 def looks_like_config(file: Path) -> bool:
     """By its keys: a folder may hold other YAML files."""
-    try:
-        with file.open("rb") as stream:
-            lines = stream.read(_CONFIG_BYTES).splitlines()
-    except OSError:
-        return False
-    keys = {line.split(b":")[0].strip(b" '\"") for line in lines if b":" in line}
+    keys = _keys(file)
     return bool(keys & {b"names", b"nc"}) and bool(keys & {b"train", b"val", b"test"})
 
 
-def read_config(file: Path, *, trusted: bool) -> YoloConfig:
+def has_names(file: Path) -> bool:
+    """Whether a YAML file lists names, by its keys."""
+    return b"names" in _keys(file)
+
+
+def _keys(file: Path) -> set[bytes]:
+    lines = head_of(file, _CONFIG_BYTES).removeprefix(b"\xef\xbb\xbf").splitlines()
+    return {line.split(b":")[0].strip(b" '\"") for line in lines if b":" in line}
+
+
+def read_config(file: Path, *, trusted: bool, root: Path | None = None) -> YoloConfig:
     """Read a data.yaml.
 
+    Args:
+        file: the file.
+        trusted: whether its `path` may lead out of its folder.
+        root: the dataset's folder, if it is not what the file says.
+
     Raises:
-        DataError: it is broken, names no split, or a split or `path` leads out of the dataset's folder.
+        DataError: it is broken, names no split, or leads out of the dataset's folder with all of them.
     """
     data = read_yaml(file, _CONFIG_BYTES)
     if not isinstance(data, dict):
         raise DataError(f"{file}: holds {shorten(data)}; a YOLO data file has the keys train, val and names")
-    root = _root(file, data.get("path"), trusted)
-    folder = Folder(root)
-    splits = {name: _places(data[name], name, folder, file) for name in SPLITS if data.get(name)}
-    if not splits:
+    folder = Folder(root or _root(file, data.get("path"), trusted))
+    named = {name: _values(data[name], name, file) for name in SPLITS if data.get(name)}
+    if not named:
         raise DataError(f"{file}: names no split. Add train: and val: with the folders of their images.")
-    return YoloConfig(root, splits, _classes(data, file))
+    classes, count = _classes(data, file)
+    splits, absent, repaired = find_places(named, folder, file)
+    return YoloConfig(folder.root, splits, classes, count, _keypoints(data, file), absent, repaired)
+
+
+def names_of(file: Path) -> Classes | None:
+    """The names that a YAML file lists, whatever else it holds.
+
+    Raises:
+        DataError: it is broken.
+    """
+    data = read_yaml(file, _CONFIG_BYTES)
+    return _classes(data, file)[0] if isinstance(data, dict) else None
+
+
+def find_places(
+    named: Mapping[str, Sequence[str]], folder: Folder, file: Path
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, str]]:
+    """Where the splits are that a file names: (those there are, those there are not, what was repaired).
+
+    Raises:
+        DataError: none is there.
+    """
+    splits: dict[str, tuple[str, ...]] = {}
+    absent: dict[str, str] = {}
+    repaired: dict[str, str] = {}
+    errors: list[DataError] = []
+    for name, entries in named.items():
+        try:
+            places = [find_place(entry, folder, file) for entry in entries]
+        except DataError as error:
+            absent[name] = str(error)
+            errors.append(error)
+            continue
+        there = [place for place in places if _is_there(place, folder)]
+        repaired |= {e: p for e, p in zip(entries, places, strict=True) if p in there and not _same(e, p)}
+        if there:
+            splits[name] = tuple(places)
+        else:
+            absent[name] = (
+                f"{folder.root}: the images of split {name!r} should be in {', '.join(places)}, which does not exist "
+                f"or is empty. Restore it, or correct {file.name}."
+            )
+    if not splits:
+        raise errors[0] if errors else DataNotFoundError(next(iter(absent.values())))
+    return splits, absent, repaired
+
+
+def _same(entry: str, place: str) -> bool:
+    # Roboflow writes ../train/images for what is train/images beside the file.
+    return os.path.normpath(entry).removeprefix("../") == place
+
+
+def _is_there(place: str, folder: Folder) -> bool:
+    path = folder.root / place
+    return bool(folder.listing(path)) or (place.endswith((".txt", ".names")) and folder.has(path))
+
+
+def _keypoints(data: dict[str, Any], file: Path) -> tuple[int, int] | None:
+    shape = data.get("kpt_shape")
+    if shape is None:
+        return None
+    known = isinstance(shape, list) and len(shape) == 2 and all(_is_count(each) for each in shape)
+    if not known or shape[1] not in ("2", "3"):
+        raise DataError(f"{file}: kpt_shape is {shorten(shape)}; it must be [how many keypoints, 2 or 3 numbers each]")
+    return int(shape[0]), int(shape[1])
 
 
 def _root(file: Path, path: Any, trusted: bool) -> Path:
@@ -82,26 +166,46 @@ def _root(file: Path, path: Any, trusted: bool) -> Path:
     )
 
 
-def _places(value: Any, split: str, folder: Folder, file: Path) -> tuple[str, ...]:
+def _values(value: Any, split: str, file: Path) -> list[str]:
     values = value if isinstance(value, list) else [value]
     for entry in values:
         if not isinstance(entry, str) or not entry:
             raise DataError(
                 f"{file}: {split} is {shorten(value)}; it must be a folder, a .txt list, or a list of these"
             )
-    return tuple(_place(entry, folder, file) for entry in values)
+    return values
 
 
-def _place(entry: str, folder: Folder, file: Path) -> str:
-    """An entry relative to the root. Roboflow writes ../train/images for what is train/images beside the file."""
-    if entry.startswith("../") and folder.listing(folder.root / entry.removeprefix("../")):
-        entry = entry.removeprefix("../")
+def find_place(entry: str, folder: Folder, file: Path) -> str:
+    """An entry relative to the root: as written, or without the folders of another machine in front of it.
+
+    Raises:
+        DataError: it is not there, and leads out of the folder.
+    """
     if os.path.normpath(entry) == ".":
         return "."
-    return folder.relative(folder.inside(folder.root, entry, f"{file.name}"))
+    problem = None
+    try:
+        place = folder.relative(folder.inside(folder.root, entry, file.name))
+        if _is_there(place, folder):
+            return place
+    except DataError as error:
+        problem = error
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for dropped in range(len(parts)):
+        # A folder of all images is no stand-in for that of a split.
+        if any(plain_split(part) in SPLITS for part in parts[:dropped]):
+            break
+        tail = "/".join(parts[dropped:])
+        if is_file_name(tail) and _is_there(tail, folder):
+            return tail
+    if problem is not None:
+        raise problem
+    return place
 
 
-def _classes(data: dict[str, Any], file: Path) -> Classes | None:
+def _classes(data: dict[str, Any], file: Path) -> tuple[Classes | None, int | None]:
+    """`names` and `nc`."""
     names, count = data.get("names"), data.get("nc")
     if isinstance(names, dict):
         names = _in_order(names, file)
@@ -110,12 +214,10 @@ def _classes(data: dict[str, Any], file: Path) -> Classes | None:
     if count is not None and not _is_count(count):
         raise DataError(f"{file}: nc is {shorten(count)}; it must be the number of classes")
     if not names:
-        if count is None:
-            return None
-        names = [str(k) for k in range(int(count))]
+        return None, None if count is None else int(count)
     if count is not None and int(count) != len(names):
         raise DataError(f"{file}: nc is {count} but there are {len(names)} names. Correct one of them.")
-    return make_classes(names, range(len(names)), str(file))
+    return make_classes(names, range(len(names)), str(file)), len(names)
 
 
 def _is_count(text: Any) -> bool:
