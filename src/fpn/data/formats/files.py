@@ -35,6 +35,9 @@ _LONGEST_PATH, _LONGEST_PART = 1024, 255
 # Of brackets in YAML; a dataset's file has two at most.
 _DEEPEST = 50
 _DECLARED = re.compile(rb"\s*<\?xml[^>]{0,100}?encoding=[\"']([A-Za-z0-9._-]{1,40})[\"'][^>]{0,100}\?>")
+_MANY_BYTES = frozenset(
+    {b"gb2312", b"gbk", b"gb18030", b"big5", b"big5-hkscs", b"shift_jis", b"shift-jis", b"euc-jp", b"euc-kr", b"cp949"}
+)
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -109,7 +112,7 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
 def _as_utf8(raw: bytes) -> bytes:
     """XML in an encoding of several bytes a letter (gb2312, shift_jis, big5), which the parser does not know."""
     declared = _DECLARED.match(raw)
-    if declared is None or declared[1].lower() in (b"utf-8", b"utf8", b"utf-16", b"us-ascii", b"iso-8859-1"):
+    if declared is None or declared[1].lower() not in _MANY_BYTES:
         return raw
     return raw[declared.end() :].decode(declared[1].decode("ascii")).encode()
 

@@ -64,7 +64,7 @@ def find(path: Path, images: Path | None = None) -> Layout | str:
     folder = Folder(path)
     places = _places(folder)
     if not places:
-        return "no folder with .xml files that hold an <annotation>"
+        return "no Annotations/*.xml or other folder with .xml files that hold an <annotation>"
     lists, aside = _split_lists(folder, next(iter(places.values())).annotations)
     if lists and len(places) == 1:
         (place,) = places.values()
@@ -128,9 +128,8 @@ _TAG = re.compile(rb"<([A-Za-z_][\w.-]*)")
 
 def _split_lists(folder: Folder, annotations: Path) -> tuple[dict[str, Path], list[str]]:
     """The lists of ImageSets/Main; and those of one class (`cat_train.txt`, whose lines end in 1, 0 or -1)."""
-    place = next(
-        (folder.root / name for name in _LIST_FOLDERS if _texts(folder, folder.root / name)), folder.root / LISTS
-    )
+    places = [folder.root / name for name in _LIST_FOLDERS]
+    place = next((each for each in places if _texts(folder, each)), places[0])
     files = [place / name for name in _texts(folder, place)]
     aside = [file for file in files if _of_one_class(file, folder, annotations)]
     lists = {file.stem: file for file in files if file not in aside}
