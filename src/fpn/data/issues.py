@@ -136,13 +136,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "split-alike": Kind(
         "warning",
-        "images of two splits that look alike",
-        "ImageInfo at them: frames of one scene in two splits make measurements too good.",
+        "pairs of images of two splits that look alike",
+        "Look at them: frames of one scene in two splits make measurements too good.",
     ),
     "images-equal": Kind(
         "warning", "images whose content is there twice", "Keep one of them.", "keeps the first of a split"
     ),
-    "images-alike": Kind("warning", "images that look alike within a split", "Harmless if each is labelled well."),
+    "images-alike": Kind(
+        "warning", "pairs of images that look alike within a split", "Harmless if each is labelled well."
+    ),
     "exif-unclear": Kind(
         "warning",
         "images turned or mirrored by EXIF, perhaps not when labelled",

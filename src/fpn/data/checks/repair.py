@@ -50,6 +50,10 @@ _DONE = {
     "class-broken": "left out, or joined with its equal",
     "outline-broken": "outline removed",
     "image-unlabelled": "not copied",
+    "file-aside": "not copied",
+    "name-repaired": "written so",
+    "image-merged": "listed once",
+    "box-mended": "written so",
 }
 # What the files may say beside that is drawn in the image's pixels.
 _DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})

@@ -75,7 +75,7 @@ def _annotation_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
         return exported, {}
     inside = [file for file in sorted((folder / "annotations").glob("*.json")) if file.is_file()]
     for place in (inside, sorted(folder.glob("*.json")), sorted(folder.glob("*/*.json"))):
-        whole = [file for file in place if _looks_like_coco(file)]
+        whole = [file for file in place if looks_like_coco(file)]
         # Whatever lies in annotations/ was meant to be read: if none is whole, reading says what is wrong.
         whole = whole or [file for file in place if place is inside and not is_prediction(file)]
         boxes = [file for file in whole if not file.name.startswith(_OTHER_TASKS)]
@@ -91,7 +91,7 @@ def _why_aside(file: Path) -> str:
     return "what `fpn predict` wrote" if is_prediction(file) else "no json with images and annotations"
 
 
-def _looks_like_coco(file: Path) -> bool:
+def looks_like_coco(file: Path) -> bool:
     """By its content: a folder may hold other json files, such as a tool's settings or a model's results."""
     start = head_of(file, _PEEK)
     if is_prediction(file) or start.lstrip().startswith(b"["):

@@ -61,8 +61,9 @@ def _pose(index: float, values: list[float], keypoints: tuple[int, int]) -> Line
 
 
 def _near(box: Corners) -> Corners:
-    """Not-a-number and boxes without extent pass: they are told apart with all others'."""
-    if min(box) < -_FAR or max(box) > 1 + _FAR:
+    """A box that lies in the image and yet far out of it; what is wrong in other ways is told with all others'."""
+    meets = box[0] < 1 and box[1] < 1 and box[2] > 0 and box[3] > 0
+    if meets and (min(box) < -_FAR or max(box) > 1 + _FAR):
         shown = ", ".join(f"{value:.6g}" for value in box)
         raise ValueError(
             f"box ({shown}) reaches far out of the image (YOLO boxes are fractions from 0 to 1, not pixels)"
