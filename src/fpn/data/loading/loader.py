@@ -246,13 +246,14 @@ class _Workbench:
         lost: dict[str, str] = {}
         cut: dict[str, str] = {}
         try:
-            numbers, prepared = zip(*(self._readable(epoch, number, lost, cut) for number in numbers), strict=True)
+            pairs = [self._readable(epoch, number, lost, cut) for number in numbers]
         except FpnError as error:
             # As a value: torch would wrap what a worker raises into a page of traceback.
             return error
-        images = self.collate([each.pixels for each in prepared])
-        targets = [Targets.empty() if each.targets is None else each.targets for each in prepared]
-        return replace(_Parcel.pack(images, targets, list(numbers)), unreadable=lost, cut_short=cut)
+        images = self.collate([each.pixels for _, each in pairs])
+        targets = [Targets.empty() if each.targets is None else each.targets for _, each in pairs]
+        used = [number for number, _ in pairs]
+        return replace(_Parcel.pack(images, targets, used), unreadable=lost, cut_short=cut)
 
     def _readable(self, epoch: int, number: int, lost: dict[str, str], cut: dict[str, str]) -> tuple[int, Prepared]:
         """Image `number`, or the next that can be read if that is allowed: which one, and its pixels."""
