@@ -152,7 +152,7 @@ def test_cvats_export_of_two_subsets_has_two_splits(tmp_path: Path) -> None:
 
 def test_an_obj_data_without_its_names_is_refused(tmp_path: Path) -> None:
     (_darknet(tmp_path, "data/") / "obj.names").unlink()
-    with pytest.raises(DataError, match="names"):
+    with pytest.raises(DataNotFoundError, match="the names of its classes should be in data/obj.names"):
         open_dataset(tmp_path)
 
 
@@ -354,7 +354,7 @@ def test_filename_decides_between_images_of_one_stem(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", 53, 37)
     assert list(boxes(tmp_path)) == ["a.png"]
     write_text(tmp_path / "a.xml", voc_xml(FEW[0]._replace(file="stale.bmp")))
-    with pytest.raises(DataError, match=r"a\.xml: a\.jpg, a\.png have its name, <filename> says none of them"):
+    with pytest.raises(DataError, match=r"a\.xml: a\.jpg, a\.png have its name, and <filename> says none of them"):
         open_dataset(tmp_path)
 
 
@@ -443,9 +443,7 @@ def test_percent_signs_accents_case_and_suffixes_are_compared_as_people_mean_the
     names = [Path(dataset.path(k)).name for k in range(3)]
     assert names == ["Scha\u0308den 1.png", "b.png", "c.jpg"]
     assert "3 file names are not written as the files are called" in dataset.remarks[0]
-    assert [finding.kind for finding in check(root).findings if finding.kind == "name-repaired"] == 3 * [
-        "name-repaired"
-    ]
+    assert len(messages(root, "name-repaired")) == 3
 
 
 def test_a_name_that_may_mean_two_files_is_missing(tmp_path: Path) -> None:

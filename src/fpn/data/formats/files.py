@@ -34,7 +34,10 @@ PREDICTED = "detections.json"
 _LONGEST_PATH, _LONGEST_PART = 1024, 255
 # Of brackets in YAML; a dataset's file has two at most.
 _DEEPEST = 50
-_DECLARED = re.compile(rb"\s*<\?xml[^>]{0,100}?encoding=[\"']([A-Za-z0-9._-]{1,40})[\"'][^>]{0,100}\?>")
+# XML that says to be in another encoding than UTF-8.
+_DECLARED = re.compile(
+    rb"\s*<\?xml[^>]{0,100}?encoding=[\"'](?!utf-?8)([A-Za-z0-9._-]{1,40})[\"'][^>]{0,100}\?>", re.IGNORECASE
+)
 _MANY_BYTES = frozenset(
     {b"gb2312", b"gbk", b"gb18030", b"big5", b"big5-hkscs", b"shift_jis", b"shift-jis", b"euc-jp", b"euc-kr", b"cp949"}
 )
@@ -104,7 +107,8 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
         ) from error
     except ElementTree.ParseError as error:
         line, column = error.position
-        raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)})") from error
+        remedy = "" if _DECLARED.match(raw) is None else ". Save it again as UTF-8."
+        raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)}){remedy}") from error
     except (ValueError, LookupError, RecursionError) as error:
         raise DataError(f"{path}: broken XML ({error}). Save it again as UTF-8.") from error
 

@@ -109,7 +109,7 @@ def find_places(
         try:
             places = [find_place(entry, folder, file) for entry in entries]
         except DataError as error:
-            absent[name] = str(error)
+            absent[name] = _missing(name, [shorten(entry) for entry in entries], folder, file)
             errors.append(error)
             continue
         there = [place for place in places if _is_there(place, folder)]
@@ -117,13 +117,17 @@ def find_places(
         if there:
             splits[name] = tuple(places)
         else:
-            absent[name] = (
-                f"{folder.root}: the images of split {name!r} should be in {', '.join(places)}, which does not exist "
-                f"or is empty. Restore it, or correct {file.name}."
-            )
+            absent[name] = _missing(name, places, folder, file)
     if not splits:
         raise errors[0] if errors else DataNotFoundError(next(iter(absent.values())))
     return splits, absent, repaired
+
+
+def _missing(split: str, places: Sequence[str], folder: Folder, file: Path) -> str:
+    return (
+        f"{folder.root}: the images of split {split!r} should be in {', '.join(places)}, which does not exist there or "
+        f"is empty. Restore it, or correct {file.name}."
+    )
 
 
 def _same(entry: str, place: str) -> bool:
