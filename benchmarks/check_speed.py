@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import machine
 import numpy as np
+import turns
 from PIL import Image
 
 from fpn.data.checks.inspection import check
 from fpn.data.formats.open import survey_dataset
 from fpn.detectors.presets import adapt_dialect
-from fpn.studies.anchor_fit import reach
+from fpn.studies.anchor_fit import fit_dataset
 
 WIDTH, HEIGHT = 640, 480
 RESULTS = Path(__file__).parent / "results"
@@ -46,7 +46,7 @@ def main() -> None:
         root = Path(folder)
         draw(root, words.objects, words.images)
         result = measure(root, words.workers)
-    result = {"command": machine.command(), **machine.describe(), **result}
+    result = {**turns.about(), **result}
     (RESULTS / f"{words.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
@@ -99,7 +99,7 @@ def measure(root: Path, workers: int | None) -> dict[str, Any]:
     """Seconds of the parts and of the whole, and what was checked."""
     _, reading = timed(lambda: survey_dataset(root))
     report, checking = timed(lambda: check(root, workers=workers))
-    reached, fitting = timed(lambda: reach(report.inspected, adapt_dialect("paper")))
+    reached, fitting = timed(lambda: fit_dataset(report.inspected, adapt_dialect("paper")))
     kinds = [*(finding.kind for finding in report.findings), *(finding.kind for finding in reached.findings)]
     return {
         "json_mib": round((root / "annotations/instances.json").stat().st_size / 2**20, 1),

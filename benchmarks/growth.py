@@ -1,10 +1,10 @@
-"""How cost grows: with boxes (suppression, matching), with RoIs (pooling) and with images (counting AP).
+"""How cost grows: with boxes (NMS, matching), with RoIs (pooling) and with images (counting AP).
 
     python benchmarks/growth.py [--repeats 5]
 
 Each work is timed at doubling sizes, all sizes in turns, medians of processor time; torch uses one thread. The exponent
 is the slope of a straight line through log(seconds) over log(size) in the upper half of the sizes, where fixed costs
-matter least: 1 is linear, 2 quadratic. Boxes lie in clusters of about ten, as a proposal network leaves them, on a
+matter least: 1 is linear, 2 quadratic. Boxes lie in clusters of about ten, as an RPN leaves them, on an
 image that does not grow with them. Writes results/growth.json and results/growth.svg.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 
 import evaluation
 import numpy as np
-import roi_pooling
 import torch
 import turns
 from torch import Tensor
@@ -27,6 +26,7 @@ import fpn
 from fpn.ops.matching import match
 from fpn.ops.nms import nms
 from fpn.structures import ImageBatch, Proposals
+from fpn.studies.benchmark import pooling as pooling_sides
 
 Work = Callable[[], Any]
 BOXES = (125, 250, 500, 1000, 2000)
@@ -44,7 +44,7 @@ def draw_boxes(count: int) -> tuple[Tensor, Tensor]:
     return torch.cat([corners, corners + sides], dim=1), torch.rand(count, generator=random)
 
 
-def suppression(count: int, groups: int | None) -> Work:
+def nms_of(count: int, groups: int | None) -> Work:
     boxes, scores = draw_boxes(count)
     labels = None if groups is None else torch.arange(count) % groups
     return lambda: nms(boxes, scores, 0.5, groups=labels)
@@ -59,13 +59,13 @@ def matching(count: int) -> Work:
 
 
 def pooling(count: int) -> Work:
-    maps = [m.contiguous(memory_format=torch.channels_last) for m in roi_pooling.draw_maps(256, torch.float32)]
-    rois = roi_pooling.draw_rois(count)
-    return lambda: roi_pooling.ours(maps, rois)
+    maps = [m.contiguous(memory_format=torch.channels_last) for m in pooling_sides.draw_maps(256, torch.float32)]
+    rois = pooling_sides.draw_rois(count)
+    return lambda: pooling_sides.ours(maps, rois)
 
 
 def detecting(count: int) -> Work:
-    """All that follows the proposals: pooling, both layers, 80 classes, suppression."""
+    """All that follows the proposals: pooling, both layers, 80 classes, NMS."""
     torch.manual_seed(0)
     detector = fpn.faster_rcnn(backbone="resnet18", weights=None, classes=[f"class {k}" for k in range(80)]).eval()
     torch.nn.init.normal_(detector.box.scores.weight, std=0.5)
@@ -85,8 +85,8 @@ def counting(images: int) -> Work:
 
 
 WORKS: dict[str, tuple[tuple[int, ...], Callable[[int], Work]]] = {
-    "suppression, one class, by boxes": (BOXES, lambda count: suppression(count, None)),
-    "suppression, 80 classes, by boxes": (BOXES, lambda count: suppression(count, 80)),
+    "nms, one class, by boxes": (BOXES, lambda count: nms_of(count, None)),
+    "nms, 80 classes, by boxes": (BOXES, lambda count: nms_of(count, 80)),
     "matching 20 000 anchors, by objects": (BOXES, matching),
     "pooling, four levels, by RoIs": (BOXES, pooling),
     "all after the proposals, by RoIs": (BOXES, detecting),

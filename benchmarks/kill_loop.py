@@ -23,8 +23,8 @@ from collections import Counter
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import machine
 import torch
+import turns
 from safetensors.torch import load_file
 
 from fpn.data.synthetic.scenes import SceneDataset
@@ -173,8 +173,7 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         print(f"kill {number}: {kills[-1]}", flush=True)
     finish(go_on(says, options, killed), says)
     return {
-        **machine.describe(),
-        "command": machine.command(),
+        **turns.about(),
         "options": {name: value for name, value in vars(arguments).items() if name != "output"},
         "seconds_undisturbed": round(alone, 1),
         "kills": kills,

@@ -77,7 +77,7 @@ def full(dataset: Dataset, preprocessor: Preprocessor) -> list[Tensor]:
 
 
 def reduced(dataset: Dataset, preprocessor: Preprocessor) -> list[Tensor]:
-    samples = (dataset.sample(number, enough=preprocessor.enough) for number in range(len(dataset)))
+    samples = (dataset.sample(number, min_size=preprocessor.min_size) for number in range(len(dataset)))
     return [preprocessor.prepare(sample.image, sample.targets).pixels for sample in samples]
 
 

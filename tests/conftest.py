@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fpn.detectors import FasterRCNN
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -28,3 +32,30 @@ def bccd_root() -> Path:
 @pytest.fixture
 def coco128_root() -> Path:
     return _shared("data/coco128")
+
+
+@pytest.fixture(scope="session")
+def small() -> FasterRCNN:
+    """A detector with random weights that runs in milliseconds and finds something everywhere."""
+    # Here, not above: this file is read before shapes are checked, and what is imported by then is never checked.
+    import torch
+
+    import fpn
+
+    torch.manual_seed(0)
+    detector = fpn.faster_rcnn(
+        backbone="tf_efficientnet_lite0",
+        weights=None,
+        classes=fpn.Classes(("cell", "platelet"), (7, 3)),
+        short_side=64,
+        neck_channels=8,
+        neck_output_channels=8,
+        head_width=16,
+        box_score_limit=0.2,
+        box_limit=10,
+    )
+    with torch.no_grad():
+        detector.box.scores.weight.normal_(0, 1.0)
+        detector.rpn.objectness.weight.normal_(0, 1.0)
+        detector.rpn.deltas.weight.normal_(0, 0.1)
+    return detector.eval()

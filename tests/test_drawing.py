@@ -6,7 +6,8 @@ from PIL import Image
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.drawing import _place, colour_of, contact_sheet, draw
 from fpn.errors import ConfigError
-from fpn.structures import Classes, Detections, Targets
+from fpn.shapes import Size
+from fpn.structures import Classes, Detections, Masks, Targets
 
 CLASSES = Classes.of(["red cell", "platelet"])
 
@@ -84,6 +85,7 @@ def test_ignored_truth_is_dashed_and_grey():
 def test_masks_are_tinted_where_they_are_and_nowhere_else():
     masks = torch.zeros(1, 120, 200, dtype=torch.bool)
     masks[0, 60:90, 70:110] = True
+    masks = Masks.from_dense(masks, Size(120, 200))
     truth = Targets(torch.tensor([[60.0, 50.0, 140.0, 100.0]]), torch.tensor([1]), masks=masks)
     inside = np.asarray(draw(grey(), truth, CLASSES))[50:100, 60:140]
     tinted = (inside != 128).any(axis=2)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, features
 from written_sets import write_json, write_text
 
 from fpn.data import open_dataset
-from fpn.data.checks.images import look_at
+from fpn.data.checks.images import inspect_images
 from fpn.data.checks.inspection import check
 from fpn.data.checks.repair import repair
 from fpn.drawing import draw
@@ -71,7 +71,7 @@ def test_reading_reduced_reading_size_and_check_agree(suffix: str, orientation: 
     reduced, full = read_reduced(path, lambda size: Size(size.height // 4, size.width // 4))
     assert full == (32, 64)
     assert _is_upright(reduced)
-    (look,) = look_at([str(path)])
+    (look,) = inspect_images([str(path)])
     assert look.size == (32, 64)
     assert look.problem == ""
 
@@ -86,7 +86,7 @@ def test_boxes_of_yolo_lie_on_what_training_sees(suffix: str, orientation: int, 
     sample = dataset[0]
     assert sample.targets.boxes.tolist() == [[0, 0, 32, 16]]
     assert _is_upright(sample.image)
-    small = dataset.sample(0, enough=lambda size: Size(8, 16))
+    small = dataset.sample(0, min_size=lambda size: Size(8, 16))
     factor = 64 / small.image.width
     assert (small.targets.boxes * factor).tolist() == [[0, 0, 32, 16]]
     drawn = draw(sample.image, sample.targets, Classes.of(["quarter"]))

@@ -19,7 +19,7 @@ class Shot(NamedTuple):
     file: str
     width: int
     height: int
-    things: tuple[Annotation, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
 
 
 CLASSES = ("bolt", "nut", "washer")
@@ -41,10 +41,10 @@ def coco_json(shots: tuple[Shot, ...] = SHOTS, ids: tuple[int, ...] = (3, 7, 11)
     images, annotations = [], []
     for row, shot in enumerate(shots):
         images.append({"id": 100 + row, "file_name": shot.file, "width": shot.width, "height": shot.height})
-        for thing in shot.things:
-            x1, y1, x2, y2 = thing.box
-            record = {"image_id": 100 + row, "category_id": ids[CLASSES.index(thing.name)]}
-            record |= {"id": len(annotations) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(thing.ignore)}
+        for each in shot.annotations:
+            x1, y1, x2, y2 = each.box
+            record = {"image_id": 100 + row, "category_id": ids[CLASSES.index(each.name)]}
+            record |= {"id": len(annotations) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(each.ignore)}
             annotations.append(record)
     categories = [{"id": number, "name": name} for number, name in zip(ids, CLASSES, strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
@@ -64,9 +64,9 @@ def write_coco(root: Path, shots: tuple[Shot, ...] = SHOTS) -> Path:
 
 def voc_xml(shot: Shot) -> str:
     objects = "".join(
-        f"<object><name>{thing.name}</name><difficult>{int(thing.ignore)}</difficult><bndbox><xmin>{thing.box[0]}</xmin>"
-        f"<ymin>{thing.box[1]}</ymin><xmax>{thing.box[2]}</xmax><ymax>{thing.box[3]}</ymax></bndbox></object>\n"
-        for thing in shot.things
+        f"<object><name>{each.name}</name><difficult>{int(each.ignore)}</difficult><bndbox><xmin>{each.box[0]}</xmin>"
+        f"<ymin>{each.box[1]}</ymin><xmax>{each.box[2]}</xmax><ymax>{each.box[3]}</ymax></bndbox></object>\n"
+        for each in shot.annotations
     )
     size = f"<size><width>{shot.width}</width><height>{shot.height}</height><depth>3</depth></size>"
     return f"<annotation>\n<filename>{shot.file}</filename>{size}\n{objects}</annotation>\n"
@@ -87,22 +87,22 @@ def write_text(path: Path, text: str) -> Path:
 
 def yolo_lines(shot: Shot) -> str:
     lines = []
-    for thing in shot.things:
-        x1, y1, x2, y2 = thing.box
+    for each in shot.annotations:
+        x1, y1, x2, y2 = each.box
         values = (
             (x1 + x2) / 2 / shot.width,
             (y1 + y2) / 2 / shot.height,
             (x2 - x1) / shot.width,
             (y2 - y1) / shot.height,
         )
-        lines.append(f"{CLASSES.index(thing.name)} {' '.join(f'{value:.9f}' for value in values)}\n")
+        lines.append(f"{CLASSES.index(each.name)} {' '.join(f'{value:.9f}' for value in values)}\n")
     return "".join(lines)
 
 
 def write_yolo(root: Path, shots: tuple[Shot, ...] = SHOTS, *, split: str = "train") -> Path:
     for shot in shots:
         save_image(root / "images" / split / shot.file, shot.width, shot.height)
-        if shot.things:
+        if shot.annotations:
             write_text(root / "labels" / split / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
     write_text(root / "data.yaml", f"path: .\n{split}: images/{split}\nnames: [{', '.join(CLASSES)}]\n")
     return root

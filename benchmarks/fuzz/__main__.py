@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fuzz(reader: str, options: argparse.Namespace) -> int:
-    from machine import describe
+    from fpn.studies.benchmark.machine import describe_machine
 
     started, end = time.perf_counter(), options.first + options.count
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
@@ -58,7 +58,7 @@ def _fuzz(reader: str, options: argparse.Namespace) -> int:
     record = _together(reader, options, records, time.perf_counter() - started)
     print(json.dumps(record, indent=1), flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {**describe(), **record}
+    record = {**describe_machine(), **record}
     (RESULTS / f"{reader}-{options.engine}.json").write_text(json.dumps(record, indent=1) + "\n")
     return len(record["findings"])
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fpn.version import __version__
 
-_FRONT_DOOR = {
+_PUBLIC = {
+    "Callback": "fpn.training.callbacks",
     "Classes": "fpn.structures",
     "Detections": "fpn.structures",
     "FpnError": "fpn.errors",
@@ -26,6 +27,7 @@ _FRONT_DOOR = {
 }
 
 __all__ = [
+    "Callback",
     "Classes",
     "Detections",
     "FpnError",
@@ -48,13 +50,14 @@ if TYPE_CHECKING:
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
     from fpn.structures import Classes, Detections
+    from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
     from fpn.training.trainer import train
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FRONT_DOOR:
-        value = getattr(import_module(_FRONT_DOOR[name]), name)
+    if name in _PUBLIC:
+        value = getattr(import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'fpn' has no attribute {name!r}")

@@ -9,10 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from torch import Tensor
 
 from fpn.errors import ConfigError
-from fpn.structures import Classes, Detections, Targets
+from fpn.structures import Classes, Detections, Masks, Targets
 
 Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[float, float, float, float]
@@ -186,10 +185,10 @@ def _dash(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], line: int, c
             pen.rectangle((x, y, x + line - 1, min(y + dash - 1, y2)), fill=colour)
 
 
-def _tint_masks(canvas: Image.Image, masks: Tensor, marks: Sequence[_Mark]) -> Image.Image:
+def _tint_masks(canvas: Image.Image, masks: Masks, marks: Sequence[_Mark]) -> Image.Image:
     """Lay a veil of its colour on each object, with a firm edge."""
     for mark in reversed(marks):
-        shape = Image.fromarray(masks[mark.number].cpu().numpy().astype(np.uint8) * 255)
+        shape = Image.fromarray(masks[mark.number].dense()[0].numpy().astype(np.uint8) * 255)
         if shape.size != canvas.size:
             shape = shape.resize(canvas.size, Image.Resampling.BILINEAR).point(lambda value: 255 * (value >= 128))
         inner = shape.filter(ImageFilter.MinFilter(3))

@@ -33,7 +33,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~read_umask())
         temporary.replace(target)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -51,7 +51,8 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _umask() -> int:
+def read_umask() -> int:
+    """The permissions that this process takes from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

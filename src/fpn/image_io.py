@@ -129,7 +129,7 @@ def read_image(
 
 def read_reduced(
     path: str | os.PathLike[str],
-    enough: Callable[[Size], Size],
+    min_size: Callable[[Size], Size],
     *,
     pixel_range: PixelRange | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -141,7 +141,7 @@ def read_reduced(
 
     Args:
         path: as `read_image`.
-        enough: from the full size, as the image stands upright, to what must remain on both sides.
+        min_size: from the full size, as the image stands upright, to what must remain on both sides.
         pixel_range: as `read_image`.
         max_pixels: height times width, in full, of a file that is accepted.
         max_bytes: size of a file that is accepted.
@@ -162,7 +162,7 @@ def read_reduced(
 
         def reduce(image: Image.Image) -> None:
             if header.format in ("JPEG", "MPO") and (header.orientation == 1 or whole):
-                least = enough(full)
+                least = min_size(full)
                 lying = header.orientation in _LYING
                 # Mode None: the decoder keeps the file's own colours.
                 image.draft(None, (least.height, least.width) if lying else (least.width, least.height))

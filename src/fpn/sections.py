@@ -15,6 +15,8 @@ from fpn.suggestions import nearest
 # Far beyond any detector; numbers above cost memory or time, or are typing errors.
 LARGEST = 10_000_000
 
+_UNKNOWN, _MEANT = "unknown setting '", "Did you mean '"
+
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Section")
 Positive = Annotated[_T, Field(gt=0, le=LARGEST)]
@@ -147,9 +149,8 @@ class _within:  # noqa: N801  reads as words
 
 
 def _prefixed(section: str, message: str) -> str:
-    unknown = "unknown setting '"
-    if message.startswith(unknown):
-        return message.replace(unknown, f"{unknown}{section}.", 1)
+    if message.startswith(_UNKNOWN):
+        return message.replace(_UNKNOWN, f"{_UNKNOWN}{section}.", 1).replace(_MEANT, f"{_MEANT}{section}.", 1)
     return f"{section}.{message}"
 
 

@@ -1,35 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from shell import Shell
 
 from fpn import __version__
 from fpn.cli.app import COMMANDS, flowing, make_app
-
-
-def test_help_needs_no_torch() -> None:
-    # It takes seconds to import; help has to come at once.
-    script = (
-        "import sys; from fpn.cli import main\n"
-        f"for verb in {list(COMMANDS)}: assert main([verb, '--help']) == 0\n"
-        "assert main(['--help']) == 0\n"
-        "slow = {'torch', 'torchvision', 'timm', 'accelerate'} & set(sys.modules)\n"
-        "assert not slow, slow\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_plain_help_imports_no_verb() -> None:
-    script = (
-        "import sys; from fpn.cli import main; main(['--help'])\n"
-        "assert 'pydantic' not in sys.modules and 'fpn.cli.train' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_help_lists_every_verb_with_what_it_does(fpn: Shell) -> None:
@@ -58,6 +33,27 @@ def test_options_of_the_run_show_their_default(fpn: Shell, monkeypatch: pytest.M
     assert "Passes over the data. 12 is the usual 1x schedule. [default: 12]" in shown
     assert "[choices: sgd, adamw] [default: adamw]" in shown
     assert "[default: tf_efficientnet_lite0]" not in shown
+
+
+def test_what_training_tells_and_keeps_is_among_its_options(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = fpn("train", "--help").out
+    assert "ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10 or ar100. [default: ap]" in shown
+    assert "[choices: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb]" in shown
+    assert "--tensorboard" not in shown
+
+
+def test_trackers_are_named_one_after_the_other() -> None:
+    words = ["train", "cells", "--tracker", "tensorboard", "wandb", "--best", "ap50"]
+    _, bound, _ = make_app("train").parse_args(words, exit_on_error=False)
+    assert bound.arguments["training"].tracker == ("tensorboard", "wandb")
+    assert bound.arguments["training"].best == "ap50"
+
+
+def test_an_unknown_metric_is_refused_before_the_data_is_looked_for(fpn: Shell) -> None:
+    ended = fpn("train", "absent", "--output", "run", "--best", "ap_smal")
+    assert ended.status == 1
+    assert "best 'ap_smal': no such metric. Did you mean 'ap_small'?" in ended.err
 
 
 def test_lists_take_all_their_values_at_once() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,8 @@ def test_warnings_alone_do_not_fail(fpn: Shell, tmp_path: Path) -> None:
 
 
 def test_only_the_first_few_of_a_kind_are_shown_unless_all_are_asked_for(fpn: Shell, tmp_path: Path) -> None:
-    things = tuple(Annotation("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
-    root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*things, Annotation("nut", (1, 1, 30, 30)))),))
+    annotations = tuple(Annotation("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
+    root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*annotations, Annotation("nut", (1, 1, 30, 30)))),))
     few, every = fpn("check", root).out, fpn("check", root, "--all-entries").out
     assert (few.count("(nut) has box"), every.count("(nut) has box")) == (3, 5)
     assert "        ... and 2 more (--all-entries, or --output report.json)\n" in few
@@ -125,7 +126,7 @@ def test_images_above_the_limit_of_training_are_told(fpn: Shell, tmp_path: Path)
 
 def test_a_split_alone(fpn: Shell, sound: Path) -> None:
     ended = fpn("check", sound, "--split", "val")
-    assert "val          4         8" in ended.out
+    assert re.search(r"val +4 +8", ended.out)
     assert "train" not in ended.out.split("Classes")[0].split("\n", 1)[1]
 
 

@@ -1,4 +1,7 @@
-"""Every features module emits what it declares, at any size, in training and after saving."""
+"""Backbones, necks and extractors emit what they declare, at any size, and every neck fits every backbone.
+
+A new kind of backbone, neck or extractor is one line in one of the tables.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.backbones.teaching import ThreeLayerBody
+from fpn.features.backbones.resnet_variants import BackboneConfig
+from fpn.features.backbones.teaching import ThreeLayerBackbone, resnet_backbone
+from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor, Neck
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.paper_designs import DESIGNS
+from fpn.structures import Features, Level
 
 # One of each family: what timm emits differs between them.
 FAMILIES = [
@@ -27,51 +35,114 @@ FAMILIES = [
     "swin_tiny_patch4_window7_224",  # channels last, one size unless told otherwise
 ]
 
-PYRAMIDS: dict[str, dict[str, object]] = {
-    "paper": {},
-    "retinanet": {"extra_levels": "convolutions_on_c5"},
-    "fcos": {"extra_levels": "convolutions_on_p5"},
-    "fpn_pytorch": {"top_down": "bilinear_corners", "smoothed": "all_but_top", "smooth_before_merge": True},
-    "pytorch_fpn": {"top_down": "bilinear", "smoothed": "all_but_top", "extra_levels": "none"},
-    "matterport_128": {"output_channels": 4},
-    "p6_and_p7_by_subsampling": {"num_extra": 2},
+
+class Coarsest(Neck):
+    """A toy: one map, the coarsest that comes in, as wide as told."""
+
+    def __init__(self, levels: tuple[Level, ...], *, channels: int) -> None:
+        super().__init__(levels)
+        top = self.incoming[-1]
+        self.levels = (Level(f"p{top.number}", channels, top.stride, top.number),)
+        self.mixing = nn.Conv2d(top.channels, channels, 1)
+
+    def forward(self, features: Features) -> Features:
+        return {self.levels[0].name: functional.relu(self.mixing(features[self.incoming[-1].name]))}
+
+
+NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
+    "paper": lambda levels: FeaturePyramid(levels, channels=8),
+    "retinanet": lambda levels: FeaturePyramid(levels, channels=8, extra_levels="convolutions_on_c5"),
+    "fcos": lambda levels: FeaturePyramid(levels, channels=8, extra_levels="convolutions_on_p5"),
+    "fpn_pytorch": lambda levels: FeaturePyramid(
+        levels, channels=8, top_down="bilinear_corners", smoothed="all_but_top", smooth_before_merge=True
+    ),
+    "pytorch_fpn": lambda levels: FeaturePyramid(
+        levels, channels=8, top_down="bilinear", smoothed="all_but_top", extra_levels="none"
+    ),
+    "matterport_128": lambda levels: FeaturePyramid(levels, channels=8, output_channels=4),
+    "three levels": lambda levels: FeaturePyramid(levels, channels=8, top_kernel=3, extra_levels="none"),
+    "p6 and p7 by subsampling": lambda levels: FeaturePyramid(levels, channels=8, num_extra=2),
+    "toy": lambda levels: Coarsest(levels, channels=8),
+}
+DESIGN_NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
+    **{
+        f"design {name}": lambda levels, options=design.neck: FeaturePyramid(levels, channels=8, **options)
+        for name, design in DESIGNS.items()
+        if design.neck is not None
+    },
 }
 
-FEATURES: dict[str, Callable[[], nn.Module]] = {
-    **{f"backbone {name}": lambda name=name: Backbone(name) for name in FAMILIES},
-    **{
-        f"pyramid {name}": lambda options=options: FeaturePyramid(
-            body=Backbone("mobilenetv3_small_050"), channels=8, **options
-        )
-        for name, options in PYRAMIDS.items()
-    },
+BACKBONES: dict[str, Callable[[], BottomUp]] = {
+    **{name: lambda name=name: Backbone(name) for name in FAMILIES},
+    "last three": lambda: Backbone("mobilenetv3_small_050", out=(3, 4, 5)),
+    "coarsest alone": lambda: Backbone("mobilenetv3_small_050", out=(5,)),
+    "c5 of c4's stride": lambda: resnet_backbone(26, config=BackboneConfig(last_stage_stride=1)),
+    "teaching": ThreeLayerBackbone,
+}
+
+
+def joined(backbone: BottomUp, neck: str) -> FeatureExtractor:
+    return FeatureExtractor(backbone=backbone, neck=(NECKS | DESIGN_NECKS)[neck](backbone.levels))
+
+
+EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+    **{f"neck {name}": lambda name=name: joined(Backbone("mobilenetv3_small_050"), name) for name in NECKS},
     **{
         f"design {name}": lambda design=design: design.build(Backbone("mobilenetv3_small_050", out=design.out), 8)
         for name, design in DESIGNS.items()
     },
-    "three levels": lambda: FeaturePyramid(body=ThreeLayerBody(), channels=8, top_kernel=3, extra_levels="none"),
+    "three levels": lambda: joined(ThreeLayerBackbone(), "three levels"),
 }
+ALL: dict[str, Callable[[], nn.Module]] = {f"backbone {name}": make for name, make in BACKBONES.items()} | EXTRACTORS
 
 
-@pytest.fixture(scope="module", params=FEATURES)
+@pytest.fixture(scope="module", params=ALL)
 def features(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    return FEATURES[request.param]().eval()
+    return ALL[request.param]().eval()
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def backbone(request: pytest.FixtureRequest) -> BottomUp:
+    torch.manual_seed(0)
+    return BACKBONES[request.param]().eval()
+
+
+def assert_as_declared(maps: Features, levels: tuple[Level, ...], size: tuple[int, int]) -> None:
+    assert list(maps) == [level.name for level in levels]
+    for level in levels:
+        rows, columns = -(-size[0] // level.stride), -(-size[1] // level.stride)
+        assert maps[level.name].shape[1:] == (level.channels, rows, columns), f"{level} at {size}"
 
 
 @pytest.mark.parametrize("size", [(64, 96), (75, 101), (33, 130)])
 def test_maps_are_as_declared(features: nn.Module, size: tuple[int, int]) -> None:
     with torch.no_grad():
         maps = features(torch.randn(2, 3, *size))
-    assert list(maps) == [level.name for level in features.levels]
-    for level in features.levels:
-        rows, columns = -(-size[0] // level.stride), -(-size[1] // level.stride)
-        assert maps[level.name].shape == (2, level.channels, rows, columns), f"{level} at {size}"
+    assert_as_declared(maps, features.levels, size)
+    assert {len(map_) for map_ in maps.values()} == {2}
 
 
-def test_strides_grow_and_names_count_up(features: nn.Module) -> None:
-    assert [level.stride for level in features.levels] == [2 ** int(level.name[1:]) for level in features.levels]
-    assert [level.stride for level in features.levels] == sorted(level.stride for level in features.levels)
+@pytest.mark.parametrize("neck", NECKS | DESIGN_NECKS)
+def test_every_neck_goes_on_every_backbone(backbone: BottomUp, neck: str) -> None:
+    # A neck knows no backbone: it is given maps of the declared shapes, and need not be given the network.
+    size = (75, 101)
+    maps = {
+        level.name: torch.randn(1, level.channels, -(-size[0] // level.stride), -(-size[1] // level.stride))
+        for level in backbone.levels
+    }
+    features = joined(backbone, neck)
+    with torch.no_grad():
+        assert_as_declared(features.neck(maps), features.levels, size)
+
+
+def test_strides_grow_numbers_count_up_and_names_tell_them(features: nn.Module) -> None:
+    levels = features.levels
+    assert [level.name[1:] for level in levels] == [str(level.number) for level in levels]
+    first = levels[0].number
+    assert [level.number for level in levels] == list(range(first, first + len(levels)))
+    assert [level.stride for level in levels] == sorted(level.stride for level in levels)
+    assert levels[0].stride == 2**first
 
 
 def test_a_batch_equals_its_images_one_by_one(features: nn.Module) -> None:
@@ -89,3 +160,20 @@ def test_every_trained_parameter_gets_a_gradient(features: nn.Module) -> None:
     idle = [name for name, value in features.named_parameters() if value.requires_grad and value.grad is None]
     # Distributed training stops at parameters that take no part.
     assert idle == []
+
+
+@pytest.mark.parametrize("name", ["neck toy", "design image_pyramid"])  # one of each class
+def test_only_the_backbones_weights_are_told_to_be_its(name: str) -> None:
+    with torch.device("meta"):
+        extractor = EXTRACTORS[name]()
+    told = {id(weight) for weight in extractor.backbone_parameters()}
+    names = {path for path, weight in extractor.named_parameters() if id(weight) in told}
+    assert names == {path for path, _ in extractor.named_parameters() if path.startswith("backbone.")}
+    assert 0 < len(names) < len(list(extractor.parameters()))
+
+
+def test_a_neck_of_another_backbone_is_refused() -> None:
+    teaching = ThreeLayerBackbone()
+    neck = FeaturePyramid(teaching.levels, channels=8)
+    with pytest.raises(ConfigError, match=r"FeaturePyramid was built for .*'c1'.*Build the neck from levels"):
+        FeatureExtractor(backbone=Backbone("resnet18"), neck=neck)

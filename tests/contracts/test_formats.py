@@ -128,8 +128,8 @@ def test_invalid_boxes_are_dropped_and_listed_on_demand(write: Write, tmp_path: 
 
 @every_format
 def test_a_box_over_the_edge_is_cut_there_and_counted_beyond_two_pixels(write: Write, tmp_path: Path) -> None:
-    things = (Annotation("nut", (-1.5, 2, 20, 38)), Annotation("bolt", (30, 10, 90, 20)))
-    dataset = open_dataset(write(tmp_path, (Shot("a.png", 200 // 4, 37, things), *SHOTS[1:])))
+    annotations = (Annotation("nut", (-1.5, 2, 20, 38)), Annotation("bolt", (30, 10, 90, 20)))
+    dataset = open_dataset(write(tmp_path, (Shot("a.png", 200 // 4, 37, annotations), *SHOTS[1:])))
     expected = torch.tensor([[0.0, 2, 20, 37], [30, 10, 50, 20]])
     torch.testing.assert_close(dataset.targets(0).boxes, expected, atol=1e-4, rtol=0)
     # In a YOLO file 1.5 of 50 pixels are 3 %, more than the 1 % that rounding explains.

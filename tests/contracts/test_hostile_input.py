@@ -226,9 +226,10 @@ def test_limits_of_images_and_masks_hold_when_they_are_read(tmp_path: Path) -> N
     with pytest.raises(ImageError, match="MiB, more than the limit"):
         open_dataset(tmp_path, limits=Limits(image_bytes=50))[0]
     # Two objects in 53 x 37 pixels have masks of 3922.
-    assert open_dataset(tmp_path, limits=Limits(mask_pixels=3922)).targets(0, masks=True).masks is not None
+    masks = open_dataset(tmp_path).targets(0, masks=True).masks
+    assert masks.dense(max_pixels=3922).shape == (2, 37, 53)
     with pytest.raises(DataError, match="more than the limit"):
-        open_dataset(tmp_path, limits=Limits(mask_pixels=3921)).targets(0, masks=True)
+        masks.dense(max_pixels=3921)
 
 
 @pytest.mark.parametrize("name", ["b" * 201, "bo\ud800lt", "bo\x1b[2Jlt"])

@@ -152,7 +152,7 @@ def test_cvats_export_of_two_subsets_has_two_splits(tmp_path: Path) -> None:
 
 def test_an_obj_data_without_its_names_is_refused(tmp_path: Path) -> None:
     (_darknet(tmp_path, "data/") / "obj.names").unlink()
-    with pytest.raises(DataNotFoundError, match="the names of its classes should be in data/obj.names"):
+    with pytest.raises(DataNotFoundError, match=r"names of its classes should be in data/obj\.names"):
         open_dataset(tmp_path)
 
 

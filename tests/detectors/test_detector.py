@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fpn.detectors.detector import evaluating
 from fpn.errors import ConfigError, ImageError
 from fpn.structures import Detections
 
@@ -103,10 +102,22 @@ def test_a_broken_image_is_named(small, tmp_path) -> None:
         small.predict([tmp_path / "b.jpg"])
 
 
-def test_modes_are_put_back() -> None:
-    module = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Dropout())
-    module[1].eval()
-    with evaluating(module):
-        assert not module[0].training
-    assert module[0].training
-    assert not module[1].training
+def test_broken_images_come_back_as_errors_if_asked_for(small, tmp_path) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"")
+    image = _image(64, 96)
+    first, broken, last = small.predict([image, tmp_path / "b.jpg", image], batch_size=2, errors="return")
+    assert isinstance(broken, ImageError)
+    assert "b.jpg: the file is empty" in str(broken)
+    assert first.boxes.tolist() == last.boxes.tolist()
+
+
+def test_a_file_beyond_the_limits_is_refused(small, tmp_path) -> None:
+    path = tmp_path / "a.png"
+    _image(64, 96).save(path)
+    assert len(small.predict([path], max_pixels=64 * 96, max_bytes=path.stat().st_size)) == 1
+    with pytest.raises(ImageError, match=r"96 x 64 is .* more than the limit"):
+        small.predict([path], max_pixels=64 * 96 - 1)
+    with pytest.raises(ImageError, match="more than the limit"):
+        small.predict([path], max_bytes=path.stat().st_size - 1)
+    with pytest.raises(ConfigError, match="max_pixels 0"):
+        small.predict([path], max_pixels=0)

@@ -10,6 +10,7 @@ from fpn.detectors.builder import assemble_faster_rcnn, build_pyramid
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
+from fpn.features.extractor import BottomUp
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.sections import options_of
 from fpn.structures import Features, ImageBatch, Level, Targets
@@ -17,12 +18,12 @@ from fpn.structures import Features, ImageBatch, Level, Targets
 DETECTORS = [d for d in DIALECTS.values() if d not in (PYTORCH_FPN, MINIMAL)]
 
 
-class TinyBody(nn.Module):
+class TinyBackbone(BottomUp):
     """c2..c5 of 4 channels by pooling, one stride-2 step a level."""
 
     def __init__(self, finest: int = 2, last_stride: int = 2) -> None:
         super().__init__()
-        self.levels = tuple(Level(f"c{k}", 4, 2**k if k < 5 else 16 * last_stride) for k in range(finest, 6))
+        self.levels = tuple(Level(f"c{k}", 4, 2**k if k < 5 else 16 * last_stride, k) for k in range(finest, 6))
         self.stem = nn.Conv2d(3, 4, 1)
 
     def forward(self, pixels: torch.Tensor) -> Features:
@@ -37,7 +38,7 @@ def tiny(dialect: Dialect, **changes):
     if dialect.rpn.channels is not None:
         dialect = dialect.changed(rpn_channels=8)
     dialect = dialect.changed(**changes)
-    features = build_pyramid(TinyBody(dialect.neck.finest_level, dialect.backbone.last_stage_stride), dialect.neck)
+    features = build_pyramid(TinyBackbone(dialect.neck.finest_level, dialect.backbone.last_stage_stride), dialect.neck)
     return assemble_faster_rcnn(features, FasterRCNNRecipe(classes=("a", "b"), category_ids=(1, 2), dialect=dialect))
 
 
@@ -70,7 +71,7 @@ def test_a_detector_of_each_dialect_trains_and_detects(dialect):
 @pytest.mark.parametrize("dialect", [PYTORCH_FPN, MINIMAL], ids=lambda d: d.name)
 def test_a_pyramid_of_the_others(dialect):
     config = dialect.neck.changed(channels=6, output_channels=6)
-    features = build_pyramid(TinyBody(config.finest_level), config)
+    features = build_pyramid(TinyBackbone(config.finest_level), config)
     maps = features(torch.rand(1, 3, 64, 64))
     assert list(maps) == [f"p{k}" for k in range(dialect.neck.finest_level, 6)]
     assert {value.shape[1] for value in maps.values()} == {6}
@@ -79,7 +80,7 @@ def test_a_pyramid_of_the_others(dialect):
 def fingerprint(dialect: Dialect) -> list[str]:
     """All that a dialect decides in a detector: settings of its parts and shapes of its weights."""
     detector = tiny(dialect)
-    rpn, box, pyramid = detector.proposal, detector.box, detector.features
+    rpn, box, pyramid = detector.rpn, detector.box, detector.features.neck
     shapes = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
     parts = [
         detector.preprocessor,
@@ -197,7 +198,7 @@ def test_a_field_reaches_the_detector(field):
 
 def test_widths_reach_the_weights():
     wide = MATTERPORT.changed(neck_channels=6, neck_output_channels=10)
-    pyramid = build_pyramid(TinyBody(), wide.neck)
+    pyramid = build_pyramid(TinyBackbone(), wide.neck).neck
     assert pyramid.laterals["c2"].weight.shape == (6, 4, 1, 1)
     assert pyramid.smooths["p2"].weight.shape == (10, 6, 3, 3)
     assert tiny(PAPER, roi_output_size=5).box.trunk[1].weight.shape == (8, 6 * 25)

@@ -71,7 +71,7 @@ def test_background_is_still_learned_where_there_is_nothing_else(dialect: Dialec
     losses = detector.losses(images(), BATCHES["nothing in any image"])
     assert losses.terms["objectness"] > 0
     assert losses.terms["classification"] > 0
-    assert losses.terms["proposal_box"] == 0
+    assert losses.terms["rpn_box"] == 0
     assert losses.terms["box"] == 0
 
 
@@ -83,12 +83,12 @@ def _with(change: Callable[[FasterRCNN], None], dialect: Dialect) -> FasterRCNN:
 
 
 def _huge_deltas(detector: FasterRCNN) -> None:
-    for part in (detector.proposal, detector.box):
+    for part in (detector.rpn, detector.box):
         part.deltas.bias.fill_(1e6)
 
 
 def _tiny_deltas(detector: FasterRCNN) -> None:
-    for part in (detector.proposal, detector.box):
+    for part in (detector.rpn, detector.box):
         part.deltas.bias.fill_(-1e6)
 
 

@@ -43,7 +43,7 @@ def test_a_detector_needs_a_class() -> None:
 
 
 def test_rois_are_read_up_to_level_five() -> None:
-    levels = tuple(Level(f"p{k}", 8, 2**k) for k in range(2, 7))
+    levels = tuple(Level(f"p{k}", 8, 2**k, k) for k in range(2, 7))
     assert [level.name for level in roi_levels(levels)] == ["p2", "p3", "p4", "p5"]
     assert roi_levels(levels[-1:]) == levels[-1:]
 
@@ -73,11 +73,11 @@ def test_a_detector_on_each_design_learns_detects_and_comes_back_from_its_file(n
     images = ImageBatch(torch.rand(1, 3, 64, 96), torch.tensor([[64, 96]]))
     targets = [Targets(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([0]))]
     detector.losses(images, targets).total.backward()
-    assert all(parameter.grad is not None for parameter in detector.proposal.parameters())
+    assert all(parameter.grad is not None for parameter in detector.rpn.parameters())
 
     fpn.save(detector, tmp_path / "model.safetensors")
     again = fpn.load(tmp_path / "model.safetensors")
-    assert type(again.features) is type(detector.features)
+    assert again.features.levels == detector.features.levels
     detector.eval()
     with torch.no_grad():
         before, after = (each.proposals(images)[0] for each in (detector, again.eval()))
@@ -88,6 +88,6 @@ def test_a_single_map_has_all_sizes_in_each_cell_and_as_many_candidates() -> Non
     # Paper, section 5.1.1: 5 scales and 3 ratios on the single map; table 1f likewise on P2.
     for name in ("c4", "c5", "p2_only"):
         detector = design(name, rpn_before_nms=(2000, 1000))
-        assert detector.proposal.anchors.per_cell() == (15,)
+        assert detector.rpn.anchors.per_cell() == (15,)
         assert detector.recipe.neck == name
-    assert design("fpn").proposal.anchors.per_cell() == (3, 3, 3, 3, 3)
+    assert design("fpn").rpn.anchors.per_cell() == (3, 3, 3, 3, 3)

@@ -14,6 +14,7 @@ from written_sets import write_json
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.prediction import TaskName
 from fpn.detectors.recipe import Recipe
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
@@ -41,6 +42,10 @@ class Seer(Detector):
         self.weight = nn.Parameter(torch.ones(1))
         self.known = known
         self.saw: list[tuple[bool, bool, torch.dtype]] = []
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        return ("boxes", "proposals")
 
     def losses(
         self, images: ImageBatch, targets: Sequence[Targets], *, generator: torch.Generator | None = None

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import coco as oracle_data
+from pycocotools import mask as oracle_mask
 from pycocotools.cocoeval import COCOeval as Oracle
 
 from fpn.errors import DataError
-from fpn.evaluation.coco import coco_metrics, proposal_recall
+from fpn.evaluation.coco import coco_metrics, keypoint_metrics, proposal_recall
 
 SUMMARY = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 SUMMARY += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
@@ -35,7 +36,14 @@ def found(image: int, category: int, box: list[float], score: float) -> dict[str
     return {"image_id": image, "category_id": category, "bbox": box, "score": score}
 
 
-def oracle(ground_truth: Any, records: list[dict[str, Any]], *, proposals: bool = False) -> Oracle:
+def oracle(
+    ground_truth: Any,
+    records: list[dict[str, Any]],
+    *,
+    proposals: bool = False,
+    iou_type: str = "bbox",
+    sigmas: list[float] | None = None,
+) -> Oracle:
     with contextlib.redirect_stdout(io.StringIO()):
         data = oracle_data.COCO()
         data.dataset = ground_truth
@@ -46,7 +54,9 @@ def oracle(ground_truth: Any, records: list[dict[str, Any]], *, proposals: bool 
             results = oracle_data.COCO()
             results.dataset = {**ground_truth, "annotations": []}
             results.createIndex()
-        counter = Oracle(data, results, "bbox")
+        counter = Oracle(data, results, iou_type)
+        if sigmas is not None:
+            counter.params.kpt_oks_sigmas = np.array(sigmas)
         if proposals:
             counter.params.useCats, counter.params.maxDets = 0, [1, 100, 1000]
         counter.evaluate()
@@ -80,6 +90,39 @@ def scattered(seed: int, *, images: int = 12, num_found: int = 15) -> tuple[Any,
     # Not sorted: per_class has to follow this order.
     categories = [{"id": n, "name": f"class {n}"} for n in (90, 2, 41, 9)]
     return {"images": images, "annotations": annotations, "categories": categories}, records
+
+
+def shaped(seed: int, *, points: int = 17) -> tuple[Any, list[dict[str, Any]]]:
+    """As `scattered`, with outlines (crowds as run lengths) and points; each result has a box, a mask and points."""
+    random = np.random.default_rng(seed)
+    ground_truth, records = scattered(seed)
+    for each in ground_truth["annotations"]:
+        each["segmentation"] = run_lengths(each["bbox"]) if each["iscrowd"] else [house(each["bbox"])]
+        each["keypoints"] = scatter_points(each["bbox"], points, random)
+        each["num_keypoints"] = sum(visible > 0 for visible in each["keypoints"][2::3])
+        near = (np.array(each["keypoints"]) + np.tile([1.0, 1.0, 0.0], points) * random.normal(0, 4)).tolist()
+        there = {"image_id": each["image_id"], "category_id": each["category_id"], "score": float(random.random())}
+        records.append(there | {"bbox": each["bbox"], "keypoints": near})
+    for record in records:
+        record["segmentation"] = run_lengths(record["bbox"])
+        record.setdefault("keypoints", scatter_points(record["bbox"], points, random))
+    return ground_truth, records
+
+
+def house(box: list[float]) -> list[float]:
+    """An outline that fills three quarters of a box."""
+    x, y, width, height = box
+    return [x, y + height, x, y + height / 2, x + width / 2, y, x + width, y + height / 2, x + width, y + height]
+
+
+def run_lengths(box: list[float]) -> dict[str, Any]:
+    encoded = oracle_mask.merge(oracle_mask.frPyObjects([house(box)], 600, 600))
+    return {"size": [600, 600], "counts": encoded["counts"].decode()}
+
+
+def scatter_points(box: list[float], points: int, random: np.random.Generator) -> list[float]:
+    places = random.random((points, 2)) * box[2:] + box[:2]
+    return np.column_stack([places, random.integers(0, 3, points)]).ravel().tolist()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -197,3 +240,30 @@ def test_counting_leaves_the_callers_records_alone() -> None:
     records = [found(1, 3, [0, 0, 9, 9], 0.5)]
     coco_metrics(truth((1, 3, [0, 0, 9, 9])), records)
     assert records == [{"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_twelve_numbers_of_masks_equal_pycocotools(seed: int) -> None:
+    ground_truth, records = shaped(seed)
+    ours = asdict(coco_metrics(ground_truth, records, iou_type="segm"))
+    # With a box in the record pycocotools would take its area for the mask's.
+    masks = [{key: record[key] for key in record if key not in ("bbox", "keypoints")} for record in records]
+    theirs = oracle(ground_truth, masks, iou_type="segm").stats
+    np.testing.assert_allclose([ours[name] for name in SUMMARY], theirs, rtol=0, atol=1e-12)
+    assert ours["ap"] != pytest.approx(coco_metrics(ground_truth, records).ap, abs=1e-6)
+
+
+@pytest.mark.parametrize(("points", "sigmas"), [(17, None), (5, [0.05] * 5)])
+def test_the_ten_numbers_of_keypoints_equal_pycocotools(points: int, sigmas: list[float] | None) -> None:
+    ground_truth, records = shaped(1, points=points)
+    ours = list(asdict(keypoint_metrics(ground_truth, records)).values())
+    alone = [{key: record[key] for key in record if key not in ("bbox", "segmentation")} for record in records]
+    theirs = oracle(ground_truth, alone, iou_type="keypoints", sigmas=sigmas).stats
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert 0 < ours[0] < 1
+
+
+def test_keypoints_count_by_the_spread_that_is_asked_for() -> None:
+    ground_truth, records = shaped(1, points=5)
+    strict = keypoint_metrics(ground_truth, records, sigmas=[0.01] * 5)
+    assert strict.ap < keypoint_metrics(ground_truth, records).ap

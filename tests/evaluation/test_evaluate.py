@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError, DataError, ImageError, OutputError
-from fpn.evaluation import Evaluation, evaluate
+from fpn.evaluation import TASKS, Evaluation, choose_tasks, evaluate
+from fpn.image_io import ImageLike
+from fpn.structures import Detections, ImageBatch
 
 from .seer import SCENES, Seer, detections, greys, seer
 
@@ -44,7 +47,7 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_detector_does_not_know_is_named_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'washer'.*Is 'washers' the same\?"):
+    with pytest.raises(ConfigError, match=r"'washer'.*Did you mean 'washers'\?"):
         evaluate(Seer(("bolt", "nut", "washers"), {}), greys(tmp_path))
 
 
@@ -74,7 +77,7 @@ def test_bf16_is_used_when_asked_for(tmp_path: Path) -> None:
 def test_proposals_are_measured_without_classes(tmp_path: Path) -> None:
     classes = ("bolt", "nut", "washer")
     half = {grey: detections(classes, objects[:1]) for grey, (_, objects) in SCENES.items()}
-    measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, proposals=True)
+    measured = evaluate(Seer(classes, half), greys(tmp_path), workers=0, tasks=["boxes", "proposals"])
     # Three of the four objects, one image's second is missing; sizes 20 x 20 (small) and 40 x 50 (medium).
     assert measured.proposals is not None
     assert measured.proposals.ar1000 == pytest.approx(0.75)
@@ -96,7 +99,7 @@ def test_a_dataset_without_images_is_refused() -> None:
 
 
 def test_the_table_fits_80_columns_and_shows_a_dash_for_what_was_not_measured(tmp_path: Path) -> None:
-    lines = printed(evaluate(seer(), greys(tmp_path), workers=0, proposals=True))
+    lines = printed(evaluate(seer(), greys(tmp_path), workers=0, tasks=["boxes", "proposals"]))
     assert max(map(len, lines)) <= 80
     bolt = next(line for line in lines if "bolt" in line)
     # 28 x 26 and 40 x 50 pixels: one small, one medium, none large.
@@ -118,3 +121,35 @@ def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) 
     with pytest.raises(OutputError, match="Choose another --output"):
         measured.save(tmp_path / "file" / "metrics.json")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_tasks_are_those_that_the_detector_gives_and_the_dataset_labels(tmp_path: Path) -> None:
+    dataset = greys(tmp_path)
+    assert choose_tasks(seer(), dataset) == ("boxes",)
+    with pytest.raises(ConfigError, match="task 'masks': this detector gives boxes, proposals only"):
+        evaluate(seer(), dataset, tasks=["masks"])
+
+
+def test_metrics_of_all_tasks_have_names_of_their_own(tmp_path: Path) -> None:
+    measured = evaluate(seer(), greys(tmp_path), workers=0, tasks=["proposals"])
+    assert set(measured.metrics) == {*TASKS["boxes"].metrics, *TASKS["proposals"].metrics}
+    assert measured.metrics["ap"] == measured.ap
+    assert measured.metrics["proposal_ar1000"] == pytest.approx(1.0)
+
+
+def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
+    inside = seer()
+
+    class Exported:
+        """As an exported model comes: a predictor, and no more."""
+
+        classes, preprocessor, bucket = inside.classes, inside.preprocessor, inside.bucket
+        tasks, device = ("boxes",), torch.device("cpu")
+
+        def detect(self, images: ImageBatch) -> list[Detections]:
+            return inside.detect(images)
+
+        def predict(self, images: Sequence[ImageLike], *, batch_size: int = 8) -> list[Detections]:
+            return inside.predict(images, batch_size=batch_size)
+
+    assert evaluate(Exported(), greys(tmp_path), workers=0).ap == pytest.approx(1.0)

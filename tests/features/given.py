@@ -1,11 +1,12 @@
-"""A body whose maps are given, and convolutions whose effect is plain to see."""
+"""Maps that are given, and convolutions whose effect is plain to see."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from fpn.features.extractor import FeatureExtractor
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.structures import Features, Level
 
@@ -18,17 +19,16 @@ C2 = torch.tensor(
     ]
 )
 C3 = torch.tensor([[100.0, 200.0], [300.0, 400.0]])
-PIXELS = torch.zeros(1, 3, 16, 16)
 
 
-class GivenBody(FeatureExtractor):
-    def __init__(self, **maps: Tensor) -> None:
-        super().__init__()
-        self.maps = {name: map_.reshape(1, 1, *map_.shape) for name, map_ in maps.items()}
-        self.levels = tuple(Level(name, 1, 2 ** int(name[1:])) for name in maps)
+def incoming(*numbers: int, channels: int = 1) -> tuple[Level, ...]:
+    """Bottom-up levels of these numbers."""
+    return tuple(Level(f"c{k}", channels, 2**k, k) for k in numbers)
 
-    def forward(self, pixels: Tensor) -> Features:
-        return dict(self.maps)
+
+def given(maps: Mapping[int, Tensor]) -> Features:
+    """One image's maps of one channel, by level number."""
+    return {f"c{number}": found.reshape(1, 1, *found.shape) for number, found in maps.items()}
 
 
 def times(convolution: nn.Module, factor: float) -> None:
@@ -41,9 +41,9 @@ def times(convolution: nn.Module, factor: float) -> None:
         nn.init.zeros_(convolution.bias)
 
 
-def plain_pyramid(*, smooth: float = 2.0, body: nn.Module | None = None, **options: object) -> FeaturePyramid:
-    """Identity laterals; smoothing multiplies by `smooth`, so that a smoothed map shows."""
-    pyramid = FeaturePyramid(body=body or GivenBody(c2=C2, c3=C3), channels=1, **{"extra_levels": "none", **options})
+def plain_pyramid(*numbers: int, smooth: float = 2.0, **options: object) -> FeaturePyramid:
+    """Identity laterals; smoothing multiplies by `smooth`, so that a smoothed map shows. Reads c2 and c3 by default."""
+    pyramid = FeaturePyramid(incoming(*(numbers or (2, 3))), channels=1, **{"extra_levels": "none", **options})
     for lateral in pyramid.laterals.values():
         times(lateral, 1.0)
     for smoothing in pyramid.smooths.values():
@@ -51,6 +51,7 @@ def plain_pyramid(*, smooth: float = 2.0, body: nn.Module | None = None, **optio
     return pyramid
 
 
-def maps_of(pyramid: nn.Module) -> dict[str, list[list[float]]]:
+def maps_of(pyramid: FeaturePyramid, maps: Mapping[int, Tensor] | None = None) -> dict[str, list[list[float]]]:
+    """What a neck of one channel makes of given maps; of `C2` and `C3` by default."""
     with torch.no_grad():
-        return {name: map_[0, 0].tolist() for name, map_ in pyramid(PIXELS).items()}
+        return {name: found[0, 0].tolist() for name, found in pyramid(given(maps or {2: C2, 3: C3})).items()}

@@ -12,7 +12,7 @@ from fpn.heads.roi_pooler import RoIConfig, RoIPooler
 from fpn.heads.sampling import SamplingConfig
 from fpn.structures import ImageBatch, Level, Proposals, Targets
 
-LEVELS = (Level("p2", 4, 4), Level("p3", 4, 8))
+LEVELS = (Level("p2", 4, 4, 2), Level("p3", 4, 8, 3))
 SAMPLING = SamplingConfig(positive_iou=0.5, negative_iou=0.5, keep_best=False, count=8, positive_fraction=0.25)
 
 
@@ -139,7 +139,7 @@ def test_pooler_reads_each_roi_from_the_level_of_its_size() -> None:
 
 
 def test_scale_can_be_measured_from_the_map_or_from_the_first_image() -> None:
-    level = Level("p2", 1, 4)
+    level = Level("p2", 1, 4, 2)
     images = ImageBatch(torch.zeros(1, 3, 64, 64), torch.tensor([[50, 60]]))
     feature = torch.zeros(1, 1, 17, 16)
     poolers = {rule: RoIPooler(levels=(level,), config=RoIConfig(scale=rule)) for rule in SCALES}

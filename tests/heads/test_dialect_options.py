@@ -28,7 +28,7 @@ def test_a_two_sided_clamp_is_in_units_before_the_weights():
 
 
 def test_inclusive_corners_end_anchors_and_the_image_one_pixel_earlier():
-    levels, sizes = [Level("p2", 8, 4)], [Size(1, 1)]
+    levels, sizes = [Level("p2", 8, 4, 2)], [Size(1, 1)]
     config = AnchorsConfig(sizes=((32.0,),), ratios=(1.0,))
     plain, inclusive = (
         AnchorGenerator(config=config, inclusive_corners=flag).grids(levels, sizes, Size(4, 4), torch.device("cpu"))[0]
@@ -61,7 +61,7 @@ def test_an_anchor_across_the_rim_is_nobodys_best():
 
 def head(legacy: bool = False, **changes) -> BoxHead:
     return BoxHead(
-        pooler=RoIPooler(levels=(Level("p2", 2, 4),), config=RoIConfig(output_size=1)),
+        pooler=RoIPooler(levels=(Level("p2", 2, 4, 2),), config=RoIConfig(output_size=1)),
         trunk=TwoLayerTrunk(channels=2, pooled_size=1, width=4),
         num_classes=1,
         coder=CoderConfig(legacy_plus_one=legacy),
@@ -106,7 +106,7 @@ def test_the_trunk_has_norms_only_where_an_epsilon_is_given():
 
 
 def test_relative_sizes_lose_a_pixel_of_the_padded_side():
-    levels = tuple(Level(f"p{k}", 2, 2**k) for k in (2, 3, 4, 5))
+    levels = tuple(Level(f"p{k}", 2, 2**k, k) for k in (2, 3, 4, 5))
     pooler, relative = (
         RoIPooler(levels=levels, config=RoIConfig(size_relative=flag, canonical_size=64.0)) for flag in (False, True)
     )

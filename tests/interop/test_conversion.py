@@ -40,17 +40,18 @@ def test_arrays_that_may_not_be_written_to_are_copied(minimal):
     locked = {name: value.copy() for name, value in minimal.items()}
     for value in locked.values():
         value.flags.writeable = False
-    weight = convert(locked).module.laterals["c2"].weight
+    weight = convert(locked).module.neck.laterals["c2"].weight
     np.testing.assert_array_equal(weight.detach().numpy(), minimal["latlayer2.weight"])
 
 
 def test_a_missing_weight_is_named(minimal):
-    with pytest.raises(ModelFileError, match=r"nothing for smooths\.p2\.weight"):
+    with pytest.raises(ModelFileError, match=r"nothing for neck\.smooths\.p2\.weight"):
         convert({name: value for name, value in minimal.items() if name != "toplayer2.weight"})
 
 
 def test_a_weight_of_another_shape_is_named(minimal):
-    with pytest.raises(ModelFileError, match=r"laterals\.c2\.weight has shape \(32, 99, 1, 1\), expected \(32, 128"):
+    told = r"neck\.laterals\.c2\.weight has shape \(32, 99, 1, 1\), expected \(32, 128"
+    with pytest.raises(ModelFileError, match=told):
         convert({**minimal, "latlayer2.weight": np.zeros((32, 99, 1, 1), dtype=np.float32)})
 
 
@@ -81,7 +82,7 @@ def test_an_imported_detector_is_one_file_like_any_other(detectron2_state, tmp_p
     assert again.preprocessor == detector.preprocessor
     for name, value in detector.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
-    assert again.features.body.net.layer2[0].conv1.stride == (2, 2)
+    assert again.features.backbone.net.layer2[0].conv1.stride == (2, 2)
 
 
 def test_background_moves_from_the_first_class_to_the_last_and_its_boxes_go():
@@ -108,5 +109,5 @@ def test_keras_names_with_and_without_groups_and_axes_turned():
     state["fpn_p3/kernel:0"] = kernel
     grouped = {f"model_weights/{name.split('/')[0]}/{name}": value for name, value in state.items()}
     for given in (state, grouped):
-        smooth = convert(given).module.smooths["p3"].weight
+        smooth = convert(given).module.neck.smooths["p3"].weight
         np.testing.assert_array_equal(smooth.detach().numpy(), kernel.transpose(3, 2, 0, 1))

@@ -123,18 +123,18 @@ def test_images_of_odd_shape_are_fine(fpn: Shell, model: Path, tmp_path: Path) -
 def test_what_was_found_before_ctrl_c_is_kept(
     fpn: Shell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fpn.detectors import Detector
+    from fpn.inference.optimize import OptimizedDetector
 
     first, second, calls = photo(tmp_path / "1.png"), photo(tmp_path / "2.png"), []
-    predict = Detector.predict
+    detect = OptimizedDetector.detect
 
-    def interrupted(*words: object, **options: object) -> object:
+    def interrupted(*words: object) -> object:
         calls.append(words)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*words, **options)  # type: ignore[arg-type]
+        return detect(*words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "predict", interrupted)
+    monkeypatch.setattr(OptimizedDetector, "detect", interrupted)
     ended = fpn("predict", model, first, second, "--batch-size", 1, "--output", tmp_path / "out")
     assert ended.status == 130
     assert [each["file_name"] for each in listing(tmp_path / "out")["images"]] == [str(first)]

@@ -88,7 +88,7 @@ def test_pyramid_and_rpn_agree(theirs, ours, images) -> None:
     for got, wanted in zip(our_features.values(), their_features, strict=True):
         _close(got, wanted)
     their_scores, their_deltas = theirs.rpn.head(their_features)
-    raw = ours.proposal(our_features)
+    raw = ours.rpn(our_features)
     for got, wanted in zip(raw.objectness + raw.deltas, their_scores + their_deltas, strict=True):
         _close(got, wanted)
 
@@ -156,7 +156,7 @@ def test_training_losses_agree_on_the_same_samples(theirs, ours, with_empty) -> 
     theirs.rpn.fg_bg_sampler.batch_size_per_image = everything
     theirs.roi_heads.fg_bg_sampler.batch_size_per_image = everything
     theirs.roi_heads.fg_bg_sampler.positive_fraction = theirs.rpn.fg_bg_sampler.positive_fraction = 0.5
-    ours.proposal.sampler = _take(ours.proposal.sampler, everything)
+    ours.rpn.sampler = _take(ours.rpn.sampler, everything)
     ours.box.sampler = _take(ours.box.sampler, everything)
     their_targets = [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
     theirs.rpn.train()
@@ -167,7 +167,7 @@ def test_training_losses_agree_on_the_same_samples(theirs, ours, with_empty) -> 
     theirs.eval()
     got = ours.losses(images, targets).terms
     _close(got["objectness"], want["loss_objectness"])
-    _close(got["proposal_box"], want["loss_rpn_box_reg"])
+    _close(got["rpn_box"], want["loss_rpn_box_reg"])
     _close(got["classification"], more["loss_classifier"])
     _close(got["box"], more["loss_box_reg"])
 

@@ -21,12 +21,12 @@ from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.costs import measure_costs
-from fpn.studies.ablation.outcomes import FIGURES, Cost, Folder, Outcome
+from fpn.studies.ablation.outcomes import FIGURES, Cost, Outcome, OutcomeFolder
 from fpn.studies.ablation.report import check_page, write_report
 from fpn.studies.ablation.running import Ablation, run_ablation
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.studies.ablation.statistics import Spread, paired, ranking, summary
-from fpn.studies.ablation.tables import Findings, sheets, to_json, verdicts
+from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 DIALECT = PAPER.changed(pixels_mean=(0.5, 0.5, 0.5), pixels_std=(0.25, 0.25, 0.25))
 
@@ -109,22 +109,22 @@ def test_rows_are_ranked_by_their_means():
         outcome("fpn", 0, ap=0.6),
         outcome("c5", 0, ap=None),
     ]
-    assert ranking(outcomes, ROWS, "ap") == ["fpn", "c4"]
+    assert ranking(outcomes, DESIGNS, "ap") == ["fpn", "c4"]
 
 
 # --- tables and sentences -----------------------------------------------------------------------------------------
 
 
 def test_rows_have_the_papers_order_and_letters_whatever_order_they_were_measured_in():
-    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(ROWS)], costs={})
-    table = sheets(findings, wide=False)[0]
+    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(DESIGNS)], costs={})
+    table = text_tables(findings, wide=False)[0]
     letters = [row[0].split()[0] for row in table.rows]
     assert letters == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "1c", "1a"]
 
 
 def test_the_tables_have_the_papers_columns_and_percents():
     findings = Findings(outcomes=[outcome("fpn", 0, ar100=0.1234, ap=None)], costs={})
-    proposals, detections = sheets(findings, wide=False)
+    proposals, detections = text_tables(findings, wide=False)
     assert proposals.columns[1:] == (
         ">anchors",
         "lateral",
@@ -141,8 +141,8 @@ def test_the_tables_have_the_papers_columns_and_percents():
 
 
 def test_lateral_and_top_down_are_ticked_as_in_the_paper():
-    findings = Findings(outcomes=[outcome(row, 0) for row in ROWS], costs={})
-    ticks = {row: cells[2:4] for row, cells in zip(ROWS, sheets(findings, wide=False)[0].rows, strict=True)}
+    findings = Findings(outcomes=[outcome(row, 0) for row in DESIGNS], costs={})
+    ticks = {row: cells[2:4] for row, cells in zip(DESIGNS, text_tables(findings, wide=False)[0].rows, strict=True)}
     assert ticks["c4"] == ticks["hierarchy"] == ("", "")
     assert ticks["lateral_only"] == ("yes", "")
     assert ticks["top_down_only"] == ("", "yes")
@@ -150,7 +150,7 @@ def test_lateral_and_top_down_are_ticked_as_in_the_paper():
 
 
 def test_a_difference_outside_the_spread_has_a_star():
-    clear, unclear = (sheets(gap_of(points), wide=False)[2] for points in ((5.0, 6.0, 7.0), (1.0, 9.0, 5.0)))
+    clear, unclear = (text_tables(gap_of(points), wide=False)[2] for points in ((5.0, 6.0, 7.0), (1.0, 9.0, 5.0)))
     place = clear.columns.index(">AR1k")
     assert clear.rows[0][place] == "-6.0±1.0*"
     assert unclear.rows[0][place] == "-5.0±4.0"
@@ -183,17 +183,17 @@ def test_what_the_image_pyramid_costs_is_told():
     findings = Findings(outcomes=outcomes, costs={"fpn": cost(100.0), "image_pyramid": cost(425.0, 45)})
     assert any("takes 4.2 times FPN's time to detect" in sentence for sentence in verdicts(findings))
     assert any("4.5 times its multiply-adds" in sentence for sentence in verdicts(findings))
-    table = sheets(findings, wide=False)[-1]
+    table = text_tables(findings, wide=False)[-1]
     assert table.rows[1][1:5] == ("425", "4.25", "850", "1.50")
 
 
 def test_the_terminals_tables_fit_80_columns(capsys: pytest.CaptureFixture[str]):
     from rich.console import Console
 
-    outcomes = [outcome(row, seed, ap=0.5 + 0.111 * seed) for row in ROWS for seed in range(3)]
-    findings = Findings(outcomes=outcomes, costs={row: cost(1234.0, 10**11) for row in ROWS})
-    for sheet in sheets(findings, wide=False):
-        Console(width=80, force_terminal=False).print(sheet.rich())
+    outcomes = [outcome(row, seed, ap=0.5 + 0.111 * seed) for row in DESIGNS for seed in range(3)]
+    findings = Findings(outcomes=outcomes, costs={row: cost(1234.0, 10**11) for row in DESIGNS})
+    for table in text_tables(findings, wide=False):
+        Console(width=80, force_terminal=False).print(table.rich())
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 80
     for row in ("(a) C4", "(f) P2 only", "1a images"):
@@ -255,23 +255,23 @@ def test_costs_count_weights_multiply_adds_and_bytes():
 
 
 def test_a_folder_keeps_outcomes_and_gives_them_back(tmp_path: Path):
-    folder = Folder(tmp_path / "out", {"epochs": 1})
+    folder = OutcomeFolder(tmp_path / "out", {"epochs": 1})
     assert folder.read("fpn", 0) is None
     folder.write(outcome("fpn", 0, ap=0.25))
-    again = Folder(tmp_path / "out", {"epochs": 1})
+    again = OutcomeFolder(tmp_path / "out", {"epochs": 1})
     assert again.read("fpn", 0) == outcome("fpn", 0, ap=0.25)
-    assert list(again.outcomes(ROWS)) == [outcome("fpn", 0, ap=0.25)]
+    assert list(again.outcomes(tuple(DESIGNS))) == [outcome("fpn", 0, ap=0.25)]
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path):
-    Folder(tmp_path / "out", {"training": {"epochs": 1}, "side": 3})
+    OutcomeFolder(tmp_path / "out", {"training": {"epochs": 1}, "side": 3})
     with pytest.raises(ConfigError, match=r"begun with training\.epochs 1, now it is 2"):
-        Folder(tmp_path / "out", {"training": {"epochs": 2}, "side": 3})
+        OutcomeFolder(tmp_path / "out", {"training": {"epochs": 2}, "side": 3})
 
 
 def test_a_result_of_another_ablation_is_refused(tmp_path: Path):
-    Folder(tmp_path / "a", {"epochs": 1}).write(outcome("fpn", 0))
-    other = Folder(tmp_path / "b", {"epochs": 2})
+    OutcomeFolder(tmp_path / "a", {"epochs": 1}).write(outcome("fpn", 0))
+    other = OutcomeFolder(tmp_path / "b", {"epochs": 2})
     (tmp_path / "b" / "results").mkdir()
     (tmp_path / "a" / "results" / "fpn-0.json").rename(tmp_path / "b" / "results" / "fpn-0.json")
     with pytest.raises(ConfigError, match="measured under other settings"):
@@ -281,12 +281,12 @@ def test_a_result_of_another_ablation_is_refused(tmp_path: Path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "diary.txt").write_text("mine")
     with pytest.raises(OutputError, match="no ablation"):
-        Folder(tmp_path, {})
+        OutcomeFolder(tmp_path, {})
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
 
 def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path):
-    folder = Folder(tmp_path, {})
+    folder = OutcomeFolder(tmp_path, {})
     folder.write(outcome("fpn", 0))
     (tmp_path / "results" / "fpn-0.json").write_text("{")
     with pytest.raises(OutputError, match=r"fpn-0\.json.*Remove it"):
@@ -330,9 +330,9 @@ def test_an_ablation_measures_all_rows_and_goes_on_where_it_was_stopped(tmp_path
     folder = run_ablation(small_ablation(), tmp_path)
     assert trained == ["c5", "fpn"]
     assert (tmp_path / "results" / "c5-0.json").read_bytes() == first
-    assert [each.row for each in folder.outcomes(ROWS)] == ["c5", "fpn"]
+    assert [each.row for each in folder.outcomes(tuple(DESIGNS))] == ["c5", "fpn"]
     # 64 x 64: C5 has 2 x 2 cells of 5 sizes and 3 ratios; P2..P6 have 256 + 64 + 16 + 4 + 1 cells of 3.
-    assert [each.anchors for each in folder.outcomes(ROWS)] == [4 * 15, 341 * 3]
+    assert [each.anchors for each in folder.outcomes(tuple(DESIGNS))] == [4 * 15, 341 * 3]
     costs = folder.read_costs()
     assert costs["fpn"].multiply_adds > costs["c5"].multiply_adds > 0
 
@@ -350,7 +350,8 @@ def test_an_ablation_measures_all_rows_and_goes_on_where_it_was_stopped(tmp_path
 
 def test_two_runs_of_a_row_with_one_seed_are_the_same(tmp_path: Path):
     outcomes = [
-        running.run_row(small_ablation(), "fpn", 3, Folder(tmp_path / name, {}), running.Screen()) for name in "ab"
+        running.run_row(small_ablation(), "fpn", 3, OutcomeFolder(tmp_path / name, {}), running.Screen())
+        for name in "ab"
     ]
     assert outcomes[0].figures == outcomes[1].figures
 
@@ -371,15 +372,17 @@ def test_a_page_without_markers_is_refused_before_any_work(tmp_path: Path):
         check_page(tmp_path / "page.md")
 
 
-def test_the_whole_body_of_every_row_can_be_frozen():
+def test_the_page_tells_every_row_by_letter_and_name():
+    page = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text(encoding="utf-8")
+    assert all(f"{design.letter} {design.short}" in page for design in DESIGNS.values())
+    assert all(f"| {design.letter} {design.title} | {design.feature} |" in page for design in DESIGNS.values())
+
+
+def test_the_whole_backbone_of_every_row_can_be_frozen():
     ablation = small_ablation(detector=DetectorSettings(weights="none", frozen_stages=5, channels=8, head_width=8))
     for row in ("c4", "image_pyramid", "fpn"):
-        body = running.build(ablation, row, 0).features.body
-        assert not any(parameter.requires_grad for parameter in body.parameters())
-
-
-def test_every_row_is_a_design_of_the_paper():
-    assert set(ROWS) == set(DESIGNS)
+        backbone = running.build_row(ablation, row, 0).features.backbone
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 @pytest.fixture

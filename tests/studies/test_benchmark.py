@@ -15,10 +15,10 @@ from fpn.shapes import Size
 from fpn.structures import Detections
 from fpn.studies.benchmark import inference, pooling, running
 from fpn.studies.benchmark.agreement import share_with_twin
-from fpn.studies.benchmark.images import draw, write
+from fpn.studies.benchmark.images import draw_noise, write_jpegs
 from fpn.studies.benchmark.machine import matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
-from fpn.studies.benchmark.running import Settings, run
+from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
 from fpn.studies.benchmark.stages import Stopwatch, watched
 from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
 from fpn.studies.benchmark.turns import in_turns
@@ -40,7 +40,7 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    return write(draw(1, SIZE), tmp_path)
+    return write_jpegs(draw_noise(1, SIZE), tmp_path)
 
 
 def test_ways_take_turns_and_the_first_turn_does_not_count():
@@ -92,9 +92,9 @@ def test_watched_methods_are_as_before_afterwards():
 
 def test_a_convolutions_arithmetic_is_counted(pair, paths):
     counted = inference.count_gigaflops(pair.ours.eval(), paths)
-    # The proposal head, by hand: a 3x3 of 256 to 256, and 1x1 to 3 + 12, on 16x24, 8x12, 4x6, 2x3 and 1x2 cells.
+    # The RPN, by hand: a 3x3 of 256 to 256, and 1x1 to 3 + 12, on 16x24, 8x12, 4x6, 2x3 and 1x2 cells.
     cells = 16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2
-    assert counted["proposal"] == pytest.approx(2 * cells * 256 * (9 * 256 + 15) / 1e9)
+    assert counted["rpn"] == pytest.approx(2 * cells * 256 * (9 * 256 + 15) / 1e9)
     assert counted["backbone"] > 0 < counted["pyramid"]
 
 
@@ -120,21 +120,33 @@ def test_the_rate_of_a_matrix_product_is_positive():
 
 def test_settings_that_measure_nothing_are_refused():
     with pytest.raises(ConfigError, match="repeats 0"):
-        Settings(repeats=0)
+        BenchmarkSettings(repeats=0)
+
+
+def test_other_widths_than_torchvisions_can_be_timed_but_not_compared():
+    with pytest.raises(ConfigError, match="channels 96"):
+        BenchmarkSettings(channels=96)
+    assert BenchmarkSettings(channels=96, head_width=512, parts=("training", "memory")).channels == 96
 
 
 def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
-    settings = Settings(
+    settings = BenchmarkSettings(
         backbone="resnet18", size=SIZE, repeats=1, rois=8, classes=3, parts=("inference", "training", "pooling")
     )
-    report = run(settings)
+    report = run_benchmark(settings)
     works = [row.work for row in report.rows]
     assert works[:2] == ["inference x1, eager", "inference x1, optimized, float32"]
     assert any(work.startswith("training x1") for work in works)
-    assert sum(work.startswith("pooling 8 RoIs") for work in works) >= 2
+    pooled = [work.removeprefix("pooling 8 RoIs, ") for work in works if work.startswith("pooling 8 RoIs, ")]
+    assert pooled == [
+        f"{work}, {dtype}, {maps}"
+        for dtype in ("float32", "bfloat16")
+        for work in ("forward", "forward + backward")
+        for maps in ("channels-last", "contiguous")
+    ]
     assert min(row.ratio for row in report.rows) > 0
     assert set(report.stages) == {"torchvision", list(report.stages)[-1]}
-    assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "suppression")) > 0
+    assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "nms")) > 0
     assert any("No GPU" in note for note in report.notes)
 
 

@@ -13,6 +13,7 @@ import fpn
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, DIALECTS, FPN_PYTORCH, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.features.extractor import BottomUp, FeatureExtractor
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.shapes import Size
 from fpn.structures import Level
@@ -52,10 +53,10 @@ def test_the_papers_image_has_199974_anchors(paper):
 
 def test_channels_and_strides_are_those_of_resnet50_and_the_pyramid(paper):
     assert [facts.level for facts in paper.bottom_up] == [
-        Level("c2", 256, 4),
-        Level("c3", 512, 8),
-        Level("c4", 1024, 16),
-        Level("c5", 2048, 32),
+        Level("c2", 256, 4, 2),
+        Level("c3", 512, 8, 3),
+        Level("c4", 1024, 16, 4),
+        Level("c5", 2048, 32, 5),
     ]
     assert {facts.level.channels for facts in paper.levels} == {256}
     assert [facts.level.stride for facts in paper.levels] == [4, 8, 16, 32, 64]
@@ -79,7 +80,7 @@ def test_the_three_level_net_at_256():
 def test_fpn_pytorch_says_that_its_anchors_of_p5_are_too_far_apart():
     explained = explain_dialect(FPN_PYTORCH, Size(480, 640), backbone="resnet26")
     assert [facts.level.stride for facts in explained.levels] == [4, 8, 16, 16, 32]
-    notes = explained.sheet().notes
+    notes = explained.table().notes
     assert "p5: cells are 16 pixels apart, but its anchors 32." in notes
     assert "p6: cells are 32 pixels apart, but its anchors 64." in notes
 
@@ -141,16 +142,17 @@ def test_the_three_level_net_sees_31_39_47():
 
 
 def test_bilinear_top_down_sees_a_cell_further_than_nearest():
-    class Body(nn.Module):
-        levels = (Level("c2", 3, 4), Level("c3", 3, 8))
+    class Halving(BottomUp):
+        levels = (Level("c2", 3, 4, 2), Level("c3", 3, 8, 3))
 
         def forward(self, x):
             return {"c2": nn.functional.avg_pool2d(x, 4), "c3": nn.functional.avg_pool2d(x, 8)}
 
     def p2(top_down):
         with torch.device("meta"):
-            pyramid = FeaturePyramid(body=Body(), channels=3, top_down=top_down)
-        return receptive_fields(pyramid)["p2"]
+            neck = FeaturePyramid(Halving.levels, channels=3, top_down=top_down)
+            features = FeatureExtractor(backbone=Halving(), neck=neck)
+        return receptive_fields(features)["p2"]
 
     # Three cells of p2 lie on 2 cells of c3 with nearest. Bilinear reads two neighbours for each: 3 cells.
     assert (p2("nearest"), p2("bilinear")) == (16, 24)
@@ -257,8 +259,8 @@ def test_only_what_differs_is_shown():
 
 
 def test_a_pyramid_without_a_detector_has_no_conventions_about_boxes():
-    assert [sheet.title for sheet in whole(MINIMAL)] == ["bottom-up path", "pyramid"]
-    everyone = {sheet.title: sheet for sheet in compared()}
+    assert [table.title for table in whole(MINIMAL)] == ["bottom-up path", "pyramid"]
+    everyone = {table.title: table for table in compared()}
     assert not any("minimal" in row[1] for row in everyone["anchors"].rows)
     assert any("minimal" in row[1] for row in everyone["pyramid"].rows)
 
@@ -269,8 +271,8 @@ def test_the_page_in_docs_is_fresh():
 
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds():
-    sheet = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
-    assert sheet.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
+    table = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
+    assert table.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
 
 
 # --- the command ------------------------------------------------------------------------------------------------

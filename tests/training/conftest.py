@@ -5,17 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from fpn.training import callbacks
+from fpn.training import validation
+
+Found = float | dict[str, float]
 
 
 @pytest.fixture
-def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The APs that the next validations find, first one first."""
-    coming: list[float] = []
+def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Found]]:
+    """What the next validations find, first one first: an AP, or values by metric."""
+    coming: list[Found] = []
 
     def measure(*_: object, **__: object) -> SimpleNamespace:
-        return SimpleNamespace(**{**dict.fromkeys(callbacks.MEASURES, 0.0), "ap": coming.pop(0)})
+        found = coming.pop(0)
+        found = found if isinstance(found, dict) else {"ap": found}
+        return SimpleNamespace(**{**{metric.name: 0.0 for metric in validation.METRICS}, **found})
 
-    monkeypatch.setattr(callbacks, "measure", measure)
+    monkeypatch.setattr(validation, "measure", measure)
     yield coming
     assert coming == [], "not every validation took place"

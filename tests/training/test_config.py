@@ -29,12 +29,19 @@ def test_a_setting_can_not_be_changed_afterwards():
         TrainConfig().epochs = 3
 
 
+def test_one_tracker_or_several_by_the_names_that_accelerate_gives_them():
+    assert TrainConfig(tracker="wandb").tracker == ("wandb",)
+    assert TrainConfig(tracker=["wandb", "mlflow"]).tracker == ("wandb", "mlflow")
+    with pytest.raises(ConfigError, match=r"tracker\.0 'tensorbord': .* Did you mean 'tensorboard'\?"):
+        TrainConfig(tracker="tensorbord")
+
+
 def test_every_setting_has_a_description():
     assert [name for name, each in TrainConfig.model_fields.items() if not each.description] == []
 
 
 def test_what_was_written_to_json_comes_back_equal():
-    config = TrainConfig(steps=7, scale=(0.5, 2.0), frozen=("features.body",))
+    config = TrainConfig(steps=7, scale=(0.5, 2.0), frozen=("features.backbone",))
     assert TrainConfig(**config.model_dump(mode="json")) == config
 
 

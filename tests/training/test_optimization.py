@@ -21,9 +21,9 @@ from fpn.training.optimization import (
 
 
 def parts() -> nn.Module:
-    """A body of a convolution and a norm, and a head."""
-    body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    return nn.ModuleDict({"features": nn.ModuleDict({"body": body}), "head": nn.Linear(2, 2)})
+    """A backbone of a convolution and a norm, and a head."""
+    backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    return nn.ModuleDict({"features": nn.ModuleDict({"backbone": backbone}), "head": nn.Linear(2, 2)})
 
 
 def test_warm_up_rises_by_equal_steps_to_the_peak():
@@ -68,13 +68,15 @@ def test_the_peak_rate_follows_optimizer_and_images_a_step(settings, expected):
 
 
 def test_norms_and_biases_do_not_decay_and_the_backbone_has_its_own_rate():
-    groups = parameter_groups(parts(), TrainConfig(weight_decay=0.1, backbone_multiplier=0.5))
+    module = parts()
+    backbone = module["features"].parameters()
+    groups = parameter_groups(module, TrainConfig(weight_decay=0.1, backbone_multiplier=0.5), backbone=backbone)
     told = {name: (group["weight_decay"], group["multiplier"]) for group in groups for name in group["names"]}
     assert told == {
-        "features.body.0.weight": (0.1, 0.5),
-        "features.body.0.bias": (0.0, 0.5),
-        "features.body.1.weight": (0.0, 0.5),
-        "features.body.1.bias": (0.0, 0.5),
+        "features.backbone.0.weight": (0.1, 0.5),
+        "features.backbone.0.bias": (0.0, 0.5),
+        "features.backbone.1.weight": (0.0, 0.5),
+        "features.backbone.1.bias": (0.0, 0.5),
         "head.weight": (0.1, 1.0),
         "head.bias": (0.0, 1.0),
     }
@@ -83,16 +85,16 @@ def test_norms_and_biases_do_not_decay_and_the_backbone_has_its_own_rate():
 def test_a_frozen_part_is_in_no_group_and_keeps_its_statistics():
     module = parts()
     module.train()
-    freeze_parts(module, ["features.body"])
+    freeze_parts(module, ["features.backbone"])
     names = [name for group in parameter_groups(module, TrainConfig()) for name in group["names"]]
     assert names == ["head.weight", "head.bias"]
-    module["features"]["body"](torch.ones(2, 1, 4, 4))
-    assert module["features"]["body"][1].running_mean.tolist() == [0, 0]
+    module["features"]["backbone"](torch.ones(2, 1, 4, 4))
+    assert module["features"]["backbone"][1].running_mean.tolist() == [0, 0]
 
 
 def test_an_unknown_frozen_part_is_refused_with_the_nearest_name():
-    with pytest.raises(ConfigError, match=r"'features\.boddy'.*Did you mean 'features\.body'"):
-        freeze_parts(parts(), ["features.boddy"])
+    with pytest.raises(ConfigError, match=r"'features\.bakbone'.*Did you mean 'features\.backbone'"):
+        freeze_parts(parts(), ["features.bakbone"])
 
 
 def test_nothing_left_to_train_is_refused():
@@ -102,7 +104,9 @@ def test_nothing_left_to_train_is_refused():
 
 
 def test_each_group_gets_its_multiple_of_the_rate():
-    optimizer = make_optimizer(parts(), TrainConfig(backbone_multiplier=0.5))
+    module = parts()
+    backbone = module["features"].parameters()
+    optimizer = make_optimizer(module, TrainConfig(backbone_multiplier=0.5), backbone=backbone)
     set_rate(optimizer, 0.2)
     assert sorted(group["lr"] for group in optimizer.param_groups) == [0.1, 0.1, 0.2, 0.2]
 

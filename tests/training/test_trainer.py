@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, OutputError, TrainingError
-from fpn.training import callbacks
+from fpn.training import saving, validation
 from fpn.training.checkpoint import write_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
@@ -111,7 +111,7 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_highest_ap(tmp_path, a
     aps += [0.2, 0.5, 0.3]
     detector = tiny_detector()
     result = train(detector, tiny_scenes(), CONFIG, validation=tiny_scenes(2), output=tmp_path / "run", progress=False)
-    assert (result.best_ap, result.best_epoch, result.epochs, result.steps) == (pytest.approx(0.5), 2, 3, 9)
+    assert (result.best_value, result.best_epoch, result.epochs, result.steps) == (pytest.approx(0.5), 2, 3, 9)
     saved = load_file(result.model)
     assert all(torch.equal(saved[name], tensor) for name, tensor in detector.state_dict().items())
     assert [line["ap"] for line in lines(tmp_path / "run", "epoch")] == [0.2, 0.5, 0.3]
@@ -121,14 +121,14 @@ def test_validation_can_be_rarer_but_is_never_left_out_at_the_end(aps):
     aps += [0.2, 0.1]
     config = changed(validate_every=2)
     result = train(tiny_detector(), tiny_scenes(), config, validation=tiny_scenes(2), progress=False)
-    assert (result.best_ap, result.best_epoch) == (pytest.approx(0.2), 2)
+    assert (result.best_value, result.best_epoch) == (pytest.approx(0.2), 2)
 
 
 def test_without_validation_the_best_weights_are_the_last_average(tmp_path):
     plain, averaged = tiny_detector(), tiny_detector()
     train(plain, tiny_scenes(), changed(ema_decay=0.0), progress=False)
     result = train(averaged, tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
-    assert (result.best_ap, result.best_epoch) == (None, 3)
+    assert (result.best_value, result.best_epoch) == (None, 3)
     assert not equal(plain, averaged)
     assert torch.equal(load_file(result.model)["head.weight"], averaged.head.weight)
 
@@ -142,7 +142,7 @@ def test_two_batches_of_one_make_the_step_of_one_batch_of_two():
     # Without norms, dropout and padding, which depend on how images are batched.
     one, two = tiny_detector(), tiny_detector()
     for each in (one, two):
-        each.features["body"] = torch.nn.Conv2d(3, 4, 3, stride=4)
+        each.features["backbone"] = torch.nn.Conv2d(3, 4, 3, stride=4)
     two.load_state_dict(one.state_dict())
     data = SceneDataset(6, seed=3, height=32, width=32, objects=(1, 3), extent=(8.0, 24.0))
     train(one, data, changed(optimizer="sgd"), progress=False)
@@ -152,8 +152,8 @@ def test_two_batches_of_one_make_the_step_of_one_batch_of_two():
 
 def test_a_frozen_part_does_not_move():
     detector, before = tiny_detector(), tiny_detector()
-    train(detector, tiny_scenes(), changed(frozen=("features.body",)), progress=False)
-    assert torch.equal(detector.features["body"][0].weight, before.features["body"][0].weight)
+    train(detector, tiny_scenes(), changed(frozen=("features.backbone",)), progress=False)
+    assert torch.equal(detector.features["backbone"][0].weight, before.features["backbone"][0].weight)
     assert not torch.equal(detector.head.weight, before.head.weight)
 
 
@@ -220,7 +220,7 @@ def test_a_killed_and_resumed_run_ends_bit_by_bit_like_an_undisturbed_one(tmp_pa
     resumed.head.weight.data.zero_()  # everything comes from the checkpoint
     result = train(resumed, data, validation=data, resume=tmp_path / "killed", progress=False)
     assert equal(straight, resumed)
-    assert (result.best_ap, result.best_epoch) == (pytest.approx(0.3), 2)
+    assert (result.best_value, result.best_epoch) == (pytest.approx(0.3), 2)
     for kind in ("step", "epoch"):
         assert lines(tmp_path / "straight", kind) == lines(tmp_path / "killed", kind)
     newest = "last/step-00000009/state.safetensors"
@@ -247,20 +247,20 @@ def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch
 
 
 def test_ctrl_c_while_validating_leaves_at_once_and_the_epoch_is_validated_anew(tmp_path, monkeypatch, capsys):
-    run, find = tmp_path / "run", callbacks.find_objects
+    run, find = tmp_path / "run", validation.find_objects
 
     def press_and_find(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return find(*arguments, **options)
 
-    monkeypatch.setattr(callbacks, "find_objects", press_and_find)
+    monkeypatch.setattr(validation, "find_objects", press_and_find)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_detector(), tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=run)
     assert f"stopped after step 3; all is saved up to step 3; go on with: fpn train --resume {run}" in (
         capsys.readouterr().err
     )
     assert lines(run, "epoch") == []
-    monkeypatch.setattr(callbacks, "find_objects", find)
+    monkeypatch.setattr(validation, "find_objects", find)
     resumed, straight = tiny_detector(), tiny_detector()
     train(resumed, tiny_scenes(), validation=tiny_scenes(4), resume=run, progress=False)
     train(straight, tiny_scenes(), CONFIG, validation=tiny_scenes(4), output=tmp_path / "straight", progress=False)
@@ -298,10 +298,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path, monkeyp
     def die(*_, **__):
         raise MemoryError("killed")
 
-    monkeypatch.setattr(callbacks, "write_checkpoint", die)
+    monkeypatch.setattr(saving, "write_checkpoint", die)
     with pytest.raises(MemoryError):
         train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
-    monkeypatch.setattr(callbacks, "write_checkpoint", write_checkpoint)
+    monkeypatch.setattr(saving, "write_checkpoint", write_checkpoint)
     resumed, straight = tiny_detector(), tiny_detector()
     train(resumed, tiny_scenes(), resume=tmp_path / "run", progress=False)
     train(straight, tiny_scenes(), CONFIG, progress=False)
@@ -347,11 +347,14 @@ def test_a_change_deep_in_the_recipe_and_a_file_of_another_size_are_named(tmp_pa
         return data
 
     one, other = tiny_detector(), tiny_detector()
-    one.recipe, other.recipe = ({"dialect": {"name": "paper", "nms": nms}} for nms in (0.5, 0.6))
+    one.recipe, other.recipe = (
+        one.recipe.model_copy(update={"dialect": one.recipe.dialect.changed(rpn={"nms": limit})})
+        for limit in (0.5, 0.6)
+    )
     train(one, image_set(3), changed(steps=1), output=tmp_path / "run", progress=False)
     with pytest.raises(ConfigError) as caught:
         train(other, image_set(4), resume=tmp_path / "run", progress=False)
-    assert "recipe.dialect.nms was 0.5, is 0.6" in str(caught.value)
+    assert "recipe.dialect.rpn.nms was 0.5, is 0.6" in str(caught.value)
     assert "data.file_sizes was" in str(caught.value)
     assert "paper" not in str(caught.value)
 
@@ -400,7 +403,7 @@ def test_compile_compiles_the_dense_parts(monkeypatch):
     monkeypatch.setattr("fpn.training.setup.no_compiler", lambda device: None)
     detector = faster_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8, head_width=8)
     _compile(detector)
-    assert compiled == ["FeaturePyramid", "RPN"]
+    assert compiled == ["FeatureExtractor", "RPN"]
 
 
 def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):
@@ -421,7 +424,7 @@ def test_memory_of_a_step_is_kept_for_the_next_unless_somebody_tuned_it(monkeypa
         def mallopt(self, option, value):
             asked.append((option, value))
 
-    monkeypatch.setattr("fpn.training.precision.ctypes.CDLL", Library)
+    monkeypatch.setattr("fpn.runtime.memory.ctypes.CDLL", Library)
     for name in list(os.environ):
         if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")):
             monkeypatch.delenv(name)

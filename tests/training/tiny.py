@@ -23,13 +23,13 @@ class TinyDetector(Detector):
         named = Classes.of(classes)
         recipe = Recipe(kind="tiny", classes=named.names, category_ids=named.ids, dialect=DIALECT)
         super().__init__(classes=named, preprocessor=Preprocessor(DIALECT.pixels), recipe=recipe)
-        body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.2))
-        self.features = nn.ModuleDict({"body": body})
+        backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.2))
+        self.features = nn.ModuleDict({"backbone": backbone})
         self.head = nn.Linear(4, 5)
         self.calls, self.spoil_step = 0, spoil_step
 
     def guess(self, images: ImageBatch) -> torch.Tensor:
-        return self.head(self.features["body"](images.pixels).mean((2, 3)))
+        return self.head(self.features["backbone"](images.pixels).mean((2, 3)))
 
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         self.calls += 1
@@ -44,6 +44,9 @@ class TinyDetector(Detector):
     def detect(self, images: ImageBatch) -> list[Detections]:
         boxes = self.guess(images)[:, None, 1:]
         return [Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.int64)) for box in boxes]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return list(self.features["backbone"].parameters())
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         return [Proposals(found.boxes, found.scores) for found in self.detect(images)]

@@ -1,5 +1,5 @@
 """The command line: `fpn VERB ...`. One file a verb, thin; torch is imported inside the commands only."""
 
-from fpn.cli.app import main
+from fpn.cli.entry import main
 
 __all__ = ["main"]

@@ -12,21 +12,22 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.features.necks.paper_designs import DESIGNS
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
-    from fpn.studies.ablation.outcomes import Folder
+    from fpn.studies.ablation.outcomes import OutcomeFolder
 
 SCENES = "scenes"
 
 
-def ablate(
+def run(
     data: Annotated[str, Parameter(name="DATA")],
     /,
     *,
     output: Path,
-    rows: tuple[str, ...] = ROWS,
+    rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs: {', '.join(DESIGNS)}.")] = tuple(DESIGNS),
     seeds: int = 3,
     split: str | None = None,
     held_out: Path | None = None,
@@ -51,7 +52,6 @@ def ablate(
         data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
             YOLO format.
         output: Folder for results, models, ablation.md, ablation.json and ablation.svg.
-        rows: Which designs: c4, c5, fpn, lateral_only, top_down_only, p2_only, hierarchy, image_pyramid.
         seeds: How many times each row is trained. One seed tells nothing about spread.
         split: Split of DATA to train on. None: the only one, else all, else trainval.
         held_out: Dataset to measure on, if it is another one than DATA.
@@ -127,13 +127,13 @@ def _open(
     return training, open_dataset(held_out or path, split=held_out_split, drop_invalid=drop_invalid, limits=accepted)
 
 
-def _show(folder: Folder) -> None:
+def _show(folder: OutcomeFolder) -> None:
     from fpn.studies.ablation.report import findings_of
-    from fpn.studies.ablation.tables import sheets, verdicts
+    from fpn.studies.ablation.tables import text_tables, verdicts
 
     findings = findings_of(folder)
-    for sheet in sheets(findings, wide=False):
-        say(sheet.rich())
+    for table in text_tables(findings, wide=False):
+        say(table.rich())
         say()
     for sentence in verdicts(findings):
         say(sentence)

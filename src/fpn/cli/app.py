@@ -1,14 +1,13 @@
 """The table of verbs, and the one place where an error becomes a message and an exit status.
 
-To add a verb: one file beside this one with one function, and one line in `COMMANDS`. The function's signature and
-docstring are its help. It imports what it needs inside its body, and returns None or an exit status.
+To add a verb: one file beside this one with a function `run`, and one line in `COMMANDS`. The function imports what it
+needs inside its body, and returns None or an exit status. Its signature and docstring are its help, of which
+`python -m fpn.cli.help_pages` makes the page that is shown.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -21,15 +20,15 @@ from fpn.version import __version__
 
 # Verb -> where it is and what `fpn --help` says of it. The files are imported when their verb is asked for.
 COMMANDS = {
-    "demo": ("fpn.cli.demo:demo", "Train, measure and draw on made-up scenes, in minutes. No data needed."),
-    "train": ("fpn.cli.train:train", "Train a detector on your labelled images."),
-    "evaluate": ("fpn.cli.evaluate:evaluate", "Measure a model: COCO average precision and recall."),
-    "predict": ("fpn.cli.predict:predict", "Find objects in images, folders and globs."),
-    "explain": ("fpn.cli.explain:explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
-    "ablate": ("fpn.cli.ablate:ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
-    "check": ("fpn.cli.check:check", "Say what is wrong with your labels, before it costs you a night."),
-    "benchmark": ("fpn.cli.benchmark:benchmark", "Measure this machine, side by side with torchvision."),
-    "convert": ("fpn.cli.convert:convert", "Write a dataset as COCO, VOC or YOLO."),
+    "demo": ("fpn.cli.demo", "Train, measure and draw on made-up scenes, in minutes. No data needed."),
+    "train": ("fpn.cli.train", "Train a detector on your labelled images."),
+    "evaluate": ("fpn.cli.evaluate", "Measure a model: COCO average precision and recall."),
+    "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
+    "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
+    "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
+    "check": ("fpn.cli.check", "Say what is wrong with your labels, before it costs you a night."),
+    "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),
+    "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
 }
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -61,23 +60,15 @@ def make_app(asked: str | None = None) -> App:
         if verb == asked:
             app.command(_with_flowing_help(where), name=verb, sort_key=place)
         else:
-            app.command(where, name=verb, help=summary, sort_key=place)
+            app.command(f"{where}:run", name=verb, help=summary, sort_key=place)
     return app
 
 
-def main(tokens: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        tokens: the words after `fpn`; None: the process's own.
-
-    Returns:
-        Exit status: 0 done, 1 failed, 2 misused, 130 interrupted.
-    """
-    words = list(sys.argv[1:] if tokens is None else tokens)
+def run_command(words: Sequence[str]) -> int:
+    """Run one command; see `fpn.cli.main`."""
     try:
         status = make_app(words[0] if words else None)(
-            words, exit_on_error=False, print_error=False, result_action="return_value"
+            list(words), exit_on_error=False, print_error=False, result_action="return_value"
         )
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
@@ -90,16 +81,11 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors().print("stopped by Ctrl-C")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader, such as `head`, has left. Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _with_flowing_help(where: str) -> Callable[..., object]:
-    """The function at `module:name`; its docstring's lines end where a terminal is full, not where the source is."""
-    module, _, name = where.partition(":")
-    function: Callable[..., object] = getattr(import_module(module), name)
+    """A module's `run`; its docstring's lines end where a terminal is full, not where the source is."""
+    function: Callable[..., object] = import_module(where).run
     function.__doc__ = flowing(function.__doc__ or "")
     return function
 

@@ -10,7 +10,7 @@ from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
 
 
-def benchmark(
+def run(
     *,
     backbone: str = "resnet50",
     weights: str | None = None,
@@ -24,6 +24,9 @@ def benchmark(
     ),
     repeats: int = 5,
     rois: int = 2048,
+    classes: int = 90,
+    channels: int = 256,
+    head_width: int = 1024,
     compile: bool = False,
     threads: int | None = None,
     device: str | None = None,
@@ -42,6 +45,9 @@ def benchmark(
         parts: What to measure.
         repeats: Turns of each measurement.
         rois: RoIs to pool.
+        classes: Of the detectors.
+        channels: Width of our pyramid's maps; torchvision's are 256 wide, and only then detections can be compared.
+        head_width: Width of our box head's two layers; torchvision's are 1024 wide.
         compile: Also measure torch.compile; a GPU's report always has it.
         threads: Of torch on a CPU. None: as torch chooses.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
@@ -51,8 +57,8 @@ def benchmark(
 
     from fpn.cli.devices import check_device
     from fpn.files import write_text
-    from fpn.studies.benchmark.report import sheets
-    from fpn.studies.benchmark.running import Settings, run
+    from fpn.studies.benchmark.report import text_tables
+    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
     from fpn.studies.explain.geometry import read_size
 
     asked = read_size(size)
@@ -63,7 +69,7 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Settings(
+    settings = BenchmarkSettings(
         backbone=backbone,
         weights=weights,
         size=asked,
@@ -73,12 +79,15 @@ def benchmark(
         parts=parts,
         compile=compile,
         rois=rois,
+        classes=classes,
+        channels=channels,
+        head_width=head_width,
     )
-    report = run(settings, progress=lambda what: errors().print(f"measuring: {what}"))
-    for number, sheet in enumerate(sheets(report)):
+    report = run_benchmark(settings, progress=lambda what: errors().print(f"measuring: {what}"))
+    for number, table in enumerate(text_tables(report)):
         if number:
             say()
-        say(sheet.rich())
+        say(table.rich())
     if output is not None:
         write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
         say(f"figures: {output}")

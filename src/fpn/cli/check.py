@@ -15,12 +15,12 @@ from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from fpn.data.checks.inspection import Report
+    from fpn.data.checks.inspection import CheckReport
 
 FAULTY = 1
 
 
-def check(
+def run(
     data: Path,
     /,
     *,
@@ -59,7 +59,7 @@ def check(
     from fpn.cli.check_tables import show
     from fpn.data.checks.inspection import check as look_through
     from fpn.detectors.presets import adapt_dialect
-    from fpn.studies.anchor_fit import reach
+    from fpn.studies.anchor_fit import fit_dataset
 
     _refuse(output, fix, split, workers)
     conventions = {
@@ -71,12 +71,12 @@ def check(
     accepted = (limits or LimitOptions()).limits()
     bar = partial(progress_bar, "images")
     report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
-    reached = reach(report.inspected, spoken)
-    report = report.with_findings(reached.findings)
-    for each in show(report, reached, every=all_entries):
+    fit = fit_dataset(report.inspected, spoken)
+    report = report.with_findings(fit.findings)
+    for each in show(report, fit, every=all_entries):
         say(each)
     if output is not None:
-        _save({**report.to_dict(), "anchors": reached.to_dict()}, output)
+        _save({**report.to_dict(), "anchors": fit.to_dict()}, output)
     if fix is not None:
         _repair(report, fix)
     elif not report.passed:
@@ -105,7 +105,7 @@ def _save(report: dict[str, object], output: Path) -> None:
     say(f"report: {output}")
 
 
-def _repair(report: Report, output: Path) -> None:
+def _repair(report: CheckReport, output: Path) -> None:
     from fpn.data.checks.repair import repair
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fpn.data.checks.inspection import Report
+from fpn.data.checks.inspection import CheckReport
 from fpn.data.issues import KINDS
 from fpn.studies.anchor_fit import AnchorFit
 
@@ -26,13 +26,13 @@ _HEADINGS = {
 }
 
 
-def show(report: Report, reached: AnchorFit, *, every: bool = False) -> Iterator[RenderableType]:
+def show(report: CheckReport, fit: AnchorFit, *, every: bool = False) -> Iterator[RenderableType]:
     """The parts of the report in order; `every`: all findings instead of the first few of a kind."""
     yield Text(f"{report.name}: {report.format}", style="bold")
-    for part in (_splits(report), _classes(report), _sizes(report), _anchors(reached)):
+    for part in (_splits(report), _classes(report), _sizes(report), _anchors(fit)):
         yield Text()
         yield part
-    yield from _suggestion(reached)
+    yield from _suggestion(fit)
     for severity, heading in _HEADINGS.items():
         kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.of(kind)]
         if kinds:
@@ -54,14 +54,14 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _splits(report: Report) -> Table:
+def _splits(report: CheckReport) -> Table:
     table = _table("split", "images", "objects", title="Splits")
     for name, counts in report.splits.items():
         table.add_row(_plain(name), str(counts["images"]), str(counts["objects"]))
     return table
 
 
-def _classes(report: Report) -> RenderableType:
+def _classes(report: CheckReport) -> RenderableType:
     table = _table("class", "id", "objects", "in images", "ignored", title="Classes, the commonest first")
     rows = sorted(report.classes.items(), key=lambda pair: -pair[1]["objects"])
     for name, row in rows[:_CLASSES]:
@@ -72,7 +72,7 @@ def _classes(report: Report) -> RenderableType:
     return Group(table, Text(f"... {len(rows) - _CLASSES} more classes with {rest} objects together"))
 
 
-def _sizes(report: Report) -> RenderableType:
+def _sizes(report: CheckReport) -> RenderableType:
     objects, images = report.sizes["objects"], report.sizes["images"]
     table = _table(
         "",
@@ -109,12 +109,12 @@ def _bars(histogram: Mapping[str, int]) -> Table:
     return table
 
 
-def _anchors(reached: AnchorFit) -> RenderableType:
-    speech = reached.dialect
+def _anchors(fit: AnchorFit) -> RenderableType:
+    speech = fit.dialect
     limit = f", long at most {speech.pixels.long_side}" if speech.pixels.long_side else ""
     title = f"Objects by the level of their best anchor (short side {speech.pixels.short_side}{limit})"
     table = _table("level", "stride", "anchor", "objects", "fit well", "fairly", "not at all")
-    for row in reached.levels:
+    for row in fit.levels:
         sizes = "/".join(f"{size:g}" for size in row["sizes"])
         numbers = (str(row[key]) for key in ("objects", "well", "fairly", "not"))
         table.add_row(str(row["level"]), str(row["stride"]), sizes, *numbers)
@@ -123,14 +123,14 @@ def _anchors(reached: AnchorFit) -> RenderableType:
     return Group(Text(title, style="bold"), table, Text(legend))
 
 
-def _suggestion(reached: AnchorFit) -> Iterable[Text]:
-    if not reached.unreached:
+def _suggestion(fit: AnchorFit) -> Iterable[Text]:
+    if not fit.unreached:
         return
-    said = f"{reached.unreached} of {reached.objects} objects are fit by no anchor."
-    if reached.suggestion is None:
+    said = f"{fit.unreached} of {fit.objects} objects are fit by no anchor."
+    if fit.suggestion is None:
         yield Text(f"{said} No other anchors or image size would be worth the change.")
         return
-    better, speech = reached.suggestion, reached.dialect
+    better, speech = fit.suggestion, fit.dialect
     sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])
     ratios = " ".join(f"{ratio:g}" for ratio in better["anchor_ratios"])
     options = []
@@ -144,7 +144,7 @@ def _suggestion(reached: AnchorFit) -> Iterable[Text]:
     yield Text(f"  fpn train ... {' '.join(options)}", style="bold")
 
 
-def _kind(report: Report, kind: str, every: bool) -> Iterator[RenderableType]:
+def _kind(report: CheckReport, kind: str, every: bool) -> Iterator[RenderableType]:
     about, found = KINDS[kind], report.of(kind)
     yield Text.assemble((f"{len(found):>6}  ", _COLOURS[about.severity]), (about.title, "bold"))
     shown = found if every else found[:_SHOWN]
@@ -156,7 +156,7 @@ def _kind(report: Report, kind: str, every: bool) -> Iterator[RenderableType]:
     yield from (Padding(line, (0, 0, 0, 8), expand=False) for line in lines)
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: CheckReport) -> Text:
     counts: Counter[str] = Counter(KINDS[finding.kind].severity for finding in report.findings)
     said = ", ".join(f"{counts[severity]} {_many(severity, counts[severity])}" for severity in _HEADINGS)
     if report.passed:

@@ -12,7 +12,7 @@ from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
-def convert(
+def run(
     data: Path,
     output: Annotated[Path, Parameter(name="OUT")],
     /,

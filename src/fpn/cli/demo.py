@@ -8,7 +8,7 @@ from pathlib import Path
 from fpn.cli.terminal import say, say_warning
 
 
-def demo(
+def run(
     *, output: Path = Path("fpn-demo"), scenes: int | None = None, epochs: int | None = None, seed: int = 0
 ) -> None:
     """Train a small detector on drawn scenes, measure it on others, and draw what it finds. Needs no data and no GPU.

@@ -11,7 +11,7 @@ from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 
 
-def evaluate(
+def run(
     model: Path,
     data: Path,
     /,
@@ -47,6 +47,7 @@ def evaluate(
     from fpn.cli.devices import check_device
     from fpn.data import open_dataset
     from fpn.detectors import load
+    from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
 
     detector = load(model, device=check_device(device)).optimize(precision)
@@ -62,11 +63,11 @@ def evaluate(
             dataset,
             batch_size=batch_size,
             workers=workers,
-            proposals=proposals,
+            tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
             progress=progress,
         )
     say(measured.table())
-    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.method}")
+    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
     if detections is not None:

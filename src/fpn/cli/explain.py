@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fpn.studies.tables import TextTable
 
 
-def explain(
+def run(
     what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL")] = None,
     /,
     *,
@@ -100,7 +100,7 @@ def _about(
 ) -> list[TextTable]:
     from fpn.detectors.toolkits import DIALECTS
     from fpn.studies.explain.dialect_tables import differences
-    from fpn.studies.explain.equation_one import boxes_sheets, equation_sheet
+    from fpn.studies.explain.equation_one import boxes_tables, equation_table
     from fpn.studies.explain.geometry import is_pyramid_only, read_box
     from fpn.studies.explain.pyramid import explain_dialect
 
@@ -108,18 +108,18 @@ def _about(
     asked = [read_box(text) for text in boxes]
     if asked and is_pyramid_only(own):
         raise ConfigError(f"--box: {own.name} is a pyramid without a detector, which reads no boxes. Leave it out.")
-    sheets = [explained.sheet()]
+    tables = [explained.table()]
     if other is not None:
-        sheets += [explain_dialect(other, size, backbone=backbone, as_is=as_is).sheet(), differences(own, other)]
+        tables += [explain_dialect(other, size, backbone=backbone, as_is=as_is).table(), differences(own, other)]
     if is_pyramid_only(own):
-        return sheets
+        return tables
     shown = [own, other] if other else [own, *(each for each in DIALECTS.values() if each.name != own.name)]
-    return [*sheets, equation_sheet(shown), *boxes_sheets(shown, asked, size, as_is=as_is)]
+    return [*tables, equation_table(shown), *boxes_tables(shown, asked, size, as_is=as_is)]
 
 
 def _conventions(dialect: str | None, against: str | None) -> list[TextTable]:
     from fpn.studies.explain.dialect_tables import differences, sources, whole
-    from fpn.studies.explain.equation_one import equation_sheet
+    from fpn.studies.explain.equation_one import equation_table
 
     if dialect is None and against is None:
         raise ConfigError(
@@ -129,14 +129,14 @@ def _conventions(dialect: str | None, against: str | None) -> list[TextTable]:
     if against is None:
         return [sources([one]), *whole(one)]
     other = _dialect(against)
-    return [sources([one, other]), differences(one, other), equation_sheet([one, other])]
+    return [sources([one, other]), differences(one, other), equation_table([one, other])]
 
 
 def _all_dialects() -> list[TextTable]:
     from fpn.studies.explain.dialect_tables import compared, sources
-    from fpn.studies.explain.equation_one import equation_sheet
+    from fpn.studies.explain.equation_one import equation_table
 
-    return [sources(), equation_sheet(), *compared()]
+    return [sources(), equation_table(), *compared()]
 
 
 def _dialect(name: str) -> Dialect:
@@ -161,11 +161,11 @@ def _refuse(**given: object) -> None:
         raise ConfigError(f"{' '.join(idle)}: has no meaning here. Leave it out; see fpn explain --help.")
 
 
-def _show(sheets: list[TextTable], *, markdown: bool) -> None:
+def _show(tables: list[TextTable], *, markdown: bool) -> None:
     if markdown:
-        say("\n\n".join(sheet.markdown() for sheet in sheets))
+        say("\n\n".join(table.markdown() for table in tables))
         return
-    for number, sheet in enumerate(sheets):
+    for number, table in enumerate(tables):
         if number:
             say()
-        say(sheet.rich())
+        say(table.rich())

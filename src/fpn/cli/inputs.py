@@ -15,14 +15,14 @@ _GLOB_SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """An image file, and where it lies in what was named: its path inside the folder, or its bare name."""
 
     path: Path
     inside: PurePosixPath
 
 
-def find_images(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
+def find_images(words: Sequence[str], *, own: frozenset[str]) -> list[ImageSource]:
     """Every image once, in the order named; folders (with all inside of them) and globs sorted.
 
     A file that is named is taken whatever its suffix, also when it is missing: reading it will say so.
@@ -37,14 +37,14 @@ def find_images(words: Sequence[str], *, own: frozenset[str]) -> list[Source]:
     """
     if not words:
         raise ConfigError("no images: name files, folders or globs, such as: fpn predict model.safetensors photos/")
-    found: dict[str, Source] = {}
+    found: dict[str, ImageSource] = {}
     for word in words:
         for source in _expand(word, own):
             found.setdefault(os.path.realpath(source.path), source)
     return list(found.values())
 
 
-def name_results(sources: Iterable[Source], suffix: str) -> list[PurePosixPath]:
+def name_results(sources: Iterable[ImageSource], suffix: str) -> list[PurePosixPath]:
     """A name for each result: the image's own with another suffix, `-2`, `-3`, ... where that is taken."""
     taken: set[str] = set()
     names = []
@@ -58,7 +58,7 @@ def name_results(sources: Iterable[Source], suffix: str) -> list[PurePosixPath]:
     return names
 
 
-def refuse_overwriting(targets: Iterable[Path], sources: Iterable[Source], own: frozenset[str]) -> None:
+def refuse_overwriting(targets: Iterable[Path], sources: Iterable[ImageSource], own: frozenset[str]) -> None:
     """Stop before anything is done if a result would replace a file that an earlier `fpn predict` did not write.
 
     Args:
@@ -81,29 +81,29 @@ def refuse_overwriting(targets: Iterable[Path], sources: Iterable[Source], own: 
             )
 
 
-def _expand(word: str, own: frozenset[str]) -> list[Source]:
+def _expand(word: str, own: frozenset[str]) -> list[ImageSource]:
     path = Path(word)
     if path.is_dir():
         return _in_folder(path, own)
     if not path.exists() and _GLOB_SIGNS & set(word):
         return _in_glob(word, own)
-    return [Source(path, PurePosixPath(path.name))]
+    return [ImageSource(path, PurePosixPath(path.name))]
 
 
-def _in_folder(folder: Path, own: frozenset[str]) -> list[Source]:
+def _in_folder(folder: Path, own: frozenset[str]) -> list[ImageSource]:
     found = [path for path in sorted(folder.rglob("*")) if _is_image(path, own)]
     if not found:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataNotFoundError(f"{folder}: no image in this folder (looked for {kinds})")
-    return [Source(path, PurePosixPath(path.relative_to(folder).as_posix())) for path in found]
+    return [ImageSource(path, PurePosixPath(path.relative_to(folder).as_posix())) for path in found]
 
 
-def _in_glob(pattern: str, own: frozenset[str]) -> list[Source]:
+def _in_glob(pattern: str, own: frozenset[str]) -> list[ImageSource]:
     found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  absolute ones too
     found = [path for path in found if _is_image(path, own)]
     if not found:
         raise DataNotFoundError(f"{pattern}: no image matches")
-    return [Source(path, PurePosixPath(path.name)) for path in found]
+    return [ImageSource(path, PurePosixPath(path.name)) for path in found]
 
 
 def _is_image(path: Path, own: frozenset[str]) -> bool:

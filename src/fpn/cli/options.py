@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fpn.errors import ConfigError
-from fpn.training.config import Settings, TrainConfig, read_settings, refuse_unknown
+from fpn.features.necks.paper_designs import DESIGNS, FPN
+from fpn.training.config import CheckedSettings, TrainConfig, read_settings, refuse_unknown
 
 if TYPE_CHECKING:
     from fpn.data import Limits
 
 
-class LimitOptions(Settings):
+class LimitOptions(CheckedSettings):
     """What is accepted, so that a broken or hostile file can't fill the memory."""
 
     max_pixels: int | None = Field(
@@ -71,7 +72,7 @@ _SETTINGS = {
 }
 
 
-class ModelOptions(Settings):
+class ModelOptions(CheckedSettings):
     """Which detector; the defaults are those of `fpn.faster_rcnn`."""
 
     backbone: str = Field("resnet50", description="Name of a timm model, such as tf_efficientnet_lite0.")
@@ -84,9 +85,9 @@ class ModelOptions(Settings):
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
-        "fpn",
-        description="How the backbone's maps become levels: fpn, or what the paper compares it with: c4, c5, "
-        "hierarchy, lateral_only, top_down_only, p2_only, image_pyramid.",
+        FPN,
+        description="How the backbone's maps become levels: fpn, or what the paper compares it with: "
+        f"{', '.join(name for name in DESIGNS if name != FPN)}.",
     )
     short_side: int | None = Field(
         None, ge=16, description="Shorter side of images in the network, in pixels. None: the dialect's, 800."
@@ -124,7 +125,7 @@ class ModelOptions(Settings):
         return {**named, **read_assignments(self.set or ())}
 
 
-GROUPS: Mapping[str, type[Settings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
+GROUPS: Mapping[str, type[CheckedSettings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
 # What the file may name beside the options: DATA itself.
 _POSITIONAL = "data"
 
@@ -137,7 +138,7 @@ class Given:
         data, model, training: names and values of each group of options.
     """
 
-    def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, Settings | None]) -> None:
+    def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, CheckedSettings | None]) -> None:
         """Put the two together; options win.
 
         Args:
@@ -203,9 +204,9 @@ def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _pick(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in kind.model_fields}
 
 
-def _asked(options: Settings | None) -> dict[str, Any]:
+def _asked(options: CheckedSettings | None) -> dict[str, Any]:
     return {} if options is None else {name: getattr(options, name) for name in sorted(options.model_fields_set)}

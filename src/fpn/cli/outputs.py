@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from fpn.files import atomic_path, write_text
+from fpn.shapes import Size
 from fpn.structures import Classes, Detections
 from fpn.version import __version__
 
@@ -48,9 +49,9 @@ class Predictions:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, path: Path, pixels: Image.Image, found: Detections, drawn: PurePosixPath | None) -> None:
-        """Note one image's detections; `drawn`: its image's name in the folder."""
-        record = {"id": len(self.images) + 1, "file_name": str(path), "width": pixels.width, "height": pixels.height}
+    def add(self, path: Path, size: Size, found: Detections, drawn: PurePosixPath | None) -> None:
+        """Note one image's detections; `size`: of the upright image; `drawn`: its drawing's name in the folder."""
+        record = {"id": len(self.images) + 1, "file_name": str(path), "width": size.width, "height": size.height}
         self.images.append(record | ({} if drawn is None else {"drawn": str(drawn)}))
         for each in found.to_coco(image_id=len(self.images), classes=self.classes):
             extent = {"area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0}

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.inputs import Source, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from fpn.cli.outputs import Predictions
-    from fpn.detectors import Detector
+    from fpn.detectors.prediction import Prediction
 
-_Job = tuple[Source, PurePosixPath | None]
+_Job = tuple[ImageSource, PurePosixPath | None]
 
 
-def predict(
+def run(
     model: Path,
     images: Annotated[tuple[str, ...], Parameter(name="IMAGES")] = (),
     /,
@@ -56,6 +51,7 @@ def predict(
     from fpn.cli.devices import check_device
     from fpn.cli.outputs import NAME, Predictions, written_before
     from fpn.detectors import load
+    from fpn.detectors.prediction import predict_images
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
         raise ConfigError(
@@ -66,70 +62,42 @@ def predict(
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
     detector = load(model, device=check_device(device)).optimize(precision)
-    say(f"network: {detector.method}")
+    say(f"network: {detector.info}")
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
         jobs = list(zip(sources, names, strict=True))
-        read = partial(_read, max_pixels=max_pixels)
-        _detect_all(detector, jobs, predictions, read, batch_size=batch_size, score=score)
+        with progress_bar("detecting", len(jobs)) as progress:
+            coming = predict_images(
+                detector,
+                [source.path for source in sources],
+                batch_size=batch_size,
+                progress=progress,
+                keep_images=drawn,
+                max_pixels=max_pixels,
+            )
+            for job, each in zip(jobs, coming, strict=True):
+                _keep(job, each, predictions, score)
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
     return _report(predictions, score)
 
 
-def _detect_all(
-    detector: Detector,
-    jobs: Sequence[_Job],
-    predictions: Predictions,
-    read: Callable[[_Job], Image.Image | FpnError],
-    *,
-    batch_size: int,
-    score: float,
-) -> None:
+def _keep(job: _Job, prediction: Prediction, predictions: Predictions, score: float) -> None:
+    """Draw and list one image's detections, or say why there are none."""
     from fpn.cli.outputs import save_image
-    from fpn.detectors.detector import BATCHES_AHEAD
     from fpn.drawing import draw
 
-    done = 0
-    with progress_bar("detecting", len(jobs)) as progress:
-        # MinSize for `predict` to put images of a size together; one by one, Ctrl-C costs one.
-        ahead = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
-        for chunk in _read_ahead(jobs, ahead, read):
-            readable = [(job, image) for job, image in chunk if not isinstance(image, FpnError)]
-            found = detector.predict([image for _, image in readable], batch_size=batch_size)
-            for ((source, name), image), each in zip(readable, found, strict=True):
-                if name is not None:
-                    save_image(draw(image, each, detector.classes, min_score=score), predictions.folder / name)
-                predictions.add(source.path, image, each, name)
-            for (source, _), problem in chunk:
-                if isinstance(problem, FpnError):
-                    predictions.skip(source.path, str(problem))
-                    say_error(f"skipped: {problem}")
-            done += len(chunk)
-            progress(done)
-
-
-def _read_ahead(
-    jobs: Sequence[_Job], size: int, read: Callable[[_Job], Image.Image | FpnError]
-) -> Iterator[list[tuple[_Job, Image.Image | FpnError]]]:
-    """Jobs with their images, or with what is wrong with them, `size` at a time; the next ones are read meanwhile."""
-    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-    with ThreadPoolExecutor(2) as readers:
-        coming = [readers.submit(read, job) for job in parts[0]]
-        for part, following in zip(parts, [*parts[1:], ()], strict=True):
-            images = [each.result() for each in coming]
-            coming = [readers.submit(read, job) for job in following]
-            yield list(zip(part, images, strict=True))
-
-
-def _read(job: _Job, *, max_pixels: int) -> Image.Image | FpnError:
-    from fpn.image_io import read_image
-
-    try:
-        return read_image(job[0].path, max_pixels=max_pixels)
-    except FpnError as error:
-        return error
+    (source, name), found = job, prediction.found
+    if isinstance(found, FpnError):
+        predictions.skip(source.path, str(found))
+        say_error(f"skipped: {found}")
+        return
+    assert prediction.size is not None, "an image that was read has a size"
+    if name is not None:
+        assert prediction.image is not None, "images are kept where they are drawn"
+        save_image(draw(prediction.image, found, predictions.classes, min_score=score), predictions.folder / name)
+    predictions.add(source.path, prediction.size, found, name)
 
 
 def _report(predictions: Predictions, score: float) -> int:

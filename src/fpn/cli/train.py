@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fpn.training.trainer import TrainResult
 
 
-def train(
+def run(
     path: Annotated[Path | None, Parameter(name="DATA")] = None,
     /,
     *,
@@ -45,8 +45,10 @@ def train(
         allow_changes: Resume though data, recipe or settings changed.
     """
     from fpn.training.run_record import begun_before_restart
+    from fpn.training.validation import find_metric
 
     given = Given(path, config, {"data": data, "model": model, "training": training})
+    find_metric(TrainConfig(**given.training).best)  # reading the data may take long
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
@@ -97,13 +99,15 @@ def _speaks() -> bool:
 
 def say_about(dataset: Dataset) -> None:
     """What was read, and what was left out of it."""
+    from fpn.data.checks.classes import some
+
     if not _speaks():
         return
-    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({_some(list(dataset.classes))})")
+    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({some(dataset.classes.names)})")
     for remark in dataset.remarks:
         say_warning(remark)
     if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {_some(list(dataset.dropped), 2)}")
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
 
 
 def _run(
@@ -152,7 +156,9 @@ def _notes(given: Given) -> dict[str, Any]:
 
 def _report(given: Given, result: TrainResult) -> None:
     minutes = f"{result.seconds / 60:.1f} minutes"
-    best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f} after epoch {result.best_epoch}"
+    best = ""
+    if result.best_value is not None:
+        best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
     say(f"trained {result.steps} steps in {minutes}{best}")
     say(f"model: {result.model}")
     say("Next:")
@@ -179,7 +185,3 @@ def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     wanted = {None: (), "all": (), "trainval": ("test",)}.get(used and plain_split(used), ("val", "test"))
     held_out = [split for kind in wanted for split in splits if plain_split(split) == kind and split != used]
     return held_out[0] if held_out else trained
-
-
-def _some(texts: list[str], limit: int = 6) -> str:
-    return ", ".join(texts[:limit]) + (f", ... {len(texts) - limit} more" if len(texts) > limit else "")

@@ -14,12 +14,12 @@ from fpn.data.formats.write import Family, write
 from fpn.data.formats.writer import parts_of, refuse_filled, unique_names
 from fpn.data.issues import KINDS
 from fpn.data.limits import Limits
-from fpn.data.progress import Bar
+from fpn.data.progress import Progress
 from fpn.errors import DataError
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedDataset:
     """What was written.
 
     Attributes:
@@ -43,8 +43,8 @@ def convert(
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
-    bar: Bar | None = None,
-) -> Converted:
+    bar: Progress | None = None,
+) -> ConvertedDataset:
     """Write a dataset in another format; images are copied as they are.
 
     Args:
@@ -68,7 +68,7 @@ def convert(
     parts = parts_of(surveyed.splits, surveyed.family, names)
     losses = write(parts, root, target, Path(output), bar=bar)
     renamed = {old: new for old, new in names.items() if Path(old).name != new}
-    return Converted(Path(output), {part.name: len(part.sources) for part in parts}, losses, renamed)
+    return ConvertedDataset(Path(output), {part.name: len(part.sources) for part in parts}, losses, renamed)
 
 
 def _refuse_broken(surveyed: Surveyed, path: Path) -> None:

@@ -15,8 +15,10 @@ from PIL import Image
 
 from fpn.errors import DataError
 from fpn.image_io import PixelRange, read_image
+from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
-from fpn.structures import Classes, Targets
+from fpn.structures import Classes, Skeleton, Targets
+from fpn.structures.keypoints import map_keypoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ class Sample:
         targets: its objects, in pixels of `image`.
         image_id: the id that the user's files gave it (COCO), or 1.. in order.
         path: where it was read from; a name such as "scene 17" if it was drawn.
+        skeleton: what the keypoints of its objects are; None: they have none.
     """
 
     image: Image.Image
     targets: Targets
     image_id: int
     path: str
+    skeleton: Skeleton | None = None
 
 
 class Dataset(ABC):
@@ -48,6 +52,7 @@ class Dataset(ABC):
         root: the folder that holds everything of this dataset.
         dropped: one line for each invalid box that was left out (`drop_invalid=True`).
         clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
+        skeleton: what the keypoints of its objects are; None: it has none.
         pixel_range: which values are black and white in images of more than 8 bits. A model that learned from them
             has to see others so, too.
         remarks: what was taken for something else than it is written, such as names of files of another system.
@@ -58,6 +63,7 @@ class Dataset(ABC):
     root: Path
     dropped: Sequence[str] = ()
     clipped: int = 0
+    skeleton: Skeleton | None = None
     pixel_range: PixelRange | None = None
     remarks: Sequence[str] = ()
 
@@ -82,19 +88,19 @@ class Dataset(ABC):
 
         Args:
             index: number of the image.
-            masks: also decode the (N, H, W) masks, where the dataset has them.
+            masks: bring the masks, too, where the dataset has them. Keypoints always come where it has them.
         """
 
     def image(self, index: int) -> Image.Image:
         """Image number `index`, upright RGB."""
         return read_image(self.path(index), pixel_range=self.pixel_range)
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """Image number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
 
         Args:
             index: number of the image.
-            enough: from the full size to what must remain.
+            min_size: from the full size to what must remain.
         """
         image = self.image(index)
         return image, Size(image.height, image.width)
@@ -103,42 +109,47 @@ class Dataset(ABC):
         """The objects of one image as COCO records without `id` and `image_id`."""
         targets = self.targets(index)
         boxes, labels, ignore = targets.boxes.double(), targets.labels.tolist(), targets.ignore.tolist()
-        xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
-        return [
+        xywh = xyxy_to_xywh(boxes).tolist()
+        records: list[dict[str, Any]] = [
             {"category_id": self.classes.ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(skip)}
             for box, label, skip in zip(xywh, labels, ignore, strict=True)
         ]
+        if targets.keypoints is not None:
+            for record, points in zip(records, targets.keypoints, strict=True):
+                record["keypoints"], record["num_keypoints"] = points.flatten().tolist(), int((points[:, 2] > 0).sum())
+        return records
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
         return self.sample(self._number(index))
 
-    def sample(self, index: int, *, enough: Callable[[Size], Size] | None = None) -> Sample:
+    def sample(self, index: int, *, min_size: Callable[[Size], Size] | None = None, masks: bool = False) -> Sample:
         """Image number `index` with its objects.
 
         Args:
             index: number of the image.
-            enough: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
+            min_size: as in `reduced`; the objects are then in pixels of the reduced image. None: the full image.
+            masks: as in `targets`.
 
         Raises:
             DataError: the image has another size than its annotation says.
         """
         path, said = self.path(index), self.size(index)
-        if enough is None:
+        if min_size is None:
             image = self.image(index)
             full = Size(image.height, image.width)
         else:
-            image, full = self.reduced(index, enough)
+            image, full = self.reduced(index, min_size)
         if full != said:
             raise DataError(
                 f"{path}: the image is {full.width} x {full.height} but its annotation says {said.width} x "
                 f"{said.height}, so its boxes can't be trusted. If the image was resized or rotated, label it again "
                 "or restore it; if only the size is wrong, correct it in the annotation."
             )
-        targets = self.targets(index)
+        targets = self.targets(index, masks=masks)
         factor = 2 ** round(math.log2(max(full) / max(image.size)))
         if factor > 1:
-            targets = replace(targets, boxes=targets.boxes / factor)
-        return Sample(image, targets, self.image_id(index), path)
+            targets = _reduced_targets(targets, factor, Size(image.height, image.width))
+        return Sample(image, targets, self.image_id(index), path, self.skeleton)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -163,7 +174,7 @@ class Dataset(ABC):
             annotations += [{**record, "image_id": image_id} for record in self.annotations(index)]
         for number, record in enumerate(annotations, start=1):
             record["id"] = number
-        return {"images": images, "annotations": annotations, "categories": _categories(self.classes)}
+        return {"images": images, "annotations": annotations, "categories": _categories(self.classes, self.skeleton)}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self)} images, {len(self.classes)} classes>"
@@ -177,7 +188,7 @@ class Subset(Dataset):
         # A tensor, not a list: workers share it, and a long one costs 8 bytes an entry.
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.classes, self.name, self.root = whole.classes, whole.name, whole.root
-        self.dropped, self.clipped = whole.dropped, whole.clipped
+        self.dropped, self.clipped, self.skeleton = whole.dropped, whole.clipped, whole.skeleton
         self.pixel_range, self.remarks = whole.pixel_range, whole.remarks
 
     def __len__(self) -> int:
@@ -203,9 +214,9 @@ class Subset(Dataset):
         """See `Dataset.image`."""
         return self.whole.image(self._inner(index))
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
-        return self.whole.reduced(self._inner(index), enough)
+        return self.whole.reduced(self._inner(index), min_size)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`."""
@@ -215,8 +226,21 @@ class Subset(Dataset):
         return int(self.numbers[self._number(index)])
 
 
-def _categories(classes: Classes) -> list[Mapping[str, Any]]:
-    return [{"id": number, "name": name} for number, name in zip(classes.ids, classes.names, strict=True)]
+def _reduced_targets(targets: Targets, factor: int, size: Size) -> Targets:
+    """The objects in an image decoded at 1 / factor of its size; its sides are rounded up."""
+    scale = (1 / factor, 1 / factor)
+    masks, keypoints = targets.masks, targets.keypoints
+    return replace(
+        targets,
+        boxes=targets.boxes / factor,
+        masks=None if masks is None else masks.mapped(scale=scale, offset=(0.0, 0.0), size=size),
+        keypoints=None if keypoints is None else map_keypoints(keypoints, scale=scale, offset=(0.0, 0.0)),
+    )
+
+
+def _categories(classes: Classes, skeleton: Skeleton | None) -> list[Mapping[str, Any]]:
+    fields = {} if skeleton is None else skeleton.to_coco()
+    return [{"id": number, "name": name, **fields} for number, name in zip(classes.ids, classes.names, strict=True)]
 
 
 def _relative(path: str, root: Path) -> str:

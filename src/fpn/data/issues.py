@@ -89,6 +89,12 @@ KINDS: Mapping[str, Kind] = {
     "outline-broken": Kind(
         "error", "outlines that can't be made into masks", "Draw them again.", "removes the outline, keeps the box"
     ),
+    "keypoints-broken": Kind(
+        "error",
+        "keypoints that are not three numbers for each of the skeleton",
+        "Label them again.",
+        "removes the keypoints, keeps the box",
+    ),
     "split-overlap": Kind(
         "error",
         "images that stand in two splits",

@@ -18,7 +18,6 @@ class Limits:
         objects_per_image: objects of one image.
         image_pixels: height times width of one image.
         image_bytes: size of an image's file.
-        mask_pixels: height times width times objects of one image, where masks are asked for: a byte each.
     """
 
     json_bytes: int = 6 * 2**30
@@ -27,7 +26,6 @@ class Limits:
     objects_per_image: int = 50_000
     image_pixels: int = MAX_PIXELS
     image_bytes: int = MAX_BYTES
-    mask_pixels: int = 2**32
 
     @classmethod
     def of(

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 # What draws a progress bar for so many steps, such as `partial(progress_bar, "images")` of the command line.
-Bar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+Progress: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 def no_bar(total: int) -> AbstractContextManager[Callable[[int], None]]:

@@ -7,18 +7,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import FasterRCNNRecipe, Recipe
 from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.extractor import FeatureExtractor
+from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.config import NeckConfig
 from fpn.features.necks.fpn import FeaturePyramid
-from fpn.features.necks.paper_designs import DESIGNS, Design
+from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
 from fpn.heads.roi_pooler import RoIPooler
@@ -44,7 +42,7 @@ def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Dete
 def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> FasterRCNN:
     """See `build_detector`."""
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
-    body = Backbone(
+    backbone = Backbone(
         recipe.backbone,
         weights=weights,
         frozen_stages=recipe.frozen_stages,
@@ -52,24 +50,24 @@ def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = Non
         config=dialect.backbone,
         out=tuple(number for number in design.out if number >= dialect.neck.finest_level),
     )
-    seen = {"mean": dialect.pixels.mean or body.pixel_mean, "std": dialect.pixels.std or body.pixel_std}
+    seen = {"mean": dialect.pixels.mean or backbone.pixel_mean, "std": dialect.pixels.std or backbone.pixel_std}
     return assemble_faster_rcnn(
-        build_features(body, design, dialect.neck), recipe.changed(dialect=dialect.changed(pixels=seen))
+        build_features(backbone, design, dialect.neck), recipe.changed(dialect=dialect.changed(pixels=seen))
     )
 
 
 BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {FasterRCNNRecipe: build_faster_rcnn}
 
 
-def build_features(body: nn.Module, design: Design, config: NeckConfig) -> FeatureExtractor:
+def build_features(backbone: BottomUp, design: Design, config: NeckConfig) -> Extractor:
     """The dialect's own pyramid, or one of its rivals in the same width."""
-    return build_pyramid(body, config) if design.name == "fpn" else design.build(body, config.output_channels)
+    return build_pyramid(backbone, config) if design.name == FPN else design.build(backbone, config.output_channels)
 
 
-def build_pyramid(body: nn.Module, config: NeckConfig) -> FeaturePyramid:
+def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
     """The pyramid that a section describes, on any bottom-up path."""
-    return FeaturePyramid(
-        body=body,
+    neck = FeaturePyramid(
+        backbone.levels,
         channels=config.channels,
         output_channels=config.output_channels,
         top_down=config.top_down,
@@ -79,15 +77,16 @@ def build_pyramid(body: nn.Module, config: NeckConfig) -> FeaturePyramid:
         bias=config.bias,
         extra_levels=config.extra_levels,
     )
+    return FeatureExtractor(backbone=backbone, neck=neck)
 
 
-def assemble_faster_rcnn(features: nn.Module, recipe: FasterRCNNRecipe) -> FasterRCNN:
-    """Heads after a recipe on any features module that declares `levels`."""
-    levels: tuple[Level, ...] = tuple(features.levels)  # type: ignore[arg-type]
+def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> FasterRCNN:
+    """Heads after a recipe on any features."""
+    levels = features.levels
     dialect = adapt_to_levels(recipe.dialect, levels)
     return FasterRCNN(
         features=features,
-        proposal=build_rpn(levels, dialect),
+        rpn=build_rpn(levels, dialect),
         box=build_box_head(levels, len(recipe.classes), dialect),
         classes=recipe.found,
         preprocessor=Preprocessor(dialect.pixels),
@@ -98,7 +97,7 @@ def assemble_faster_rcnn(features: nn.Module, recipe: FasterRCNNRecipe) -> Faste
 def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
     """On a single map, the anchors of all sizes stand in each cell (paper, section 5.1.1: 5 scales x 3 ratios).
 
-    As many candidates then enter its suppression as from all levels of a pyramid together.
+    As many candidates then enter its NMS as from all levels of a pyramid together.
     """
     sizes = dialect.anchors.sizes
     if len(levels) != 1 or len(sizes) == 1:
@@ -159,4 +158,4 @@ def _trunk(channels: int, dialect: Dialect) -> TwoLayerTrunk | ConvolutionTrunk:
 
 def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
     """The levels RoIs are read from: up to level 5, P6 being for large anchors only (paper, section 4.1, footnote)."""
-    return tuple(level for level in levels if int(level.name[1:]) <= 5) or levels
+    return tuple(level for level in levels if level.number <= 5) or levels

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
 
+from fpn.detectors.prediction import READERS, TaskName, predict_images
 from fpn.detectors.recipe import Recipe
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, FpnError
 from fpn.heads.sampling import Randomness
-from fpn.image_io import ImageLike, read_image
-from fpn.preprocessing.preprocessor import Prepared, Preprocessor
+from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
+from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 if TYPE_CHECKING:
     from fpn.inference.optimize import OptimizedDetector
 
 Precision: TypeAlias = Literal["float32", "bf16", "auto"]
-
-# Batches that `predict` reads before it puts images of about the same size together.
-BATCHES_AHEAD = 4
 
 
 class Detector(nn.Module, ABC):
@@ -63,6 +60,10 @@ class Detector(nn.Module, ABC):
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """B images' class-free candidate boxes in network pixels, best first."""
 
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """The weights of its backbone, which training may give a rate of their own; none where there is no backbone."""
+        return []
+
     def optimize(
         self, precision: Precision = "float32", *, compile: bool = False, cuda_graphs: bool = False
     ) -> OptimizedDetector:
@@ -85,9 +86,38 @@ class Detector(nn.Module, ABC):
         return optimize(self, precision, compile=compile, cuda_graphs=cuda_graphs)
 
     @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """What it gives, by the names of the tasks that measure it."""
+        return ("boxes",)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @overload
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        batch_size: int = 8,
+        progress: Callable[[int], None] | None = None,
+        errors: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        batch_size: int = 8,
+        progress: Callable[[int], None] | None = None,
+        errors: Literal["return"],
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Detections | FpnError]: ...
 
     def predict(
         self,
@@ -95,13 +125,20 @@ class Detector(nn.Module, ABC):
         *,
         batch_size: int = 8,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Detections]:
-        """Find objects in images of any size and kind.
+        errors: Literal["raise", "return"] = "raise",
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[Detections] | list[Detections | FpnError]:
+        """Find objects in images of any size and kind. Several threads may do so at once.
 
         Args:
             images: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
             batch_size: images that go through the network together, at most: only those of about the same size do.
             progress: called with the number of images done after each batch.
+            errors: what happens to an image that can't be read. "raise": the call ends with its error. "return": the
+                error stands in the list in the place of its detections, and the others are done.
+            max_pixels: height times width of a file that is accepted.
+            max_bytes: size of a file that is accepted.
 
         Returns:
             One `Detections` an image, in the order given, boxes in pixels of the original (EXIF-upright) image,
@@ -109,51 +146,27 @@ class Detector(nn.Module, ABC):
 
         Raises:
             DataNotFoundError, ImageError: an image is missing or can't be read.
+            ConfigError: a setting is out of range.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             raise ConfigError(f"predict takes a list of images, got {type(images).__name__}: write predict([...])")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size}: must be at least 1")
-        found: list[Detections] = []
-        window = batch_size * BATCHES_AHEAD
-        for start in range(0, len(images), window):
-            prepared = [self.preprocessor.prepare(read_image(each)) for each in images[start : start + window]]
-            of_window: dict[int, Detections] = {}
-            for numbers in self._batches(prepared, batch_size):
-                each = self._predict_batch([prepared[number] for number in numbers])
-                of_window |= zip(numbers, each, strict=True)
-                if progress is not None:
-                    progress(len(found) + len(of_window))
-            found += [of_window[number] for number in range(len(prepared))]
+        if errors not in ("raise", "return"):
+            raise ConfigError(f'errors {errors!r}: choose "raise" or "return"')
+        coming = predict_images(
+            self,
+            images,
+            batch_size=batch_size,
+            progress=progress,
+            readers=min(READERS, max(len(images) - 1, 0)),
+            max_pixels=max_pixels,
+            max_bytes=max_bytes,
+        )
+        found: list[Detections | FpnError] = []
+        for each in coming:
+            if errors == "raise" and isinstance(each.found, FpnError):
+                raise each.found
+            found.append(each.found)
         return found
-
-    def _batches(self, prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
-        """Numbers of images of about the same size: padding costs time, and shows at the rim."""
-        buckets: dict[tuple[int, int], list[int]] = {}
-        for number, each in enumerate(prepared):
-            height, width = each.pixels.shape[-2:]
-            buckets.setdefault((-(-height // self.bucket), -(-width // self.bucket)), []).append(number)
-        for numbers in buckets.values():
-            for start in range(0, len(numbers), batch_size):
-                yield numbers[start : start + batch_size]
-
-    def _predict_batch(self, prepared: Sequence[Prepared]) -> list[Detections]:
-        images = self.preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(self.device)
-        with evaluating(self), torch.inference_mode():
-            found = self.detect(images)
-        return [self.preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put norms and dropout into their eval behaviour for a while, and every part back as it was."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in before.items():
-            part.training = mode
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,4 +1,8 @@
-"""Images on their way to be measured: read and prepared by workers, batched by shape."""
+"""A dataset's images on their way to be measured: read and prepared by workers, those of like shape together.
+
+The workers are processes, not the threads of `predict_images`: a labelled dataset is long enough to be worth starting
+them, its sizes are known before any image is read, and they share nothing with the network's own threads.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fpn.data.dataset import Dataset
 from fpn.data.loading.workers import default_workers, fits_shared_memory, make_data_loader, start_workers
+from fpn.detectors.prediction import ImageReader
 from fpn.errors import ConfigError, FpnError
 from fpn.preprocessing.frame import Frame
-from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import ImageBatch
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Images in network pixels, how to get each one back, and their numbers in the dataset."""
-
-    images: ImageBatch
-    frames: list[Frame]
-    numbers: list[int]
+from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 
 
 def read_batches(
@@ -35,8 +31,8 @@ def read_batches(
     batch_size: int,
     workers: int | None,
     part: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Each image of the dataset once, those of like shape together: padding costs time, and shows at the rim.
+) -> Iterator[tuple[list[int], list[Prepared]]]:
+    """Each image of the dataset once, with its number, those of like shape together: padding costs time.
 
     Args:
         dataset: whose images.
@@ -55,16 +51,14 @@ def read_batches(
     plan = _plan(dataset, batch_size)[number::count]
     workers = min(workers, len(plan) - 1) if len(plan) > 1 else 0
     loader: DataLoader[Any] = make_data_loader(
-        _Workbench(dataset, preprocessor),
+        _BatchReader(ImageReader(preprocessor, _DatasetImages(dataset))),
         sampler=plan,
         num_workers=workers,
     )
     for numbers, parcel in zip(plan, start_workers(loader), strict=True):
         if isinstance(parcel, FpnError):
             raise parcel
-        pixels = [torch.as_tensor(each) for each, _ in parcel]
-        frames = [frame for _, frame in parcel]
-        yield Batch(preprocessor.collate(pixels, frames), frames, numbers)
+        yield numbers, [Prepared(torch.as_tensor(pixels), None, frame) for pixels, frame in parcel]
 
 
 def _plan(dataset: Dataset, batch_size: int) -> list[list[int]]:
@@ -75,26 +69,34 @@ def _plan(dataset: Dataset, batch_size: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Workbench:
-    """What a worker does: read and prepare."""
+class _DatasetImages:
+    """Reads an image by its number; what is wrong with it is said with its path."""
 
     dataset: Dataset
-    preprocessor: Preprocessor
 
-    def __getitem__(self, numbers: list[int]) -> list[tuple[Tensor | np.ndarray, Frame]] | FpnError:
+    def __call__(self, number: int) -> Image.Image:
         try:
-            return [self._prepare(number) for number in numbers]
-        except FpnError as error:
-            # As a value: torch would wrap what a worker raises into a page of traceback.
-            return error
-
-    def _prepare(self, number: int) -> tuple[Tensor | np.ndarray, Frame]:
-        try:
-            prepared = self.preprocessor.prepare(self.dataset[number].image)
+            return self.dataset[number].image
         except FpnError as error:
             path = self.dataset.path(number)
             if path in str(error):
                 raise
             raise type(error)(f"{path}: {error}") from error
-        fits = fits_shared_memory(prepared.pixels)
-        return prepared.pixels if fits else prepared.pixels.numpy(), prepared.frame
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchReader:
+    """What a worker does: read and prepare the images of a batch."""
+
+    reader: ImageReader[int]
+
+    def __getitem__(self, numbers: list[int]) -> list[tuple[Tensor | np.ndarray, Frame]] | FpnError:
+        parcel: list[tuple[Tensor | np.ndarray, Frame]] = []
+        for number in numbers:
+            prepared = self.reader(number).prepared
+            if isinstance(prepared, FpnError):
+                # As a value: torch would wrap what a worker raises into a page of traceback.
+                return prepared
+            fits = fits_shared_memory(prepared.pixels)
+            parcel.append((prepared.pixels if fits else prepared.pixels.numpy(), prepared.frame))
+        return parcel

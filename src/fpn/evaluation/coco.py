@@ -5,9 +5,10 @@ All figures are fractions 0..1; -1 means that there was nothing to measure, such
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from hotcoco import COCO, COCOeval
@@ -15,11 +16,20 @@ from jaxtyping import Float64
 
 from fpn.errors import DataError
 
+# What two objects' overlap is counted on.
+IouType: TypeAlias = Literal["bbox", "segm", "keypoints"]
+
 # COCO's object sizes in the order of the evaluator's third axis; the borders are areas of 32 ** 2 and 96 ** 2 pixels.
 SIZES = ("all", "small", "medium", "large")
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _LIMITS = (1, 10, 100)
 _PROPOSAL_LIMITS = (1, 100, 1000)
+_KEYPOINT_LIMITS = (20,)
+# Sizes of people in the order of the evaluator's axis when it compares keypoints: COCO labels none of the small ones.
+_KEYPOINT_ALL, _KEYPOINT_MEDIUM, _KEYPOINT_LARGE = range(3)
+# COCO's people have 17 points with a spread of their own each, from 0.025 (eyes) to 0.107 (hips). Points of other kinds
+# all get one in between, as no one has measured how far their annotators differ.
+_COCO_POINTS, _OTHER_SIGMA = 17, 0.05
 # Places of IoU 0.5 and 0.75 among 0.5, 0.55, ..., 0.95.
 _IOU_50, _IOU_75 = 0, 5
 # Columns of results as rows.
@@ -80,6 +90,29 @@ class CocoMetrics:
 
 
 @dataclass(frozen=True)
+class KeypointMetrics:
+    """COCO's ten numbers for keypoints: "overlap" is the likeness of the points (OKS), up to 20 detections an image.
+
+    Attributes:
+        ap, ap50, ap75: average precision over OKS 0.5..0.95, at 0.5, at 0.75.
+        ap_medium, ap_large: by object area, up to 96 ** 2 pixels, above.
+        ar, ar50, ar75: average recall over OKS 0.5..0.95, at 0.5, at 0.75.
+        ar_medium, ar_large: by object area.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_medium: float
+    ap_large: float
+    ar: float
+    ar50: float
+    ar75: float
+    ar_medium: float
+    ar_large: float
+
+
+@dataclass(frozen=True)
 class ProposalRecall:
     """Average recall of class-free boxes over IoU 0.5..0.95, up to 100 and up to 1000 an image (paper, table 1)."""
 
@@ -94,7 +127,10 @@ class ProposalRecall:
 
 
 def coco_metrics(
-    ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]] | Float64[np.ndarray, "n 7"]
+    ground_truth: Mapping[str, Any],
+    results: Sequence[dict[str, Any]] | Float64[np.ndarray, "n 7"],
+    *,
+    iou_type: Literal["bbox", "segm"] = "bbox",
 ) -> CocoMetrics:
     """Measure detections as COCO does.
 
@@ -102,13 +138,16 @@ def coco_metrics(
         ground_truth: a COCO json: `images`, `annotations` (`iscrowd` 1: neither object nor background), `categories`.
         results: COCO records with `image_id`, `category_id`, `bbox` xywh in pixels, `score`; or, faster,
             the same as rows of image id, x, y, w, h, score, category id.
+        iou_type: "segm": compare masks. Truth and results are records with `segmentation`; a result is then as large
+            as its mask, not as its box.
 
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strangers(ground_truth, "images", _column(results, "image_id", _IMAGE))
-    _refuse_strangers(ground_truth, "categories", _column(results, "category_id", _CATEGORY))
-    precision, recall = _count(ground_truth, results, limits=_LIMITS, by_class=True)
+    _refuse_strange_results(ground_truth, results)
+    if iou_type == "segm":
+        results = _without(results, "bbox", "keypoints")
+    precision, recall = _count(ground_truth, results, iou_type=iou_type, limits=_LIMITS, by_class=True)
     best = precision[..., -1]
     return CocoMetrics(
         ap=_mean(best[:, :, :, _ALL]),
@@ -127,6 +166,53 @@ def coco_metrics(
     )
 
 
+def keypoint_metrics(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[dict[str, Any]],
+    *,
+    sigmas: Sequence[float] | None = None,
+) -> KeypointMetrics:
+    """Measure keypoints as COCO does. Every object has the same number of points.
+
+    Args:
+        ground_truth: as `coco_metrics`; annotations have `keypoints` (x, y, visibility for each) and `num_keypoints`.
+        results: COCO records with `image_id`, `category_id`, `keypoints`, `score`.
+        sigmas: how far annotators differ at each point, as a share of the object's size. None: COCO's own where there
+            are 17 points, else 0.05 for each.
+
+    Raises:
+        DataError: a detection names an image or category that the truth does not have.
+    """
+    _refuse_strange_results(ground_truth, results)
+    precision, recall = _count(
+        ground_truth,
+        _without(results, "bbox", "segmentation"),
+        iou_type="keypoints",
+        limits=_KEYPOINT_LIMITS,
+        by_class=True,
+        sigmas=_sigmas(ground_truth) if sigmas is None else sigmas,
+    )
+    best, found = precision[..., -1], recall[..., -1]
+    return KeypointMetrics(
+        ap=_mean(best[..., _KEYPOINT_ALL]),
+        ap50=_mean(best[_IOU_50, ..., _KEYPOINT_ALL]),
+        ap75=_mean(best[_IOU_75, ..., _KEYPOINT_ALL]),
+        ap_medium=_mean(best[..., _KEYPOINT_MEDIUM]),
+        ap_large=_mean(best[..., _KEYPOINT_LARGE]),
+        ar=_mean(found[..., _KEYPOINT_ALL]),
+        ar50=_mean(found[_IOU_50, ..., _KEYPOINT_ALL]),
+        ar75=_mean(found[_IOU_75, ..., _KEYPOINT_ALL]),
+        ar_medium=_mean(found[..., _KEYPOINT_MEDIUM]),
+        ar_large=_mean(found[..., _KEYPOINT_LARGE]),
+    )
+
+
+def _sigmas(ground_truth: Mapping[str, Any]) -> Sequence[float] | None:
+    """None: the evaluator's own, which are COCO's."""
+    points = max((len(each.get("keypoints", ())) // 3 for each in ground_truth["annotations"]), default=0)
+    return None if points in (0, _COCO_POINTS) else [_OTHER_SIGMA] * points
+
+
 def proposal_recall(ground_truth: Mapping[str, Any], boxes: Mapping[int, np.ndarray]) -> ProposalRecall:
     """Measure proposals: which part of the objects, whatever their class, is covered by some box.
 
@@ -140,7 +226,8 @@ def proposal_recall(ground_truth: Mapping[str, Any], boxes: Mapping[int, np.ndar
     _refuse_strangers(ground_truth, "images", boxes)
     category = ground_truth["categories"][0]["id"]
     rows = [_result_rows(image_id, found, category) for image_id, found in boxes.items()]
-    _, recall = _count(ground_truth, np.concatenate([np.zeros((0, 7)), *rows]), limits=_PROPOSAL_LIMITS, by_class=False)
+    found = np.concatenate([np.zeros((0, 7)), *rows])
+    _, recall = _count(ground_truth, found, iou_type="bbox", limits=_PROPOSAL_LIMITS, by_class=False)
     figures = {
         f"ar{limit}" + ("" if size == "all" else f"_{size}"): _mean(recall[:, :, place, column])
         for column, limit in ((1, 100), (2, 1000))
@@ -153,17 +240,23 @@ def _count(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]] | np.ndarray,
     *,
+    iou_type: IouType,
     limits: tuple[int, ...],
     by_class: bool,
+    sigmas: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision (IoU, recall, class, size, limit) and recall (IoU, class, size, limit); -1 where undefined."""
     truth = COCO(dict(ground_truth))
     found = truth.load_res(results if isinstance(results, np.ndarray) else list(results))
-    counter = COCOeval(truth, found, "bbox")
+    counter = COCOeval(truth, found, iou_type)
     counter.params.max_dets = list(limits)
     counter.params.use_cats = by_class
-    counter.evaluate()
-    counter.accumulate()
+    if sigmas is not None:
+        counter.params.kpt_oks_sigmas = list(sigmas)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*kpt_oks_sigmas", category=UserWarning)  # chosen, and documented
+        counter.evaluate()
+        counter.accumulate()
     counts = counter.eval
     assert counts is not None, "accumulate fills it"
     return np.asarray(counts["precision"]), np.asarray(counts["recall"])
@@ -214,6 +307,17 @@ def _column(results: Sequence[dict[str, Any]] | np.ndarray, key: str, place: int
     if isinstance(results, np.ndarray):
         return set(np.unique(results[:, place]).tolist())
     return (each[key] for each in results)
+
+
+def _without(results: Sequence[dict[str, Any]] | np.ndarray, *keys: str) -> Sequence[dict[str, Any]]:
+    """The records without what would decide how large an object is before the thing that is compared."""
+    assert not isinstance(results, np.ndarray), "rows have boxes alone"
+    return [{key: value for key, value in record.items() if key not in keys} for record in results]
+
+
+def _refuse_strange_results(ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]] | np.ndarray) -> None:
+    _refuse_strangers(ground_truth, "images", _column(results, "image_id", _IMAGE))
+    _refuse_strangers(ground_truth, "categories", _column(results, "category_id", _CATEGORY))
 
 
 def _refuse_strangers(ground_truth: Mapping[str, Any], owner: str, ids: Iterable[Any]) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors.detector import Detector, evaluating
+from fpn.detectors.prediction import Predictor, TaskName, detecting, enter, leave
 from fpn.errors import ConfigError, DataError
-from fpn.evaluation.batches import Batch, read_batches
-from fpn.evaluation.coco import CocoMetrics, ProposalRecall, coco_metrics, proposal_recall
+from fpn.evaluation.batches import read_batches
+from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.report import Evaluation
-from fpn.structures import Classes, Detections, Proposals
+from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
+from fpn.preprocessing.preprocessor import Prepared
+from fpn.structures import Classes, Detections, ImageBatch, Proposals
 from fpn.suggestions import nearest
 
 
@@ -29,12 +31,12 @@ class Found:
 
 
 def evaluate(
-    detector: Detector,
+    detector: Predictor,
     dataset: Dataset,
     *,
+    tasks: Iterable[TaskName] | None = None,
     batch_size: int = 8,
     workers: int | None = None,
-    proposals: bool = False,
     precision: Literal["float32", "bf16"] = "float32",
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -46,29 +48,38 @@ def evaluate(
     Args:
         detector: what to measure, where it is.
         dataset: labelled images.
+        tasks: what to measure: "boxes" (always), "masks", "keypoints", "proposals" (a second pass through the network).
+            None: what the detector finds and the dataset labels, but proposals.
         batch_size: images that go through the network together.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
-        proposals: also measure the class-free proposals (a second pass through the network).
         precision: of the network's arithmetic; boxes are always float32.
         progress: called with the number of images done after each batch.
 
     Raises:
         DataError: no images, or an annotation that does not fit its image.
-        ConfigError: the dataset has a class that the detector was not trained on.
+        ConfigError: the dataset has a class that the detector was not trained on; the detector does not give, or the
+            dataset does not label, what a task measures.
         ImageError, DataNotFoundError: an image can't be read.
     """
     began = time.monotonic()
     _refuse_unmeasurable(detector, dataset)
-    cast = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with cast:
+    truth = dataset.coco()
+    wanted = _choose_tasks(detector, dataset.name, truth, tasks)
+    cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with cast_to:
         found = find_objects(
-            detector, dataset, batch_size=batch_size, workers=workers, proposals=proposals, progress=progress
+            detector,
+            dataset,
+            proposals=TASKS["proposals"] in wanted,
+            batch_size=batch_size,
+            workers=workers,
+            progress=progress,
         )
-    return measure(detector, dataset, [found], began=began)
+    return _measure(detector, dataset, truth, found, wanted, began=began)
 
 
 def find_objects(
-    detector: Detector,
+    detector: Predictor,
     dataset: Dataset,
     *,
     batch_size: int,
@@ -93,17 +104,34 @@ def find_objects(
         ImageError, DataNotFoundError: an image can't be read.
     """
     found = Found()
-    with evaluating(detector), torch.inference_mode():
-        for batch in read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers, part=part):
-            found.detections.update(_detect(detector, batch))
-            if proposals:
-                found.proposals.update(_propose(detector, batch))
-            if progress is not None:
-                progress(len(found.detections))
+    batches = read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers, part=part)
+    for numbers, prepared in batches:
+        images = enter(detector, prepared)
+        with detecting(detector):
+            detections = detector.detect(images)
+            proposed = cast(_Proposer, detector).proposals(images) if proposals else []
+        found.detections.update(zip(numbers, leave(detector, detections, prepared), strict=True))
+        if proposals:
+            found.proposals.update(zip(numbers, _leave_proposals(detector, proposed, prepared), strict=True))
+        if progress is not None:
+            progress(len(found.detections))
     return found
 
 
-def measure(detector: Detector, dataset: Dataset, parts: Sequence[Found], *, began: float) -> Evaluation:
+class _Proposer(Protocol):
+    """A detector with "proposals" among its tasks."""
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]: ...
+
+
+def measure(
+    detector: Predictor,
+    dataset: Dataset,
+    parts: Sequence[Found],
+    *,
+    began: float,
+    tasks: Iterable[TaskName] | None = None,
+) -> Evaluation:
     """Compare what was found in all parts of a dataset with its truth.
 
     Args:
@@ -111,22 +139,56 @@ def measure(detector: Detector, dataset: Dataset, parts: Sequence[Found], *, beg
         dataset: labelled images.
         parts: each image is in exactly one of them.
         began: when detecting began, by `time.monotonic`.
+        tasks: as in `evaluate`, but that proposals are measured if they were kept.
 
     Raises:
         DataError: no images, or an annotation that does not fit its image.
-        ConfigError: the dataset has a class that the detector was not trained on.
+        ConfigError: as `evaluate`.
     """
-    category_ids = _refuse_unmeasurable(detector, dataset)
+    _refuse_unmeasurable(detector, dataset)
     numbers = sorted(number for part in parts for number in part.detections)
     assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} images"
-    found = {number: each for part in parts for number, each in part.detections.items()}
-    proposed = {number: each for part in parts for number, each in part.proposals.items()}
+    found = Found()
+    for part in parts:
+        found.detections.update(part.detections)
+        found.proposals.update(part.proposals)
     truth = dataset.coco()
-    recall = _proposal_recall(truth, dataset, proposed) if proposed else None
-    return _report(dataset, truth, _records(detector, dataset, found, category_ids), recall, time.monotonic() - began)
+    wanted = _choose_tasks(detector, dataset.name, truth, tasks)
+    if tasks is None and found.proposals:
+        wanted = (*wanted, TASKS["proposals"])
+    return _measure(detector, dataset, truth, found, wanted, began=began)
 
 
-def _refuse_unmeasurable(detector: Detector, dataset: Dataset) -> dict[int, int]:
+def choose_tasks(detector: Predictor, dataset: Dataset) -> tuple[TaskName, ...]:
+    """What `evaluate` measures unless told otherwise."""
+    chosen = _choose_tasks(detector, dataset.name, dataset.coco(), None)
+    return tuple(task.name for task in chosen)
+
+
+def _choose_tasks(
+    detector: Predictor, dataset: str, truth: Mapping[str, Any], names: Iterable[TaskName] | None
+) -> tuple[Task, ...]:
+    """The tasks of those names, boxes among them; None: all that can be measured but proposals."""
+    given = find_tasks(detector.tasks)
+    if names is None:
+        return tuple(task for task in given if task.output == "detect" and _labelled(task, truth))
+    wanted = find_tasks({"boxes", *([names] if isinstance(names, str) else names)})
+    for task in wanted:
+        if task not in given:
+            raise ConfigError(f"task {task.name!r}: this detector gives {', '.join(detector.tasks)} only")
+        if not _labelled(task, truth):
+            raise ConfigError(
+                f"task {task.name!r}: {dataset} has no annotation with {task.labels!r}, so none to compare"
+            )
+    return wanted
+
+
+def _labelled(task: Task, truth: Mapping[str, Any]) -> bool:
+    """Whether the truth has what a task compares; boxes may be absent, as an image may hold no object."""
+    return task.labels == "bbox" or any(task.labels in each for each in truth["annotations"])
+
+
+def _refuse_unmeasurable(detector: Predictor, dataset: Dataset) -> dict[int, int]:
     """Detector label -> category id; see `match_classes`."""
     if len(dataset) == 0:
         raise DataError(f"{dataset.name}: has no images to measure on")
@@ -149,27 +211,47 @@ def match_classes(classes: Classes, dataset: Dataset) -> dict[int, int]:
     return {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
 
 
-def _detect(detector: Detector, batch: Batch) -> dict[int, Detections]:
-    found = detector.detect(batch.images.to(detector.device))
-    rows = zip(batch.numbers, found, batch.frames, strict=True)
-    return {number: detector.preprocessor.restore(each.to("cpu"), frame) for number, each, frame in rows}
+def _leave_proposals(
+    detector: Predictor, proposed: Sequence[Proposals], prepared: Sequence[Prepared]
+) -> list[Proposals]:
+    # The preprocessor restores detections; a proposal is one without a class.
+    as_found = [
+        Detections(each.boxes, each.scores, torch.zeros_like(each.scores, dtype=torch.int64)) for each in proposed
+    ]
+    return [Proposals(each.boxes, each.scores) for each in leave(detector, as_found, prepared)]
 
 
-def _propose(detector: Detector, batch: Batch) -> dict[int, Proposals]:
-    proposed = detector.proposals(batch.images.to(detector.device))
-    restored: dict[int, Proposals] = {}
-    for number, each, frame in zip(batch.numbers, proposed, batch.frames, strict=True):
-        # The preprocessor restores detections; a proposal is one without a class.
-        as_found = Detections(each.boxes, each.scores, torch.zeros_like(each.scores, dtype=torch.int64)).to("cpu")
-        as_found = detector.preprocessor.restore(as_found, frame)
-        restored[number] = Proposals(as_found.boxes, as_found.scores)
-    return restored
+def _measure(
+    detector: Predictor,
+    dataset: Dataset,
+    truth: dict[str, Any],
+    found: Found,
+    tasks: Sequence[Task],
+    *,
+    began: float,
+) -> Evaluation:
+    records = _records(detector, dataset, found.detections)
+    proposed = {dataset.image_id(number): _rows(each) for number, each in found.proposals.items()}
+    figures: dict[str, Figures] = {
+        task.name: task.count(truth, records if task.output == "detect" else proposed) for task in tasks
+    }
+    boxes = figures.pop("boxes")
+    ignored = sum(record["iscrowd"] for record in truth["annotations"])
+    return Evaluation(
+        **{field.name: getattr(boxes, field.name) for field in fields(CocoMetrics)},
+        dataset=dataset.name,
+        images=len(dataset),
+        objects=len(truth["annotations"]) - ignored,
+        ignored=ignored,
+        seconds=time.monotonic() - began,
+        detections=records,
+        **figures,  # type: ignore[arg-type]  # each task's are named like it
+    )
 
 
-def _records(
-    detector: Detector, dataset: Dataset, found: dict[int, Detections], category_ids: dict[int, int]
-) -> list[dict[str, Any]]:
+def _records(detector: Predictor, dataset: Dataset, found: dict[int, Detections]) -> list[dict[str, Any]]:
     """COCO records in the dataset's order, with its ids instead of the detector's."""
+    category_ids = match_classes(detector.classes, dataset)
     ids = {detector.classes.ids[label]: category_id for label, category_id in category_ids.items()}
     records = [
         record
@@ -182,32 +264,7 @@ def _records(
     return records
 
 
-def _proposal_recall(truth: dict[str, Any], dataset: Dataset, proposed: dict[int, Proposals]) -> ProposalRecall:
-    return proposal_recall(truth, {dataset.image_id(number): _rows(each) for number, each in proposed.items()})
-
-
 def _rows(proposed: Proposals) -> np.ndarray:
     """(n, 5): x, y, w, h and score."""
     boxes = proposed.boxes.double()
     return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2], proposed.scores.double()[:, None]), dim=1).numpy()
-
-
-def _report(
-    dataset: Dataset,
-    truth: dict[str, Any],
-    records: Sequence[dict[str, Any]],
-    recall: ProposalRecall | None,
-    seconds: float,
-) -> Evaluation:
-    metrics = coco_metrics(truth, records)
-    ignored = sum(record["iscrowd"] for record in truth["annotations"])
-    return Evaluation(
-        **{field.name: getattr(metrics, field.name) for field in fields(CocoMetrics)},
-        dataset=dataset.name,
-        images=len(dataset),
-        objects=len(truth["annotations"]) - ignored,
-        ignored=ignored,
-        seconds=seconds,
-        detections=list(records),
-        proposals=recall,
-    )

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fpn.evaluation.coco import CocoMetrics, ProposalRecall
+from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, ProposalRecall
+from fpn.evaluation.tasks import TASKS, Figures
 from fpn.files import write_text
 
 
@@ -26,6 +27,8 @@ class Evaluation(CocoMetrics):
         ignored: crowds and difficult objects, which neither count nor hurt.
         seconds: wall time of reading, detecting and counting.
         detections: COCO result records, with the dataset's image and category ids.
+        masks: the same twelve numbers and classes, masks compared instead of boxes, if they were measured.
+        keypoints: of the keypoints, if they were measured.
         proposals: recall of the class-free proposals, if it was asked for.
     """
 
@@ -35,7 +38,20 @@ class Evaluation(CocoMetrics):
     ignored: int
     seconds: float
     detections: list[dict[str, Any]]
+    masks: CocoMetrics | None = None
+    keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All numbers by the names that tasks give them, such as "ap", "mask_ap50", "proposal_ar100"."""
+        of_tasks: dict[str, Figures | None] = {"boxes": self}
+        of_tasks |= {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
+        found: dict[str, float] = {}
+        for name, figures in of_tasks.items():
+            if figures is not None:
+                found |= TASKS[name].named(figures)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able figures, without the detections; what was not measured is None."""
@@ -43,8 +59,9 @@ class Evaluation(CocoMetrics):
         figures = {f.name: getattr(self, f.name) for f in fields(CocoMetrics) if f.name != "per_class"}
         found = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
         per_class = [_without_gaps(asdict(each)) for each in self.per_class]
-        recall = None if self.proposals is None else _without_gaps(asdict(self.proposals))
-        return {**about, **found, **_without_gaps(figures), "per_class": per_class, "proposals": recall}
+        others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
+        tasks = {name: None if each is None else _json_of(each) for name, each in others.items()}
+        return {**about, **found, **_without_gaps(figures), "per_class": per_class, **tasks}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as JSON, atomically.
@@ -83,6 +100,10 @@ class Evaluation(CocoMetrics):
         table.add_row("AR@10", "", *_figures((self.ar10,)))
         by_size = (self.ar_small, self.ar_medium, self.ar_large)
         table.add_row("AR@100", "", *_figures((self.ar100,)), "", "", *_figures(by_size))
+        if self.masks is not None:
+            _add_masks(table, self.masks)
+        if self.keypoints is not None:
+            _add_keypoints(table, self.keypoints)
         if self.proposals is not None:
             _add_proposals(table, self.proposals)
         return table
@@ -90,6 +111,31 @@ class Evaluation(CocoMetrics):
     def _title(self) -> str:
         ignored = f", {self.ignored} more ignored" if self.ignored else ""
         return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}"
+
+
+def _json_of(figures: Figures) -> dict[str, Any]:
+    """A task's numbers, and its classes' if it has them."""
+    found = _without_gaps(asdict(figures))
+    if isinstance(figures, CocoMetrics):
+        found["per_class"] = [_without_gaps(asdict(each)) for each in figures.per_class]
+    return found
+
+
+def _add_masks(table: Table, metrics: CocoMetrics) -> None:
+    table.add_section()
+    values = (metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large)
+    table.add_row("mask AP", "", *_figures(values), style="bold")
+    for each in metrics.per_class:
+        values = (each.ap, each.ap50, each.ap75, each.ap_small, each.ap_medium, each.ap_large)
+        table.add_row(f"  {each.name}", "", *_figures(values))
+
+
+def _add_keypoints(table: Table, metrics: KeypointMetrics) -> None:
+    table.add_section()
+    values = (metrics.ap, metrics.ap50, metrics.ap75), (metrics.ap_medium, metrics.ap_large)
+    table.add_row("keypoint AP", "", *_figures(values[0]), "", *_figures(values[1]), style="bold")
+    values = (metrics.ar, metrics.ar50, metrics.ar75), (metrics.ar_medium, metrics.ar_large)
+    table.add_row("keypoint AR", "", *_figures(values[0]), "", *_figures(values[1]))
 
 
 def _add_proposals(table: Table, recall: ProposalRecall) -> None:

@@ -1,17 +1,22 @@
-"""What every features module is: pixels in, named levels out, and a declaration of those levels."""
+"""What features are made of: a bottom-up path, a neck, and the two together as what heads read from.
+
+Each part declares the levels that it emits. A neck is built from the levels of the maps it receives and knows nothing
+else of where they come from, so every neck goes on every bottom-up path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fpn.errors import ConfigError
 from fpn.structures import Features, Level
 
 
-class FeatureExtractor(nn.Module):
-    """pixels (B, 3, H, W) -> Features.
+class BottomUp(nn.Module):
+    """A backbone: pixels (B, 3, H, W) -> the maps "c2", "c3", ... of its stages.
 
     Attributes:
         levels: what `forward` emits, finest first. A map of a level has ceil(H / stride) rows and ceil(W / stride)
@@ -24,15 +29,94 @@ class FeatureExtractor(nn.Module):
         """The maps of all levels, finest first, keyed by level name."""
         raise NotImplementedError
 
+    def rewrite(self, change: Callable[[nn.Module], nn.Module | None]) -> bool:
+        """Put what `change` makes of the network inside in its place, such as a faster form that computes the same.
 
-def declared_levels(body: nn.Module) -> tuple[Level, ...]:
-    """The levels that a part declares; a part that declares none is no bottom-up path."""
-    levels = getattr(body, "levels", None)
-    assert isinstance(levels, Sequence), f"{type(body).__name__} declares no levels"
-    assert all(isinstance(level, Level) for level in levels), f"{type(body).__name__}.levels: {levels}"
-    return tuple(levels)
+        Returns:
+            Whether it was replaced. Not, where `change` gives None, or where there is no such network: then all stays
+            as it was.
+        """
+        return False
 
 
-def level_number(level: Level) -> int:
-    """2 for "c2" and "p2"."""
-    return int(level.name[1:])
+class Neck(nn.Module):
+    """Features -> Features: reads maps that come in, emits those of the levels it declares.
+
+    Attributes:
+        incoming: the levels it reads, finest first; there may be more in what it is given.
+        levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`.
+    """
+
+    levels: tuple[Level, ...]
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        """Args:
+            levels: of the maps that come in, finest first.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        super().__init__()
+        if not levels:
+            raise ConfigError(f"{type(self).__name__} got no levels: a neck needs at least one map to read")
+        self.incoming = tuple(levels)
+
+    def forward(self, features: Features) -> Features:
+        """The maps of all levels, finest first, keyed by level name."""
+        raise NotImplementedError
+
+
+class Extractor(nn.Module):
+    """What heads read from: pixels (B, 3, H, W) -> Features, over one backbone.
+
+    Attributes:
+        backbone: its bottom-up path.
+        levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`.
+    """
+
+    levels: tuple[Level, ...]
+
+    def __init__(self, backbone: BottomUp) -> None:
+        """Args:
+        backbone: a bottom-up path.
+        """
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
+        """The maps of all levels, finest first, keyed by level name."""
+        raise NotImplementedError
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """The weights that are not new: training may give them a lower rate than what is built on top of them."""
+        return list(self.backbone.parameters())
+
+
+class FeatureExtractor(Extractor):
+    """A backbone, then a neck on its maps.
+
+    Submodules: `backbone`, `neck`.
+    """
+
+    def __init__(self, *, backbone: BottomUp, neck: Neck) -> None:
+        """Args:
+            backbone: a bottom-up path.
+            neck: built from levels of that path.
+
+        Raises:
+            ConfigError: the neck reads what the backbone does not emit.
+        """
+        super().__init__(backbone)
+        foreign = [level for level in neck.incoming if level not in backbone.levels]
+        if foreign:
+            raise ConfigError(
+                f"{type(neck).__name__} was built for {foreign[0]}, its backbone emits "
+                f"{', '.join(map(str, backbone.levels))}. Build the neck from levels of this backbone."
+            )
+        self.neck = neck
+        self.levels: tuple[Level, ...] = neck.levels
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
+        """The neck's maps, finest first."""
+        emitted: Features = self.neck(self.backbone(pixels))
+        return emitted

@@ -39,7 +39,7 @@ class FrozenNorm(nn.Module):
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> FrozenNorm:
-        """The frozen twin of a batch norm, or of one of timm's norms with an activation inside."""
+        """The frozen form of a batch norm, or of one of timm's norms with an activation inside."""
         frozen = cls(norm.num_features, eps=norm.eps, tail=_tail(norm))
         assert norm.running_mean is not None, "a norm without statistics can't be frozen"
         for name in ("weight", "bias", "running_mean", "running_var"):
@@ -67,7 +67,7 @@ class FrozenNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """ImageRecord by `print(module)`."""
+        """Shown by `print(module)`."""
         return f"{len(self.weight)}, eps={self.eps}"
 
 
@@ -95,7 +95,7 @@ def _tail(norm: nn.Module) -> nn.Module | None:
 
 
 def freeze_norms(root: nn.Module, *, only: Container[nn.Module] | None = None) -> None:
-    """Replace batch norms under `root` by their frozen twins. Layer and group norms have no statistics and stay.
+    """Replace batch norms under `root` by their frozen forms. Layer and group norms have no statistics and stay.
 
     Args:
         root: searched for norms.

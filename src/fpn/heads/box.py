@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
-from fpn.heads.box_coder import BoxCoder, CoderConfig, Weights
+from fpn.heads.box_coder import BoxCoder, CoderConfig, CoderWeights
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.sampling import Randomness, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
@@ -37,7 +37,9 @@ class BoxConfig(Section):
         "always the last.",
     )
     class_agnostic: bool = Field(default=False, description="True: one box a RoI, whatever its class.")
-    weights: Weights = Field(default=(10.0, 10.0, 5.0, 5.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
+    weights: CoderWeights = Field(
+        default=(10.0, 10.0, 5.0, 5.0), description="Multipliers of (dx, dy, dw, dh): 1 / std."
+    )
     beta: NotNegative[float] = Field(default=0.0, description="Smooth L1 of the box branch, as `rpn.beta`.")
     sampling: SamplingConfig = Field(
         default=SamplingConfig(positive_iou=0.5, negative_iou=0.5, count=512, positive_fraction=0.25),

@@ -14,7 +14,7 @@ from fpn.ops import boxes as box_ops
 from fpn.ops.box_coding import decode, encode
 from fpn.sections import Positive, Section
 
-Weights = tuple[Positive[float], Positive[float], Positive[float], Positive[float]]
+CoderWeights = tuple[Positive[float], Positive[float], Positive[float], Positive[float]]
 
 
 class CoderConfig(Section):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fpn.ops.roi_align.levels import LevelRule, choose_levels
-from fpn.ops.roi_align.pool import Sampler, pool_rois
+from fpn.ops.roi_align.pool import RoISampler, pool_rois
 from fpn.sections import Positive, Section
 from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level
@@ -23,7 +23,7 @@ class RoIConfig(Section):
     """Section `roi`: how a RoI is read from the pyramid."""
 
     output_size: Annotated[int, Field(ge=1, le=64)] = Field(default=7, description="Side S of a pooled RoI, in cells.")
-    sampler: Sampler = Field(
+    sampler: RoISampler = Field(
         default="align",
         description="How a RoI is read from its map: RoIAlign; fpn.pytorch's RoIAlignAvg; crops by bilinear "
         "sampling as "
@@ -113,7 +113,7 @@ class RoIPooler:
         """Index into `levels` for each RoI: equation 1, clamped to the levels there are."""
         if len(self.levels) == 1:
             return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
-        numbers = [int(level.name[1:]) for level in self.levels]
+        numbers = [level.number for level in self.levels]
         chosen = choose_levels(
             rois,
             finest=numbers[0],

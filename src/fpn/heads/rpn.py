@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.heads.anchors import AnchorGenerator, AnchorsConfig
-from fpn.heads.box_coder import BoxCoder, CoderConfig, Weights
+from fpn.heads.box_coder import BoxCoder, CoderConfig, CoderWeights
 from fpn.heads.sampling import Randomness, Sampled, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms, top_k
@@ -50,7 +50,7 @@ class RPNConfig(Section):
     channels: Positive[int] | None = Field(
         default=None, description="Width of the 3x3 convolution; None: the pyramid's output channels."
     )
-    weights: Weights = Field(default=(1.0, 1.0, 1.0, 1.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
+    weights: CoderWeights = Field(default=(1.0, 1.0, 1.0, 1.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
     scope: Literal["level", "all"] = Field(
         default="level", description="Whether top-k and NMS run within a level, or over all levels together."
     )
@@ -184,10 +184,10 @@ class RPN(nn.Module):
         return LossTerms(
             {
                 "objectness": entropy / count,
-                "proposal_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
+                "rpn_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
             },
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
-            dict.fromkeys(("objectness", "proposal_box"), float(len(positive_logits) + len(negative_logits))),
+            dict.fromkeys(("objectness", "rpn_box"), float(len(positive_logits) + len(negative_logits))),
         )
 
     def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:

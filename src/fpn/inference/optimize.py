@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.detectors.detector import Detector, Precision
+from fpn.detectors.prediction import TaskName
 from fpn.detectors.two_stage import FasterRCNN
 from fpn.errors import ConfigError
-from fpn.features.backbones.backbone import Backbone
 from fpn.heads.box import TwoLayerTrunk
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
+
+if TYPE_CHECKING:
+    from torch._dynamo.exc import TorchDynamoException
 
 # Compiled code is made for one size: images are padded to a multiple of this, so that a dataset has about ten.
 COMPILED_MULTIPLE = 128
@@ -28,10 +32,11 @@ COMPILED_MULTIPLE = 128
 T = TypeVar("T")
 
 _MAX_COMPILED_SIZES = 32
+_REWRITING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Method:
+class OptimizationInfo:
     """How an optimized detector works; `str` of it is one short line.
 
     Attributes:
@@ -59,16 +64,21 @@ class OptimizedDetector(Detector):
     """What `optimize` gives: it detects, and can be neither trained nor saved; the original can.
 
     Attributes:
-        method: how it works.
+        info: how it works.
     """
 
-    def __init__(self, inner: FasterRCNN, method: Method) -> None:
+    def __init__(self, inner: FasterRCNN, info: OptimizationInfo) -> None:
         super().__init__(classes=inner.classes, preprocessor=inner.preprocessor, recipe=inner.recipe)
         self.training_record = inner.training_record
         self.inner = inner
-        self.method = method
-        self.bucket = COMPILED_MULTIPLE if method.compiled else self.bucket
+        self.info = info
+        self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket
         self.eval()
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """See `Detector.tasks`."""
+        return self.inner.tasks
 
     def losses(
         self,
@@ -117,20 +127,26 @@ class OptimizedDetector(Detector):
         try:
             return self._do(verb, images)
         except TorchDynamoException as error:
-            self.inner.tensor_part = None
-            note = f"not compiled, because compiling failed ({type(error).__name__})"
-            self.method = replace(self.method, compiled=False, notes=(*self.method.notes, note))
+            self._do_without_compiling(error)
         return self._do(verb, images)
+
+    def _do_without_compiling(self, error: TorchDynamoException) -> None:
+        """From now on. Of several threads that come here, the first one says so."""
+        note = f"not compiled, because compiling failed ({type(error).__name__})"
+        with _REWRITING:
+            if self.inner.tensor_part is not None:
+                self.inner.tensor_part = None
+                self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
         with self._cast():
             return verb(self._enter(images))
 
     def _cast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.method.precision == "bf16")
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.info.precision == "bf16")
 
     def _enter(self, images: ImageBatch) -> ImageBatch:
-        pixels = self._fill_bucket(images.pixels) if self.method.compiled else images.pixels
+        pixels = self._fill_bucket(images.pixels) if self.info.compiled else images.pixels
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         return ImageBatch(pixels, images.sizes, images.windows, images.scales)
 
@@ -161,7 +177,7 @@ def optimize(
     inner = copy.deepcopy(detector).eval().requires_grad_(False)
     notes: list[str] = []
     with torch.no_grad():
-        was_folded = _fold_body(inner)
+        was_folded = inner.features.backbone.rewrite(folded)
         _fuse_convolutions(inner)
         _flatten_cells(inner)
     inner.to(memory_format=torch.channels_last)
@@ -174,28 +190,18 @@ def optimize(
         notes.append(f"not compiled, because {problem}")
     elif compile:
         _compile(inner, cuda_graphs)
-    method = Method(exact, device.type, was_folded, compile and problem is None, tuple(notes))
-    return OptimizedDetector(inner, method)
+    info = OptimizationInfo(exact, device.type, was_folded, compile and problem is None, tuple(notes))
+    return OptimizedDetector(inner, info)
 
 
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
     return "bf16" if has_fast_bf16(device) else "float32"
 
 
-def _fold_body(inner: FasterRCNN) -> bool:
-    bodies = [part for part in inner.features.modules() if isinstance(part, Backbone)]
-    for body in bodies:
-        net = folded(body.net)
-        if net is None:
-            return False
-        body.net = net
-    return bool(bodies)
-
-
 def _fuse_convolutions(inner: FasterRCNN) -> None:
-    """All convolutions outside of the folded bottom-up path; the proposal head's takes its ReLU in."""
-    inner.proposal.shared = FusedConvolution(inner.proposal.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
-    inner.proposal.activation = nn.Identity()
+    """All convolutions outside of the folded bottom-up path; the RPN's takes its ReLU in."""
+    inner.rpn.shared = FusedConvolution(inner.rpn.shared, activation=nn.ReLU(inplace=True))  # type: ignore[assignment]
+    inner.rpn.activation = nn.Identity()
     for parent in list(inner.modules()):
         for name, child in list(parent.named_children()):
             if plain_convolution(child):
@@ -240,7 +246,7 @@ def _compile(inner: FasterRCNN, cuda_graphs: bool) -> None:
     # No list and no count in here depends on what is in the image.
     def from_pixels(pixels: Tensor) -> tuple[Features, list[Tensor], list[Tensor]]:
         features: Features = inner.features(pixels)
-        raw = inner.proposal(features)
+        raw = inner.rpn(features)
         return features, raw.objectness, raw.deltas
 
     inner.tensor_part = torch.compile(from_pixels, dynamic=False, mode=mode)

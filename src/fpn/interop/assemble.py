@@ -13,7 +13,7 @@ from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.backbones.backbone import Backbone
 from fpn.interop.converted import Converted, State
-from fpn.interop.key_rules import fill
+from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
 from fpn.structures import Classes
 
@@ -29,7 +29,7 @@ def build(
     """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
     name = resnet_name(state, toolkit=dialect.name)
-    if "box.scores.weight" not in state or "proposal.shared.weight" not in state:
+    if "box.scores.weight" not in state or "rpn.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
     width, num_logits = state["box.scores.weight"].shape[1], state["box.scores.weight"].shape[0]
     if dialect.box.background == "first":
@@ -39,7 +39,7 @@ def build(
         backbone=name, classes=named.names, category_ids=named.ids, dialect=dialect.changed(box_width=width)
     )
     detector = build_faster_rcnn(recipe)
-    fill(detector, state, toolkit=dialect.name)
+    fill_module(detector, state, toolkit=dialect.name)
     return Converted(detector.eval(), dialect, leftover)
 
 
@@ -57,24 +57,24 @@ def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
     out = tuple(range(dialect.neck.finest_level, 6))
-    body = Backbone(name, weights=None, out=out, config=dialect.backbone)
-    return fill_pyramid(build_pyramid(body, dialect.neck), own, dialect, (*leftover, *heads))
+    backbone = Backbone(name, weights=None, out=out, config=dialect.backbone)
+    return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
 def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> Converted:
     """The pyramid with its weights inside."""
-    fill(module, state, toolkit=dialect.name)
+    fill_module(module, state, toolkit=dialect.name)
     return Converted(module.eval(), dialect, leftover)
 
 
 def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
     """The dialect with the widths that the weights have."""
-    laterals = sorted(name for name in state if name.startswith("features.laterals.") and name.endswith("weight"))
-    smooths = sorted(name for name in state if name.startswith("features.smooths.") and name.endswith("weight"))
+    laterals = sorted(name for name in state if name.startswith("features.neck.laterals.") and name.endswith("weight"))
+    smooths = sorted(name for name in state if name.startswith("features.neck.smooths.") and name.endswith("weight"))
     dialect = dialect.changed(neck_channels=len(state[laterals[0]]))
     dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
-    if "proposal.shared.weight" in state:
-        dialect = dialect.changed(rpn_channels=len(state["proposal.shared.weight"]))
+    if "rpn.shared.weight" in state:
+        dialect = dialect.changed(rpn_channels=len(state["rpn.shared.weight"]))
     if "box.deltas.weight" in state:
         dialect = dialect.changed(box_class_agnostic=len(state["box.deltas.weight"]) == 4)
     return dialect

@@ -30,7 +30,7 @@ TOOLKITS: dict[str, Toolkit] = {
     "torchvision": Toolkit(torchvision.recognises, torchvision.convert),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
-WRAPPERS = ("model", "state_dict", "model_state_dict")
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
 def convert(state: Mapping[str, Any], **conventions: Any) -> Converted:
@@ -58,7 +58,7 @@ def convert(state: Mapping[str, Any], **conventions: Any) -> Converted:
 
 
 def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    for key in WRAPPERS:
+    for key in _WRAPPERS:
         if isinstance(state.get(key), Mapping):
             return _unwrap(state[key])
     return state

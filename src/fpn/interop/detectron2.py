@@ -17,29 +17,29 @@ from fpn.structures import Classes
 NET = r"backbone\.bottom_up"
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
-    (NET + r"\.stem\.conv1\.norm\.(.+)", r"features.body.net.bn1.\1"),
-    (NET + r"\.stem\.conv1\.(.+)", r"features.body.net.conv1.\1"),
+    (NET + r"\.stem\.conv1\.norm\.(.+)", r"features.backbone.net.bn1.\1"),
+    (NET + r"\.stem\.conv1\.(.+)", r"features.backbone.net.conv1.\1"),
     # res2..res5 are our layer1..layer4.
     (NET + r"\.res2\.(.+)", r"stage.1.\1"),
     (NET + r"\.res3\.(.+)", r"stage.2.\1"),
     (NET + r"\.res4\.(.+)", r"stage.3.\1"),
     (NET + r"\.res5\.(.+)", r"stage.4.\1"),
-    (r"backbone\.fpn_lateral(\d)\.(.+)", r"features.laterals.c\1.\2"),
-    (r"backbone\.fpn_output(\d)\.(.+)", r"features.smooths.p\1.\2"),
-    (r"backbone\.top_block\.(p\d)\.(.+)", r"features.extras.\1.\2"),
-    (r"proposal_generator\.rpn_head\.conv\.(.+)", r"proposal.shared.\1"),
-    (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"proposal.objectness.\1"),
-    (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"proposal.deltas.\1"),
+    (r"backbone\.fpn_lateral(\d)\.(.+)", r"features.neck.laterals.c\1.\2"),
+    (r"backbone\.fpn_output(\d)\.(.+)", r"features.neck.smooths.p\1.\2"),
+    (r"backbone\.top_block\.(p\d)\.(.+)", r"features.neck.extras.\1.\2"),
+    (r"proposal_generator\.rpn_head\.conv\.(.+)", r"rpn.shared.\1"),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"rpn.objectness.\1"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc1\.(.+)", r"box.trunk.1.\1"),
     (r"roi_heads\.box_head\.fc2\.(.+)", r"box.trunk.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.deltas.\1"),
 )
 BLOCK_RULES: Rules = (
-    (r"stage\.(\d)\.(\d+)\.shortcut\.norm\.(.+)", r"features.body.net.layer\1.\2.downsample.1.\3"),
-    (r"stage\.(\d)\.(\d+)\.shortcut\.(.+)", r"features.body.net.layer\1.\2.downsample.0.\3"),
-    (r"stage\.(\d)\.(\d+)\.conv(\d)\.norm\.(.+)", r"features.body.net.layer\1.\2.bn\3.\4"),
-    (r"stage\.(\d)\.(.+)", r"features.body.net.layer\1.\2"),
+    (r"stage\.(\d)\.(\d+)\.shortcut\.norm\.(.+)", r"features.backbone.net.layer\1.\2.downsample.1.\3"),
+    (r"stage\.(\d)\.(\d+)\.shortcut\.(.+)", r"features.backbone.net.layer\1.\2.downsample.0.\3"),
+    (r"stage\.(\d)\.(\d+)\.conv(\d)\.norm\.(.+)", r"features.backbone.net.layer\1.\2.bn\3.\4"),
+    (r"stage\.(\d)\.(.+)", r"features.backbone.net.layer\1.\2"),
     (r"(.+)", r"\1"),
 )
 
@@ -61,19 +61,19 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     staged, leftover = rename(state, RULES)
     renamed, _ = rename(staged, BLOCK_RULES)
     dialect = DETECTRON2
-    if "features.laterals.c2.weight" not in renamed:
+    if "features.neck.laterals.c2.weight" not in renamed:
         dialect = _retinanet(renamed)
     if "box.trunk.1.weight" in renamed:
-        cells = renamed["box.trunk.1.weight"].shape[1] / len(renamed["features.laterals.c2.weight"])
+        cells = renamed["box.trunk.1.weight"].shape[1] / len(renamed["features.neck.laterals.c2.weight"])
         dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
 def _retinanet(renamed: State) -> Dialect:
     """P3 to P7, the last two by convolutions on C5, or in some configurations on P5."""
-    if "features.extras.p6.weight" not in renamed:
+    if "features.neck.extras.p6.weight" not in renamed:
         raise ModelFileError("Detectron2 weights: a pyramid from P3 on without a top_block that makes P6 and P7")
-    on_c5 = renamed["features.extras.p6.weight"].shape[1] == renamed["features.laterals.c5.weight"].shape[1]
+    on_c5 = renamed["features.neck.extras.p6.weight"].shape[1] == renamed["features.neck.laterals.c5.weight"].shape[1]
     return DETECTRON2.changed(
         neck_finest_level=3,
         neck_extra_levels="convolutions_on_c5" if on_c5 else "convolutions_on_p5",

@@ -36,7 +36,7 @@ def _new_name(name: str, rules: Rules) -> str | None:
     return None
 
 
-def fill(module: nn.Module, state: State, *, toolkit: str) -> None:
+def fill_module(module: nn.Module, state: State, *, toolkit: str) -> None:
     """Put weights into a module, all of them and into all of it.
 
     Raises:

@@ -16,17 +16,17 @@ from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
 
 RULES: Rules = (
-    (r"conv1/(\w+)", r"features.body.net.conv1.\1"),
-    (r"bn_conv1/(\w+)", r"features.body.net.bn1.\1"),
+    (r"conv1/(\w+)", r"features.backbone.net.conv1.\1"),
+    (r"bn_conv1/(\w+)", r"features.backbone.net.bn1.\1"),
     (r"res(\d)([a-z])_branch2([abc])/(\w+)", r"block.\1.\2.conv\3.\4"),
     (r"bn(\d)([a-z])_branch2([abc])/(\w+)", r"block.\1.\2.bn\3.\4"),
     (r"res(\d)([a-z])_branch1/(\w+)", r"block.\1.\2.downsample.0.\3"),
     (r"bn(\d)([a-z])_branch1/(\w+)", r"block.\1.\2.downsample.1.\3"),
-    (r"fpn_(c\d)p\d/(\w+)", r"features.laterals.\1.\2"),
-    (r"fpn_(p\d)/(\w+)", r"features.smooths.\1.\2"),
-    (r"rpn_conv_shared/(\w+)", r"proposal.shared.\1"),
-    (r"rpn_class_raw/(\w+)", r"proposal.objectness.\1"),
-    (r"rpn_bbox_pred/(\w+)", r"proposal.deltas.\1"),
+    (r"fpn_(c\d)p\d/(\w+)", r"features.neck.laterals.\1.\2"),
+    (r"fpn_(p\d)/(\w+)", r"features.neck.smooths.\1.\2"),
+    (r"rpn_conv_shared/(\w+)", r"rpn.shared.\1"),
+    (r"rpn_class_raw/(\w+)", r"rpn.objectness.\1"),
+    (r"rpn_bbox_pred/(\w+)", r"rpn.deltas.\1"),
     (r"mrcnn_class_conv1/(\w+)", r"box.trunk.0.\1"),
     (r"mrcnn_class_bn1/(\w+)", r"box.trunk.1.\1"),
     (r"mrcnn_class_conv2/(\w+)", r"box.trunk.3.\1"),
@@ -62,7 +62,7 @@ def convert(state: State, *, classes: Classes | Iterable[str] | None = None, **c
     ours = {_finish(name): _turn(value) for name, value in renamed.items()}
     _reorder(ours)
     dialect = MATTERPORT
-    if len(ours["features.smooths.p2.weight"]) != len(ours["features.laterals.c2.weight"]):
+    if len(ours["features.neck.smooths.p2.weight"]) != len(ours["features.neck.laterals.c2.weight"]):
         dialect = MATTERPORT_128
     if "box.trunk.0.weight" in ours:
         conventions = {"roi_output_size": ours["box.trunk.0.weight"].shape[-1], **conventions}
@@ -80,7 +80,7 @@ def _finish(name: str) -> str:
     found = re.fullmatch(r"block\.(\d)\.([a-z])\.(.+)", stem)
     if found:
         part = re.sub(r"^(conv|bn)([abc])$", lambda m: f"{m[1]}{_number(m[2]) + 1}", found[3])
-        stem = f"features.body.net.layer{int(found[1]) - 1}.{_number(found[2])}.{part}"
+        stem = f"features.backbone.net.layer{int(found[1]) - 1}.{_number(found[2])}.{part}"
     return f"{stem}.{LEAVES[leaf]}"
 
 
@@ -97,7 +97,7 @@ def _reorder(state: dict[str, Tensor]) -> None:
     """Deltas (dy, dx, dh, dw) -> (dx, dy, dw, dh)."""
     swapped = torch.tensor([1, 0, 3, 2])
     for part in ("weight", "bias"):
-        for name in (f"proposal.deltas.{part}", f"box.deltas.{part}"):
+        for name in (f"rpn.deltas.{part}", f"box.deltas.{part}"):
             if name in state:
                 value = state[name]
                 state[name] = value.reshape(-1, 4, *value.shape[1:])[:, swapped].reshape(value.shape)

@@ -12,19 +12,19 @@ from typing import Any
 from fpn.detectors.builder import build_pyramid
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import MINIMAL
-from fpn.features.backbones.teaching import ThreeLayerBody
+from fpn.features.backbones.teaching import ThreeLayerBackbone
 from fpn.interop.assemble import fill_pyramid, read_widths
 from fpn.interop.converted import Converted, State
 from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
-    (r"bottomlayer(\d)\.(.+)", r"features.body.convolutions.c\1.\2"),
+    (r"bottomlayer(\d)\.(.+)", r"features.backbone.convolutions.c\1.\2"),
     (r"latlayer1\..+", None),
-    (r"latlayer2\.(.+)", r"features.laterals.c2.\1"),
-    (r"latlayer3\.(.+)", r"features.laterals.c1.\1"),
-    (r"toplayer1\.(.+)", r"features.laterals.c3.\1"),
-    (r"toplayer2\.(.+)", r"features.smooths.p2.\1"),
-    (r"toplayer3\.(.+)", r"features.smooths.p1.\1"),
+    (r"latlayer2\.(.+)", r"features.neck.laterals.c2.\1"),
+    (r"latlayer3\.(.+)", r"features.neck.laterals.c1.\1"),
+    (r"toplayer1\.(.+)", r"features.neck.laterals.c3.\1"),
+    (r"toplayer2\.(.+)", r"features.neck.smooths.p2.\1"),
+    (r"toplayer3\.(.+)", r"features.neck.smooths.p1.\1"),
 )
 
 
@@ -37,6 +37,6 @@ def convert(state: State, **conventions: Any) -> Converted:
     """Its weights in our pyramid, whose finest map is p1."""
     renamed, leftover = rename(state, RULES)
     dialect = adapt_dialect(read_widths(renamed, MINIMAL), **conventions)
-    body = ThreeLayerBody([len(renamed[f"features.body.convolutions.c{k}.weight"]) for k in (1, 2, 3)])
+    backbone = ThreeLayerBackbone([len(renamed[f"features.backbone.convolutions.c{k}.weight"]) for k in (1, 2, 3)])
     own = {name.removeprefix("features."): value for name, value in renamed.items()}
-    return fill_pyramid(build_pyramid(body, dialect.neck), own, dialect, leftover)
+    return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, leftover)

@@ -15,15 +15,15 @@ from fpn.interop.key_rules import Rules, rename
 
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
-    (r"(layer\d\.\d+)\.shortcut\.(.+)", r"features.body.net.\1.downsample.\2"),
-    (r"((?:conv1|bn1|layer\d\.\d+)\..+)", r"features.body.net.\1"),
-    (r"toplayer\.(.+)", r"features.laterals.c5.\1"),
-    (r"latlayer1\.(.+)", r"features.laterals.c4.\1"),
-    (r"latlayer2\.(.+)", r"features.laterals.c3.\1"),
-    (r"latlayer3\.(.+)", r"features.laterals.c2.\1"),
-    (r"smooth1\.(.+)", r"features.smooths.p4.\1"),
-    (r"smooth2\.(.+)", r"features.smooths.p3.\1"),
-    (r"smooth3\.(.+)", r"features.smooths.p2.\1"),
+    (r"(layer\d\.\d+)\.shortcut\.(.+)", r"features.backbone.net.\1.downsample.\2"),
+    (r"((?:conv1|bn1|layer\d\.\d+)\..+)", r"features.backbone.net.\1"),
+    (r"toplayer\.(.+)", r"features.neck.laterals.c5.\1"),
+    (r"latlayer1\.(.+)", r"features.neck.laterals.c4.\1"),
+    (r"latlayer2\.(.+)", r"features.neck.laterals.c3.\1"),
+    (r"latlayer3\.(.+)", r"features.neck.laterals.c2.\1"),
+    (r"smooth1\.(.+)", r"features.neck.smooths.p4.\1"),
+    (r"smooth2\.(.+)", r"features.neck.smooths.p3.\1"),
+    (r"smooth3\.(.+)", r"features.neck.smooths.p2.\1"),
 )
 
 

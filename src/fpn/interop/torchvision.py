@@ -15,18 +15,18 @@ from fpn.structures import Classes
 LEVELS = (2, 3, 4, 5)
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
-    (r"backbone\.body\.(.+)", r"features.body.net.\1"),
+    (r"backbone\.body\.(.+)", r"features.backbone.net.\1"),
     *(
-        (rf"backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.laterals.c{k}.\1")
+        (rf"backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.neck.laterals.c{k}.\1")
         for i, k in enumerate(LEVELS)
     ),
     *(
-        (rf"backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.smooths.p{k}.\1")
+        (rf"backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.neck.smooths.p{k}.\1")
         for i, k in enumerate(LEVELS)
     ),
-    (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"proposal.shared.\1"),
-    (r"rpn\.head\.cls_logits\.(.+)", r"proposal.objectness.\1"),
-    (r"rpn\.head\.bbox_pred\.(.+)", r"proposal.deltas.\1"),
+    (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
+    (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
+    (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc6\.(.+)", r"box.trunk.1.\1"),
     (r"roi_heads\.box_head\.fc7\.(.+)", r"box.trunk.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.scores.\1"),

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Ratio = Literal["height/width", "width/height"]
-Order = Literal["size_major", "ratio_major"]
+AnchorOrder = Literal["size_major", "ratio_major"]
 Stride = tuple[float | int, float | int]
 
 
@@ -26,7 +26,7 @@ def cell_anchors(
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
-    order: Order = "size_major",
+    order: AnchorOrder = "size_major",
 ) -> Float[Tensor, "a 4"]:
     """The anchors of one cell around (0, 0), xyxy in pixels.
 
@@ -80,7 +80,7 @@ def level_anchors(
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
-    order: Order = "size_major",
+    order: AnchorOrder = "size_major",
     offset: float = 0.0,
     device: torch.device | str | None = None,
 ) -> Float[Tensor, "n 4"]:
@@ -109,7 +109,7 @@ def _draw(
     ratios: tuple[float | int, ...],
     ratio: Ratio,
     rounded: bool,
-    order: Order,
+    order: AnchorOrder,
     offset: float,
     device: torch.device,
 ) -> Tensor:

@@ -1,90 +1,126 @@
-"""Masks of objects: cut out for the mask head, put back into the image, and COCO's forms of them."""
+"""Masks of objects: cut out for the mask head, and put back into the image."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from fpn.ops.roi_align.pool import pool_rois
+from fpn.ops.roi_align import samplers
+from fpn.ops.roi_align.samplers import Span, Taps
+from fpn.ops.run_lengths import Integers, Runs, columns_of_runs, joined_spans, no_runs, runs_of_columns
+from fpn.shapes import Size
 
-# Pixels pasted at a time: 64 MB of float32.
-_CHUNK_PIXELS = 1 << 24
+# Pixels pasted at a time: 8 MB of float32, which stay in the cache's neighbourhood.
+_CHUNK_PIXELS = 1 << 21
 
 
-def crop_masks(
-    masks: Bool[Tensor, "m h w"],
-    boxes: Float[Tensor, "n 4"],
-    mask_index: Int[Tensor, " n"],
-    *,
-    output_size: int,
-    threshold: float | None = 0.5,
+def crop_runs(
+    runs: Runs, boxes: Float[Tensor, "n 4"], size: Size, *, cells: int, aligned: bool = True
 ) -> Float[Tensor, "n s s"]:
-    """Cut what each box shows of its object, as targets of the mask head.
+    """Cut what each box shows of its mask: RoIAlign of the mask's pixels, one mask and only its box at a time.
 
     Args:
-        masks: one an object, as large as the image.
-        boxes: xyxy, pixels of the image.
-        mask_index: which mask each box is of.
-        output_size: S.
-        threshold: from this covered part on a cell is 1, else 0; None: the covered part itself (torchvision).
+        runs: N masks.
+        boxes: xyxy, pixels of the image, on a CPU; box i is of mask i.
+        size: of the image.
+        cells: S.
+        aligned: pixel i is centred at i + 0.5 (Detectron2), else at i, and boxes are a pixel wide at least
+            (torchvision).
 
     Returns:
         0..1, averaged over the pixels that a cell covers.
+
+    Source: torchvision.ops.roi_align with sampling_ratio=0, which both toolkits call for it.
     """
-    covered = pool_rois(
-        [masks[:, None].to(torch.float32)],
-        [(1.0, 1.0)],
-        boxes,
-        mask_index,
-        torch.zeros_like(mask_index),
-        output_size=output_size,
-        sampling_ratio=0,
-    )[:, 0]
-    return covered if threshold is None else (covered >= threshold).to(torch.float32)
+    boxes = boxes.to(torch.float32)
+    down = _taps(boxes[:, 1], boxes[:, 3], size.height, cells, aligned)
+    across = _taps(boxes[:, 0], boxes[:, 2], size.width, cells, aligned)
+    crops = torch.zeros(len(boxes), cells, cells)
+    for number in range(len(boxes)):
+        top, rows = _weights(down, number)
+        left, columns = _weights(across, number)
+        box = (left, top, left + columns.shape[1], top + rows.shape[1])
+        pixels = torch.from_numpy(columns_of_runs(runs.one(number), size.height, box)).to(torch.float32)
+        crops[number] = rows @ (columns @ pixels).T
+    return crops
+
+
+def _taps(start: Tensor, end: Tensor, side: int, cells: int, aligned: bool) -> Taps:
+    return samplers.align(Span(start, end, torch.full((len(start),), side)), cells, ratio=0, aligned=aligned)
+
+
+def _weights(taps: Taps, number: int) -> tuple[int, Tensor]:
+    """The first pixel that a RoI reads on an axis, and (S, pixels) how much each of its cells takes of each pixel."""
+    pixel, weight = taps.cell[number], taps.weight[number]
+    read = pixel[weight != 0]
+    if not len(read):
+        return 0, torch.zeros(len(pixel), 1)
+    first, last = int(read.min()), int(read.max())
+    weights = torch.zeros(len(pixel), last - first + 1)
+    # Taps without weight are padding and may lie anywhere.
+    return first, weights.scatter_add_(1, (pixel - first).clamp(0, last - first), weight)
 
 
 def paste_masks(
-    masks: Float[Tensor, "n s s"],
-    boxes: Float[Tensor, "n 4"],
-    height: int,
-    width: int,
-    *,
-    threshold: float = 0.5,
-) -> Bool[Tensor, "n h w"]:
-    """Put each box's mask into an empty image.
+    masks: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: Size, *, threshold: float = 0.5
+) -> Runs:
+    """Put each box's mask into an empty image, as runs: never more than some columns of one mask in memory.
 
     Args:
         masks: probabilities on the grid of the box, cell i centred at (i + 0.5) / S of its side.
         boxes: xyxy, pixels of the image; may reach beyond it.
-        height: of the image.
-        width: of the image.
-        threshold: a pixel whose centre has at least this probability belongs to the object.
+        size: of the image.
+        threshold: above 0; a pixel whose centre has at least this probability belongs to the object.
 
     Source: the arithmetic of detectron2's paste_masks_in_image: bilinear between centres, 0 around the box.
     """
-    step = max(1, _CHUNK_PIXELS // max(height * width, 1))
-    pasted = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
-    for begin in range(0, len(masks), step):
-        part = slice(begin, begin + step)
-        pasted[part] = paste_probabilities(masks[part], boxes[part], height, width) >= threshold
-    return pasted
+    assert threshold > 0, "0 would fill the image"
+    masks, boxes = masks.cpu().to(torch.float32), boxes.cpu().to(torch.float32)
+    return Runs.of([_paste(*one, size, threshold) for one in zip(masks, boxes, strict=True)])
+
+
+def _paste(mask: Tensor, box: Tensor, size: Size, threshold: float) -> Integers:
+    left, top, right, bottom = box.tolist()
+    rows, columns = _reached(top, bottom, size.height, len(mask)), _reached(left, right, size.width, len(mask))
+    if not rows or not columns:
+        return no_runs()
+    down = _pixel_weights(box[1:2], box[3:4], rows, len(mask))[0] @ mask
+    step = max(1, _CHUNK_PIXELS // len(rows))
+    parts = []
+    for begin in range(columns.start, columns.stop, step):
+        part = range(begin, min(begin + step, columns.stop))
+        across = _pixel_weights(box[0:1], box[2:3], part, len(mask))[0]
+        filled = (across @ down.T >= threshold).numpy()  # (W, S) @ (S, H): column by column, as runs go
+        parts.append(runs_of_columns(filled, top=rows.start, left=begin, height=size.height))
+    return joined_spans(np.concatenate(parts))
+
+
+def _reached(start: float, end: float, pixels: int, cells: int) -> range:
+    """The pixels of an axis where a mask between these edges may be above 0: half a cell around it."""
+    if not end > start:
+        return range(0)
+    beyond = (end - start) / cells / 2 + 1
+    return range(max(0, math.floor(start - beyond)), min(pixels, math.ceil(end + beyond)))
 
 
 def paste_probabilities(
-    masks: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], height: int, width: int
+    masks: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: Size
 ) -> Float[Tensor, "n h w"]:
     """`paste_masks` before the threshold; all at once, so mind the memory: 4 bytes a pixel and mask."""
     masks, boxes = masks.to(torch.float32), boxes.to(torch.float32)
-    down = _pixel_weights(boxes[:, 1], boxes[:, 3], height, masks.shape[1])
-    across = _pixel_weights(boxes[:, 0], boxes[:, 2], width, masks.shape[2])
+    down = _pixel_weights(boxes[:, 1], boxes[:, 3], range(size.height), masks.shape[1])
+    across = _pixel_weights(boxes[:, 0], boxes[:, 2], range(size.width), masks.shape[2])
     return down @ masks @ across.transpose(1, 2)
 
 
-def _pixel_weights(start: Tensor, end: Tensor, pixels: int, cells: int) -> Tensor:
-    """(N, pixels, cells): how much of each cell a pixel gets. Bilinear sampling is one such product an axis."""
+def _pixel_weights(start: Tensor, end: Tensor, pixels: range, cells: int) -> Float[Tensor, "n p s"]:
+    """How much of each cell a pixel gets. Bilinear sampling is one such product an axis."""
     side = (end - start)[:, None]
-    pixel = torch.arange(pixels, device=start.device) + 0.5
+    pixel = torch.arange(pixels.start, pixels.stop, device=start.device) + 0.5
     place = (pixel - start[:, None]) / side.clamp(min=1e-12) * cells - 0.5
     cell = torch.arange(cells, device=start.device)
     weights = (1 - (place[:, :, None] - cell).abs()).clamp(min=0)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fpn.shapes import Size
+from fpn.structures.keypoints import map_keypoints
+from fpn.structures.masks import Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,36 @@ class Frame:
     def to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy boxes in network pixels, in pixels of the original."""
         return (boxes - boxes.new_tensor(self._offsets())) / boxes.new_tensor(self._scales()) + self._last(boxes)
+
+    @property
+    def pixel_scale(self) -> tuple[float, float]:
+        """Network pixels an original pixel (y, x) of what is drawn, not of a box whose corners are pixels."""
+        if not self.inclusive:
+            return self.scale
+        content = self.content or self.network
+        return content.height / self.original.height, content.width / self.original.width
+
+    def masks_to_network(self, masks: Masks) -> Masks:
+        """Masks of the original, where its pixels are in the network."""
+        return masks.mapped(scale=self.pixel_scale, offset=self.offset, size=self.network)
+
+    def masks_to_original(self, masks: Masks) -> Masks:
+        """Masks in network pixels, in the original, cut at its edge."""
+        scale, offset = self._back()
+        return masks.mapped(scale=scale, offset=offset, size=self.original).clipped()
+
+    def keypoints_to_network(self, keypoints: Tensor) -> Tensor:
+        """(N, J, 3) x, y, visibility of the original, in network pixels."""
+        return map_keypoints(keypoints, scale=self.pixel_scale, offset=self.offset)
+
+    def keypoints_to_original(self, keypoints: Tensor) -> Tensor:
+        """(N, J, 3) x, y, score in network pixels, in pixels of the original."""
+        scale, offset = self._back()
+        return map_keypoints(keypoints, scale=scale, offset=offset, scored=True)
+
+    def _back(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        (down, across), (top, left) = self.pixel_scale, self.offset
+        return (1 / down, 1 / across), (-top / down, -left / across)
 
     def _scales(self) -> list[float]:
         return [self.scale[1], self.scale[0]] * 2

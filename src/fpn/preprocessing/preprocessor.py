@@ -17,7 +17,7 @@ from fpn.preprocessing.config import PixelsConfig
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.resizing import network_frame, resize
 from fpn.shapes import Size
-from fpn.structures import Detections, ImageBatch, Targets
+from fpn.structures import Detections, ImageBatch, Masks, Targets
 
 # A decoder's reduced image stays at least so many times as large as the network's. Pillow's `thumbnail` takes 2.
 _GAP = 2.0
@@ -74,9 +74,9 @@ class Preprocessor:
             targets: objects in pixels of that image.
         """
         array, frame = resize(image, **self.config.sizing)
-        return Prepared(self._normalised(array), None if targets is None else self._move(targets, frame), frame)
+        return Prepared(self._normalised(array), None if targets is None else _move(targets, frame), frame)
 
-    def enough(self, original: Size, *, zoom: float = 1.0) -> Size:
+    def min_size(self, original: Size, *, zoom: float = 1.0) -> Size:
         """What must remain of an image that is decoded at a part of its size before `prepare` resizes it.
 
         Twice the network's size, so that an antialiased resize does the rest; everything, where the dialect's resize is
@@ -119,24 +119,39 @@ class Preprocessor:
         return ImageBatch(batch, sizes, windows, torch.tensor([frame.scale for frame in frames]))
 
     def restore(self, found: Detections, frame: Frame) -> Detections:
-        """Detections in network pixels, back in pixels of the original image, clipped to it."""
+        """Detections in network pixels, back in pixels of the original image, boxes and masks clipped to it.
+
+        What a mask head said of each box is pasted here, once, at the original's resolution.
+        """
         boxes = frame.to_original(found.boxes)
         boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
-        if not self.config.whole_pixels:
-            return replace(found, boxes=boxes)
-        boxes = boxes.round()  # half to even, as numpy.around
-        return replace(found, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
-
-    def _move(self, targets: Targets, frame: Frame) -> Targets:
-        masks = targets.masks
-        if masks is not None:
-            masks = _resize_masks(masks, frame.network)
-        return Targets(frame.to_network(targets.boxes), targets.labels, targets.ignore, masks)
+        found = _restore_others(replace(found, boxes=boxes), frame)
+        if self.config.whole_pixels:
+            boxes = boxes.round()  # half to even, as numpy.around
+            found = replace(found, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+        if found.mask_probabilities is None:
+            return found
+        masks = Masks.from_probabilities(found.mask_probabilities, found.boxes, frame.original)
+        return replace(found, masks=masks, mask_probabilities=None)
 
 
-def _resize_masks(masks: Tensor, size: Size) -> Tensor:
-    resized = torch.nn.functional.interpolate(masks[None].float(), size=tuple(size), mode="bilinear")
-    return resized[0] >= 0.5
+def _move(targets: Targets, frame: Frame) -> Targets:
+    return Targets(
+        frame.to_network(targets.boxes),
+        targets.labels,
+        targets.ignore,
+        None if targets.masks is None else frame.masks_to_network(targets.masks),
+        None if targets.keypoints is None else frame.keypoints_to_network(targets.keypoints),
+    )
+
+
+def _restore_others(found: Detections, frame: Frame) -> Detections:
+    return replace(
+        found,
+        masks=None if found.masks is None else frame.masks_to_original(found.masks),
+        keypoints=None if found.keypoints is None else frame.keypoints_to_original(found.keypoints),
+        origins=None if found.origins is None else frame.to_original(found.origins),
+    )
 
 
 def _column(values: tuple[float, float, float] | None) -> Tensor:

@@ -3,7 +3,20 @@
 from fpn.structures.classes import Classes
 from fpn.structures.images import ImageBatch
 from fpn.structures.instances import Detections, Proposals, Targets
+from fpn.structures.keypoints import Skeleton
 from fpn.structures.levels import Features, Level
 from fpn.structures.loss_terms import LossTerms
+from fpn.structures.masks import Masks
 
-__all__ = ["Classes", "Detections", "Features", "ImageBatch", "Level", "LossTerms", "Proposals", "Targets"]
+__all__ = [
+    "Classes",
+    "Detections",
+    "Features",
+    "ImageBatch",
+    "Level",
+    "LossTerms",
+    "Masks",
+    "Proposals",
+    "Skeleton",
+    "Targets",
+]

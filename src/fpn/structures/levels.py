@@ -20,8 +20,10 @@ class Level:
         channels: number of channels of the map.
         stride: network pixels from one cell to the next. Level k has 2**k by convention; this number is the one that
             counts (fpn.pytorch's p5 has stride 16).
+        number: k, by which equation 1 chooses a level: 3 for "c3" and "p3".
     """
 
     name: str
     channels: int
     stride: int
+    number: int

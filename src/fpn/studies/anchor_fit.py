@@ -89,7 +89,7 @@ class AnchorFit:
         }
 
 
-def reach(inspected: Inspected, dialect: Dialect) -> AnchorFit:
+def fit_dataset(inspected: Inspected, dialect: Dialect) -> AnchorFit:
     """Fit a dialect's anchors to all objects of a dataset.
 
     Args:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.suggestions import nearest
 
 # These may change when a run is resumed: they alter neither weights nor metrics.
-FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tensorboard"})
+FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker"})
+
+# As accelerate calls them.
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+
+# The choices in pydantic's own sentence about them.
+_QUOTED = re.compile("'([^']*)'")
 
 
-class Settings(BaseModel):
+class CheckedSettings(BaseModel):
     """Named settings. Frozen; an unknown name is an error that says the nearest one.
 
     Raises:
@@ -34,7 +41,7 @@ class Settings(BaseModel):
             raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
 
 
-class TrainConfig(Settings):
+class TrainConfig(CheckedSettings):
     """How to train.
 
     Raises:
@@ -104,7 +111,7 @@ class TrainConfig(Settings):
     )
     compile: bool = Field(
         default=False,
-        description="Compile backbone, pyramid and proposal head (torch.compile): minutes at first, then faster steps. "
+        description="Compile backbone, pyramid and RPN (torch.compile): minutes at first, then faster steps. "
         "On a CPU it needs a C++ compiler.",
     )
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the GPU where there is one.")
@@ -114,7 +121,7 @@ class TrainConfig(Settings):
     )
     frozen: tuple[str, ...] = Field(
         default=(),
-        description="Parts that are not trained, such as features.body or proposal, beside the preset's own.",
+        description="Parts that are not trained, such as features.backbone or rpn, beside the preset's own.",
     )
 
     flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
@@ -148,7 +155,21 @@ class TrainConfig(Settings):
         gt=0,
         description="Minutes between checkpoints in last/, beside the one each epoch: what a crash can cost.",
     )
-    tensorboard: bool = Field(default=False, description="Also write TensorBoard files (extra `tensorboard`).")
+    best: str = Field(
+        default="ap",
+        description="Metric of a validation that says which weights are best: ap, ap50, ap75, ap_small, ap_medium, "
+        "ap_large, ar1, ar10 or ar100.",
+    )
+    tracker: tuple[Tracker, ...] = Field(
+        default=(),
+        description="Also send metrics to these trackers, whose packages have to be installed (tensorboard: the extra "
+        "of that name).",
+    )
+
+    @field_validator("tracker", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _agree(self) -> TrainConfig:
@@ -206,6 +227,8 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
 def _sentence(detail: Any) -> str:
     """One of pydantic's complaints as: name value: what was expected."""
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "literal_error":
+        message += "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
     if not detail["loc"]:
         return message
     return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r}: {message[0].lower()}{message[1:]}"

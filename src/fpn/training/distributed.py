@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from fpn.errors import ConfigError, FpnError, MissingExtraError, TrainingError
+from fpn.errors import ConfigError, FpnError, TrainingError
 from fpn.structures import LossTerms
 from fpn.training.config import TrainConfig
+from fpn.training.trackers import check_trackers
 
 T = TypeVar("T")
 
@@ -119,8 +119,9 @@ class Processes:
 
     def _say(self, error: Exception) -> None:
         try:
+            notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
             kind = "" if isinstance(error, FpnError) else f"{type(error).__name__}: "
-            _store().compare_set(_LAST_WORDS, "", f"process {self.rank} of {self.count} failed: {kind}{error}")
+            _store().compare_set(_LAST_WORDS, "", f"process {self.rank} of {self.count} failed: {kind}{error}{notes}")
         except RuntimeError:
             return  # the store is gone with the process that kept it: nobody is left to be told
 
@@ -163,20 +164,19 @@ def make_accelerator(config: TrainConfig, output: Path | None) -> Accelerator:
 
     Raises:
         ConfigError: the batch can't be shared out evenly.
-        MissingExtraError: TensorBoard was asked for and is not installed.
+        MissingExtraError: a tracker was asked for and is not installed.
     """
     cpu = config.device == "cpu" or not torch.accelerator.is_available()
     if not torch.distributed.is_initialized():
         # accelerate keeps the first run's device for the whole process; a notebook may train on another one next.
         AcceleratorState._reset_state(reset_partial_state=True)
         _join_restarted(cpu)
-    if config.tensorboard:
-        _need_tensorboard(output)
+    check_trackers(config.tracker, output)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="no",  # LossModule casts, so that a second run in one process may choose otherwise
-        log_with="tensorboard" if config.tensorboard else None,
-        project_dir=None if output is None else str(output),
+        log_with=list(config.tracker) or None,
+        project_config=ProjectConfiguration(logging_dir=None if output is None else str(output / "logs")),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     if config.batch_size % accelerator.num_processes:
@@ -201,10 +201,3 @@ def _join_restarted(cpu: bool) -> None:
     device = torch.accelerator.current_accelerator()
     backend = "gloo" if cpu or device is None else distributed.get_default_backend_for_device(device)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
-
-
-def _need_tensorboard(output: Path | None) -> None:
-    if output is None:
-        raise ConfigError("tensorboard: needs an output folder to write to")
-    if find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard: is not installed. Get it with: pip install 'fpn[tensorboard]'")

@@ -38,19 +38,33 @@ class StepValues:
         values = torch.cat((torch.stack(rows).mean(0), gradient_norm.detach().float().reshape(1)))
         return cls(tuple(first.terms), tuple(first.counts), values)
 
+    def named(self) -> dict[str, float]:
+        """The numbers by name, the terms' total as "loss" first. Waits for the device."""
+        return _named(self.terms, self.counts, self.values.tolist())
+
 
 class Meter:
-    """Running means over a log interval."""
+    """Running means over a log interval.
+
+    Attributes:
+        latest: what was added last, or None.
+        sum: of what was added in the interval, or None.
+        steps: how many that were.
+    """
 
     def __init__(self) -> None:
+        self.latest: StepValues | None = None
         self.steps = 0
         self.sum: Tensor | None = None
-        self.terms: tuple[str, ...] = ()
-        self._counts: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the loss terms; none before the first step."""
+        return () if self.latest is None else self.latest.terms
 
     def add(self, step: StepValues) -> None:
         """Count one step in, without waiting for it."""
-        self.terms, self._counts = step.terms, step.counts
+        self.latest = step
         self.sum = step.values if self.sum is None else self.sum + step.values
         self.steps += 1
 
@@ -61,14 +75,19 @@ class Meter:
             reduce: takes the mean over processes.
         """
         assert self.sum is not None, "nothing was added since the last reading"
+        assert self.latest is not None, "what was loaded is read after the next step"
         means = reduce(self.sum / self.steps).tolist()
         self.steps, self.sum = 0, None
-        named = dict(zip((*self.terms, *self._counts, "gradient_norm"), means, strict=True))
-        return {"loss": math.fsum(means[: len(self.terms)]), **named}
+        return _named(self.latest.terms, self.latest.counts, means)
 
     def load(self, steps: int, total: Tensor | None) -> None:
         """Go on in the middle of an interval."""
         self.steps, self.sum = steps, total
+
+
+def _named(terms: Sequence[str], counts: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    named = dict(zip((*terms, *counts, "gradient_norm"), values, strict=True))
+    return {"loss": math.fsum(values[: len(terms)]), **named}
 
 
 class LossWatch:
@@ -96,7 +115,7 @@ class LossWatch:
             self.look()
 
     def look(self) -> None:
-        """ImageInfo at all steps kept.
+        """Look at all steps kept.
 
         Raises:
             TrainingError: a value is not finite; names step, terms and images.
@@ -114,5 +133,5 @@ class LossWatch:
         images = "\n  ".join(self._names(index) for index in indices)
         raise TrainingError(
             f"step {step}: {', '.join(wrong)} is not finite. Images in that step:\n  {images}\n"
-            f"ImageInfo at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
+            f"Look at their boxes with `fpn check`, or train with a lower --learning-rate. {self._remedy}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,7 @@ from fpn.errors import ConfigError
 from fpn.suggestions import nearest
 from fpn.training.config import TrainConfig
 
-# The bottom-up path's name inside every detector (`features.body`).
-BACKBONE_PART = "body"
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,11 @@ class Schedule:
     milestones: tuple[float, ...]
 
     @classmethod
-    def of(cls, config: TrainConfig, total: int) -> Schedule:
-        """The schedule that `config` describes for a run of `total` steps."""
+    def of(cls, config: TrainConfig, total: int, *, peak: float | None = None) -> Schedule:
+        """The schedule that `config` describes for a run of `total` steps; its peak is `peak`, if given."""
         warmup = min(500, total // 10) if config.warmup_steps is None else config.warmup_steps
-        return cls(learning_rate(config), total, warmup, config.schedule, config.milestones)
+        peak = learning_rate(config) if peak is None else peak
+        return cls(peak, total, warmup, config.schedule, config.milestones)
 
     def rate(self, step: int) -> float:
         """The rate of step 0, 1, ... total - 1."""
@@ -68,7 +68,7 @@ def learning_rate(config: TrainConfig) -> float:
 
 
 def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:
-    """Take parts, such as "features.body", out of training: no gradients, and norms keep their statistics.
+    """Take parts, such as "features.backbone", out of training: no gradients, and norms keep their statistics.
 
     Raises:
         ConfigError: no part has that name.
@@ -80,11 +80,19 @@ def freeze_parts(module: nn.Module, parts: Sequence[str]) -> None:
         known[name].requires_grad_(False).eval()
 
 
-def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, config: TrainConfig, *, backbone: Iterable[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
     """Trainable weights in up to four groups: backbone or not, with weight decay or without.
 
     Norms' weights and all biases are vectors; what has two dimensions or more decays.
+
+    Args:
+        module: whose weights.
+        config: decay, and the backbone's share of the rate.
+        backbone: those of the weights that are a backbone's, such as `Detector.backbone_parameters`.
     """
+    of_backbone = {id(weight) for weight in backbone}
     decay = config.weight_decay
     if decay is None:
         decay = 1e-4 if config.optimizer == "sgd" else 0.05
@@ -92,10 +100,10 @@ def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, A
     for name, weight in module.named_parameters():
         if not weight.requires_grad:
             continue
-        backbone, decays = BACKBONE_PART in name.split("."), weight.ndim > 1
-        multiplier = config.backbone_multiplier if backbone else 1.0
+        inside, decays = id(weight) in of_backbone, weight.ndim > 1
+        multiplier = config.backbone_multiplier if inside else 1.0
         empty = {"params": [], "names": [], "weight_decay": decay if decays else 0.0, "multiplier": multiplier}
-        group = groups.setdefault((backbone, decays), empty)
+        group = groups.setdefault((inside, decays), empty)
         group["params"].append(weight)
         group["names"].append(name)
     if not groups:
@@ -103,14 +111,60 @@ def parameter_groups(module: nn.Module, config: TrainConfig) -> list[dict[str, A
     return list(groups.values())
 
 
-def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, config: TrainConfig, *, backbone: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """SGD or AdamW over `parameter_groups`, in torch's fused form where the device has one."""
-    groups = parameter_groups(module, config)
+    groups = parameter_groups(module, config, backbone=backbone)
     fused = all(weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"])
     rate = learning_rate(config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=rate, betas=(config.momentum, 0.999), fused=fused)
+
+
+def make_outside_optimizer(
+    module: nn.Module, config: TrainConfig, factory: OptimizerFactory, *, backbone: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """What a caller's factory makes of `parameter_groups`.
+
+    Args:
+        module: whose weights.
+        config: its `weight_decay` goes into the groups, if given; else the optimizer's own holds, but for norms and
+            biases, where it is 0.
+        factory: from groups to an optimizer.
+        backbone: as `parameter_groups` takes it.
+
+    Raises:
+        ConfigError: it made something else, or left weights out.
+    """
+    groups = parameter_groups(module, config, backbone=backbone)
+    if config.weight_decay is None:
+        for group in groups:
+            if group["weight_decay"] > 0:
+                del group["weight_decay"]
+    asked = {name for group in groups for name in group["names"]}
+    optimizer = factory(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer: the factory made a {type(optimizer).__name__}, no torch.optim.Optimizer")
+    if not all({"names", "multiplier"} <= group.keys() for group in optimizer.param_groups):
+        raise ConfigError("optimizer: the factory has to pass the groups on as they are, with `names` and `multiplier`")
+    missing = asked - {name for group in optimizer.param_groups for name in group["names"]}
+    if missing:
+        raise ConfigError(f"optimizer: the factory left out {len(missing)} weights, such as {min(missing)}")
+    return optimizer
+
+
+def own_rate(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
+    """The peak rate beside a caller's optimizer: the configuration's, if given, else the optimizer's own.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    rate = optimizer.defaults.get("lr") if config.learning_rate is None else config.learning_rate
+    if rate is None:
+        raise ConfigError(f"optimizer: {type(optimizer).__name__} has no `lr`. Set learning_rate.")
+    return float(rate)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

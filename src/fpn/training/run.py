@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fpn.data.loading.batch import Batch
+from fpn.data.loading.batch import LabelledBatch
 from fpn.data.loading.loader import Loader
 from fpn.detectors import Detector
 from fpn.errors import ModelFileError
@@ -21,6 +21,7 @@ from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes
 from fpn.training.loss_monitor import LossWatch, Meter, StepValues
 from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
+from fpn.training.optimizer_state import capture_optimizer, restore_optimizer
 from fpn.training.precision import choose_layout
 from fpn.training.seeding import image_generators, seed_step
 
@@ -49,14 +50,16 @@ class Position:
         step: optimizer steps done.
         epoch: epochs done, validation included.
         batch: batches of the current epoch done.
-        best_ap: highest AP of a validation so far, or None.
+        best_metric: what says which weights are best.
+        best_value: its best value in a validation so far, or None.
         best_epoch: after which epoch that was; 0: none yet.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    best_ap: float | None = None
+    best_metric: str = "ap"
+    best_value: float | None = None
     best_epoch: int = 0
 
 
@@ -68,6 +71,7 @@ class Run:
         processes: this one and the others.
         module: `detector` inside `LossModule`, in DDP where several processes train.
         average: averaged weights, or None.
+        outside: for each opening that decides the result the name of what the caller brought for it, or None.
         total: optimizer steps of the whole run.
     """
 
@@ -82,6 +86,7 @@ class Run:
     average: Average | None
     watch: LossWatch
     total: int
+    outside: Mapping[str, str | None]
     position: Position = field(default_factory=Position)
     meter: Meter = field(default_factory=Meter)
 
@@ -105,7 +110,11 @@ class Run:
         """No batch of the current epoch is left."""
         return self.position.batch >= len(self.loader)
 
-    def groups(self) -> Iterator[list[Batch]]:
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the `with`, the detector has its averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def groups(self) -> Iterator[list[LabelledBatch]]:
         """The rest of the current epoch: the batches of one optimizer step after another."""
         if self.done:
             return
@@ -114,7 +123,7 @@ class Run:
         while group := list(islice(batches, self.config.accumulate)):
             yield group
 
-    def take_step(self, group: list[Batch]) -> None:
+    def take_step(self, group: list[LabelledBatch]) -> None:
         """Forward, backward, look, step, average: position moves on by one step.
 
         Raises:
@@ -137,7 +146,7 @@ class Run:
         self.position.step += 1
         self.position.batch += len(group)
 
-    def _backward(self, batch: Batch, *, share: float, last: bool) -> LossTerms:
+    def _backward(self, batch: LabelledBatch, *, share: float, last: bool) -> LossTerms:
         device = self.accelerator.device
         generators = image_generators(self.config.seed, self.position.step, batch.indices, device)
         images = self._pad_alike(batch.images).to(device, memory_format=choose_layout(self.config, device))
@@ -180,19 +189,22 @@ def capture(run: Run, log_bytes: int, meters: Sequence[Tensor | None]) -> Checkp
     tensors = {f"model/{name}": tensor for name, tensor in run.detector.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in run.average.weights.items()}
-    for name, weight in _optimized(run):
-        for key, value in run.optimizer.state.get(weight, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{name}/{key}"] = value
+    state, rest = capture_optimizer(run.optimizer, from_outside=run.outside.get("optimizer") is not None)
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in state.items()}
     begun = [sums for sums in meters if sums is not None]
     if begun:
         tensors["meter"] = torch.stack(begun)
-    progress = {**asdict(run.position), "meter_steps": run.meter.steps, "log_bytes": log_bytes}
+    progress = {**asdict(run.position), "meter_steps": run.meter.steps, "log_bytes": log_bytes, "optimizer": rest}
     return Checkpoint(tensors, progress)
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Put a run, freshly built with the same settings, where `capture` was called."""
+    """Put a run, freshly built with the same settings, where `capture` was called.
+
+    Raises:
+        ConfigError: the state is another optimizer's.
+        ModelFileError: the weights are another detector's.
+    """
     parts = _by_part(checkpoint.tensors)
     device = run.accelerator.device
     try:
@@ -201,9 +213,12 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
             run.average.load(parts["average"])
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"the checkpoint does not fit the detector: {error}") from error
-    _restore_optimizer(run, parts.get("optimizer", {}))
+    restore_optimizer(run.optimizer, parts.get("optimizer", {}), checkpoint.progress["optimizer"])
     names = [each.name for each in fields(Position)]
-    run.position = Position(**{name: checkpoint.progress[name] for name in names})
+    position = Position(**{name: checkpoint.progress[name] for name in names})
+    if position.best_metric != run.config.best:  # an allowed change: values of two metrics can't be compared
+        position = replace(position, best_metric=run.config.best, best_value=None, best_epoch=0)
+    run.position = position
     meters = checkpoint.tensors.get("meter")
     run.meter.load(checkpoint.progress["meter_steps"], None if meters is None else _own_row(run, meters).to(device))
 
@@ -211,23 +226,6 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 def _own_row(run: Run, meters: Tensor) -> Tensor:
     """This process's part of what all have measured; where they are more or fewer than then, a mean of it."""
     return meters[run.processes.rank] if len(meters) == run.processes.count else meters.mean(0)
-
-
-def _restore_optimizer(run: Run, saved: Mapping[str, Tensor]) -> None:
-    weights = dict(_optimized(run))
-    for name, value in saved.items():
-        weight_name, key = name.rsplit("/", 1)
-        weight = weights[weight_name]
-        if value.shape == weight.shape:
-            # As the optimizer itself makes it, with the weight's memory layout: fused kernels rely on that.
-            run.optimizer.state[weight][key] = torch.empty_like(weight).copy_(value)
-        else:
-            run.optimizer.state[weight][key] = value.to(weight.device if run.optimizer.defaults["fused"] else "cpu")
-
-
-def _optimized(run: Run) -> Iterator[tuple[str, nn.Parameter]]:
-    for group in run.optimizer.param_groups:
-        yield from zip(group["names"], group["params"], strict=True)
 
 
 def _by_part(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -28,7 +28,8 @@ def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapp
         "config": run.config.model_dump(mode="json"),
         "recipe": run.detector.recipe.to_json(),
         "data": {**describe_data(dataset), "validation": None if validation is None else describe_data(validation)},
-        "surroundings": {
+        "outside": dict(run.outside),
+        "environment": {
             "device": run.accelerator.device.type,
             "processes": run.accelerator.num_processes,
             "precision": choose_precision(run.config, run.accelerator.device),
@@ -143,7 +144,7 @@ def read_record(run: str | os.PathLike[str]) -> dict[str, Any]:
 
 def list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Every key in which two records differ, with both values, but for `notes`, the version, and what is free."""
-    parts = ("config", "recipe", "data", "surroundings")
+    parts = ("config", "recipe", "data", "outside", "environment")
     old = _flat({part: before.get(part, {}) for part in parts})
     new = _flat(json.loads(json.dumps({part: now[part] for part in parts})))
     free = {f"config.{name}" for name in FREE_ON_RESUME}

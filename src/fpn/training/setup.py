@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -14,20 +16,30 @@ from fpn.data.loading.augmentation import Augment
 from fpn.data.loading.loader import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
-from fpn.evaluation.evaluate import match_classes
+from fpn.evaluation.evaluate import Found, match_classes, measure
 from fpn.runtime.device import no_compiler
 from fpn.runtime.memory import keep_freed_memory
+from fpn.structures import Detections
 from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes, make_accelerator
 from fpn.training.loss_monitor import LossWatch
-from fpn.training.optimization import Average, Schedule, freeze_parts, make_optimizer
+from fpn.training.openings import Augmentation, Openings, OutsideAugmentation
+from fpn.training.optimization import (
+    Average,
+    Schedule,
+    freeze_parts,
+    make_optimizer,
+    make_outside_optimizer,
+    own_rate,
+)
 from fpn.training.precision import choose_layout, choose_precision
-from fpn.training.run import LossModule, Run, steps_an_epoch
+from fpn.training.run import LossModule, Position, Run, steps_an_epoch
 from fpn.training.seeding import seed_all
+from fpn.training.validation import Metric
 
 
-def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None) -> None:
-    """ImageInfo for what would make training pointless, before it costs anything.
+def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None, metric: Metric) -> None:
+    """Look for what would make training pointless, before it costs anything.
 
     Raises:
         TrainingError: no images or no objects.
@@ -50,9 +62,25 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
                 f"{data.name}: none of its {len(data)} images has an object that counts, so there is nothing for "
                 f"{role}. Are the annotations where the format wants them?"
             )
+    if validation is not None and metric.name != "ap":  # AP is defined where there is any object
+        _refuse_undefined(metric, detector, validation)
 
 
-def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: Path | None) -> Run:
+def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> None:
+    """Stop if a dataset gives a metric no value, as one without small objects does for "ap_small".
+
+    Raises:
+        ConfigError: it would be undefined in every epoch.
+    """
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    found = Found(dict.fromkeys(range(len(dataset)), nothing))
+    if getattr(measure(detector, dataset, [found], began=time.monotonic()), metric.name) < 0:
+        raise ConfigError(f"best {metric.name!r}: {dataset.name} has no objects of that kind, so it is never defined")
+
+
+def assemble(
+    detector: Detector, dataset: Dataset, config: TrainConfig, folder: Path | None, *, openings: Openings
+) -> Run:
     """All parts of a run at step 0; moves the detector to its device and memory layout."""
     accelerator = make_accelerator(config, folder)
     if accelerator.device.type == "cpu":
@@ -67,17 +95,19 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
     if config.compile:
         _compile(detector)
     bf16 = choose_precision(config, accelerator.device) == "bf16"
-    loader = _loader(detector, dataset, config, accelerator)
+    loader = _loader(detector, dataset, config, accelerator, openings.augment)
     total = config.steps or config.epochs * steps_an_epoch(len(loader), config.accumulate)
+    module = accelerator.prepare_model(LossModule(detector, bf16=bf16))
+    optimizer, schedule = _optimizer(detector, config, total, openings)
     return Run(
         config=config,
         accelerator=accelerator,
         processes=Processes(),
         detector=detector,
-        module=accelerator.prepare_model(LossModule(detector, bf16=bf16)),
+        module=module,
         loader=loader,
-        optimizer=make_optimizer(detector, config),
-        schedule=Schedule.of(config, total),
+        optimizer=optimizer,
+        schedule=schedule,
         average=Average(detector, config.ema_decay) if config.ema_decay > 0 else None,
         watch=LossWatch(
             immediate=accelerator.device.type == "cpu",
@@ -85,7 +115,19 @@ def assemble(detector: Detector, dataset: Dataset, config: TrainConfig, folder: 
             remedy="" if folder is None else f"The last checkpoint in {folder / 'last'} is intact.",
         ),
         total=total,
+        outside=openings.describe(),
+        position=Position(best_metric=config.best),
     )
+
+
+def _optimizer(
+    detector: Detector, config: TrainConfig, total: int, openings: Openings
+) -> tuple[torch.optim.Optimizer, Schedule]:
+    backbone = detector.backbone_parameters()
+    if openings.optimizer is None:
+        return make_optimizer(detector, config, backbone=backbone), Schedule.of(config, total)
+    optimizer = make_outside_optimizer(detector, config, openings.optimizer, backbone=backbone)
+    return optimizer, Schedule.of(config, total, peak=own_rate(optimizer, config))
 
 
 def _compile(detector: Detector) -> None:
@@ -93,19 +135,31 @@ def _compile(detector: Detector) -> None:
     problem = no_compiler(detector.device)
     if problem is not None:
         raise ConfigError(f"compile: {problem}. Install one (such as g++), or train without --compile.")
-    for name in ("features", "proposal"):
-        part = getattr(detector, name, None)
-        if isinstance(part, nn.Module):
-            part.compile()
+    for part in dense_modules(detector):
+        part.compile()
 
 
-def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> Loader:
+def dense_modules(detector: Detector) -> list[nn.Module]:
+    """The parts of a detector whose shapes no value decides: the one place that knows their names."""
+    parts = (getattr(detector, name, None) for name in ("features", "rpn"))
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _loader(
+    detector: Detector,
+    dataset: Dataset,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    augment: Augmentation | None,
+) -> Loader:
+    min_size = partial(detector.preprocessor.min_size, zoom=config.scale[1]) if config.reduced_decoding else None
     return make_loader(
         dataset,
         prepare=detector.preprocessor.prepare,
         collate=detector.preprocessor.collate,
-        augment=Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour),
-        enough=partial(detector.preprocessor.enough, zoom=config.scale[1]) if config.reduced_decoding else None,
+        augment=_built_in(config) if augment is None else OutsideAugmentation(augment),
+        # How far an outside one zooms in is not known, and it may think in pixels of the file.
+        min_size=min_size if augment is None else None,
         batch_size=config.batch_size // accelerator.num_processes,
         seed=config.seed,
         num_workers=config.workers,
@@ -116,6 +170,10 @@ def _loader(detector: Detector, dataset: Dataset, config: TrainConfig, accelerat
         world_size=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
     )
+
+
+def _built_in(config: TrainConfig) -> Augment:
+    return Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour)
 
 
 def _list(names: Sequence[str]) -> str:

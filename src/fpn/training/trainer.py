@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,19 @@ from typing import Any
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.runtime.device import algorithms
-from fpn.training.callbacks import Keeper
+from fpn.training.best_weights import BestWeights
+from fpn.training.callbacks import Callback, Callbacks
 from fpn.training.config import TrainConfig
 from fpn.training.interrupt import Interrupt
+from fpn.training.loop import Loop
+from fpn.training.metrics_log import MetricsLog, MetricsRecorder
+from fpn.training.openings import Augmentation, Openings
+from fpn.training.optimization import OptimizerFactory
 from fpn.training.progress import Reporter, make_reporter
 from fpn.training.run import Run
 from fpn.training.run_record import (
+    BEST,
+    METRICS,
     begun_before_restart,
     claim_output,
     describe,
@@ -27,7 +34,10 @@ from fpn.training.run_record import (
     refuse_changes,
     write_record,
 )
+from fpn.training.saving import Checkpoints
 from fpn.training.setup import assemble, refuse_bad_data
+from fpn.training.trackers import Trackers
+from fpn.training.validation import Validation, find_metric, screen_labels
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class TrainResult:
     Attributes:
         steps: optimizer steps done.
         epochs: epochs done.
-        best_ap: AP (0..1) of the weights that the detector now has, on the validation set; None without one.
+        best_metric: what said which weights are best, such as "ap".
+        best_value: its value for the weights that the detector now has, on the validation set; None without one.
         best_epoch: after which epoch they were taken (1, 2, ...).
         output: the run's folder, or None.
         model: the model file to use, or None without an output folder.
@@ -46,7 +57,8 @@ class TrainResult:
 
     steps: int
     epochs: int
-    best_ap: float | None
+    best_metric: str
+    best_value: float | None
     best_epoch: int
     output: Path | None
     model: Path | None
@@ -64,10 +76,13 @@ def train(
     resume: str | Path | None = None,
     allow_changes: bool = False,
     notes: Mapping[str, Any] | None = None,
+    augment: Augmentation | None = None,
+    callbacks: Sequence[Callback] = (),
+    optimizer: OptimizerFactory | None = None,
 ) -> TrainResult:
     """Train a detector in place; it ends with the best weights (averaged ones, unless `ema_decay` is 0).
 
-    Best is the highest AP on `validation`; without one, the last.
+    Best is what has the best `config.best` (AP, unless told) on `validation`; without one, the last.
 
     Args:
         detector: what to train.
@@ -80,10 +95,20 @@ def train(
             started this process again after a failure, the run in `output` is gone on with without being told.
         allow_changes: resume though data, recipe or settings changed.
         notes: JSON-able facts kept in `run.json`, such as the command line.
+        augment: (sample, generator) -> sample, instead of the built-in random changes. It gets an image as it is in
+            its file, with objects in its pixels, and may return another image of any size with the objects that are
+            left. The generator is a function of seed, epoch and image: who draws from nothing else goes on bit by bit
+            after a stop, with any number of workers. It has to be picklable, unless `workers` is 0.
+        callbacks: look on, see `Callback`.
+        optimizer: groups -> torch.optim.Optimizer, instead of the built-in ones. Each group has the trainable weights
+            `params`, their `names` and a `multiplier`; all have to be passed on. Schedule and warm-up set the rates;
+            their peak is `learning_rate` if given, else the optimizer's own `lr`. In the same way, `weight_decay`
+            holds if given, else the optimizer's own, and 0 for norms and biases.
 
     Raises:
         TrainingError: nothing to train on, or a loss is not finite; or another process failed.
         ConfigError: settings contradict each other or the resumed run, or classes differ.
+        MissingExtraError: a tracker is not installed.
         OutputError: the output folder belongs to another run or can't be written to.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
@@ -93,40 +118,50 @@ def train(
     before = None if resume is None else read_record(resume)
     if config is None:
         config = TrainConfig() if before is None else TrainConfig(**before["config"])
-    refuse_bad_data(detector, dataset, validation)
+    openings = Openings(augment=augment, optimizer=optimizer, callbacks=callbacks)
+    openings.check(config)
+    metric = find_metric(config.best)
+    refuse_bad_data(detector, dataset, validation, metric)
     with algorithms(config.deterministic):
-        run = assemble(detector, dataset, config, folder)
+        run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
-        interrupt = Interrupt(speaks=progress and run.processes.first)
         with run.processes.together(), _ending(run, reporter):
             record = describe(run, dataset, validation, notes)
             record = _open_output(run, folder, record, before, allow_changes)
-            keeper = Keeper(run, folder, record, validation=validation, reporter=reporter, interrupt=interrupt)
-            keeper.begin(resumed=before is not None)
-            reporter.begin(done=run.position.step, total=run.total, epochs=run.epochs)
-            try:
-                with interrupt:
-                    _loop(run, keeper)
-            except KeyboardInterrupt:
-                keeper.say_how_to_go_on()
-                raise
-        keeper.put_best_weights()
-        detector.eval()
-        return _result(run, keeper, folder, time.monotonic() - started)
+            interrupt = Interrupt(speaks=progress and run.processes.first)
+            measuring = None if validation is None else Validation(run, validation, interrupt)
+            best = BestWeights(run, metric, _model(folder), record)
+            loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
+            loop.begin(resumed=before is not None)
+            loop.train()
+        loop.end()
+        return _result(run, folder, time.monotonic() - started)
 
 
-def _loop(run: Run, keeper: Keeper) -> None:
-    """Epochs and steps, from wherever the run is to its end."""
-    while not run.finished:
-        for group in run.groups():
-            run.take_step(group)
-            keeper.after_step(group)
-            if run.done or keeper.stopping:
-                break
-        if run.done or run.epoch_done:
-            keeper.after_epoch()
-        if keeper.stopping and not run.done:
-            keeper.stop()
+def _compose(
+    run: Run,
+    folder: Path | None,
+    callbacks: Sequence[Callback],
+    *,
+    validation: Validation | None,
+    best: BestWeights,
+    reporter: Reporter,
+    stop: Interrupt,
+) -> Loop:
+    """A run with all that belongs between its steps."""
+    log = MetricsLog(folder / METRICS if folder is not None and run.processes.first else None)
+    checkpoints = Checkpoints(run, folder, log)
+    trackers, labels = Trackers(run.accelerator, run.config.tracker), screen_labels(best.metric)
+    return Loop(
+        run=run,
+        validation=validation,
+        metrics=MetricsRecorder(run, log, trackers=trackers, reporter=reporter, labels=labels),
+        checkpoints=checkpoints,
+        best=best,
+        callbacks=Callbacks(callbacks, run, folder, hint=checkpoints.hint),
+        reporter=reporter,
+        interrupt=stop,
+    )
 
 
 @contextmanager
@@ -163,17 +198,22 @@ def _open_output(
     return record
 
 
-def _result(run: Run, keeper: Keeper, folder: Path | None, seconds: float) -> TrainResult:
+def _result(run: Run, folder: Path | None, seconds: float) -> TrainResult:
     position = run.position
     return TrainResult(
         steps=position.step,
         epochs=position.epoch,
-        best_ap=position.best_ap,
+        best_metric=position.best_metric,
+        best_value=position.best_value,
         best_epoch=position.best_epoch,
         output=folder,
-        model=keeper.model,
+        model=_model(folder),
         seconds=seconds,
     )
+
+
+def _model(folder: Path | None) -> Path | None:
+    return None if folder is None else folder / BEST
 
 
 def _folder(path: str | Path | None) -> Path | None:

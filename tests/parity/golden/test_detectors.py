@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpn.detectors.detector import Detector, evaluating
+from fpn.detectors.detector import Detector
+from fpn.detectors.modes import evaluating
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import FPN_PYTORCH
 from fpn.interop import convert
@@ -103,7 +104,7 @@ def fpn_pytorch_101(salt: str) -> Detector:
 def fpn_pytorch(figures: Case) -> Detector:
     figures.arrays["image_rgb"] = case("fpnpt_i_preprocess")["image_rgb"]
     detector = fpn_pytorch_101(figures.salt)
-    detector.features.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
+    detector.features.neck.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
     sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
     detector.box.pooler = replace(detector.box.pooler, config=detector.box.pooler.config.changed(sampler=sampler))
     return detector

@@ -18,7 +18,7 @@ YX = [1, 0, 3, 2]
 
 
 def head_of(dialect: Dialect, num_classes: int, **changes) -> BoxHead:
-    levels = tuple(Level(f"p{k}", 4, 2**k) for k in (2, 3, 4, 5))
+    levels = tuple(Level(f"p{k}", 4, 2**k, k) for k in (2, 3, 4, 5))
     return build_box_head(levels, num_classes, dialect.changed(box_width=8, **changes))
 
 

@@ -94,7 +94,7 @@ def test_matterport_anchors_in_pixels_and_normalised():
     assert_near(grid(shapes, ratio="width/height")[:, YX], figures["pixel"], BOX_TOLERANCE)
     config = AnchorsConfig(sizes=tuple((float(s),) for s in SIZES), ratio="width/height")
     plan = AnchorGenerator(config=config, inclusive_corners=True)
-    levels = [Level(f"p{k}", 256, stride) for k, stride in enumerate(STRIDES, 2)]
+    levels = [Level(f"p{k}", 256, stride, k) for k, stride in enumerate(STRIDES, 2)]
     height, width = figures.meta["image_shape"][:2]
     found = torch.cat(plan.grids(levels, shapes, Size(height, width), torch.device("cpu")))[:, YX]
     normalised = found / torch.tensor([height - 1, width - 1, height - 1, width - 1])
@@ -162,11 +162,11 @@ def test_matterport_boxes():
     assert_near((shifted + torch.tensor([left, top] * 2))[:, YX], figures["clip_boxes_graph"], BOX_TOLERANCE)
 
 
-# --- suppression -----------------------------------------------------------------------------------------------------
+# --- nms -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("keep_3", 0.3), ("keep_5", 0.5), ("keep_7", 0.7)])
-def test_fpn_pytorch_suppression_counts_one_more_pixel(name, threshold):
+def test_fpn_pytorch_nms_counts_one_more_pixel(name, threshold):
     figures = case("fpnpt_d_nms")
     detections = tensor(figures["dets"])
     kept = nms(detections[:, :4], detections[:, 4], threshold, legacy_plus_one=True)
@@ -174,7 +174,7 @@ def test_fpn_pytorch_suppression_counts_one_more_pixel(name, threshold):
 
 
 @pytest.mark.parametrize("name", ["nms_np_05", "nms_tf_05"])
-def test_matterport_suppression(name):
+def test_matterport_nms(name):
     figures = case("mrcnn_6_box_ops")
     kept = nms(xyxy(figures["boxes"]), tensor(figures["scores"]), 0.5)
     assert kept.tolist() == figures[name].tolist()

@@ -1,4 +1,4 @@
-"""Weights by their original names, the original's input, and every map of its body and pyramid."""
+"""Weights by their original names, the original's input, and every map of its backbone and pyramid."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def run(module: torch.nn.Module, case: Case) -> Features:
 
 
 def pyramid(case: Case, names: str, heads: tuple[str, ...], **conventions: str) -> Converted:
-    """The body and pyramid of a detector's weights alone."""
+    """The backbone and pyramid of a detector's weights alone."""
     state = {name: value for name, value in same_weights(case, names).items() if not name.startswith(heads)}
     return convert(state, **conventions)
 
@@ -60,7 +60,7 @@ def test_matterport(case):
     converted = pyramid(case, names, MATTERPORT_HEADS)
     assert_maps(case, run(converted.module, case), {f"p{k}": f"P{k}" for k in (2, 3, 4, 5, 6)})
     if "C2" in case.arrays:
-        assert_maps(case, run(converted.module.body, case), {f"c{k}": f"C{k}" for k in (2, 3, 4, 5)})
+        assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"C{k}" for k in (2, 3, 4, 5)})
     assert converted.leftover == ()
 
 
@@ -68,7 +68,7 @@ def test_matterport(case):
 def test_detectron2(case):
     converted = pyramid(case, "d2_faster.json", ("proposal_generator.", "roi_heads."))
     assert_maps(case, run(converted.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5, 6)})
-    assert_maps(case, run(converted.module.body, case), {f"c{k}": f"res{k}" for k in (2, 3, 4, 5)})
+    assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"res{k}" for k in (2, 3, 4, 5)})
 
 
 FPN_PYTORCH_HEADS = ("RCNN_rpn", "RCNN_top.", "RCNN_cls", "RCNN_bbox")
@@ -80,9 +80,9 @@ def test_fpn_pytorch(case):
     converted = pyramid(case, names, FPN_PYTORCH_HEADS)
     assert converted.dialect.neck.top_down == "bilinear_corners"
     assert_maps(case, run(converted.module, case), {f"p{k}": f"ac1_p{k}" for k in (2, 3, 4, 5, 6)})
-    assert_maps(case, run(converted.module.body, case), {f"c{k}": f"c{k}" for k in (2, 3, 4, 5)})
+    assert_maps(case, run(converted.module.backbone, case), {f"c{k}": f"c{k}" for k in (2, 3, 4, 5)})
     # P5 and P6 have half the stride that their anchors are laid with.
-    assert converted.module.levels[3:] == (Level("p5", 256, 16), Level("p6", 256, 32))
+    assert converted.module.levels[3:] == (Level("p5", 256, 16, 5), Level("p6", 256, 32, 6))
     assert "RCNN_roi_feat_ds.weight" in converted.leftover
 
 

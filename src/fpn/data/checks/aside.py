@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from fpn.data.formats.coco_reader import looks_like_coco
+from fpn.data.formats.coco_layout import looks_like_coco
 from fpn.data.formats.files import MAX_DEPTH, Folder, is_image
 from fpn.data.formats.voc_reader import is_voc_file
 from fpn.data.formats.yolo_reader import is_label_file

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpn.data.checks.images import ImageInfo
-from fpn.data.formats.survey import Survey
+from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.table_builder import QUIET_FRACTION, QUIET_PIXELS, invalid_boxes, kind_of_invalid, why_invalid
 from fpn.data.issues import Finding
 
@@ -47,13 +47,13 @@ class Objects:
         return len(self.labels)
 
 
-def gather(survey: Survey, looks: Sequence[ImageInfo]) -> Objects:
+def gather(survey: Survey, infos: Sequence[ImageInfo]) -> Objects:
     """The objects of a split whose images look like this."""
     table = survey.dataset.table
     said = table.sizes.numpy().astype(np.float32)
-    seen = np.array([look.size for look in looks], dtype=np.float32).reshape(-1, 2)
+    seen = np.array([info.size for info in infos], dtype=np.float32).reshape(-1, 2)
     sizes = np.where(said > 0, said, np.where(seen > 0, seen, np.float32(np.inf)))
-    owner = np.repeat(np.arange(len(looks)), np.diff(table.starts.numpy()))
+    owner = np.repeat(np.arange(len(infos)), np.diff(table.starts.numpy()))
     boxes, measured = survey.boxes, np.ones(len(owner), dtype=bool)
     if table.fractions:
         scale = np.where(np.isfinite(sizes), sizes, 1)[owner]
@@ -74,7 +74,7 @@ def gather(survey: Survey, looks: Sequence[ImageInfo]) -> Objects:
 
 def check_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
     """Everything that can be said of boxes which the reader let pass."""
-    paths = _names(survey)
+    paths = names_of(survey)
     for number in np.flatnonzero(invalid(objects)).tolist():
         box, bounds = objects.boxes[number], objects.sizes[number][::-1]
         where = f"{survey.called(number)} has box {_shown(box)}: {why_invalid(box, bounds, False)}"
@@ -153,10 +153,6 @@ def _paired_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     shared = np.clip(shared, 0, None).prod(axis=1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
     return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))
-
-
-def _names(survey: Survey) -> list[str]:
-    return [survey.name_of(row) for row in range(len(survey.dataset))]
 
 
 def _short(survey: Survey, number: int) -> str:

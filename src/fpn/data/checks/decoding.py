@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fpn.data.checks.images import look_at
+from fpn.data.checks.images import inspect_images
 from fpn.data.dataset import Dataset
 from fpn.data.formats.table import TableDataset
-from fpn.data.progress import Bar, no_bar
+from fpn.data.progress import Progress, no_bar
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Decoded:
     cut_short: Mapping[str, str]
 
 
-def decode_all(dataset: Dataset, *, workers: int | None = None, bar: Bar | None = None) -> Decoded:
+def decode_all(dataset: Dataset, *, workers: int | None = None, bar: Progress | None = None) -> Decoded:
     """Decode all images, large JPEGs at a part of their size, which finds what is missing as well.
 
     Args:
@@ -35,9 +35,9 @@ def decode_all(dataset: Dataset, *, workers: int | None = None, bar: Bar | None 
     paths = [dataset.path(number) for number in range(len(dataset))]
     limits = dataset.limits if isinstance(dataset, TableDataset) else None
     with (bar or no_bar)(len(paths)) as progress:
-        looks = look_at(paths, limits=limits, workers=workers, progress=progress)
-    pairs = list(zip(paths, looks, strict=True))
+        infos = inspect_images(paths, limits=limits, workers=workers, progress=progress)
+    pairs = list(zip(paths, infos, strict=True))
     return Decoded(
-        {path: look.problem for path, look in pairs if look.problem},
-        {path: look.cut_short for path, look in pairs if look.cut_short},
+        {path: info.problem for path, info in pairs if info.problem},
+        {path: info.cut_short for path, info in pairs if info.cut_short},
     )

@@ -39,7 +39,7 @@ class Duplicates:
     equal: bool
 
 
-def find_twins(looks: Sequence[ImageInfo]) -> list[Duplicates]:
+def find_duplicates(infos: Sequence[ImageInfo]) -> list[Duplicates]:
     """Pairs of images with the same or nearly the same content, in order.
 
     Of n equal files the n - 1 pairs with the first are given. Only the first of them is compared with others.
@@ -47,22 +47,22 @@ def find_twins(looks: Sequence[ImageInfo]) -> list[Duplicates]:
     first_of: dict[bytes, int] = {}
     equal = [
         Duplicates(first, number, True)
-        for number, look in enumerate(looks)
-        if not look.problem and (first := first_of.setdefault(look.digest, number)) != number
+        for number, info in enumerate(infos)
+        if not info.problem and (first := first_of.setdefault(info.digest, number)) != number
     ]
-    alike = _alike(looks, np.array(sorted(first_of.values()), dtype=np.int64))
+    alike = _alike(infos, np.array(sorted(first_of.values()), dtype=np.int64))
     return sorted(equal + alike, key=lambda pair: (pair.first, pair.second))
 
 
-def _alike(looks: Sequence[ImageInfo], numbers: np.ndarray) -> list[Duplicates]:
+def _alike(infos: Sequence[ImageInfo], numbers: np.ndarray) -> list[Duplicates]:
     if len(numbers) < 2:
         return []
-    flat = np.frombuffer(b"".join(looks[k].thumbnail for k in numbers), dtype=np.uint8)
+    flat = np.frombuffer(b"".join(infos[k].thumbnail for k in numbers), dtype=np.uint8)
     greys = flat.reshape(-1, THUMBNAIL, THUMBNAIL)
     pairs = _candidates_shifted(greys) if len(numbers) <= COMPARED_SHIFTED else _candidates(greys)
     pairs = pairs[_likeness(greys, pairs) >= ALIKE]
     found = [Duplicates(int(numbers[a]), int(numbers[b]), False) for a, b in pairs]
-    return [pair for pair in found if _same_shape(looks[pair.first], looks[pair.second])]
+    return [pair for pair in found if _same_shape(infos[pair.first], infos[pair.second])]
 
 
 def _fingerprints(greys: np.ndarray, y: float, x: float) -> np.ndarray:

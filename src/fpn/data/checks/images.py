@@ -85,14 +85,14 @@ class ImageInfo:
         return Size(self.stored.width, self.stored.height) if self.orientation >= 5 else self.stored
 
 
-def look_at(
+def inspect_images(
     paths: Sequence[str],
     *,
     limits: Limits | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[ImageInfo]:
-    """ImageInfo at many images, several at a time (Pillow lets go of Python's lock while it decodes).
+    """Look at many images, several at a time (Pillow lets go of Python's lock while it decodes).
 
     Args:
         paths: the files.
@@ -101,14 +101,14 @@ def look_at(
         progress: is called with the number done so far.
     """
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
-    looks = []
-    each = partial(look, limits=limits or Limits())
+    infos = []
+    each = partial(inspect_image, limits=limits or Limits())
     with ThreadPoolExecutor(count) as pool:
         for done, seen in enumerate(_in_order(pool, each, paths, ahead=4 * count), start=1):
-            looks.append(seen)
+            infos.append(seen)
             if progress is not None:
                 progress(done)
-    return looks
+    return infos
 
 
 def _in_order(
@@ -122,8 +122,8 @@ def _in_order(
         coming.extend(pool.submit(each, path) for path in islice(rest, 1))
 
 
-def look(path: str, limits: Limits) -> ImageInfo:
-    """ImageInfo at one image."""
+def inspect_image(path: str, limits: Limits) -> ImageInfo:
+    """Look at one image."""
     try:
         return _look(path, limits)
     except FileNotFoundError:
@@ -193,47 +193,47 @@ def _thumbnail(grey: Image.Image) -> bytes:
     return grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes()
 
 
-def check_file(name: str, look: ImageInfo, folder: Folder, *, hint: bool) -> Finding | None:
+def check_file(name: str, info: ImageInfo, folder: Folder, *, hint: bool) -> Finding | None:
     """What is wrong with an image as a file; `hint` names a file alike if it is missing."""
-    if look.missing:
+    if info.missing:
         neighbour = folder.neighbour(str(folder.root / name)) if hint else ""
         return Finding("image-missing", f"{name} does not exist{neighbour}", name)
-    if look.problem:
-        return Finding("image-unreadable", f"{name}: {look.problem}", name)
-    known = _SUFFIXES.get(look.format)
+    if info.problem:
+        return Finding("image-unreadable", f"{name}: {info.problem}", name)
+    known = _SUFFIXES.get(info.format)
     if known is not None and Path(name).suffix.lower() not in known:
-        return Finding("suffix-wrong", f"{name}: is a {look.format} file", name)
+        return Finding("suffix-wrong", f"{name}: is a {info.format} file", name)
     return None
 
 
-def check_content(name: str, look: ImageInfo) -> Iterator[Finding]:
+def check_content(name: str, info: ImageInfo) -> Iterator[Finding]:
     """What of an image that can be read is missing, or is not read."""
-    if look.cut_short:
-        yield Finding("image-cut-short", f"{name}: {look.cut_short}", name)
-    if look.unread:
-        yield Finding("image-part-unread", f"{name}: {look.unread}", name)
+    if info.cut_short:
+        yield Finding("image-cut-short", f"{name}: {info.cut_short}", name)
+    if info.unread:
+        yield Finding("image-part-unread", f"{name}: {info.unread}", name)
 
 
-def right_suffix(name: str, look: ImageInfo) -> str:
+def right_suffix(name: str, info: ImageInfo) -> str:
     """The image's name with a suffix that fits its content."""
-    known = _SUFFIXES.get(look.format)
+    known = _SUFFIXES.get(info.format)
     if known is None or Path(name).suffix.lower() in known:
         return name
     return Path(name).with_suffix(known[0]).as_posix()
 
 
-def check_size(name: str, look: ImageInfo, said: Size | None) -> Finding | None:
+def check_size(name: str, info: ImageInfo, said: Size | None) -> Finding | None:
     """Whether the annotation's size (None: it has none) is that of the image as it stands upright."""
-    if look.problem:
+    if info.problem:
         return None
-    turned = f"{name}: EXIF orientation {look.orientation}, stored as {_shape(look.stored)}"
-    if said is not None and said != look.size:
-        if said == look.stored:
-            return Finding("exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(look.size)}", name)
-        message = f"{name}: the image is {_shape(look.size)}, its annotation says {_shape(said)}"
+    turned = f"{name}: EXIF orientation {info.orientation}, stored as {_shape(info.stored)}"
+    if said is not None and said != info.size:
+        if said == info.stored:
+            return Finding("exif-rotation", f"{turned}, so is the annotation; upright it is {_shape(info.size)}", name)
+        message = f"{name}: the image is {_shape(info.size)}, its annotation says {_shape(said)}"
         return Finding("size-differs", message, name)
-    told_apart = said is not None and look.orientation >= 5 and look.stored != look.size
-    if look.orientation != 1 and not told_apart:
+    told_apart = said is not None and info.orientation >= 5 and info.stored != info.size
+    if info.orientation != 1 and not told_apart:
         return Finding("exif-unclear", f"{turned}; the labels don't say which way they were drawn", name)
     return None
 

@@ -1,7 +1,7 @@
 """`fpn check`: everything that is wrong with a dataset, before it costs a night.
 
 All annotations are read with the readers' own judging code, every image is looked at once, and what was found is a
-`Report`. Nothing is changed; see `repairing`.
+`CheckReport`. Nothing is changed; see `repair`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fpn.data.checks.aside import check_aside
 from fpn.data.checks.boxes import Objects, check_boxes, gather
 from fpn.data.checks.brightness import check_brightness
 from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
-from fpn.data.checks.duplicates import MOST_PAIRS, Duplicates, find_twins
-from fpn.data.checks.images import ImageInfo, check_content, check_file, check_size, look_at
+from fpn.data.checks.duplicates import MOST_PAIRS, Duplicates, find_duplicates
+from fpn.data.checks.images import ImageInfo, check_content, check_file, check_size, inspect_images
 from fpn.data.checks.polygons import check_outlines
-from fpn.data.formats.files import SHOWN, Folder
+from fpn.data.formats.files import SHOWN_ISSUES, Folder
 from fpn.data.formats.layout import plain_split
 from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.issues import KINDS, Finding
 from fpn.data.limits import Limits
-from fpn.data.progress import Bar, no_bar
+from fpn.data.progress import Progress, no_bar
 from fpn.shapes import Size
 
 # COCO's bounds of small and medium objects, pixels.
@@ -43,13 +43,13 @@ class Inspected:
 
     Attributes:
         surveyed: its annotations.
-        looks: image's path relative to the dataset's folder -> what it is.
-        twins: images alike, as numbers in the order of `looks`.
+        infos: image's path relative to the dataset's folder -> what it is.
+        duplicates: images alike, as numbers in the order of `infos`.
     """
 
     surveyed: Surveyed
-    looks: Mapping[str, ImageInfo]
-    twins: Sequence[Duplicates]
+    infos: Mapping[str, ImageInfo]
+    duplicates: Sequence[Duplicates]
 
     @property
     def splits(self) -> Mapping[str, Survey]:
@@ -74,7 +74,7 @@ class Inspected:
 
     def infos_of(self, survey: Survey) -> list[ImageInfo]:
         """One for each image of a split."""
-        return [self.looks[name] for name in names_of(survey)]
+        return [self.infos[name] for name in names_of(survey)]
 
     def splits_of(self, name: str) -> frozenset[str]:
         """The splits that have an image."""
@@ -82,7 +82,7 @@ class Inspected:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -113,7 +113,7 @@ class Report:
         assert kind in KINDS, kind
         return [finding for finding in self.findings if finding.kind == kind]
 
-    def with_findings(self, more: Sequence[Finding]) -> Report:
+    def with_findings(self, more: Sequence[Finding]) -> CheckReport:
         """The same with findings of somebody who knows more than the data, such as which anchors there will be."""
         return replace(self, findings=_sorted([*self.findings, *more]))
 
@@ -151,8 +151,8 @@ def check(
     workers: int | None = None,
     images: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
-    bar: Bar | None = None,
-) -> Report:
+    bar: Progress | None = None,
+) -> CheckReport:
     """Read all of a dataset once and say what is wrong with it.
 
     Args:
@@ -170,12 +170,12 @@ def check(
     names = list(dict.fromkeys(name for survey in surveyed.splits.values() for name in names_of(survey)))
     root = _root(surveyed)
     with (bar or no_bar)(len(names)) as progress:
-        looks = look_at([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
-    inspected = Inspected(surveyed, dict(zip(names, looks, strict=True)), find_twins(looks))
+        infos = inspect_images([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
+    inspected = Inspected(surveyed, dict(zip(names, infos, strict=True)), find_duplicates(infos))
     findings = [*surveyed.findings, *_check(inspected, whole=split is None)]
     if split is None:
         findings += _aside(inspected, Path(path))
-    return Report(
+    return CheckReport(
         name=next((survey.dataset.root.name for survey in surveyed.splits.values()), str(path)),
         format=surveyed.format,
         findings=_sorted(findings),
@@ -215,7 +215,7 @@ def _check(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
     yield from check_names(names, sum(counts.values(), Counter[str]()))
     yield from check_counts(names, counts)
     yield from check_splits(inspected.images)
-    yield from _check_twins(inspected)
+    yield from _check_duplicates(inspected)
     if whole:
         yield from _unlabelled(inspected)
 
@@ -230,13 +230,13 @@ def _check_files(inspected: Inspected) -> Iterator[Finding]:
         for name, size in zip(names_of(survey), survey.dataset.table.sizes.tolist(), strict=True)
     }
     hints = 0
-    for name, look in inspected.looks.items():
-        hints += look.missing
+    for name, info in inspected.infos.items():
+        hints += info.missing
         size = said[name] if all(said[name]) else None
-        wrong = check_file(name, look, folder, hint=hints <= SHOWN), check_size(name, look, size)
+        wrong = check_file(name, info, folder, hint=hints <= SHOWN_ISSUES), check_size(name, info, size)
         yield from (finding for finding in wrong if finding is not None)
-        yield from check_content(name, look)
-    yield from check_brightness(inspected.looks)
+        yield from check_content(name, info)
+    yield from check_brightness(inspected.infos)
 
 
 def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:
@@ -264,12 +264,12 @@ def _aside(inspected: Inspected, path: Path) -> Iterator[Finding]:
         roots.append(named)
     told = {finding.file for finding in inspected.surveyed.findings}
     for root in roots:
-        yield from check_aside(Folder(root), inspected.looks, inspected.surveyed.used, told)
+        yield from check_aside(Folder(root), inspected.infos, inspected.surveyed.used, told)
 
 
-def _check_twins(inspected: Inspected) -> Iterator[Finding]:
-    names = list(inspected.looks)
-    for pair in inspected.twins:
+def _check_duplicates(inspected: Inspected) -> Iterator[Finding]:
+    names = list(inspected.infos)
+    for pair in inspected.duplicates:
         one, other = names[pair.first], names[pair.second]
         mine, yours = inspected.splits_of(one), inspected.splits_of(other)
         if mine - yours and yours - mine:
@@ -279,7 +279,7 @@ def _check_twins(inspected: Inspected) -> Iterator[Finding]:
             where = f"{one} and {other}"
             kind, how = ("images-equal", "are the same file") if pair.equal else ("images-alike", "look alike")
         yield Finding(kind, f"{where} {how}", other)
-    if len(inspected.twins) >= MOST_PAIRS:
+    if len(inspected.duplicates) >= MOST_PAIRS:
         yield Finding("images-alike", f"perhaps more: only the nearest {MOST_PAIRS} pairs were compared")
 
 
@@ -288,10 +288,10 @@ def _unlabelled(inspected: Inspected) -> Iterator[Finding]:
     if not inspected.splits:
         return
     folder = Folder(next(iter(inspected.splits.values())).dataset.root)
-    for place in dict.fromkeys(os.path.dirname(name) for name in inspected.looks):  # noqa: PTH120  # many of them
+    for place in dict.fromkeys(os.path.dirname(name) for name in inspected.infos):  # noqa: PTH120  # many of them
         for image in folder.images(folder.root / place):
             name = f"{place}/{image}" if place else image
-            if name not in inspected.looks:
+            if name not in inspected.infos:
                 yield Finding("image-unlabelled", f"{name} is in no annotation", name)
 
 
@@ -330,7 +330,7 @@ def _sizes(inspected: Inspected) -> dict[str, Any]:
     sides = sides[np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1)]
     roots = np.sqrt(sides.prod(axis=1))
     each_image = [np.diff(survey.dataset.table.starts.numpy()) for survey in inspected.main_splits.values()]
-    seen = np.array([look.size for look in inspected.looks.values() if not look.problem]).reshape(-1, 2)
+    seen = np.array([info.size for info in inspected.infos.values() if not info.problem]).reshape(-1, 2)
     return {
         "objects": {
             "small": int((roots < SMALL).sum()),

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fpn.data.checks.boxes import Objects
-from fpn.data.formats.segmentation import MAX_REACH, Segmentation, is_polygons, parse_runs, polygon_arrays, unpack
+from fpn.data.formats.segmentation import is_polygons, polygon_arrays, unpack
 from fpn.data.formats.survey import Survey
 from fpn.data.issues import Finding
 from fpn.shapes import Size
+from fpn.structures.masks import MAX_REACH, Segmentation, runs_of_code
 
 # Polygons with more corners are not looked at for crossings: the time grows with the square.
 MOST_CORNERS = 2000
@@ -54,7 +55,7 @@ def outline_problem(outline: Segmentation | None, size: Size | None) -> str:
     try:
         if isinstance(outline, dict):
             height, width = outline["size"]
-            parse_runs(outline, size or Size(int(height), int(width)))
+            runs_of_code(outline, size or Size(int(height), int(width)))
         elif outline is not None:
             return _polygons_problem([np.array(part) for part in outline], size)
     except (ValueError, TypeError, OverflowError) as error:

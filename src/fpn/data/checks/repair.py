@@ -15,17 +15,17 @@ import numpy as np
 from fpn.data.checks.boxes import gather, invalid, over_edge, repeated
 from fpn.data.checks.classes import alike_names, may_share
 from fpn.data.checks.images import ImageInfo, right_suffix
-from fpn.data.checks.inspection import Report, class_names
+from fpn.data.checks.inspection import CheckReport, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.layout import plain_split
-from fpn.data.formats.segmentation import Segmentation
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
-from fpn.data.formats.writer import Annotation, ImageRecord, Part, refuse_filled, shown, unique_names
-from fpn.data.progress import Bar
+from fpn.data.formats.writer import Annotation, ImageRecord, Part, record_of, refuse_filled, unique_names
+from fpn.data.progress import Progress
 from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
+from fpn.structures.masks import Segmentation
 
 # What can't be kept: mostly what the readers leave out by themselves.
 _LEFT_OUT = frozenset(
@@ -49,6 +49,7 @@ _DONE = {
     "id-repeated": "made unique (objects got new ids; of images the first is kept)",
     "class-broken": "left out, or joined with its equal",
     "outline-broken": "outline removed",
+    "keypoints-broken": "keypoints removed",
     "image-unlabelled": "not copied",
     "file-aside": "not copied",
     "name-repaired": "written so",
@@ -76,7 +77,7 @@ class Changes:
         return list(self._lines)
 
 
-def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = None) -> list[str]:
+def repair(report: CheckReport, output: str | os.PathLike[str], *, bar: Progress | None = None) -> list[str]:
     """Write a repaired copy in the same format.
 
     Args:
@@ -99,7 +100,7 @@ def repair(report: Report, output: str | os.PathLike[str], *, bar: Bar | None = 
 class _Repair:
     """Decides image by image; walked once for each split."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: CheckReport) -> None:
         self.report, self.inspected, self.changes = report, report.inspected, Changes()
         for finding in report.findings:
             if finding.kind in _DONE:
@@ -107,7 +108,7 @@ class _Repair:
         self.left_out = self._left_out()
         self.classes, self.joined = self._join_classes()
 
-    def write(self, output: Path, bar: Bar | None) -> list[str]:
+    def write(self, output: Path, bar: Progress | None) -> list[str]:
         inspected = self.inspected
         kept = {
             split: [row for row, name in enumerate(names_of(survey)) if name not in self.left_out[split]]
@@ -128,10 +129,10 @@ class _Repair:
         return "".join(f"{line}\n" for line in self.changes.lines()) or "nothing\n"
 
     def _names(self, kept: set[str]) -> dict[str, str]:
-        right = {name: right_suffix(name, look) for name, look in self.inspected.looks.items() if name in kept}
+        right = {name: right_suffix(name, info) for name, info in self.inspected.infos.items() if name in kept}
         for old, new in right.items():
             if old != new:
-                self.changes.add(f"{old}: is a {self.inspected.looks[old].format} file, renamed to {Path(new).name}")
+                self.changes.add(f"{old}: is a {self.inspected.infos[old].format} file, renamed to {Path(new).name}")
         flat = unique_names(list(right))
         return {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
 
@@ -139,7 +140,7 @@ class _Repair:
 
     def _left_out(self) -> dict[str, set[str]]:
         """Split -> its images that are not kept."""
-        unusable = {name for name, look in self.inspected.looks.items() if look.problem}
+        unusable = {name for name, info in self.inspected.infos.items() if info.problem}
         sets = {split: set(names & unusable) for split, names in self.inspected.images.items()}
         for split, survey in self.inspected.splits.items():
             sets[split] |= set(self._of_another_shape(survey))
@@ -149,9 +150,9 @@ class _Repair:
 
     def _of_another_shape(self, survey: Survey) -> Iterator[str]:
         for row, name in enumerate(names_of(survey)):
-            look, said = self.inspected.looks[name], _said(survey, row)
-            if not look.problem and _plan(look, said) == "leave out":
-                size = f"{look.size.width} x {look.size.height}, annotated as {said.width} x {said.height}"
+            info, said = self.inspected.infos[name], _said(survey, row)
+            if not info.problem and _plan(info, said) == "leave out":
+                size = f"{info.size.width} x {info.size.height}, annotated as {said.width} x {said.height}"
                 self.changes.add(f"{name}: left out, it is {size}")
                 yield name
 
@@ -174,12 +175,12 @@ class _Repair:
                     self.changes.add(f"{name}: taken out of {other}, it is in {keeper}")
 
     def _equal_files(self) -> dict[str, bytes]:
-        return {name: look.digest for name, look in self.inspected.looks.items() if not look.problem}
+        return {name: info.digest for name, info in self.inspected.infos.items() if not info.problem}
 
     def _drop_copies(self, left_out: dict[str, set[str]]) -> None:
         """Of equal files in one split the first stays."""
-        names = list(self.inspected.looks)
-        for pair in self.inspected.twins:
+        names = list(self.inspected.infos)
+        for pair in self.inspected.duplicates:
             if not pair.equal:
                 continue
             first, second = names[pair.first], names[pair.second]
@@ -219,7 +220,7 @@ class _Repair:
 
         sources = [survey.name_of(row) for row in rows]
         family = self.inspected.surveyed.family
-        return Part(split, family, self.classes[split], survey.header, sources, images)
+        return Part(split, family, self.classes[split], survey.header, sources, images, survey.dataset.skeleton)
 
     def _image(
         self,
@@ -230,35 +231,38 @@ class _Repair:
         dropped: Mapping[int, str],
         cut: set[int],
     ) -> ImageRecord:
-        look, said = self.inspected.looks[survey.name_of(row)], _said(survey, row)
-        image = shown(survey, row, said, names)
+        info, said = self.inspected.infos[survey.name_of(row)], _said(survey, row)
+        image = record_of(survey, row, said, names)
         start = int(survey.dataset.table.starts[row])
-        things = []
-        for number, thing in enumerate(image.things, start=start):
+        annotations = []
+        for number, annotation in enumerate(image.annotations, start=start):
             if number in dropped:
                 self.changes.add(f"{survey.called(number)}: left out, {dropped[number]}")
                 continue
             if number in cut:
                 self.changes.add(f"{survey.called(number)}: box cut at the image's edge")
-            things.append(self._thing(split, survey, number, thing, look, said))
-        if said != look.size:
-            how = "turned" if _plan(look, said) == "turn" else "scaled"
-            self.changes.add(f"{image.source}: boxes {how} to {look.size.width} x {look.size.height}")
-        return image._replace(size=look.size, things=things)
+            annotations.append(self._annotation(split, survey, number, annotation, info, said))
+        if said != info.size:
+            how = "turned" if _plan(info, said) == "turn" else "scaled"
+            self.changes.add(f"{image.source}: boxes {how} to {info.size.width} x {info.size.height}")
+        return image._replace(size=info.size, annotations=annotations)
 
-    def _thing(
-        self, split: str, survey: Survey, number: int, thing: Annotation, look: ImageInfo, said: Size
+    def _annotation(
+        self, split: str, survey: Survey, number: int, annotation: Annotation, info: ImageInfo, said: Size
     ) -> Annotation:
         say = partial(_say, self.changes, survey.called(number))
         limits = np.array([said.width, said.height] * 2, dtype=np.float32)
-        box, outline = np.clip(thing.box, 0, limits), _mended(thing.outline, said, say)
-        area, extra = thing.area if outline == thing.outline else float("nan"), thing.extra
-        if said != look.size:
-            box, outline = _fitted(box, outline, look, said, say)
+        box, outline = np.clip(annotation.box, 0, limits), _mended(annotation.outline, said, say)
+        area = annotation.area if outline == annotation.outline else float("nan")
+        extra, keypoints = annotation.extra, annotation.keypoints
+        if said != info.size:
+            box, outline = _fitted(box, outline, info, said, say)
             area, extra = float("nan"), _without_drawn(extra, say)
-        old = survey.dataset.classes[thing.label]
+            keypoints = None if keypoints is None else _fitted_keypoints(keypoints, info, said)
+        old = survey.dataset.classes[annotation.label]
         label = self.classes[split].names.index(self.joined.get(old, old))
-        return thing._replace(box=box.astype(np.float32), label=label, outline=outline, area=area, extra=extra)
+        box = box.astype(np.float32)
+        return annotation._replace(box=box, label=label, outline=outline, area=area, extra=extra, keypoints=keypoints)
 
 
 def _say(changes: Changes, where: str, what: str) -> None:
@@ -277,13 +281,13 @@ def _seen(survey: Survey, row: int) -> Size:
         return Size(0, 0)
 
 
-def _plan(look: ImageInfo, said: Size) -> str:
+def _plan(info: ImageInfo, said: Size) -> str:
     """What to do about an image of another size than was said: its proportions tell whether it was scaled."""
-    if said == look.size or 0 in said:
+    if said == info.size or 0 in said:
         return "keep"
-    if said == look.stored:
+    if said == info.stored:
         return "turn"
-    (h1, w1), (h2, w2) = said, look.size
+    (h1, w1), (h2, w2) = said, info.size
     return "scale" if abs(h1 * w2 - h2 * w1) <= 0.01 * max(h1 * w2, h2 * w1) else "leave out"
 
 
@@ -320,23 +324,29 @@ def _without_drawn(extra: Mapping[str, Any], say: partial[None]) -> Mapping[str,
 
 
 def _fitted(
-    box: np.ndarray, outline: Segmentation | None, look: ImageInfo, said: Size, say: partial[None]
+    box: np.ndarray, outline: Segmentation | None, info: ImageInfo, said: Size, say: partial[None]
 ) -> tuple[np.ndarray, Segmentation | None]:
     """Box and outline in the image as it stands upright, from the size that was said."""
     if isinstance(outline, dict):
         say("outline removed, its run-length code is of another size than the image")
         outline = None
-    corners = _moved(box.reshape(2, 2), look, said)
-    polygons = [_moved(np.array(part).reshape(-1, 2), look, said).ravel().tolist() for part in outline or ()]
+    corners = _moved(box.reshape(2, 2), info, said)
+    polygons = [_moved(np.array(part).reshape(-1, 2), info, said).ravel().tolist() for part in outline or ()]
     return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
 
 
-def _moved(points: np.ndarray, look: ImageInfo, said: Size) -> np.ndarray:
+def _fitted_keypoints(keypoints: np.ndarray, info: ImageInfo, said: Size) -> np.ndarray:
+    """Keypoints (J, 3) in the image as it stands upright; those not labelled stay 0."""
+    moved = np.concatenate((_moved(keypoints[:, :2], info, said), keypoints[:, 2:]), axis=1)
+    return np.where(keypoints[:, 2:] > 0, moved, 0).astype(np.float32)
+
+
+def _moved(points: np.ndarray, info: ImageInfo, said: Size) -> np.ndarray:
     """(n, 2) x, y in an image of the size `said`, in the upright one."""
-    if _plan(look, said) == "scale":
-        return np.asarray(points * (np.array(look.size[::-1]) / np.array(said[::-1])))
+    if _plan(info, said) == "scale":
+        return np.asarray(points * (np.array(info.size[::-1]) / np.array(said[::-1])))
     x, y = points[:, 0], points[:, 1]
-    height, width = look.stored
+    height, width = info.stored
     # EXIF's orientations that lay an image on its side.
     turned = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}
-    return np.stack(turned[look.orientation], axis=1)
+    return np.stack(turned[info.orientation], axis=1)

@@ -11,118 +11,41 @@ import gc
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import (
-    SHOWN,
-    Folder,
-    enumerate_issues,
-    head_of,
-    is_image,
-    is_prediction,
-    make_classes,
-    read_json,
-    shorten,
-)
+from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, is_image, make_classes, read_json, shorten
 from fpn.data.formats.geometry import bounds_of, turned_bounds
-from fpn.data.formats.layout import WHOLE, Layout, plain_split
+from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories
+from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
-from fpn.data.issues import Finding
 from fpn.errors import DataError, DataNotFoundError
 from fpn.shapes import Size
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 
 ROBOFLOW = "_annotations.coco.json"
-# COCO's own downloads hold these beside the boxes' file; they are about captions, keypoints and other things.
-_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_", "sentences_")
-_KEYPOINTS = "person_keypoints_"
-_SPLITS = ("train", "val", "test")
-_PEEK = 1 << 16
 # What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
 _IMAGE_KEYS = frozenset({"id", "file_name", "height", "width"})
 _OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
+_KEYPOINT_KEYS = frozenset({"keypoints", "num_keypoints"})
 
 
-def find(path: Path, images: Path | None = None) -> Layout | str:
-    """Recognise a COCO dataset at a file or folder; otherwise what was missing. `images` is asked when it is read."""
-    if path.is_file():
-        if path.suffix.lower() != ".json":
-            return "not a .json file"
-        root = path.parent.parent if path.parent.name == "annotations" else path.parent
-        return Layout(f"COCO {path.name}", {_split_name(path): partial(_read, path, root, _split_name(path))})
-    files, aside = _annotation_files(path)
-    if not files:
-        return f"no annotations/*.json, no json with 'images' and 'annotations', no <split>/{ROBOFLOW}"
-    named = ", ".join(file.relative_to(path).as_posix() for file in files[:SHOWN])
-    names = _split_names(files, path)
-    findings = [_aside(file.relative_to(path).as_posix(), why) for file, why in aside.items()]
-    return Layout(f"COCO {named}", {name: partial(_read, file, path, name) for file, name in names.items()}, findings)
+def read_split(file: Path, root: Path, split: str, options: Options) -> TableDataset:
+    """Read one json file.
 
+    Args:
+        file: the file.
+        root: the dataset's folder.
+        split: what it is called.
+        options: what the caller chose.
 
-def _aside(name: str, why: str) -> Finding:
-    return Finding("file-aside", f"{name}: {why}", name)
-
-
-def _annotation_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The json files of the splits; and those that are left aside, with the reason."""
-    exported = [file for file in (folder / ROBOFLOW, *sorted(folder.glob(f"*/{ROBOFLOW}"))) if file.is_file()]
-    if exported:
-        return exported, {}
-    inside = [file for file in sorted((folder / "annotations").glob("*.json")) if file.is_file()]
-    for place in (inside, sorted(folder.glob("*.json")), sorted(folder.glob("*/*.json"))):
-        whole = [file for file in place if looks_like_coco(file)]
-        # Whatever lies in annotations/ was meant to be read: if none is whole, reading says what is wrong.
-        whole = whole or [file for file in place if place is inside and not is_prediction(file)]
-        boxes = [file for file in whole if not file.name.startswith(_OTHER_TASKS)]
-        boxes = boxes or [file for file in whole if file.name.startswith(_KEYPOINTS)]
-        if boxes:
-            return boxes, {file: _why_aside(file) for file in place if file not in boxes}
-    return [], {}
-
-
-def _why_aside(file: Path) -> str:
-    if file.name.startswith(_OTHER_TASKS):
-        return "another task's annotations of the same images"
-    return "what `fpn predict` wrote" if is_prediction(file) else "no json with images and annotations"
-
-
-def looks_like_coco(file: Path) -> bool:
-    """By its content: a folder may hold other json files, such as a tool's settings or a model's results."""
-    start = head_of(file, _PEEK)
-    if is_prediction(file) or start.lstrip().startswith(b"["):
-        return False
-    if len(start) < _PEEK:
-        with suppress(DataError, DataNotFoundError):
-            data = read_json(file, _PEEK)
-            return isinstance(data, dict) and bool(data.keys() & {"images", "annotations"})
-    return b'"images"' in start or b'"annotations"' in start
-
-
-def _split_names(files: list[Path], folder: Path) -> dict[Path, str]:
-    """A name for each, no two alike: the file's, or that of its folder if it is a split's."""
-    names = {file: _split_name(file) for file in files}
-    for file in files:
-        nested = file.parent not in (folder, folder / "annotations")
-        if nested and (plain_split(file.parent.name) in _SPLITS or list(names.values()).count(names[file]) > 1):
-            names[file] = file.parent.name
-    if len(set(names.values())) == len(names):
-        return names
-    return {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
-
-
-def _split_name(file: Path) -> str:
-    if file.name == ROBOFLOW:
-        return file.parent.name
-    name = file.stem.removeprefix("instances_").removeprefix(_KEYPOINTS)
-    return WHOLE if name in ("instances", "annotations", "labels", "coco", "_annotations.coco") else name
-
-
-def _read(file: Path, root: Path, split: str, options: Options) -> TableDataset:
+    Raises:
+        DataError, DataNotFoundError: it is broken, or images are missing.
+    """
     with _collector_paused():
         return _Reader(file, root, split, options).read()
 
@@ -156,6 +79,7 @@ class _Reader:
         records = self._list(data, "annotations")
         categories = self._list(data, "categories")
         classes, labels = self._classes(categories, records)
+        skeleton = self._skeleton(categories)
         rows = self._rows(images)
         names = self._locate(images, rows)
         rows, names = self._merged(images, rows, names)
@@ -164,7 +88,7 @@ class _Reader:
             image = images[position]
             self.builder.add_image(name, image["id"], self._size(image), extra=self._extra(image, _IMAGE_KEYS))
             for number in by_image[position]:
-                self._add(records[number], number, labels)
+                self._add(records[number], number, labels, skeleton)
         split, listed = self.split, list(names.values())
         if self.mended:
             self.options.remark("box-mended", self.mended, _some_mended(self.mended))
@@ -173,6 +97,7 @@ class _Reader:
             self.folder.root.name if split == WHOLE else f"{self.folder.root.name}/{split}",
             lambda row, origin: f"{self.where}: {self._called(records[origin], origin)} of {listed[row]}",
             header=self._header(data, categories),
+            skeleton=skeleton,
         )
 
     def _extra(self, entry: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
@@ -194,9 +119,8 @@ class _Reader:
                 "'annotations' and 'categories'."
             )
         if not isinstance(data, dict) or key not in data:
-            has = (
-                f"it has {', '.join(map(shorten, list(data)[:SHOWN]))}" if isinstance(data, dict) and data else "empty"
-            )
+            keys = list(data)[:SHOWN_ISSUES] if isinstance(data, dict) else []
+            has = f"it has {', '.join(map(shorten, keys))}" if keys else "empty"
             raise DataError(f"{self.file}: no '{key}' list in it ({has}). Is it a COCO detection json?")
         found = data[key]
         if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
@@ -236,6 +160,13 @@ class _Reader:
             classes = make_classes(list(by_id.values()), list(by_id), where)
         labels = {name: label for label, name in enumerate(classes.names)}
         return classes, {number: labels[name] for name, number in zip(names, ids, strict=True) if name in labels}
+
+    def _skeleton(self, categories: list[dict[str, Any]]) -> Skeleton | None:
+        try:
+            return skeleton_of_categories(categories, self.where)
+        except DataError as error:
+            self.options.fault("class-broken", error, self.where)
+            return None
 
     def _is_category(self, entry: dict[str, Any], number: int) -> bool:
         try:
@@ -341,7 +272,7 @@ class _Reader:
                 f"{looked} of {self.folder.root}. Put the images into images/ there, or name their folder (--images)."
             )
         faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
-        for shown, path in enumerate(missing[:SHOWN]):
+        for shown, path in enumerate(missing[:SHOWN_ISSUES]):
             faults[shown] += self.folder.neighbour(path)
         head = f"{self.where}: {len(missing)} of {count} images are missing:"
         faults = faults if len(faults) > 1 else [f"{self.where}: image {faults[0]}"]
@@ -394,7 +325,7 @@ class _Reader:
     def _called(record: dict[str, Any], position: int) -> str:
         return f"annotation id {record['id']}" if "id" in record else f"annotation {position + 1}"
 
-    def _add(self, record: dict[str, Any], position: int, labels: dict[int, int]) -> None:
+    def _add(self, record: dict[str, Any], position: int, labels: dict[int, int], skeleton: Skeleton | None) -> None:
         category = record.get("category_id")
         if type(category) is not int or category not in labels:
             known = ", ".join(map(str, sorted(labels)[:20])) + (", ..." if len(labels) > 20 else "")
@@ -410,7 +341,8 @@ class _Reader:
             ignore=bool(record.get("iscrowd")) or bool(record.get("ignore")),
             area=_area(record.get("area")),
             origin=position,
-            extra=self._extra(record, _OBJECT_KEYS),
+            keypoints=() if skeleton is None else self._keypoints(record, position, skeleton),
+            extra=self._extra(record, _OBJECT_KEYS if skeleton is None else _OBJECT_KEYS | _KEYPOINT_KEYS),
         )
         kind = "entry-broken"
         try:
@@ -424,6 +356,14 @@ class _Reader:
             self.options.fault(kind, DataError(message), self.where)
             if kind == "outline-broken":
                 add(box)
+
+    def _keypoints(self, record: dict[str, Any], position: int, skeleton: Skeleton) -> list[float]:
+        try:
+            return checked_keypoints(record.get("keypoints"), skeleton)
+        except ValueError as error:
+            message = f"{self.where}: {self._called(record, position)}: {error}"
+            self.options.fault("keypoints-broken", DataError(message), self.where)
+            return checked_keypoints(None, skeleton)
 
     def _box(self, record: dict[str, Any], position: int) -> tuple[float, float, float, float]:
         """The box as written; the outline's bounds if there is none; its own bounds if it is a turned rectangle's."""

@@ -23,7 +23,7 @@ from fpn.structures import Classes
 from fpn.suggestions import nearest
 
 # How many of many faults a message shows: enough to see the pattern, few enough to read.
-SHOWN = 8
+SHOWN_ISSUES = 8
 # Many times what the largest public sets have.
 MAX_CLASSES = 100_000
 MAX_CLASS_NAME = 200
@@ -187,8 +187,8 @@ def enumerate_issues(head: str, faults: list[str], remedy: str) -> str:
     """A message of one fault in one line, or of many in a list with the first few."""
     if len(faults) == 1:
         return f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {remedy}"
-    more = [f"  ... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return "\n".join([head, *(f"  {fault}" for fault in faults[:SHOWN]), *more, remedy])
+    more = [f"  ... and {len(faults) - SHOWN_ISSUES} more"] if len(faults) > SHOWN_ISSUES else []
+    return "\n".join([head, *(f"  {fault}" for fault in faults[:SHOWN_ISSUES]), *more, remedy])
 
 
 def is_image(name: str) -> bool:
@@ -268,8 +268,8 @@ class Folder:
         """`. Did you mean 'x'?` for a file that is not there: the same name with another suffix, or one alike."""
         folder, name = os.path.split(path)
         stem = os.path.splitext(name)[0]  # noqa: PTH122
-        twins = [other for other in self.listing(folder) if os.path.splitext(other)[0].lower() == stem.lower()]  # noqa: PTH122
-        hint = f" Did you mean {twins[0]!r}?" if twins else nearest(name, self.listing(folder))
+        namesakes = [other for other in self.listing(folder) if os.path.splitext(other)[0].lower() == stem.lower()]  # noqa: PTH122
+        hint = f" Did you mean {namesakes[0]!r}?" if namesakes else nearest(name, self.listing(folder))
         return f".{hint}" if hint else ""
 
     def inside(self, folder: Path, name: str, where: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpn.data.formats import coco_reader, voc_reader, yolo_reader
+from fpn.data.formats import coco_layout, voc_reader, yolo_reader
 from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import TableDataset
@@ -24,12 +24,12 @@ from fpn.image_io import PixelRange, check_pixel_range
 from fpn.suggestions import nearest
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
-FORMATS: Mapping[str, Callable[[Path, Path | None], Layout | str]] = {
-    "COCO": coco_reader.find,
+DATASET_FORMATS: Mapping[str, Callable[[Path, Path | None], Layout | str]] = {
+    "COCO": coco_layout.find,
     "YOLO data.yaml": yolo_reader.find_configured,
     "YOLO obj.data": yolo_reader.find_darknet,
     "VOC": voc_reader.find,
-    "YOLO label files": yolo_reader.find_twins,
+    "YOLO label files": yolo_reader.find_label_folders,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
 
@@ -153,7 +153,7 @@ def survey_dataset(
 def _recognise(path: Path, images: Path | None = None) -> Layout:
     _check_exists(path)
     tried: dict[str, str] = {}
-    for name, find in FORMATS.items():
+    for name, find in DATASET_FORMATS.items():
         found = find(path, images)
         if isinstance(found, Layout):
             return found

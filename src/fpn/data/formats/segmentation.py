@@ -1,28 +1,19 @@
-"""Outlines as annotation files write them: checked in form, kept as bytes, decoded to masks when asked."""
+"""Outlines as annotation files write them: checked in form, kept as bytes, made to masks when asked."""
 
 from __future__ import annotations
 
 import json
-import math
 from array import array
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
-from hotcoco import mask as coco_mask
-from torch import Tensor
 
-from fpn.errors import DataError
 from fpn.shapes import Size
-
-# COCO's three ways: polygons [[x, y, x, y, ...], ...], or a run-length code {"size": [h, w], "counts": [...] or "..."}.
-Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
+from fpn.structures.masks import Outline, Segmentation, polygons_of, runs_of_code
 
 # The first byte says which: polygons are stored as their numbers, six times faster to write than as text; run-length
 # codes, of which a dataset has few, as JSON.
 _POLYGONS, _RUNS = b"P", b"R"
-# How far out of its image a polygon may reach, in times of the image's longer side.
-MAX_REACH = 10
 
 
 def pack(segmentation: Any) -> bytes:
@@ -83,87 +74,24 @@ def polygon_arrays(packed: bytes) -> list[np.ndarray]:
     return [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def to_mask(segmentation: Segmentation | None, box: Tensor, size: Size, where: str) -> Tensor:
-    """The (H, W) bool mask of one object; the filled box when it has no outline.
+def outline_of(packed: bytes, box: list[float], size: Size, scale: tuple[int, int] | None) -> Outline:
+    """Packed polygons or a run-length code as `Masks` takes them; the box for an object without an outline.
+
+    Args:
+        packed: by `pack`.
+        box: xyxy, pixels.
+        size: of the image.
+        scale: as in `unpack`.
 
     Raises:
-        DataError: the outline is broken or of another size than the image.
+        ValueError, TypeError, OverflowError: the outline is broken or of another size than the image.
     """
-    try:
-        if segmentation is None:
-            return _filled_box(box, size)
-        if isinstance(segmentation, dict):
-            return _from_runs(segmentation, size)
-        return _from_polygons(segmentation, size)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{where}: broken segmentation ({error})") from error
-
-
-def _filled_box(box: Tensor, size: Size) -> Tensor:
-    mask = torch.zeros(size, dtype=torch.bool)
-    left, top, right, bottom = box.round().long().tolist()
-    mask[top:bottom, left:right] = True
-    return mask
-
-
-def _from_polygons(parts: list[list[float]], size: Size) -> Tensor:
-    polygons = [[float(value) for value in part] for part in parts if len(part) >= 6]
-    for polygon in polygons:
-        if len(polygon) % 2:
-            raise ValueError(f"a polygon has {len(polygon)} numbers, an odd count")
-        _check_reach(polygon, size)
-    if not polygons:
-        return torch.zeros(size, dtype=torch.bool)
-    return _decode(coco_mask.merge(coco_mask.frPyObjects(polygons, size.height, size.width)))
-
-
-def _check_reach(polygon: list[float], size: Size) -> None:
-    """Rasterising walks along the edges, so its time grows with their length: refuse outlines far outside."""
-    reach = MAX_REACH * max(size)
-    if not all(math.isfinite(value) and abs(value) <= reach for value in polygon):
-        raise ValueError(f"a polygon reaches far out of the {size.width} x {size.height} image")
-
-
-def _from_runs(code: dict[str, Any], size: Size) -> Tensor:
-    runs = parse_runs(code, size)
-    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    # Runs go down the columns: (W * H) -> (W, H) -> (H, W)
-    return torch.from_numpy(values.reshape(size.width, size.height).T.copy())
-
-
-def parse_runs(code: dict[str, Any], size: Size) -> list[int]:
-    """Lengths of the runs of a code, outside and inside by turns.
-
-    Raises:
-        ValueError, TypeError, OverflowError: it is broken or of another size.
-    """
-    if code["size"] != [size.height, size.width]:
-        raise ValueError(f"run-length code for height, width {code['size']}, the image has {list(size)}")
-    counts = code["counts"]
-    runs = [int(run) for run in counts] if isinstance(counts, list) else _parse_counts(counts)
-    if any(run < 0 for run in runs) or sum(runs) != size.height * size.width:
-        raise ValueError("the runs do not add up to the image")
-    return runs
-
-
-def _parse_counts(text: Any) -> list[int]:
-    """COCO's compressed counts: 5 bits a character, each run from the third as a difference to the one two before."""
-    if not isinstance(text, str):
-        raise ValueError(f"counts of type {type(text).__name__}")
-    runs: list[int] = []
-    value, shift = 0, 0
-    for code in (ord(character) - 48 for character in text):
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError("counts hold a character that is none of COCO's code")
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if not code & 0x20:
-            if code & 0x10:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value, shift = 0, 0
-    return runs
-
-
-def _decode(code: Any) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(coco_mask.decode(code))).bool()
+    if not packed:
+        x1, y1, x2, y2 = box
+        return [np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)]
+    if packed[:1] == _RUNS:
+        return runs_of_code(json.loads(packed[1:]), size)
+    polygons = polygon_arrays(packed)
+    if scale is not None:
+        polygons = [part * np.resize(scale, len(part)) for part in polygons]
+    return polygons_of(polygons, size)

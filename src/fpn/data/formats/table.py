@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from fpn.data.dataset import Dataset
-from fpn.data.formats.segmentation import to_mask, unpack
+from fpn.data.formats.segmentation import outline_of, unpack
 from fpn.data.limits import Limits
 from fpn.errors import DataError
 from fpn.image_io import PixelRange, image_size, read_image, read_reduced
-from fpn.shapes import Size, in_pixels
-from fpn.structures import Classes, Targets
+from fpn.shapes import Size
+from fpn.structures import Classes, Masks, Skeleton, Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Table:
         ignore: (M,) bool.
         areas: (M,) float64, as the file says; NaN where it does not.
         segmentations: M outlines as `segmentation.pack` makes them, or None if no object has one.
-        fractions: whether boxes and polygons are parts of the image, as YOLO writes them.
+        keypoints: (M, J, 3) float32 x, y, visibility, or None if the dataset has no skeleton.
+        fractions: whether boxes, polygons and keypoints are parts of the image, as YOLO writes them.
     """
 
     names: Texts
@@ -67,6 +68,7 @@ class Table:
     ignore: Tensor
     areas: Tensor
     segmentations: Texts | None
+    keypoints: Tensor | None = None
     fractions: bool = False
 
 
@@ -83,9 +85,11 @@ class TableDataset(Dataset):
         dropped: Sequence[str],
         clipped: int,
         limits: Limits | None = None,
+        skeleton: Skeleton | None = None,
         pixel_range: PixelRange | None = None,
         remarks: Sequence[str] = (),
     ) -> None:
+        self.skeleton = skeleton
         self.table, self.classes, self.root, self.name = table, classes, root, name
         self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
         self.pixel_range, self.remarks = pixel_range, list(remarks)
@@ -112,7 +116,7 @@ class TableDataset(Dataset):
         """See `Dataset.image`."""
         return read_image(self.path(index), **self._reading())
 
-    def reduced(self, index: int, enough: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
+    def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
         return read_reduced(self.path(index), enough, **self._reading())
 
@@ -128,9 +132,11 @@ class TableDataset(Dataset):
         """See `Dataset.targets`. An object without an outline gets its filled box as mask."""
         objects = self._objects(index)
         boxes = self._boxes(index, objects)
-        decoded = self._masks(index, objects, boxes) if masks and self.table.segmentations is not None else None
+        table = self.table
+        outlines = self._masks(index, objects, boxes) if masks and table.segmentations is not None else None
         # Clones: who changes a sample must not change the table.
-        return Targets(boxes, self.table.labels[objects].clone(), self.table.ignore[objects].clone(), decoded)
+        labels, ignore = table.labels[objects].clone(), table.ignore[objects].clone()
+        return Targets(boxes, labels, ignore, outlines, self._keypoints(index, objects))
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`; with the file's own areas and outlines."""
@@ -163,20 +169,24 @@ class TableDataset(Dataset):
         scale = (width, height) if self.table.fractions else None
         return [unpack(texts[number], scale=scale) for number in range(objects.start, objects.stop)]
 
-    def _masks(self, index: int, objects: slice, boxes: Tensor) -> Tensor:
-        size, path = self.size(index), self.path(index)
-        self._check_masks(len(boxes) * size.height * size.width, path)
-        outlines = self._outlines(index, objects)
-        masks = [
-            to_mask(outline, box, size, f"{path}: object {number}")
-            for number, (outline, box) in enumerate(zip(outlines, boxes, strict=True), start=1)
-        ]
-        return torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.bool)
+    def _keypoints(self, index: int, objects: slice) -> Tensor | None:
+        if self.table.keypoints is None:
+            return None
+        keypoints = self.table.keypoints[objects].clone()
+        if self.table.fractions and len(keypoints):
+            height, width = self.size(index)
+            keypoints *= torch.tensor([width, height, 1])
+        return keypoints
 
-    def _check_masks(self, pixels: int, path: str) -> None:
-        most = self.limits.mask_pixels
-        if pixels > most:
-            raise DataError(
-                f"{path}: the masks of its objects have {in_pixels(pixels)}, more than the limit of "
-                f"{in_pixels(most)}. Cut the image into tiles, or raise the limit (fpn.data.Limits)."
-            )
+    def _masks(self, index: int, objects: slice, boxes: Tensor) -> Masks:
+        texts, size = self.table.segmentations, self.size(index)
+        assert texts is not None
+        scale = (size.width, size.height) if self.table.fractions else None
+        outlines = []
+        for number, box in zip(range(objects.start, objects.stop), boxes.tolist(), strict=True):
+            try:
+                outlines.append(outline_of(texts[number], box, size, scale))
+            except (ValueError, TypeError, OverflowError) as error:
+                where = f"{self.path(index)}: object {number - objects.start + 1}"
+                raise DataError(f"{where}: broken segmentation ({error})") from error
+        return Masks.of_outlines(outlines, size)

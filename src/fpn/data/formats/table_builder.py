@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fpn.data.formats.files import enumerate_issues
 from fpn.data.formats.segmentation import pack
@@ -19,7 +20,7 @@ from fpn.data.limits import Limits
 from fpn.errors import DataError, FpnError, ImageError
 from fpn.image_io import PixelRange, image_size
 from fpn.shapes import Size, in_pixels
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 
 # Rounding, the 1-based habit of old tools and off-by-one sizes reach this far; beyond it is worth counting.
 QUIET_PIXELS = 2.0
@@ -95,6 +96,7 @@ class TableBuilder:
         self._image_ids, self._sizes, self._counts = array("q"), array("i"), array("q")
         self._boxes, self._areas = array("d"), array("d")
         self._labels, self._ignore, self._origins = array("q"), bytearray(), array("q")
+        self._keypoints = array("f")
         self._outlines: list[bytes] = []
         self._image_extras: list[Mapping[str, Any]] = []
         self._object_extras: list[Mapping[str, Any]] = []
@@ -141,6 +143,7 @@ class TableBuilder:
         area: float = float("nan"),
         origin: int,
         segmentation: object = None,
+        keypoints: Sequence[float] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Add an object to the last image.
@@ -152,6 +155,7 @@ class TableBuilder:
             area: of its outline, if the file says.
             origin: what its file calls it: its number, line or id.
             segmentation: polygons or run-length code.
+            keypoints: x, y, visibility of each of the J; for each object of the dataset or for none.
             extra: what the file says beside; only a check keeps it.
 
         Raises:
@@ -168,6 +172,7 @@ class TableBuilder:
         self._ignore.append(ignore)
         self._origins.append(origin)
         self._outlines.append(outline)
+        self._keypoints.extend(keypoints)
         if self.options.notes is not None:
             self._object_extras.append(extra or {})
 
@@ -184,6 +189,7 @@ class TableBuilder:
         describe: Callable[[int, int], str],
         *,
         header: Mapping[str, Any] | None = None,
+        skeleton: Skeleton | None = None,
     ) -> TableDataset:
         """Judge the boxes and make the dataset.
 
@@ -192,6 +198,7 @@ class TableBuilder:
             name: of the dataset.
             describe: (image number, origin) -> where that object stands, such as "a.xml: object 2".
             header: what the annotation file says beside its lists; only a check keeps it.
+            skeleton: what the objects' keypoints are.
 
         Raises:
             DataError: no images, or invalid boxes without `drop_invalid`.
@@ -220,7 +227,7 @@ class TableBuilder:
                 )
             )
         kept = ~bad
-        table, clipped = self._table(boxes[kept], bounds[kept], owner[kept], kept)
+        table, clipped = self._table(boxes[kept], bounds[kept], owner[kept], kept, skeleton)
         dataset = TableDataset(
             table,
             classes=classes,
@@ -229,6 +236,7 @@ class TableBuilder:
             dropped=dropped,
             clipped=clipped,
             limits=self.options.limits,
+            skeleton=skeleton,
             pixel_range=self.options.pixel_range,
             remarks=self.options.remarks,
         )
@@ -284,7 +292,9 @@ class TableBuilder:
         why = why_invalid(box, bounds, self.fractions)
         return f"{where} ({classes[self._labels[number]]}) has box ({values}){unit}: {why}"
 
-    def _table(self, boxes: np.ndarray, bounds: np.ndarray, owner: np.ndarray, kept: np.ndarray) -> tuple[Table, int]:
+    def _table(
+        self, boxes: np.ndarray, bounds: np.ndarray, owner: np.ndarray, kept: np.ndarray, skeleton: Skeleton | None
+    ) -> tuple[Table, int]:
         limits = np.concatenate((bounds, bounds), axis=1)
         cut = np.clip(boxes, 0, limits)
         quiet = QUIET_FRACTION if self.fractions else QUIET_PIXELS
@@ -301,9 +311,14 @@ class TableBuilder:
             ignore=torch.from_numpy(np.frombuffer(bytes(self._ignore), dtype=bool)[kept]),
             areas=torch.from_numpy(np.array(self._areas, dtype=np.float64)[kept]),
             segmentations=None if outlines is None else Texts.of(outlines),
+            keypoints=None if skeleton is None else self._points(len(skeleton), kept),
             fractions=self.fractions,
         )
         return table, clipped
+
+    def _points(self, count: int, kept: np.ndarray) -> Tensor:
+        points = np.array(self._keypoints, dtype=np.float32).reshape(-1, count, 3)
+        return torch.from_numpy(points[kept])
 
 
 def invalid_boxes(boxes: np.ndarray, bounds: np.ndarray) -> np.ndarray:

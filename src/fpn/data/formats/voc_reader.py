@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fpn.data.formats.files import (
-    SHOWN,
+    SHOWN_ISSUES,
     Folder,
     enumerate_issues,
     head_of,
@@ -284,7 +284,7 @@ class _Reader:
         for path, file in files.items():
             images = index.images_of(os.path.relpath(path, self.place.annotations), file.image_name)
             if len(images) > 1:
-                shown = ", ".join(images[:SHOWN])
+                shown = ", ".join(images[:SHOWN_ISSUES])
                 message = (
                     f"{self._named(path)}: {shown} have its name, and <filename> says none of them. Name it there."
                 )

@@ -59,10 +59,16 @@ def _count_ids(part: Part, losses: Losses) -> None:
 
 
 def _count(image: ImageRecord, part: Part, losses: Losses) -> None:
-    losses.add("outlines, which VOC's XML can't hold", sum(thing.outline is not None for thing in image.things))
+    losses.add(
+        "outlines, which VOC's XML can't hold", sum(annotation.outline is not None for annotation in image.annotations)
+    )
+    pointed = sum(
+        annotation.keypoints is not None and bool(annotation.keypoints[:, 2].any()) for annotation in image.annotations
+    )
+    losses.add("keypoints of objects, which VOC's XML can't hold", pointed)
     if part.family == "coco":
         count_further(image, losses)
-        if any(thing.ignore for thing in image.things):
+        if any(each.ignore for each in image.annotations):
             losses.once("VOC has no word for COCO's iscrowd: such objects are marked difficult")
 
 
@@ -79,20 +85,20 @@ def _annotation(image: ImageRecord, part: Part) -> bytes:
     for key, value in (("width", image.size.width), ("height", image.size.height), ("depth", 3)):
         _add(size, key, str(value))
     _fill(tree, attributes(image.extra, part.family))
-    for thing in image.things:
-        _add_object(tree, thing, part)
+    for annotation in image.annotations:
+        _add_object(tree, annotation, part)
     indent(tree)
     text: bytes = tostring(tree, encoding="utf-8")
     return text
 
 
-def _add_object(tree: Element, thing: Annotation, part: Part) -> None:
+def _add_object(tree: Element, annotation: Annotation, part: Part) -> None:
     entry = SubElement(tree, "object")
-    _add(entry, "name", part.classes[thing.label])
-    _fill(entry, attributes(thing.extra, part.family))
-    _add(entry, "difficult", str(int(thing.ignore)))
+    _add(entry, "name", part.classes[annotation.label])
+    _fill(entry, attributes(annotation.extra, part.family))
+    _add(entry, "difficult", str(int(annotation.ignore)))
     box = SubElement(entry, "bndbox")
-    for key, value in zip(("xmin", "ymin", "xmax", "ymax"), thing.box.tolist(), strict=True):
+    for key, value in zip(("xmin", "ymin", "xmax", "ymax"), annotation.box.tolist(), strict=True):
         _add(box, key, shortest(value))
 
 

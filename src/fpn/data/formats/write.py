@@ -10,7 +10,7 @@ from fpn.data.formats.coco_writer import write_coco
 from fpn.data.formats.voc_writer import write_voc
 from fpn.data.formats.writer import Losses, Part, new_folder
 from fpn.data.formats.yolo_writer import write_yolo
-from fpn.data.progress import Bar, no_bar
+from fpn.data.progress import Progress, no_bar
 
 Family: TypeAlias = Literal["coco", "voc", "yolo"]
 _Writer: TypeAlias = Callable[[Sequence[Part], Path, Path, Losses, Callable[[], None]], None]
@@ -23,7 +23,7 @@ def write(
     target: str,
     output: Path,
     *,
-    bar: Bar | None = None,
+    bar: Progress | None = None,
     notes: Callable[[Sequence[str]], str] | None = None,
 ) -> list[str]:
     """Write splits to a new folder and say what was lost; `notes`: losses -> the text of CHANGES.txt in it."""

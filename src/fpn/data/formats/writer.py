@@ -5,7 +5,6 @@ A dataset is written beside its place and then moved there, so that it is there 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -18,11 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fpn.data.formats.files import shorten
-from fpn.data.formats.segmentation import Segmentation, unpack
+from fpn.data.formats.segmentation import unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
+from fpn.files import read_umask
 from fpn.shapes import Size
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
+from fpn.structures.masks import Segmentation
 
 # Of losses: there are as many as a file has invented names of fields.
 _MOST_LINES = 100
@@ -31,7 +32,7 @@ _MOST_LINES = 100
 class Annotation(NamedTuple):
     """An object to write: float32 xyxy box in pixels, class, crowd or difficult, outline, and what else its file said.
 
-    `area` is the outline's as the file said, or NaN.
+    `area` is the outline's as the file said, or NaN; `keypoints` (J, 3) float32 x, y, visibility in pixels, or None.
     """
 
     box: np.ndarray
@@ -40,6 +41,7 @@ class Annotation(NamedTuple):
     area: float
     outline: Segmentation | None
     extra: Mapping[str, Any]
+    keypoints: np.ndarray | None = None
 
 
 class ImageRecord(NamedTuple):
@@ -50,7 +52,7 @@ class ImageRecord(NamedTuple):
     image_id: int
     size: Size
     extra: Mapping[str, Any]
-    things: list[Annotation]
+    annotations: list[Annotation]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Part:
     header: Mapping[str, Any]
     sources: Sequence[str]
     images: Callable[[], Iterator[ImageRecord]]
+    skeleton: Skeleton | None = None
 
 
 @dataclass
@@ -95,13 +98,13 @@ def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> 
     rows = range(len(survey.dataset))
 
     def images() -> Iterator[ImageRecord]:
-        return (shown(survey, row, survey.dataset.size(row), names) for row in rows)
+        return (record_of(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
-    return Part(split, family, survey.dataset.classes, survey.header, sources, images)
+    return Part(split, family, survey.dataset.classes, survey.header, sources, images, survey.dataset.skeleton)
 
 
-def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
+def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
     """Image number `row` of a split with its objects, their boxes not cut at its edge."""
     table, source = survey.dataset.table, survey.name_of(row)
     start, end = table.starts[row : row + 2].tolist()
@@ -109,7 +112,7 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
     boxes = survey.boxes[start:end]
     if table.fractions:
         boxes = boxes * np.array(scale * 2, dtype=np.float32)
-    things = [
+    annotations = [
         Annotation(
             box=boxes[number - start],
             label=int(table.labels[number]),
@@ -117,10 +120,11 @@ def shown(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> Ima
             area=float(table.areas[number]),
             outline=_outline(survey, number, scale),
             extra=survey.object_extras[number],
+            keypoints=_keypoints(survey, number, scale),
         )
         for number in range(start, end)
     ]
-    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], things)
+    return ImageRecord(source, names[source], survey.dataset.image_id(row), size, survey.image_extras[row], annotations)
 
 
 def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentation | None:
@@ -128,6 +132,14 @@ def _outline(survey: Survey, number: int, scale: tuple[int, int]) -> Segmentatio
     if table.segmentations is None:
         return None
     return unpack(table.segmentations[number], scale=scale if table.fractions else None)
+
+
+def _keypoints(survey: Survey, number: int, scale: tuple[int, int]) -> np.ndarray | None:
+    table = survey.dataset.table
+    if table.keypoints is None:
+        return None
+    factor = np.array([*scale, 1] if table.fractions else [1, 1, 1], dtype=np.float32)
+    return np.asarray(table.keypoints[number].numpy() * factor)
 
 
 def unique_names(paths: Sequence[str]) -> dict[str, str]:
@@ -166,7 +178,7 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise OutputError(f"{output}: can't write there ({error.strerror}). Choose another folder.") from error
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())
+        draft.chmod(0o777 & ~read_umask())
         draft.replace(output)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -187,12 +199,6 @@ def refuse_filled(output: Path) -> None:
         return
     if output.exists() or output.is_symlink():
         raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def copy_image(source: Path, target: Path) -> None:
@@ -223,7 +229,7 @@ def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:
 
 def count_further(image: ImageRecord, losses: Losses) -> None:
     """Count what a COCO json says of an image and its objects beside its own fields and `attributes`."""
-    for what, said in (("images", image.extra), *(("objects", thing.extra) for thing in image.things)):
+    for what, said in (("images", image.extra), *(("objects", annotation.extra) for annotation in image.annotations)):
         for key in said.keys() - _OWN_FIELDS:
             losses.add(f"field {shorten(key)} of {what}")
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import MAX_CLASSES, Folder, head_of, is_file_name, make_classes, read_yaml, shorten
-from fpn.data.formats.layout import plain_split
-from fpn.errors import DataError, DataNotFoundError
-from fpn.structures import Classes
+from fpn.data.formats.files import Folder, head_of, read_yaml, shorten
+from fpn.errors import ConfigError, DataError, DataNotFoundError
+from fpn.structures import Classes, Skeleton
 
 SPLITS = ("train", "val", "test")
 _CONFIG_BYTES = 2**20
+# Whole-body skeletons have 133; more is a typing error.
+_MAX_KEYPOINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class YoloConfig:
         splits: name -> folders and .txt lists of images, relative to the root.
         classes: the names with the ids 0..K-1, or None if there is no `names`.
         count: `nc`, how many classes there are; None if it does not say.
-        keypoints: how many a line holds behind its box, and of how many numbers each (2 or 3); None: lines hold none.
+        pose: what `kpt_shape` says of the keypoints on every line, or None if it is not there.
         absent: splits of which nothing is there, and where it should be.
         repaired: places as written -> as they are.
     """
@@ -39,9 +40,17 @@ class YoloConfig:
     splits: dict[str, tuple[str, ...]]
     classes: Classes | None
     count: int | None = None
-    keypoints: tuple[int, int] | None = None
+    pose: YoloPose | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     repaired: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class YoloPose:
+    """The keypoints of a line: `numbers` for each, x and y in fractions and, if three, its visibility."""
+
+    skeleton: Skeleton
+    numbers: int
 
 
 def looks_like_config(file: Path) -> bool:
@@ -80,7 +89,7 @@ def read_config(file: Path, *, trusted: bool, root: Path | None = None) -> YoloC
         raise DataError(f"{file}: names no split. Add train: and val: with the folders of their images.")
     classes, count = _classes(data, file)
     splits, absent, repaired = find_places(named, folder, file)
-    return YoloConfig(folder.root, splits, classes, count, _keypoints(data, file), absent, repaired)
+    return YoloConfig(folder.root, splits, classes, count, _pose(data, file), absent, repaired)
 
 
 def names_of(file: Path) -> Classes | None:
@@ -140,16 +149,6 @@ def _is_there(place: str, folder: Folder) -> bool:
     return bool(folder.listing(path)) or (place.endswith((".txt", ".names")) and folder.has(path))
 
 
-def _keypoints(data: dict[str, Any], file: Path) -> tuple[int, int] | None:
-    shape = data.get("kpt_shape")
-    if shape is None:
-        return None
-    known = isinstance(shape, list) and len(shape) == 2 and all(_is_count(each) for each in shape)
-    if not known or shape[1] not in ("2", "3"):
-        raise DataError(f"{file}: kpt_shape is {shorten(shape)}; it must be [how many keypoints, 2 or 3 numbers each]")
-    return int(shape[0]), int(shape[1])
-
-
 def _root(file: Path, path: Any, trusted: bool) -> Path:
     own = Path(os.path.abspath(file)).parent  # noqa: PTH100  # resolve() would follow links
     if not path:
@@ -206,6 +205,46 @@ def find_place(entry: str, folder: Folder, file: Path) -> str:
     if problem is not None:
         raise problem
     return place
+
+
+def _pose(data: dict[str, Any], file: Path) -> YoloPose | None:
+    """What kpt_shape, flip_idx and kpt_names say; names are numbers where there are none."""
+    shape = data.get("kpt_shape")
+    if not shape:
+        return None
+    numbers = _whole_numbers(shape, file, "kpt_shape")
+    if len(numbers) != 2 or not 0 < numbers[0] <= _MAX_KEYPOINTS or numbers[1] not in (2, 3):
+        raise DataError(f"{file}: kpt_shape is {shorten(shape)}; it must be [number of keypoints, 2 or 3]")
+    count = numbers[0]
+    flipped = _whole_numbers(data.get("flip_idx") or list(range(count)), file, "flip_idx")
+    if sorted(flipped) != list(range(count)) or any(flipped[flipped[k]] != k for k in range(count)):
+        raise DataError(f"{file}: flip_idx must name each of the keypoints 0 to {count - 1} once, pairs each other")
+    pairs = tuple((one, other) for one, other in enumerate(flipped) if one < other)
+    names = _keypoint_names(data.get("kpt_names"), count, file)
+    try:
+        named = Skeleton.named(names)
+        return YoloPose(Skeleton(names, pairs or named.flip_pairs, sigmas=named.sigmas), numbers[1])
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _whole_numbers(values: Any, file: Path, key: str) -> list[int]:
+    if not isinstance(values, list) or not all(str(value).isdecimal() and len(str(value)) <= 6 for value in values):
+        raise DataError(f"{file}: {key} is {shorten(values)}; it must be a list of whole numbers")
+    return [int(value) for value in values]
+
+
+def _keypoint_names(names: Any, count: int, file: Path) -> tuple[str, ...]:
+    """Of the first class: a dataset has one skeleton."""
+    if isinstance(names, dict) and names:
+        if any(other != next(iter(names.values())) for other in names.values()):
+            raise DataError(f"{file}: kpt_names differ between classes, but a dataset has one skeleton")
+        names = next(iter(names.values()))
+    if not names:
+        return tuple(str(number) for number in range(count))
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: kpt_names is {shorten(names)}; it must list {count} names")
+    return tuple(names)
 
 
 def _classes(data: dict[str, Any], file: Path) -> tuple[Classes | None, int | None]:

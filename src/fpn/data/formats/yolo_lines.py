@@ -52,12 +52,22 @@ def read_line(text: str, keypoints: tuple[int, int] | None) -> Line:
 
 def _pose(index: float, values: list[float], keypoints: tuple[int, int]) -> Line:
     wanted = 4 + keypoints[0] * keypoints[1]
-    if len(values) != wanted:
+    if len(values) not in (4, wanted):
         raise ValueError(
             f"{len(values)} numbers after the class; kpt_shape [{keypoints[0]}, {keypoints[1]}] says {wanted}: a box "
             "and its keypoints. Correct the line or kpt_shape."
         )
     return Line(index, _near(_corners(values[:4])), None, values[4:])
+
+
+def keypoints_of(line: Line, numbers: int) -> list[float]:
+    """x, y, visibility of each keypoint of a line, of which it holds two or three numbers; none of a box alone."""
+    points = line.points or []
+    if numbers == 3:
+        return points
+    # Without a visibility a keypoint that is not labelled lies at 0, 0.
+    pairs = zip(points[0::2], points[1::2], strict=True)
+    return [number for x, y in pairs for number in (x, y, 2.0 if x > 0 or y > 0 else 0.0)]
 
 
 def _near(box: Corners) -> Corners:

@@ -1,28 +1,29 @@
 """YOLO: one text file an image with lines `class centre-x centre-y width height`, in fractions of the image.
 
-Found by a data.yaml (path / train / val / test / names) or Darknet's obj.data, as twin folders images/ and labels/, or
-as .txt files beside the images. A line with six or more coordinates is an outline, whose bounds are the box, unless
-data.yaml says that keypoints stand behind the box. Category ids are the class indices 0..K-1. An image without a label
-file is one without objects.
+Found by a data.yaml (path / train / val / test / names) or Darknet's obj.data, as folders images/ and labels/ side by
+side, or as .txt files beside the images. A line with six or more coordinates is an outline, whose bounds are the box,
+unless data.yaml says that keypoints stand behind the box. Category ids are the class indices 0..K-1. An image without a
+label file is one without objects.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fpn.data.formats.darknet import DARKNET_LISTS, find_data_file, read_data_file
 from fpn.data.formats.files import Folder, enumerate_issues, head_of, is_image, is_set_apart, read_lines, read_text
+from fpn.data.formats.keypoints import checked_keypoints
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
-from fpn.data.formats.yolo_config import YoloConfig, looks_like_config, read_config
-from fpn.data.formats.yolo_lines import looks_like_pose, read_line
+from fpn.data.formats.yolo_config import YoloConfig, YoloPose, looks_like_config, read_config
+from fpn.data.formats.yolo_lines import Line, keypoints_of, looks_like_pose, read_line
 from fpn.data.formats.yolo_names import CLASS_LISTS, find_names
 from fpn.data.issues import Finding
 from fpn.errors import DataError, DataNotFoundError
@@ -99,14 +100,14 @@ def _configured(config: YoloConfig, file: Path) -> Layout:
     return Layout(f"YOLO {file.name}", readers, findings, config.absent)
 
 
-def find_twins(path: Path, images: Path | None = None) -> Layout | str:
+def find_label_folders(path: Path, images: Path | None = None) -> Layout | str:
     """Recognise images with label files at a folder; otherwise what was missing."""
     if path.is_file():
         return "not a folder"
     if images is not None:
         return _find_apart(path, images)
     folder = Folder(path)
-    places = _twin_places(folder)
+    places = _label_folders(folder)
     if not places:
         return "no images/ with labels/, no train/images with train/labels, no .txt beside the images"
     everything = tuple(places.values())
@@ -125,7 +126,7 @@ def _find_apart(path: Path, images: Path) -> Layout | str:
     return Layout("YOLO label files", {name: partial(_read, source, name) for name, source in sources.items()})
 
 
-def _twin_places(folder: Folder) -> dict[str, str]:
+def _label_folders(folder: Folder) -> dict[str, str]:
     root = folder.root
     if folder.listing(root / "images") and folder.has(root / "labels"):
         parts = [name for name in folder.folders(root / "images") if folder.listing(root / "images" / name)]
@@ -175,7 +176,8 @@ class _Reader:
         self.folder = Folder(source.root)
         self.texts = self.folder if source.labels is None else Folder(source.labels)
         self.builder = TableBuilder(self.folder.root, options, fractions=True)
-        self.keypoints = None if source.config is None else source.config.keypoints
+        self.pose: YoloPose | None = None if source.config is None else source.config.pose
+        self.shape = None if self.pose is None else (len(self.pose.skeleton), self.pose.numbers)
         self.outlines: Counter[tuple[int, bool]] = Counter()
 
     def read(self) -> TableDataset:
@@ -189,7 +191,12 @@ class _Reader:
         self._check_outlines()
         labels = [self.texts.relative(files[image]) for image in images]
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
-        return self.builder.finish(classes, name, lambda row, line: f"{labels[row]}, line {line}")
+        return self.builder.finish(
+            classes,
+            name,
+            lambda row, line: f"{labels[row]}, line {line}",
+            skeleton=None if self.pose is None else self.pose.skeleton,
+        )
 
     def _images(self, places: tuple[str, ...]) -> Iterator[str]:
         for place in places:
@@ -326,7 +333,7 @@ class _Reader:
     def _add(self, text: str, file: str, line: int, classes: Classes) -> None:
         where = f"{file}, line {line}"
         try:
-            read = read_line(text, self.keypoints)
+            read = read_line(text, self.shape)
         except ValueError as error:
             self.options.fault("entry-broken", DataError(f"{where}: {error}"), file)
             return
@@ -340,7 +347,18 @@ class _Reader:
         if read.polygon is not None:
             self.outlines[len(read.polygon), looks_like_pose(read)] += 1
         outline = None if read.polygon is None else [read.polygon]
-        self.builder.add_object(read.box, int(read.label), origin=line, segmentation=outline)
+        points = self._points(read, where, file)
+        self.builder.add_object(read.box, int(read.label), origin=line, segmentation=outline, keypoints=points)
+
+    def _points(self, read: Line, where: str, file: str) -> Sequence[float]:
+        """The line's keypoints as x, y, visibility: zeros where it has none."""
+        if self.pose is None:
+            return ()
+        try:
+            return checked_keypoints(keypoints_of(read, self.pose.numbers), self.pose.skeleton)
+        except ValueError as error:
+            self.options.fault("keypoints-broken", DataError(f"{where}: {error}"), file)
+            return checked_keypoints([], self.pose.skeleton)
 
     def _check_outlines(self) -> None:
         """Stop if what was read as outlines are boxes with keypoints: they all look like it, and are of one length."""

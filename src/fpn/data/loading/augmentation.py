@@ -7,9 +7,8 @@ preprocessor resizes to the network's size right after. So one interpolation hap
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from torchvision.transforms.v2 import functional as transforms
 from fpn.data.dataset import Sample
 from fpn.errors import ConfigError
 from fpn.shapes import Size
-from fpn.structures import Targets
+from fpn.structures import Skeleton, Targets
+from fpn.structures.keypoints import cut_keypoints, flip_keypoints, map_keypoints
 
 
 def random_for(seed: int, epoch: int, index: int) -> torch.Generator:
@@ -75,7 +75,7 @@ class Augment:
         """
         chance = _Draws(*torch.rand(len(_Draws._fields), generator=random, dtype=torch.float64).tolist())
         image, targets = self._zoom(sample.image, sample.targets, chance)
-        image, targets = self._flip(image, targets, chance)
+        image, targets = self._flip(image, targets, chance, sample.skeleton)
         return replace(sample, image=self._recolour(image, chance), targets=targets)
 
     def _zoom(self, image: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
@@ -95,11 +95,14 @@ class Augment:
         cut = transforms.crop(image, top, left, size.height, size.width)
         return cut, _cut_targets(targets, top, left, size, self.min_visible)
 
-    def _flip(self, image: Image.Image, targets: Targets, chance: _Draws) -> tuple[Image.Image, Targets]:
+    def _flip(
+        self, image: Image.Image, targets: Targets, chance: _Draws, skeleton: Skeleton | None
+    ) -> tuple[Image.Image, Targets]:
+        size = Size(image.height, image.width)
         if chance.flip < self.flip:
-            image, targets = _move(transforms.horizontal_flip, image, targets)
+            image, targets = transforms.horizontal_flip(image), flip_targets(targets, size, skeleton)
         if chance.vertical_flip < self.vertical_flip:
-            image, targets = _move(transforms.vertical_flip, image, targets)
+            image, targets = transforms.vertical_flip(image), flip_targets(targets, size, skeleton, vertical=True)
         return image, targets
 
     def _recolour(self, image: Image.Image, chance: _Draws) -> Image.Image:
@@ -156,15 +159,27 @@ def _as_boxes(boxes: Tensor, size: Size) -> tv_tensors.BoundingBoxes:
     return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(size))
 
 
-def _as_masks(masks: Tensor) -> tv_tensors.Mask:
-    return tv_tensors.Mask(masks)
+def flip_targets(targets: Targets, size: Size, skeleton: Skeleton | None, *, vertical: bool = False) -> Targets:
+    """The objects of the image mirrored left to right, or upside down.
 
-
-def _move(kernel: Callable[..., Any], image: Image.Image, targets: Targets, **how: Any) -> tuple[Image.Image, Targets]:
-    """Apply one of torchvision's kernels that loses nothing to image, boxes and masks."""
-    boxes = kernel(_as_boxes(targets.boxes, Size(image.height, image.width)), **how).as_subclass(Tensor)
-    masks = None if targets.masks is None else kernel(_as_masks(targets.masks), **how).as_subclass(Tensor)
-    return kernel(image, **how), Targets(boxes, targets.labels, targets.ignore, masks)
+    Raises:
+        ConfigError: they have keypoints, and no skeleton says which of these change places.
+    """
+    flip = transforms.vertical_flip if vertical else transforms.horizontal_flip
+    keypoints = targets.keypoints
+    if keypoints is not None:
+        if skeleton is None:
+            raise ConfigError(
+                "flipping keypoints needs a skeleton that says which are left and right of each other: give the "
+                "dataset one (dataset.skeleton), or switch the flips off"
+            )
+        keypoints = flip_keypoints(keypoints, size, skeleton, vertical=vertical)
+    return replace(
+        targets,
+        boxes=flip(_as_boxes(targets.boxes, size)).as_subclass(Tensor),
+        masks=None if targets.masks is None else targets.masks.flipped(vertical=vertical),
+        keypoints=keypoints,
+    )
 
 
 def _some_centre(targets: Targets, drawn: float) -> tuple[float, float] | None:
@@ -191,33 +206,24 @@ def _cut_targets(targets: Targets, top: int, left: int, size: Size, min_visible:
     canvas = _as_boxes(targets.boxes, size)
     moved = transforms.crop(canvas, top, left, size.height, size.width)
     boxes = transforms.clamp_bounding_boxes(moved).as_subclass(Tensor)
-    masks = targets.masks
+    masks, keypoints = targets.masks, targets.keypoints
     before, after = _areas(targets.boxes), _areas(boxes)
-    if masks is not None and len(masks):
-        cut = transforms.crop(_as_masks(masks), top, left, size.height, size.width).as_subclass(Tensor)
-        boxes = _tighten(boxes, cut, touched=after < before)
-        before, after, masks = _pixels(masks), _pixels(cut), cut
+    if masks is not None:
+        cut = masks.shifted(top=-top, left=-left, size=size).clipped()
+        tight, touched = cut.boxes(), after < before
+        before, after, masks = masks.areas(), cut.areas(), cut
+        # A box that the cut touched fits what its mask still shows.
+        boxes = torch.where((touched & (after > 0))[:, None], tight, boxes)
+    if keypoints is not None:
+        keypoints = cut_keypoints(map_keypoints(keypoints, scale=(1.0, 1.0), offset=(-float(top), -float(left))), size)
     mostly_gone = after < min_visible * before
     # Less than a pixel is no object, and coders divide by width and height.
     remains = (after > 0) & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)
-    return Targets(boxes, targets.labels, targets.ignore | mostly_gone, masks)[remains]
-
-
-def _tighten(boxes: Tensor, masks: Tensor, *, touched: Tensor) -> Tensor:
-    """Fit the boxes that the cut touched to what their masks still show."""
-    boxes = boxes.clone()
-    for number in (touched & masks.flatten(1).any(dim=1)).nonzero().flatten().tolist():
-        y, x = masks[number].any(dim=1).nonzero(), masks[number].any(dim=0).nonzero()
-        boxes[number] = torch.cat([x[0], y[0], x[-1] + 1, y[-1] + 1]).to(boxes.dtype)
-    return boxes
+    return Targets(boxes, targets.labels, targets.ignore | mostly_gone, masks, keypoints)[remains]
 
 
 def _areas(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
-
-
-def _pixels(masks: Tensor) -> Tensor:
-    return masks.flatten(1).sum(dim=1).float()
 
 
 def _lay_out(image: Image.Image, targets: Targets, size: Size, chance: _Draws) -> tuple[Image.Image, Targets]:
@@ -226,7 +232,14 @@ def _lay_out(image: Image.Image, targets: Targets, size: Size, chance: _Draws) -
     top, left = int(chance.y * (below + 1)), int(chance.x * (right + 1))
     mean = [round(value) for value in ImageStat.Stat(image).mean]
     padding = [left, top, right - left, below - top]
-    # Only the image's ground is filled; masks get zeros.
     laid = transforms.pad(image, padding, fill=mean)
-    _, moved = _move(transforms.pad, image, targets, padding=padding)
+    boxes = transforms.pad(_as_boxes(targets.boxes, Size(image.height, image.width)), padding)
+    moved = replace(
+        targets,
+        boxes=boxes.as_subclass(Tensor),
+        masks=None if targets.masks is None else targets.masks.shifted(top=top, left=left, size=size),
+        keypoints=None
+        if targets.keypoints is None
+        else map_keypoints(targets.keypoints, scale=(1.0, 1.0), offset=(float(top), float(left))),
+    )
     return laid, moved

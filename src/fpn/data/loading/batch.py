@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fpn.data.loading.workers import fits_shared_memory
-from fpn.structures import ImageBatch, Targets
+from fpn.structures import ImageBatch, Masks, Targets
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class LabelledBatch:
     """One step's images.
 
     Attributes:
@@ -27,9 +27,9 @@ class Batch:
     targets: list[Targets]
     indices: list[int]
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> LabelledBatch:
         """The same batch on another device."""
-        return Batch(self.images.to(device), [each.to(device) for each in self.targets], self.indices)
+        return LabelledBatch(self.images.to(device), [each.to(device) for each in self.targets], self.indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,17 @@ class _Parcel:
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
-    masks: list[np.ndarray | None]
+    masks: list[Masks | None]
+    keypoints: list[np.ndarray | None]
     counts: list[int]
     indices: list[int]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     cut_short: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def pack(cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int]) -> _Parcel:
+    def pack(
+        cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int], **notes: Mapping[str, str]
+    ) -> _Parcel:
         pixels: Tensor | np.ndarray = images.pixels
         if not fits_shared_memory(images.pixels):
             pixels = images.pixels.numpy()
@@ -62,37 +65,26 @@ class _Parcel:
             boxes=torch.cat([each.boxes for each in targets]).numpy(),
             labels=torch.cat([each.labels for each in targets]).numpy(),
             ignore=torch.cat([each.ignore for each in targets]).numpy(),
-            masks=[_pack_masks(each.masks) for each in targets],
+            masks=[each.masks for each in targets],
+            keypoints=[None if each.keypoints is None else each.keypoints.numpy() for each in targets],
             counts=[len(each) for each in targets],
             indices=indices,
+            **notes,
         )
 
-    def unpack(self) -> Batch:
+    def unpack(self) -> LabelledBatch:
         pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
         images = ImageBatch(pixels, torch.from_numpy(self.sizes))
         flat = (torch.from_numpy(each) for each in (self.boxes, self.labels, self.ignore))
         columns = (torch.split(each, self.counts) for each in flat)
-        rows = zip(*columns, self.masks, self.counts, strict=True)
+        rows = zip(*columns, self.masks, self.keypoints, strict=True)
         targets = [
-            Targets(boxes, labels, ignore, _unpack_masks(masks, count, images, number))
-            for number, (boxes, labels, ignore, masks, count) in enumerate(rows)
+            Targets(boxes, labels, ignore, masks, None if points is None else torch.from_numpy(points))
+            for boxes, labels, ignore, masks, points in rows
         ]
-        return Batch(images, targets, self.indices)
+        return LabelledBatch(images, targets, self.indices)
 
     def pin_memory(self) -> _Parcel:
         """Called by torch's loader. What is small is not worth it."""
         pixels = self.pixels if isinstance(self.pixels, Tensor) else torch.from_numpy(self.pixels)
         return replace(self, pixels=pixels.pin_memory())
-
-
-def _pack_masks(masks: Tensor | None) -> np.ndarray | None:
-    # Eight pixels a byte.
-    return None if masks is None else np.packbits(masks.numpy())
-
-
-def _unpack_masks(packed: np.ndarray | None, count: int, images: ImageBatch, number: int) -> Tensor | None:
-    if packed is None:
-        return None
-    height, width = images.sizes[number].tolist()
-    bits = np.unpackbits(packed, count=count * height * width)
-    return torch.from_numpy(bits.view(np.bool_).reshape(count, height, width))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fpn.data.dataset import Dataset, Sample
 from fpn.data.loading.augmentation import random_for
-from fpn.data.loading.batch import Batch, _Parcel
+from fpn.data.loading.batch import LabelledBatch, _Parcel
 from fpn.data.loading.order import Order, _Plan
 from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
 from fpn.errors import ConfigError, DataNotFoundError, FpnError, ImageError, TrainingError
@@ -31,7 +31,7 @@ from fpn.structures import ImageBatch, Targets
 
 
 @runtime_checkable
-class Prepared(Protocol):
+class PreparedImage(Protocol):
     """What `prepare` returns: at least network pixels (3, h, w), and targets in them."""
 
     @property
@@ -41,7 +41,7 @@ class Prepared(Protocol):
     def targets(self) -> Targets | None: ...  # noqa: D102
 
 
-Prepare = Callable[[Image.Image, Targets], Prepared]
+Prepare = Callable[[Image.Image, Targets], PreparedImage]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
 MinSize = Callable[[Size], Size]
 Change = Callable[[Sample, torch.Generator], Sample]
@@ -75,7 +75,7 @@ class Loader:
         prepare: Prepare,
         collate: Collate,
         augment: Change | None = None,
-        enough: MinSize | None = None,
+        min_size: MinSize | None = None,
         masks: bool = False,
         skip_unreadable: bool = False,
         num_workers: int = 0,
@@ -87,9 +87,7 @@ class Loader:
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
         self._workers: DataLoader[Any] = make_data_loader(
-            _Workbench(
-                dataset, prepare, collate, augment, None if masks else enough, masks, order.seed, skip_unreadable
-            ),
+            _Workbench(dataset, prepare, collate, augment, min_size, masks, order.seed, skip_unreadable),
             sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -113,7 +111,7 @@ class Loader:
         """Where we are: the epoch, and how many of its batches were handed out; `set_epoch(**state)` goes there."""
         return {"epoch": self.epoch, "skip": self.position}
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[LabelledBatch]:
         """The epoch's batches, from `skip` on.
 
         Raises:
@@ -159,7 +157,7 @@ def make_loader(
     prepare: Prepare,
     collate: Collate,
     augment: Change | None = None,
-    enough: MinSize | None = None,
+    min_size: MinSize | None = None,
     batch_size: int = 4,
     seed: int = 0,
     num_workers: int | None = None,
@@ -179,15 +177,15 @@ def make_loader(
         prepare: the detector's `preprocessor.prepare`: image and targets into network pixels.
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
         augment: random changes, see `Augment`.
-        enough: from an image's full size to what `prepare` needs of it, such as the preprocessor's `enough`: JPEG
-            files far larger are then decoded at a part of their size, unless `masks`. None: in full.
+        min_size: from an image's full size to what `prepare` needs of it, such as the preprocessor's `min_size`: JPEG
+            files far larger are then decoded at a part of their size. None: in full.
         batch_size: images a batch and process.
         seed: of order and changes.
         num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
         shuffle: another order each epoch.
         aspect_grouping: put upright and lying images into different batches, where possible.
         drop_last: leave out the last batch when it is not full.
-        masks: also bring the objects' masks. They take more memory than the images.
+        masks: also bring the objects' masks.
         skip_unreadable: put the next image that can be read in the place of one that can't, and note it in
             `unreadable`. False: stop there.
         rank, world_size: this process's number, and how many train together.
@@ -220,7 +218,7 @@ def make_loader(
         prepare=prepare,
         collate=collate,
         augment=augment,
-        enough=enough,
+        min_size=min_size,
         masks=masks,
         skip_unreadable=skip_unreadable,
         num_workers=num_workers,
@@ -236,7 +234,7 @@ class _Workbench:
     prepare: Prepare
     collate: Collate
     augment: Change | None
-    enough: MinSize | None
+    min_size: MinSize | None
     masks: bool
     seed: int
     skip_unreadable: bool = False
@@ -253,9 +251,11 @@ class _Workbench:
         images = self.collate([each.pixels for _, each in pairs])
         targets = [Targets.empty() if each.targets is None else each.targets for _, each in pairs]
         used = [number for number, _ in pairs]
-        return replace(_Parcel.pack(images, targets, used), unreadable=lost, cut_short=cut)
+        return _Parcel.pack(images, targets, used, unreadable=lost, cut_short=cut)
 
-    def _readable(self, epoch: int, number: int, lost: dict[str, str], cut: dict[str, str]) -> tuple[int, Prepared]:
+    def _readable(
+        self, epoch: int, number: int, lost: dict[str, str], cut: dict[str, str]
+    ) -> tuple[int, PreparedImage]:
         """Image `number`, or the next that can be read if that is allowed: which one, and its pixels."""
         count = len(self.dataset)
         for each in range(number, number + min(count, _MOST_SKIPPED)):
@@ -270,16 +270,14 @@ class _Workbench:
             f"{next(iter(lost.values()))}. See all with `fpn check`."
         )
 
-    def _prepare(self, epoch: int, number: int, cut: dict[str, str]) -> Prepared:
+    def _prepare(self, epoch: int, number: int, cut: dict[str, str]) -> PreparedImage:
         path = self.dataset.path(number)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImageWarning)  # the loader says so, once
-                sample = self.dataset.sample(number, enough=self.enough)
+                sample = self.dataset.sample(number, min_size=self.min_size, masks=self.masks)
             if CUT_SHORT in sample.image.info:
                 cut[path] = sample.image.info[CUT_SHORT]
-            if self.masks:
-                sample = replace(sample, targets=self.dataset.targets(number, masks=True))
             if self.augment is not None:
                 sample = self.augment(sample, random_for(self.seed, epoch, number))
             return self.prepare(sample.image, sample.targets)

@@ -21,7 +21,7 @@ from fpn.data.synthetic.paint import background, finish, paint_object
 from fpn.data.synthetic.shapes import SHAPES, Patch, Pose
 from fpn.errors import ConfigError
 from fpn.shapes import Size
-from fpn.structures import Classes, Targets
+from fpn.structures import Classes, Masks, Targets
 
 # An object is labelled by what can be seen of it, which is at least this part of the whole.
 _MIN_VISIBLE = 0.5
@@ -102,13 +102,13 @@ class SceneDataset(Dataset):
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`: masks are what can be seen of each object, boxes fit tightly around them."""
         layout = self._layout(self._number(index))
-        if not layout.poses:
-            none = torch.zeros(0, *layout.size, dtype=torch.bool)
-            return Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=none if masks else None)
         boxes = [_visible_box(layout, number) for number in range(len(layout.poses))]
         labels = [SHAPES.index(pose.shape) for pose in layout.poses]
-        seen = torch.from_numpy(_masks(layout)) if masks else None
-        return Targets(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), masks=seen)
+        return Targets(
+            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            torch.tensor(labels, dtype=torch.int64),
+            masks=_masks(layout) if masks else None,
+        )
 
     def image(self, index: int) -> Image.Image:
         """See `Dataset.image`."""
@@ -123,9 +123,10 @@ class SceneDataset(Dataset):
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`: with the visible area and an uncompressed RLE mask."""
         records = super().annotations(index)
-        for record, mask in zip(records, _masks(self._layout(self._number(index))), strict=True):
-            record["area"] = float(mask.sum())
-            record["segmentation"] = {"size": list(mask.shape), "counts": _run_lengths(mask)}
+        masks = _masks(self._layout(self._number(index)))
+        codes = masks.to_coco(compressed=False)
+        for record, area, code in zip(records, masks.areas().tolist(), codes, strict=True):
+            record["area"], record["segmentation"] = float(area), code
         return records
 
     def _layout(self, number: int) -> _Layout:
@@ -225,15 +226,6 @@ def _visible_box(layout: _Layout, number: int) -> list[int]:
     return [columns.start + x[0], rows.start + y[0], columns.start + x[-1] + 1, rows.start + y[-1] + 1]
 
 
-def _masks(layout: _Layout) -> np.ndarray:
-    numbers = np.arange(len(layout.poses), dtype=np.int16)
-    seen: np.ndarray = layout.owner[None] == numbers[:, None, None]
-    return seen
-
-
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed RLE: lengths of runs in column order, beginning with a run of zeros."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return [0, *runs] if flat[0] else runs
+def _masks(layout: _Layout) -> Masks:
+    owner = torch.from_numpy(layout.owner)
+    return Masks.from_dense((owner == number for number in range(len(layout.poses))), layout.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 from fpn.errors import ConfigError
 from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
-from fpn.features.extractor import FeatureExtractor
+from fpn.features.extractor import BottomUp
 from fpn.features.frozen import freeze, freeze_norms
 from fpn.structures import Features, Level
 from fpn.suggestions import nearest
@@ -25,7 +25,7 @@ from fpn.suggestions import nearest
 EVEN, ODD = (64, 96), (65, 97)
 
 
-class Backbone(FeatureExtractor):
+class Backbone(BottomUp):
     """A timm model that emits the last map of each wanted stage as c2, c3, ...: level k has stride 2**k.
 
     Attributes:
@@ -95,6 +95,14 @@ class Backbone(FeatureExtractor):
                 found = found[..., : -(-height // level.stride), : -(-width // level.stride)]
             features[level.name] = found
         return features
+
+    def rewrite(self, change: Callable[[nn.Module], nn.Module | None]) -> bool:
+        """Replace `net` by what `change` makes of it; see `BottomUp.rewrite`."""
+        changed = change(self.net)
+        if changed is None:
+            return False
+        self.net = changed
+        return True
 
 
 def _network(name: str, out: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
@@ -176,7 +184,7 @@ def _choose_levels(net: Any, name: str, out: tuple[int, ...]) -> tuple[list[int]
         )
     index = [last[2**number] for number in out]
     channels = info.channels()
-    levels = tuple(Level(f"c{number}", channels[last[2**number]], 2**number) for number in out)
+    levels = tuple(Level(f"c{number}", channels[last[2**number]], 2**number, number) for number in out)
     return index, levels
 
 

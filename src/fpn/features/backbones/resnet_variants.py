@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -16,6 +17,7 @@ from fpn.sections import Positive, Section
 from fpn.structures import Level
 
 PLAIN = "resnet26, resnet50, resnet101, resnet152"
+LAST_STAGE = 5
 
 
 class BackboneConfig(Section):
@@ -63,7 +65,7 @@ def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneCon
         set_stem_pool(net, variant.stem_pool)
     if variant.last_stage_stride == 1:
         remove_last_stride(net)
-        levels = tuple(Level(c.name, c.channels, c.stride // 2) if c.name == "c5" else c for c in levels)
+        levels = tuple(replace(c, stride=c.stride // 2) if c.number == LAST_STAGE else c for c in levels)
     return levels
 
 

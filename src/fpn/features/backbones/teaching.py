@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig
-from fpn.features.extractor import FeatureExtractor
+from fpn.features.extractor import BottomUp
 from fpn.structures import Features, Level
 
 # timm's names by number of layers. 26 has two bottlenecks a stage: it is what kuangliu's FPN101() really builds.
 BOTTLENECK_RESNETS = {26: "resnet26", 50: "resnet50", 101: "resnet101", 152: "resnet152"}
 
 
-def resnet_body(
+def resnet_backbone(
     depth: int,
     *,
     config: BackboneConfig | None = None,
@@ -29,7 +29,7 @@ def resnet_body(
 
     Args:
         depth: 26, 50, 101 or 152. 26 is [2, 2, 2, 2] bottlenecks.
-        variant: what differs from timm's.
+        config: what differs from timm's.
         out: levels to emit.
         frozen_stages: as in `Backbone`.
         frozen_norm: as in `Backbone`.
@@ -44,7 +44,7 @@ def resnet_body(
     )
 
 
-class ThreeLayerBody(FeatureExtractor):
+class ThreeLayerBackbone(BottomUp):
     """The teaching net under the three-level pyramid: three 3x3 convolutions of stride 2.
 
     As in the original there is no ReLU between them: it shows shapes and connections, and can't learn much.
@@ -57,7 +57,7 @@ class ThreeLayerBody(FeatureExtractor):
         channels: widths of c1, c2, ...
         """
         super().__init__()
-        self.levels: tuple[Level, ...] = tuple(Level(f"c{k}", width, 2**k) for k, width in enumerate(channels, 1))
+        self.levels: tuple[Level, ...] = tuple(Level(f"c{k}", width, 2**k, k) for k, width in enumerate(channels, 1))
         inputs = [3, *channels]
         self.convolutions = nn.ModuleDict(
             {

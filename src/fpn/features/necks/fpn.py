@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, cast, get_args
 
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
-from fpn.features.extractor import FeatureExtractor, declared_levels, level_number
+from fpn.features.extractor import Neck
 from fpn.structures import Features, Level
 
 TopDown: TypeAlias = Literal["nearest", "bilinear", "bilinear_corners", "none"]
@@ -19,14 +20,14 @@ ExtraLevels: TypeAlias = Literal["none", "subsample", "convolutions_on_c5", "con
 Emitted: TypeAlias = Literal["all", "finest"]
 
 
-class FeaturePyramid(FeatureExtractor):
-    """A bottom-up path with a top-down path and lateral connections, and levels added above.
+class FeaturePyramid(Neck):
+    """A top-down path with lateral connections from the maps that come in, and levels added above.
 
     The merge of level k is lateral(c_k) + upsampled(k + 1), where what is upsampled is the *plain* merge of level k + 1
     (or its smoothed map: `smooth_before_merge`); a 3x3 convolution on the merge then gives p_k. Every other pyramid of
     the well-known implementations, and the rivals in the paper's tables, are options of this one mechanism.
 
-    Submodules: `body`; `laterals` by c-name; `smooths` by p-name; `extras` by p-name (convolutions only).
+    Submodules: `laterals` by c-name; `smooths` by p-name; `extras` by p-name (convolutions only).
 
     Source: Lin et al. 2017, arXiv:1612.03144, section 3; P6 by subsampling: section 4.1, footnote 2; P6 and P7 by
     convolutions: Lin et al. 2017, arXiv:1708.02002, section 4, footnote 2.
@@ -34,8 +35,8 @@ class FeaturePyramid(FeatureExtractor):
 
     def __init__(
         self,
+        levels: Sequence[Level],
         *,
-        body: nn.Module,
         channels: int = 256,
         output_channels: int | None = None,
         top_down: TopDown = "nearest",
@@ -49,10 +50,10 @@ class FeaturePyramid(FeatureExtractor):
         extra_relu: bool = True,
         emitted: Emitted = "all",
     ) -> None:
-        """Put a pyramid on a bottom-up path.
+        """A pyramid with as many levels as maps come in, and extra ones.
 
         Args:
-            body: bottom-up path that declares its `levels`; each becomes a level of the pyramid.
+            levels: of the maps that come in, finest first; each becomes a level of the pyramid.
             channels: width of laterals and merges.
             output_channels: width of the emitted maps; None: `channels`.
             top_down: how the coarser map is brought to the lateral's size, which need not be the double; "none": it is
@@ -63,7 +64,7 @@ class FeaturePyramid(FeatureExtractor):
             top_kernel: kernel of the coarsest lateral: 1, or 3 (the three-level teaching pyramid).
             bias: whether laterals and smoothing convolutions have biases.
             extra_levels: how levels above the coarsest are made: every second cell of it, or 3x3 convolutions of
-                stride 2 on the body's or on the pyramid's coarsest map.
+                stride 2 on the coarsest map that comes in or on the pyramid's.
             num_extra: how many; None: 1 by subsampling, 2 (P6 and P7) by convolutions.
             extra_relu: whether there is a ReLU before P7's convolution (MMDetection's RetinaNet has none).
             emitted: "finest": only the finest level comes out, and only it is smoothed.
@@ -71,53 +72,50 @@ class FeaturePyramid(FeatureExtractor):
         Raises:
             ConfigError: an unknown option, or options that contradict each other.
         """
-        super().__init__()
+        super().__init__(levels)
         _check_choices(
             top_down=top_down, lateral=lateral, smoothed=smoothed, extra_levels=extra_levels, emitted=emitted
         )
         _check_contradictions(top_down=top_down, lateral=lateral, extra_levels=extra_levels, emitted=emitted)
         output_channels = output_channels or channels
-        self.body = body
         self.top_down: TopDown = top_down
         self.smooth_before_merge = smooth_before_merge
         self.extra_levels: ExtraLevels = extra_levels
         self.extra_relu = extra_relu
-        self.bottom_up = declared_levels(body)
-        merged = tuple(Level(_merged_name(level), output_channels, level.stride) for level in self.bottom_up)
+        merged = tuple(_merged(level, output_channels) for level in self.incoming)
         self.merged = merged if emitted == "all" else merged[:1]
         self.extra = _extra_levels(merged[-1], _num_extra(extra_levels, num_extra))
         self.levels: tuple[Level, ...] = self.merged + self.extra
-        entering = self.bottom_up if lateral == "all" else self.bottom_up[-1:]
+        entering = self.incoming if lateral == "all" else self.incoming[-1:]
         self.laterals = _laterals(entering, channels, top_kernel, bias)
         chosen = _smoothed_names(merged, smoothed)
         self.smooths = _smooths(chosen if emitted == "all" else chosen[:1], channels, output_channels, bias)
-        source = self.bottom_up[-1] if extra_levels == "convolutions_on_c5" else merged[-1]
+        source = self.incoming[-1] if extra_levels == "convolutions_on_c5" else merged[-1]
         self.extras = _extra_convolutions(self.extra if "convolutions" in extra_levels else (), source.channels)
         self._check_widths(channels, output_channels)
         for part in (self.laterals, self.smooths, self.extras):
             initialize(part)
 
-    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
+    def forward(self, features: Features) -> Features:
         """The maps of `levels`, finest first."""
-        bottom_up = cast(Features, self.body(pixels))
-        merged = self.merge(bottom_up)
-        return {level.name: merged[level.name] for level in self.merged} | self.extend(bottom_up, merged)
+        merged = self._merge(features)
+        return {level.name: merged[level.name] for level in self.merged} | self._extend(features, merged)
 
-    def merge(self, bottom_up: Features) -> Features:
-        """Bottom-up maps to pyramid maps, finest first, without the extra levels."""
+    def _merge(self, features: Features) -> Features:
+        """Maps that come in to pyramid maps, finest first, without the extra levels."""
         maps: Features = {}
         coarser: Tensor | None = None
-        for level in reversed(self.bottom_up):
-            summed = self._sum(level.name, bottom_up[level.name], coarser)
+        for level in reversed(self.incoming):
+            summed = self._sum(level.name, features[level.name], coarser)
             name = _merged_name(level)
             maps[name] = cast(Tensor, self.smooths[name](summed)) if name in self.smooths else summed
             coarser = maps[name] if self.smooth_before_merge else summed
         return dict(reversed(maps.items()))
 
-    def extend(self, bottom_up: Features, merged: Features) -> Features:
+    def _extend(self, features: Features, merged: Features) -> Features:
         """The levels above the coarsest merged one."""
-        top = bottom_up if self.extra_levels == "convolutions_on_c5" else merged
-        current = list(top.values())[-1]
+        top = self.incoming[-1]
+        current = features[top.name] if self.extra_levels == "convolutions_on_c5" else merged[_merged_name(top)]
         maps: Features = {}
         for level in self.extra:
             if level.name in self.extras:
@@ -187,7 +185,11 @@ def _check_contradictions(*, top_down: str, lateral: str, extra_levels: str, emi
 
 
 def _merged_name(level: Level) -> str:
-    return f"p{level_number(level)}"
+    return f"p{level.number}"
+
+
+def _merged(level: Level, channels: int) -> Level:
+    return Level(_merged_name(level), channels, level.stride, level.number)
 
 
 def _laterals(levels: tuple[Level, ...], channels: int, top_kernel: int, bias: bool) -> nn.ModuleDict:
@@ -218,8 +220,8 @@ def _num_extra(extra_levels: ExtraLevels, num_extra: int | None) -> int:
 
 
 def _extra_levels(top: Level, count: int) -> tuple[Level, ...]:
-    number = level_number(top)
-    return tuple(Level(f"p{number + step}", top.channels, top.stride * 2**step) for step in range(1, count + 1))
+    numbers = range(top.number + 1, top.number + count + 1)
+    return tuple(Level(f"p{k}", top.channels, top.stride * 2 ** (k - top.number), k) for k in numbers)
 
 
 def _extra_convolutions(levels: tuple[Level, ...], channels: int) -> nn.ModuleDict:

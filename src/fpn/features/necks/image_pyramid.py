@@ -1,4 +1,7 @@
-"""Figure 1a: one body over several scales of an image."""
+"""Figure 1a: one backbone over several scales of an image.
+
+No neck, since it decides what the backbone sees: an extractor of its own, beside the backbone with a neck.
+"""
 
 from __future__ import annotations
 
@@ -9,66 +12,72 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
-from fpn.features.extractor import FeatureExtractor, declared_levels
+from fpn.features.extractor import BottomUp, Extractor
 from fpn.features.necks.fpn import initialize, subsample
 from fpn.structures import Features, Level
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where an image pyramid reads a level: which map of the body, on an image of which scale."""
+class ScaledMap:
+    """Where an image pyramid reads a level: which map of the backbone, on an image of which scale."""
 
     scale: float
     level: str
 
 
-# A body's c4 on the doubled, the same and the halved image has strides 8, 16 and 32. Stride 4 would need an image
+# A backbone's c4 on the doubled, the same and the halved image has strides 8, 16 and 32. Stride 4 would need an image
 # four times as large in each direction; it is read one stage earlier instead.
-IMAGE_PYRAMID_SOURCES: dict[str, Source] = {
-    "p2": Source(2.0, "c3"),
-    "p3": Source(2.0, "c4"),
-    "p4": Source(1.0, "c4"),
-    "p5": Source(0.5, "c4"),
+# By the number of the level that is made of it.
+IMAGE_PYRAMID_SOURCES: dict[int, ScaledMap] = {
+    2: ScaledMap(2.0, "c3"),
+    3: ScaledMap(2.0, "c4"),
+    4: ScaledMap(1.0, "c4"),
+    5: ScaledMap(0.5, "c4"),
 }
 
 
-class ImagePyramid(FeatureExtractor):
-    """Figure 1a, the featurized image pyramid: one body runs over the image at several scales.
+class ImagePyramid(Extractor):
+    """Figure 1a, the featurized image pyramid: one backbone runs over the image at several scales.
 
-    Three passes over 2, 1 and 1/2 times the image cost 4 + 1 + 1/4 times the body.
+    Three passes over 2, 1 and 1/2 times the image cost 4 + 1 + 1/4 times the backbone.
 
-    Submodules: `body`; `laterals` and `smooths` by c-name, since all scales share them, as they share the body.
+    Submodules: `backbone`; `laterals` and `smooths` by c-name, since all scales share them, as they share the backbone.
     """
 
     def __init__(
-        self, *, body: nn.Module, channels: int = 256, sources: dict[str, Source] | None = None, extra: bool = True
+        self,
+        *,
+        backbone: BottomUp,
+        channels: int = 256,
+        sources: dict[int, ScaledMap] | None = None,
+        extra: bool = True,
     ) -> None:
         """Args:
-        body: bottom-up path that declares c3 and c4.
+        backbone: bottom-up path that emits c3 and c4.
         channels: width of the emitted maps.
-        sources: where each level is read, finest first; None: `IMAGE_PYRAMID_SOURCES`.
-        extra: whether p6 is added by subsampling p5.
+        sources: where each level is read, by its number, finest first; None: `IMAGE_PYRAMID_SOURCES`.
+        extra: whether a level is added by subsampling the coarsest.
         """
-        super().__init__()
-        self.body = body
+        super().__init__(backbone)
         self.sources = dict(sources or IMAGE_PYRAMID_SOURCES)
         self.extra = extra
-        available = {level.name: level for level in declared_levels(body)}
+        available = {level.name: level for level in backbone.levels}
         wanted = sorted({source.level for source in self.sources.values()})
         if not set(wanted) <= set(available):
             raise ConfigError(
-                f"an image pyramid reads {', '.join(wanted)}, its body emits {', '.join(available)}. "
-                "Build the body with out=(3, 4)."
+                f"an image pyramid reads {', '.join(wanted)}, its backbone emits {', '.join(available)}. "
+                "Build the backbone with out=(3, 4)."
             )
         widths = {name: level.channels for name, level in available.items()}
         self.laterals = nn.ModuleDict({name: nn.Conv2d(width, channels, 1) for name, width in widths.items()})
         self.smooths = nn.ModuleDict({name: nn.Conv2d(channels, channels, 3, padding=1) for name in widths})
         levels = [
-            Level(name, channels, round(available[source.level].stride / source.scale))
-            for name, source in self.sources.items()
+            Level(f"p{number}", channels, round(available[source.level].stride / source.scale), number)
+            for number, source in self.sources.items()
         ]
         if extra:
-            levels.append(Level("p6", channels, 2 * levels[-1].stride))
+            top = levels[-1]
+            levels.append(Level(f"p{top.number + 1}", channels, 2 * top.stride, top.number + 1))
         self.levels: tuple[Level, ...] = tuple(levels)
         initialize(self.laterals)
         initialize(self.smooths)
@@ -76,14 +85,14 @@ class ImagePyramid(FeatureExtractor):
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """The maps of `levels`, finest first."""
         scales = dict.fromkeys(source.scale for source in self.sources.values())
-        passes: dict[float, Features] = {scale: self.body(rescale(pixels, scale)) for scale in scales}
-        features: Features = {}
-        for name, source in self.sources.items():
+        passes: dict[float, Features] = {scale: self.backbone(rescale(pixels, scale)) for scale in scales}
+        maps: list[Tensor] = []
+        for source in self.sources.values():
             bottom_up = passes[source.scale][source.level]
-            features[name] = self.smooths[source.level](self.laterals[source.level](bottom_up))
+            maps.append(self.smooths[source.level](self.laterals[source.level](bottom_up)))
         if self.extra:
-            features["p6"] = subsample(list(features.values())[-1])
-        return features
+            maps.append(subsample(maps[-1]))
+        return {level.name: found for level, found in zip(self.levels, maps, strict=True)}
 
 
 def rescale(pixels: Float[Tensor, "B 3 H W"], scale: float) -> Float[Tensor, "B 3 h w"]:

@@ -1,104 +1,152 @@
-"""The designs that the paper compares (figure 1, tables 1 to 3): all of them pixels -> the same kind of Features.
+"""The designs that the paper compares (figure 1, tables 1 to 3), in one table: all emit the same kind of Features.
 
-Every level of every design is 256 (`channels`) wide, which heads that are shared by all levels need; so heads cannot
-tell the designs apart.
+Every level of every design is as wide as the others, which heads that are shared by all levels need; so heads cannot
+tell the designs apart. The table is data, and imports no torch, so that a command's help can name the designs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import nn
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from fpn.errors import ConfigError
-from fpn.features.extractor import FeatureExtractor
-from fpn.features.necks.fpn import FeaturePyramid
-from fpn.features.necks.image_pyramid import ImagePyramid
 from fpn.suggestions import nearest
 
+if TYPE_CHECKING:
+    from fpn.features.extractor import BottomUp, Extractor
 
-def single_map(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Figure 1b: one map of one image, here through the same two convolutions as every level of a pyramid."""
-    return FeaturePyramid(body=body, channels=channels, extra_levels="none")
-
-
-def hierarchy(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Figure 1c: predictions from each bottom-up map; a 1x1 convolution brings them to one width, no more."""
-    return FeaturePyramid(body=body, channels=channels, top_down="none", smoothed="none")
+# The design that is the paper's own, and that the others are compared with.
+FPN = "fpn"
 
 
-def feature_pyramid(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Figure 1d: the paper's Feature Pyramid Network."""
-    return FeaturePyramid(body=body, channels=channels)
-
-
-def lateral_without_top_down(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Tables 1d and 2d: 1x1 laterals and 3x3 convolutions on the bottom-up maps, and nothing comes down."""
-    return FeaturePyramid(body=body, channels=channels, top_down="none")
-
-
-def top_down_without_lateral(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Tables 1e and 2e: what comes down from c5 meets nothing, and has lost where things are."""
-    return FeaturePyramid(body=body, channels=channels, lateral="top")
-
-
-def finest_level(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Tables 1f and 2f: the whole pyramid is computed, and only P2 is used."""
-    return FeaturePyramid(body=body, channels=channels, extra_levels="none", emitted="finest")
-
-
-def image_pyramid(body: nn.Module, channels: int) -> FeatureExtractor:
-    """Figure 1a."""
-    return ImagePyramid(body=body, channels=channels)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """A row of the paper's comparison.
 
     Attributes:
         name: key in `DESIGNS`.
         title: what the paper calls it.
-        place: where in the paper.
-        out: which levels its body must emit.
-        build: body and channels -> features.
-        lateral: whether it has the lateral connections, as the tables' columns say.
+        short: the same in a word or two, for a terminal.
+        letter: of its row in the paper's tables, or the number of its figure.
+        place: where in the paper it is.
+        feature: what heads read, as the paper writes it.
+        out: which levels its backbone must emit.
+        lateral: whether it has lateral connections, as the tables' columns say.
         top_down: whether it has the top-down path.
+        neck: arguments of its neck, a `FeaturePyramid`, that are not the defaults; None: it is an `ImagePyramid`, which
+            has no neck but an own way to run the backbone.
     """
 
     name: str
     title: str
+    short: str
+    letter: str
     place: str
-    out: tuple[int, ...]
-    build: Callable[[nn.Module, int], FeatureExtractor]
-    lateral: bool
-    top_down: bool
+    feature: str = "{Pk}"
+    out: tuple[int, ...] = (2, 3, 4, 5)
+    lateral: bool = False
+    top_down: bool = False
+    neck: Mapping[str, Any] | None = field(default_factory=dict)
+
+    def build(self, backbone: BottomUp, channels: int) -> Extractor:
+        """The design on a backbone that emits `out`, all of its levels `channels` wide."""
+        from fpn.features.extractor import FeatureExtractor
+        from fpn.features.necks.fpn import FeaturePyramid
+        from fpn.features.necks.image_pyramid import ImagePyramid
+
+        if self.neck is None:
+            return ImagePyramid(backbone=backbone, channels=channels)
+        neck = FeaturePyramid(backbone.levels, channels=channels, **self.neck)
+        return FeatureExtractor(backbone=backbone, neck=neck)
 
 
-_ALL = (2, 3, 4, 5)
-
-DESIGNS: dict[str, Design] = {
-    design.name: design
-    for design in (
-        Design("c4", "baseline on conv4", "figure 1b, tables 1a to 3a", (4,), single_map, False, False),
-        Design("c5", "baseline on conv5", "figure 1b, tables 1b to 3b", (5,), single_map, False, False),
-        Design("fpn", "FPN", "figure 1d, tables 1c to 3c", _ALL, feature_pyramid, True, True),
-        Design("hierarchy", "pyramidal feature hierarchy", "figure 1c", _ALL, hierarchy, False, False),
-        Design("lateral_only", "bottom-up pyramid", "tables 1d and 2d", _ALL, lateral_without_top_down, True, False),
-        Design(
-            "top_down_only",
-            "top-down pyramid, w/o lateral",
-            "tables 1e and 2e",
-            _ALL,
-            top_down_without_lateral,
-            False,
-            True,
-        ),
-        Design("p2_only", "only finest level", "tables 1f and 2f", _ALL, finest_level, True, True),
-        Design("image_pyramid", "featurized image pyramid", "figure 1a", (3, 4), image_pyramid, False, False),
-    )
-}
+# In the order of the paper's tables, then figure 1.
+_TABLE = (
+    # One map of one image, here through the same two convolutions as every level of a pyramid.
+    Design(
+        name="c4",
+        title="baseline on conv4",
+        short="C4",
+        letter="(a)",
+        place="figure 1b, tables 1a to 3a",
+        feature="C4",
+        out=(4,),
+        neck={"extra_levels": "none"},
+    ),
+    Design(
+        name="c5",
+        title="baseline on conv5",
+        short="C5",
+        letter="(b)",
+        place="figure 1b, tables 1b to 3b",
+        feature="C5",
+        out=(5,),
+        neck={"extra_levels": "none"},
+    ),
+    Design(
+        name=FPN,
+        title="FPN",
+        short="FPN",
+        letter="(c)",
+        place="figure 1d, tables 1c to 3c",
+        lateral=True,
+        top_down=True,
+    ),
+    # 1x1 laterals and 3x3 convolutions on the bottom-up maps, and nothing comes down.
+    Design(
+        name="lateral_only",
+        title="bottom-up pyramid",
+        short="bottom-up",
+        letter="(d)",
+        place="tables 1d and 2d",
+        lateral=True,
+        neck={"top_down": "none"},
+    ),
+    # What comes down from c5 meets nothing, and has lost where things are.
+    Design(
+        name="top_down_only",
+        title="top-down pyramid, w/o lateral",
+        short="top-down",
+        letter="(e)",
+        place="tables 1e and 2e",
+        top_down=True,
+        neck={"lateral": "top"},
+    ),
+    # The whole pyramid is computed, and only P2 is used.
+    Design(
+        name="p2_only",
+        title="only finest level",
+        short="P2 only",
+        letter="(f)",
+        place="tables 1f and 2f",
+        feature="P2",
+        lateral=True,
+        top_down=True,
+        neck={"extra_levels": "none", "emitted": "finest"},
+    ),
+    # Predictions from each bottom-up map; a 1x1 convolution brings them to one width, no more.
+    Design(
+        name="hierarchy",
+        title="pyramidal feature hierarchy",
+        short="hierarchy",
+        letter="1c",
+        place="figure 1c",
+        feature="{Ck}",
+        neck={"top_down": "none", "smoothed": "none"},
+    ),
+    Design(
+        name="image_pyramid",
+        title="featurized image pyramid",
+        short="images",
+        letter="1a",
+        place="figure 1a",
+        feature="3 scales",
+        out=(3, 4),
+        neck=None,
+    ),
+)
+DESIGNS: Mapping[str, Design] = {design.name: design for design in _TABLE}
 
 
 def named_design(name: str) -> Design:

@@ -16,7 +16,7 @@ from fpn.ops.roi_align.cpu_index import Axis
 from fpn.ops.roi_align.embedding_bag import pool_from_table, pool_level_by_level
 from fpn.ops.roi_align.samplers import Span, Taps
 
-Sampler = Literal["align", "align_avg", "crop", "crop_and_resize", "pool"]
+RoISampler = Literal["align", "align_avg", "crop", "crop_and_resize", "pool"]
 
 
 def pool_rois(
@@ -27,7 +27,7 @@ def pool_rois(
     map_index: Int[Tensor, " r"],
     *,
     output_size: int,
-    sampler: Sampler = "align",
+    sampler: RoISampler = "align",
     sampling_ratio: int = 2,
     aligned: bool = True,
     max_pool: bool = False,
@@ -89,7 +89,7 @@ def _device_has_its_own(feature: Tensor) -> bool:
     return feature.device.type in ("cuda", "mps") and not torch.compiler.is_compiling()
 
 
-def _taps(sampler: Sampler, points: int, ratio: int, aligned: bool) -> Callable[[Span], Taps]:
+def _taps(sampler: RoISampler, points: int, ratio: int, aligned: bool) -> Callable[[Span], Taps]:
     if sampler == "align":
         return lambda span: samplers.align(span, points, ratio=ratio, aligned=aligned)
     if sampler == "align_avg":

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from fpn.features.necks.paper_designs import DESIGNS
-from fpn.studies.ablation.settings import BASELINE
+from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.studies.ablation.statistics import values
-from fpn.studies.ablation.tables import HEADINGS, NAMES, Findings
+from fpn.studies.ablation.tables import HEADINGS, Findings
 
 FIGURES = ("ar1000", "ar1000_small", "ap", "ap_small")
 _NAMES, _PANEL, _GAP, _LINE, _TOP, _BOTTOM = 230.0, 170.0, 24.0, 26.0, 44.0, 34.0
@@ -45,8 +44,8 @@ def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[str]:
         x = place(tick / 100)
         yield f'<line x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}" stroke="{_FAINT}"/>'
         yield _text(x, bottom + 18, str(tick), _INK, anchor="middle")
-    if found.get(BASELINE):
-        x = place(_mean(found[BASELINE]))
+    if found.get(FPN):
+        x = place(_mean(found[FPN]))
         yield f'<line x1="{x}" y1="{_TOP - 8}" x2="{x}" y2="{bottom}" stroke="{_BASELINE}" stroke-dasharray="3 3"/>'
     for line, (row, seeds) in enumerate(found.items()):
         yield from _marks([place(value) for value in seeds], _middle(line), _colour(row))
@@ -80,11 +79,11 @@ def _title(findings: Findings) -> str:
 
 
 def _label(row: str) -> str:
-    return f"{NAMES[row].place} {DESIGNS[row].title}"
+    return f"{DESIGNS[row].letter} {DESIGNS[row].title}"
 
 
 def _colour(row: str) -> str:
-    return _BASELINE if row == BASELINE else _PLAIN
+    return _BASELINE if row == FPN else _PLAIN
 
 
 def _middle(line: int) -> float:

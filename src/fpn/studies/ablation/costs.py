@@ -14,7 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fpn.detectors.detector import Detector, count_parameters, evaluating
+from fpn.detectors.detector import Detector, count_parameters
+from fpn.detectors.modes import evaluating
 from fpn.structures import ImageBatch, Targets
 from fpn.studies.ablation.outcomes import Cost
 
@@ -30,7 +31,7 @@ def measure_costs(
     """Costs by row. Rows take turns in each round, so that a slow minute of the machine hits all of them.
 
     Args:
-        detectors: trained ones: how many boxes go through suppression depends on what they have learnt.
+        detectors: trained ones: how many boxes go through NMS depends on what they have learnt.
         images: a batch of one image.
         targets: its objects.
         rounds: timings a row, of which the median counts; one more round warms up.

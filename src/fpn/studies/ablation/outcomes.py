@@ -61,7 +61,7 @@ class Cost:
     train_bytes: int
 
 
-class Folder:
+class OutcomeFolder:
     """An ablation's output folder: `settings.json`, then `results/` and `models/` with a file a row and seed.
 
     Every file is written atomically, and only when its row is complete: what is there can be counted on.

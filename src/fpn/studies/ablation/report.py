@@ -12,22 +12,22 @@ from typing import Any
 import torch
 
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.features.necks.paper_designs import DESIGNS
 from fpn.files import write_text
 from fpn.studies.ablation.chart import chart
-from fpn.studies.ablation.outcomes import Folder
-from fpn.studies.ablation.settings import ROWS
-from fpn.studies.ablation.tables import Findings, sheets, to_json, verdicts
+from fpn.studies.ablation.outcomes import OutcomeFolder
+from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 PAGE, FIGURES, CHART = "ablation.md", "ablation.json", "ablation.svg"
 
 
-def findings_of(folder: Folder) -> Findings:
+def findings_of(folder: OutcomeFolder) -> Findings:
     """All that is complete in the folder, also rows and seeds of earlier calls."""
-    return Findings(outcomes=list(folder.outcomes(ROWS)), costs=folder.read_costs())
+    return Findings(outcomes=list(folder.outcomes(tuple(DESIGNS))), costs=folder.read_costs())
 
 
-def write_report(folder: Folder, *, command: str, page: Path | None = None) -> list[Path]:
+def write_report(folder: OutcomeFolder, *, command: str, page: Path | None = None) -> list[Path]:
     """Write `ablation.md`, `ablation.json` and `ablation.svg` into the folder.
 
     Args:
@@ -80,8 +80,8 @@ def _lines(findings: Findings, about: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"Machine: {about['machine']}, {device['precision']}.", "")
     yield from (f"- {sentence}" for sentence in verdicts(findings))
     yield from ("", "![A dot for each seed, a bar at their mean](CHART)")
-    for sheet in sheets(findings, wide=True):
-        yield from ("", sheet.markdown(depth=3))
+    for table in text_tables(findings, wide=True):
+        yield from ("", table.markdown(depth=3))
 
 
 def machine() -> str:

@@ -15,11 +15,11 @@ from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, FasterRCNN, faster_rcnn, load, save
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
-from fpn.features.necks.paper_designs import named_design
+from fpn.features.necks.paper_designs import DESIGNS, named_design
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
-from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Folder, Outcome
-from fpn.studies.ablation.settings import ROWS, BudgetSettings, DetectorSettings
+from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
+from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.run_record import fingerprint
@@ -39,7 +39,7 @@ class Ablation:
 
     train_set: Dataset
     held_out: Dataset
-    rows: tuple[str, ...] = ROWS
+    rows: tuple[str, ...] = tuple(DESIGNS)
     seeds: int = 3
     detector: DetectorSettings = field(default_factory=DetectorSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
@@ -47,7 +47,7 @@ class Ablation:
     def runs(self) -> list[tuple[str, int]]:
         """Row and seed of each run. All rows come before the second seed: a table after a third of the time."""
         first = self.budget.seed
-        rows = [row for row in ROWS if row in self.rows]
+        rows = [row for row in DESIGNS if row in self.rows]
         return [(row, seed) for seed in range(first, first + self.seeds) for row in rows]
 
     def settings(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Screen:
     training: bool = False
 
 
-def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None) -> Folder:
+def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None) -> OutcomeFolder:
     """Train and measure every row with every seed, but what is complete in the folder, and then what the rows cost.
 
     Args:
@@ -92,7 +92,7 @@ def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None)
     """
     screen = screen or Screen()
     _check(ablation)
-    folder = Folder(output, ablation.settings())
+    folder = OutcomeFolder(output, ablation.settings())
     _run_rows(ablation, folder, screen)
     _measure_costs(ablation, folder, screen)
     return folder
@@ -108,7 +108,7 @@ def _check(ablation: Ablation) -> None:
             raise DataError(f"{data.name}: has no images")
 
 
-def _run_rows(ablation: Ablation, folder: Folder, screen: Screen) -> None:
+def _run_rows(ablation: Ablation, folder: OutcomeFolder, screen: Screen) -> None:
     runs = ablation.runs()
     seconds: dict[str, list[float]] = {}
     for number, (row, seed) in enumerate(runs, start=1):
@@ -121,9 +121,9 @@ def _run_rows(ablation: Ablation, folder: Folder, screen: Screen) -> None:
         screen.tell(f"[{number}/{len(runs)}] {row}, seed {seed}: {_figures(outcome)} ({known})")
 
 
-def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Screen) -> Outcome:
+def run_row(ablation: Ablation, row: str, seed: int, folder: OutcomeFolder, screen: Screen) -> Outcome:
     """Train one row with one seed, measure it on the held-out images, keep the model and the outcome."""
-    detector = build(ablation, row, seed)
+    detector = build_row(ablation, row, seed)
     trained = train(detector, ablation.train_set, ablation.budget.training(seed), progress=screen.training)
     with screen.bar(f"{row}, seed {seed}: measuring", len(ablation.held_out)) as progress:
         measured = evaluate(
@@ -131,7 +131,7 @@ def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Scr
             ablation.held_out,
             batch_size=ablation.budget.batch_size,
             workers=ablation.budget.workers,
-            proposals=True,
+            tasks=("boxes", "proposals"),
             progress=progress,
         )
     detector.training_record = {"ablation": {"row": row, "seed": seed, **folder.settings}}
@@ -149,19 +149,19 @@ def run_row(ablation: Ablation, row: str, seed: int, folder: Folder, screen: Scr
     return outcome
 
 
-def build(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
+def build_row(ablation: Ablation, row: str, seed: int) -> FasterRCNN:
     """A row's detector before training."""
     torch.manual_seed(seed)
     options = ablation.detector.options()
-    # A design whose body ends at C4 has no fifth stage to freeze.
+    # A design whose backbone ends at C4 has no fifth stage to freeze.
     options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
     weights = None if ablation.detector.weights == "none" else ablation.detector.weights
     return faster_rcnn(classes=ablation.train_set.classes, weights=weights, neck=row, **options)
 
 
-def _measure_costs(ablation: Ablation, folder: Folder, screen: Screen) -> None:
+def _measure_costs(ablation: Ablation, folder: OutcomeFolder, screen: Screen) -> None:
     """All complete rows together, with the models of the first seed; again only if a row has been added."""
-    models = {row: folder.model(row, ablation.budget.seed) for row in ROWS}
+    models = {row: folder.model(row, ablation.budget.seed) for row in DESIGNS}
     models = {row: path for row, path in models.items() if path.exists()}
     if set(folder.read_costs()) >= set(models):
         return
@@ -196,8 +196,8 @@ def _typical(dataset: Dataset) -> int:
 
 def _count_anchors(detector: FasterRCNN, dataset: Dataset) -> int:
     size = _padded_size(detector, dataset)
-    plan = detector.proposal.anchors
-    cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.proposal.levels]
+    plan = detector.rpn.anchors
+    cells = [-(-size.height // level.stride) * -(-size.width // level.stride) for level in detector.rpn.levels]
     return sum(number * each for number, each in zip(cells, plan.per_cell(), strict=True))
 
 

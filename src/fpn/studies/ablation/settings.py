@@ -6,17 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fpn.training.config import Settings, TrainConfig
-
-# In the order of the paper's tables, then figure 1. `fpn.features.necks.paper_designs.DESIGNS` says what each is.
-ROWS = ("c4", "c5", "fpn", "lateral_only", "top_down_only", "p2_only", "hierarchy", "image_pyramid")
-BASELINE = "fpn"
+from fpn.training.config import CheckedSettings, TrainConfig
 
 # The paper's, for images whose shorter side is 800; they are scaled with the side, as objects are.
 _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 512.0), 224.0
 
 
-class DetectorSettings(Settings):
+class DetectorSettings(CheckedSettings):
     """All that the rows have in common. The defaults suit drawn scenes and a CPU."""
 
     backbone: str = Field(default="tf_efficientnet_lite0", description="Name of a timm model. The paper has resnet50.")
@@ -64,7 +60,7 @@ class DetectorSettings(Settings):
         }
 
 
-class BudgetSettings(Settings):
+class BudgetSettings(CheckedSettings):
     """What each row may spend: the same for all."""
 
     epochs: int = Field(

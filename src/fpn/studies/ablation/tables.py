@@ -5,38 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, FIGURES, PROPOSAL_FIGURES, Cost, Outcome
-from fpn.studies.ablation.settings import BASELINE, ROWS
 from fpn.studies.ablation.statistics import CLEAR, Spread, paired, ranking, summary
 from fpn.studies.tables import TextTable
 
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """How a row is called.
-
-    Attributes:
-        place: its letter in the paper's tables, or its figure.
-        short: for a terminal.
-        feature: what heads read, as the paper writes it.
-    """
-
-    place: str
-    short: str
-    feature: str
-
-
-NAMES: Mapping[str, _Names] = {
-    "c4": _Names("(a)", "C4", "C4"),
-    "c5": _Names("(b)", "C5", "C5"),
-    "fpn": _Names("(c)", "FPN", "{Pk}"),
-    "lateral_only": _Names("(d)", "bottom-up", "{Pk}"),
-    "top_down_only": _Names("(e)", "top-down", "{Pk}"),
-    "p2_only": _Names("(f)", "P2 only", "P2"),
-    "hierarchy": _Names("1c", "hierarchy", "{Ck}"),
-    "image_pyramid": _Names("1a", "images", "3 scales"),
-}
 HEADINGS: Mapping[str, str] = {
     "ar100": "AR100",
     "ar1000": "AR1k",
@@ -49,7 +22,6 @@ HEADINGS: Mapping[str, str] = {
     "ap_medium": "AP_m",
     "ap_large": "AP_l",
 }
-SINGLE_MAPS = ("c4", "c5")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +39,7 @@ class Findings:
     @property
     def rows(self) -> list[str]:
         """Those with an outcome, in the paper's order."""
-        return [row for row in ROWS if any(outcome.row == row for outcome in self.outcomes)]
+        return [row for row in DESIGNS if any(outcome.row == row for outcome in self.outcomes)]
 
     @property
     def seeds(self) -> list[int]:
@@ -75,7 +47,7 @@ class Findings:
         return sorted({outcome.seed for outcome in self.outcomes})
 
 
-def sheets(findings: Findings, *, wide: bool) -> list[TextTable]:
+def text_tables(findings: Findings, *, wide: bool) -> list[TextTable]:
     """All tables, in the order of the paper.
 
     Args:
@@ -83,7 +55,7 @@ def sheets(findings: Findings, *, wide: bool) -> list[TextTable]:
         wide: with the paper's names of the rows and all its columns; else for a terminal of 80 columns.
     """
     tables = [proposals(findings, wide), detections(findings, wide)]
-    if BASELINE in findings.rows and len(findings.rows) > 1:
+    if FPN in findings.rows and len(findings.rows) > 1:
         tables += [differences(findings, figures, wide) for figures in (PROPOSAL_FIGURES, DETECTION_FIGURES)]
     return [*tables, costs(findings, wide)] if findings.costs else tables
 
@@ -93,7 +65,7 @@ def proposals(findings: Findings, wide: bool) -> TextTable:
     rows = []
     for row in findings.rows:
         anchors = next(outcome.anchors for outcome in findings.outcomes if outcome.row == row)
-        rows.append((*_name(row, wide), _thousands(anchors), *_paths(row), *_means(findings, row, PROPOSAL_FIGURES)))
+        rows.append((*_name(row, wide), _in_thousands(anchors), *_paths(row), *_means(findings, row, PROPOSAL_FIGURES)))
     return TextTable(
         title="Proposals (the paper's table 1)",
         columns=(*_first_columns("RPN", wide), ">anchors", "lateral", "top-down", *_columns(PROPOSAL_FIGURES)),
@@ -120,9 +92,9 @@ def detections(findings: Findings, wide: bool) -> TextTable:
 def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> TextTable:
     """Each row minus FPN, paired by seed."""
     rows = [
-        (*_name(row, wide), *(_difference(paired(findings.outcomes, row, BASELINE, figure)) for figure in figures))
+        (*_name(row, wide), *(_difference(paired(findings.outcomes, row, FPN, figure)) for figure in figures))
         for row in findings.rows
-        if row != BASELINE
+        if row != FPN
     ]
     note = (
         "Row minus FPN with the same seed: mean ± standard deviation of the seeds' differences, in points. "
@@ -138,7 +110,7 @@ def differences(findings: Findings, figures: tuple[str, ...], wide: bool) -> Tex
 
 def costs(findings: Findings, wide: bool) -> TextTable:
     """Time, parameters, multiply-adds and memory."""
-    shown = {row: findings.costs[row] for row in ROWS if row in findings.costs}
+    shown = {row: findings.costs[row] for row in DESIGNS if row in findings.costs}
     columns: tuple[str, ...] = (">detect", ">x FPN", ">train", ">weights", ">mult-adds", ">detect", ">train")
     if wide:
         units = ("ms", "", "ms", "M", "G", "MiB", "MiB")
@@ -151,7 +123,7 @@ def costs(findings: Findings, wide: bool) -> TextTable:
     return TextTable(
         title="What a row costs",
         columns=(*_first_columns("row", wide), *columns),
-        rows=tuple((*_name(row, wide), *_cost(cost, shown.get(BASELINE))) for row, cost in shown.items()),
+        rows=tuple((*_name(row, wide), *_cost(cost, shown.get(FPN))) for row, cost in shown.items()),
         notes=(note,),
     )
 
@@ -159,7 +131,7 @@ def costs(findings: Findings, wide: bool) -> TextTable:
 def verdicts(findings: Findings) -> list[str]:
     """What the tables say about the paper's claims, in sentences; those that can't be judged are left out."""
     told = [_first(findings, figure) for figure in ("ar1000", "ap")]
-    told += [_small_gap(findings, figure, row) for figure in ("ar1000_small", "ap_small") for row in SINGLE_MAPS]
+    told += [_small_gap(findings, figure, row) for figure in ("ar1000_small", "ap_small") for row in _single_maps()]
     return [sentence for sentence in (*told, _image_pyramid(findings)) if sentence]
 
 
@@ -179,7 +151,7 @@ def _row_json(findings: Findings, row: str) -> dict[str, object]:
         "title": DESIGNS[row].title,
         "place": DESIGNS[row].place,
         "mean": {name: _spread_json(summary(outcomes, row, name)) for name in FIGURES},
-        "minus_fpn": {name: _spread_json(paired(outcomes, row, BASELINE, name)) for name in FIGURES},
+        "minus_fpn": {name: _spread_json(paired(outcomes, row, FPN, name)) for name in FIGURES},
         "seeds": [vars(outcome) for outcome in outcomes if outcome.row == row],
         "cost": None if cost is None else vars(cost),
     }
@@ -193,25 +165,29 @@ def _spread_json(spread: Spread | None) -> dict[str, object] | None:
 
 def _first(findings: Findings, figure: str) -> str:
     order = ranking(findings.outcomes, findings.rows, figure)
-    if BASELINE not in order or len(order) < 2:
+    if FPN not in order or len(order) < 2:
         return ""
-    place, name = order.index(BASELINE) + 1, HEADINGS[figure]
+    place, name = order.index(FPN) + 1, HEADINGS[figure]
     rival = order[1] if place == 1 else order[0]
-    gap = paired(findings.outcomes, BASELINE, rival, figure)
+    gap = paired(findings.outcomes, FPN, rival, figure)
     where = "first" if place == 1 else f"number {place}"
     beside = "the next is" if place == 1 else "the first is"
     return f"{name}: FPN is {where} of {len(order)}; {beside} {rival}, FPN minus {rival} is {_told(gap)}."
 
 
 def _small_gap(findings: Findings, figure: str, row: str) -> str:
-    gap = paired(findings.outcomes, BASELINE, row, figure)
+    gap = paired(findings.outcomes, FPN, row, figure)
     if gap is None:
         return ""
     return f"Small objects, {HEADINGS[figure]}: FPN minus the single map {row.upper()} is {_told(gap)}."
 
 
+def _single_maps() -> list[str]:
+    return [design.name for design in DESIGNS.values() if len(design.out) == 1]
+
+
 def _image_pyramid(findings: Findings) -> str:
-    ours, theirs = findings.costs.get(BASELINE), findings.costs.get("image_pyramid")
+    ours, theirs = findings.costs.get(FPN), findings.costs.get("image_pyramid")
     if ours is None or theirs is None:
         return ""
     return (
@@ -233,8 +209,8 @@ def _told(spread: Spread | None) -> str:
 
 
 def _name(row: str, wide: bool) -> tuple[str, ...]:
-    names = NAMES[row]
-    return (f"{names.place} {DESIGNS[row].title}", names.feature) if wide else (f"{names.place} {names.short}",)
+    design = DESIGNS[row]
+    return (f"{design.letter} {design.title}", design.feature) if wide else (f"{design.letter} {design.short}",)
 
 
 def _first_columns(heading: str, wide: bool) -> tuple[str, ...]:
@@ -275,7 +251,7 @@ def _cost(cost: Cost, baseline: Cost | None) -> tuple[str, ...]:
     )
 
 
-def _thousands(number: int) -> str:
+def _in_thousands(number: int) -> str:
     return f"{number / 1000:.1f}k"
 
 

@@ -12,14 +12,14 @@ from torch.nn import functional
 from fpn.shapes import Size
 
 
-def draw(count: int, size: Size) -> list[Tensor]:
+def draw_noise(count: int, size: Size) -> list[Tensor]:
     """Smooth noise (3, H, W), 0 to 1: at every scale there is something, so that no stage is idle."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, max(size.height // 8, 1), max(size.width // 8, 1), generator=random)
     return list(functional.interpolate(coarse, size=tuple(size), mode="bilinear").clamp(0, 1))
 
 
-def write(images: list[Tensor], folder: Path) -> list[Path]:
+def write_jpegs(images: list[Tensor], folder: Path) -> list[Path]:
     """As JPEG files, as they come from cameras."""
     paths = []
     for number, image in enumerate(images):

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpn.detectors import Detector
+from fpn.detectors.prediction import enter, leave
 from fpn.image_io import read_image
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
@@ -38,7 +39,7 @@ class Inference:
     gigaflops: dict[str, float] = field(default_factory=dict)
 
 
-def measure(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
+def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
     """Time our ways and torchvision's, in turns, on the same files.
 
     Args:
@@ -64,17 +65,16 @@ def measure(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path],
 
 @torch.inference_mode()
 def our_detections(detector: Detector, paths: Sequence[Path], watch: Stopwatch | None = None) -> list[Detections]:
-    """As `Detector.predict`, with its steps apart so that they can be timed."""
+    """The steps of `fpn.detectors.prediction` one after the other, so that they can be timed."""
     watch = watch or Stopwatch(torch.device("cpu"))
-    preprocessor = detector.preprocessor
     with watch.stage("decode"):
         decoded = [read_image(path) for path in paths]
     with watch.stage("preprocess"):
-        prepared = [preprocessor.prepare(image) for image in decoded]
-        images = preprocessor.collate([p.pixels for p in prepared], [p.frame for p in prepared]).to(detector.device)
+        prepared = [detector.preprocessor.prepare(image) for image in decoded]
+        images = enter(detector, prepared)
     found = detector.detect(images)
     with watch.stage("postprocess"):
-        return [preprocessor.restore(f.to("cpu"), p.frame) for f, p in zip(found, prepared, strict=True)]
+        return leave(detector, found, prepared)
 
 
 @torch.inference_mode()
@@ -110,11 +110,11 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
     with FlopCounterMode(display=False) as counter:
         our_detections(detector, paths)
     parts = {name: type(part).__name__ for name, part in detector.named_children()}
-    # The counter's keys are paths from the outermost module that was called: "FeaturePyramid.body".
+    # The counter's keys are paths from the outermost module that was called: "FeatureExtractor.backbone".
     places = {
-        "backbone": f"{parts['features']}.body",
+        "backbone": f"{parts['features']}.backbone",
         "pyramid": parts["features"],
-        "proposal": parts["proposal"],
+        "rpn": parts["rpn"],
         "heads": parts["box"],
     }
     counts = counter.get_flop_counts()

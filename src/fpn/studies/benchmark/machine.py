@@ -16,7 +16,7 @@ from fpn.studies.benchmark.turns import in_turns
 _SIDES = {"cpu": 2048, "cuda": 8192}
 
 
-def describe(device: torch.device | None = None) -> dict[str, object]:
+def describe_machine(device: torch.device | None = None) -> dict[str, object]:
     """Date, hardware and versions."""
     about: dict[str, object] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

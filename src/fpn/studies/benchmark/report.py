@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from fpn.studies.benchmark.running import Report
+from fpn.studies.benchmark.running import BenchmarkReport
 from fpn.studies.benchmark.stages import STAGES
 from fpn.studies.tables import TextTable
 
 
-def sheets(report: Report) -> list[TextTable]:
+def text_tables(report: BenchmarkReport) -> list[TextTable]:
     """Rows, stages and memory: those of them that were measured."""
     found = [_machine(report)]
     if report.rows:
@@ -21,7 +21,7 @@ def sheets(report: Report) -> list[TextTable]:
     return found
 
 
-def _machine(report: Report) -> TextTable:
+def _machine(report: BenchmarkReport) -> TextTable:
     about = {name: value for name, value in report.machine.items() if value is not None}
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in report.rates.items())
     rows = [(name.replace("_", " "), str(value)) for name, value in about.items()]
@@ -30,12 +30,12 @@ def _machine(report: Report) -> TextTable:
     return TextTable(title="Machine", columns=("what", "is"), rows=tuple(rows), notes=tuple(report.notes))
 
 
-def _size(report: Report) -> str:
+def _size(report: BenchmarkReport) -> str:
     height, width = cast("list[int]", report.settings["size"])
     return f"{width}x{height}"
 
 
-def _rows(report: Report) -> TextTable:
+def _rows(report: BenchmarkReport) -> TextTable:
     rows = tuple(
         (
             row.work,
@@ -59,7 +59,7 @@ def _rows(report: Report) -> TextTable:
     )
 
 
-def _stages(report: Report) -> TextTable:
+def _stages(report: BenchmarkReport) -> TextTable:
     sides = list(report.stages)
     ours = report.stages[sides[-1]]
     rate = max(report.rates.values()) if "bf16" in sides[-1] else report.rates["float32"]
@@ -81,7 +81,7 @@ def _stages(report: Report) -> TextTable:
     )
 
 
-def _memory(report: Report) -> TextTable:
+def _memory(report: BenchmarkReport) -> TextTable:
     rows = tuple(
         (work, f"{found['fpn']:.0f}", f"{found['torchvision']:.0f}", f"{found['fpn'] / found['torchvision']:.2f}")
         for work, found in report.memory.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +16,19 @@ from fpn.errors import ConfigError
 from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
-from fpn.studies.benchmark.images import draw, write
-from fpn.studies.benchmark.machine import describe, matmul_rates
+from fpn.studies.benchmark.images import draw_noise, write_jpegs
+from fpn.studies.benchmark.machine import describe_machine, matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
 from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
+from fpn.studies.benchmark.training import StepPrecision
 from fpn.studies.benchmark.turns import Side
 
-Part = Literal["inference", "training", "pooling", "memory"]
-PARTS: tuple[Part, ...] = ("inference", "training", "pooling", "memory")
-Precision = Literal["float32", "bf16"]
+BenchmarkPart = Literal["inference", "training", "pooling", "memory"]
+PARTS: tuple[BenchmarkPart, ...] = ("inference", "training", "pooling", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class BenchmarkSettings:
     """What to measure.
 
     Attributes:
@@ -41,6 +42,8 @@ class Settings:
         compile: also measure what torch.compile makes of it; on a GPU it is always measured.
         rois: RoIs of the pooling part.
         classes: number of classes.
+        channels: width of our pyramid; torchvision's is 256.
+        head_width: of our box head; torchvision's is 1024.
     """
 
     backbone: str = "resnet50"
@@ -49,16 +52,23 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batches: tuple[int, ...] = (1,)
     repeats: int = 5
-    parts: tuple[Part, ...] = PARTS
+    parts: tuple[BenchmarkPart, ...] = PARTS
     compile: bool = False
     rois: int = 2048
     classes: int = 90
+    channels: int = 256
+    head_width: int = 1024
 
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.rois < 1 or not self.batches or min(self.batches) < 1 or min(self.size) < 32:
             raise ConfigError(
                 f"repeats {self.repeats}, rois {self.rois}, batches {self.batches}, size {tuple(self.size)}: "
                 "must be at least 1, and the image at least 32x32"
+            )
+        if (self.channels, self.head_width) != (256, 1024) and "inference" in self.parts:
+            raise ConfigError(
+                f"channels {self.channels}, head_width {self.head_width}: torchvision's are 256 and 1024, so that the "
+                "detections could not be compared. Measure other widths without inference: --parts training memory."
             )
 
 
@@ -86,7 +96,7 @@ class Row:
 
 
 @dataclass
-class Report:
+class BenchmarkReport:
     """All that was found; `to_dict` is JSON-able.
 
     Attributes:
@@ -114,7 +124,7 @@ class Report:
         return asdict(self)
 
 
-def run(settings: Settings, *, progress: Callable[[str], None] = lambda _: None) -> Report:
+def run_benchmark(settings: BenchmarkSettings, *, progress: Callable[[str], None] = lambda _: None) -> BenchmarkReport:
     """Measure the parts that are asked for.
 
     Args:
@@ -123,7 +133,7 @@ def run(settings: Settings, *, progress: Callable[[str], None] = lambda _: None)
     """
     progress("matrix products")
     about = asdict(settings) | {"device": str(settings.device), "size": list(settings.size)}
-    report = Report(describe(settings.device), about, matmul_rates(settings.device))
+    report = BenchmarkReport(describe_machine(settings.device), about, matmul_rates(settings.device))
     report.notes += _absent(settings)
     steps = {"inference": _infer, "training": _train, "pooling": _pool, "memory": _weigh}
     for part in PARTS:
@@ -132,21 +142,23 @@ def run(settings: Settings, *, progress: Callable[[str], None] = lambda _: None)
     return report
 
 
-def _absent(settings: Settings) -> list[str]:
+def _absent(settings: BenchmarkSettings) -> list[str]:
     notes = []
     if settings.device.type != "cuda":
         notes.append("No GPU was used: the rows of CUDA (compile, CUDA graphs, deterministic algorithms) are absent.")
     if not has_fast_bf16(settings.device):
-        notes.append("No bf16 rows: this device has no bf16 instructions, as its matrix products show.")
+        notes.append(
+            "No bf16 rows but those of pooling: this device has no bf16 instructions, as its matrix products show."
+        )
     return notes
 
 
-def precisions(device: torch.device) -> tuple[Precision, ...]:
+def precisions(device: torch.device) -> tuple[StepPrecision, ...]:
     """Those that are worth measuring."""
     return ("float32", "bf16") if has_fast_bf16(device) else ("float32",)
 
 
-def ways(pair: Pair, settings: Settings) -> dict[str, Detector]:
+def ways(pair: Pair, settings: BenchmarkSettings) -> dict[str, Detector]:
     """Ours, unchanged and optimized in all ways that suit the device; one of them only detects as it is."""
     ours = pair.ours.eval()
     found: dict[str, Detector] = {"eager": ours}
@@ -159,21 +171,28 @@ def ways(pair: Pair, settings: Settings) -> dict[str, Detector]:
     return found
 
 
-def make_pair(settings: Settings) -> Pair:
+def make_pair(settings: BenchmarkSettings) -> Pair:
     """Both sides on the device."""
-    pair = build_pair(settings.backbone, settings.size, weights=settings.weights, num_classes=settings.classes)
+    pair = build_pair(
+        settings.backbone,
+        settings.size,
+        weights=settings.weights,
+        num_classes=settings.classes,
+        channels=settings.channels,
+        head_width=settings.head_width,
+    )
     return Pair(pair.ours.to(settings.device), pair.theirs.to(settings.device), pair.equal)
 
 
-def _infer(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+def _infer(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
     pair = make_pair(settings)
     pair.theirs.eval()
     ours = ways(pair, settings)
     with tempfile.TemporaryDirectory() as folder:
-        paths = write(draw(max(settings.batches), settings.size), Path(folder))
+        paths = write_jpegs(draw_noise(max(settings.batches), settings.size), Path(folder))
         for batch in settings.batches:
             progress(f"inference, batch {batch}")
-            found = inference.measure(ours, pair.theirs, paths[:batch], repeats=settings.repeats)
+            found = inference.time_detection(ours, pair.theirs, paths[:batch], repeats=settings.repeats)
             for name in ours:
                 agreement = f"{100 * found.agreement[name]:.1f} % twins"
                 work = f"inference x{batch}, {name}"
@@ -182,7 +201,7 @@ def _infer(settings: Settings, report: Report, progress: Callable[[str], None]) 
                 report.stages, report.gigaflops = found.stages, found.gigaflops
 
 
-def _train(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+def _train(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
     choices = (False, True) if settings.device.type == "cuda" else (False,)
     for batch in settings.batches:
         for precision in precisions(settings.device):
@@ -190,7 +209,7 @@ def _train(settings: Settings, report: Report, progress: Callable[[str], None]) 
                 pair = make_pair(settings)
                 name = f"training x{batch}, {precision}" + (", deterministic" if deterministic else "")
                 progress(name)
-                sides = training.measure(
+                sides = training.time_steps(
                     pair,
                     settings.size,
                     batch=batch,
@@ -202,18 +221,18 @@ def _train(settings: Settings, report: Report, progress: Callable[[str], None]) 
                 report.rows.append(_row(name, sides["fpn"], sides["torchvision"], f"losses {losses}"))
 
 
-def _pool(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+def _pool(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
     rois = pooling.draw_rois(settings.rois, settings.device)
-    for precision in precisions(settings.device):
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        for work in pooling.WORKS:
+    # Pooling multiplies no matrices: bf16 halves its traffic on any device.
+    for dtype in (torch.float32, torch.bfloat16):
+        for work, last in product(pooling.WORKS, (True, False)):
             progress(f"RoI pooling, {work}")
-            row = pooling.compare(work, dtype, rois, channels=256, repeats=settings.repeats)
-            name = f"pooling {settings.rois} RoIs, {work}, {precision}"
+            row = pooling.compare(work, dtype, rois, channels=256, repeats=settings.repeats, channels_last=last)
+            name = f"pooling {settings.rois} RoIs, {work}, {row.dtype}, {row.maps}"
             report.rows.append(_row(name, row.ours, row.theirs, f"difference {row.difference:.0e}"))
 
 
-def _weigh(settings: Settings, report: Report, progress: Callable[[str], None]) -> None:
+def _weigh(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
     wanted = [part for part in ("inference", "training") if part in settings.parts]
     for part in wanted:
         report.memory[part] = {}
@@ -222,7 +241,7 @@ def _weigh(settings: Settings, report: Report, progress: Callable[[str], None]) 
             report.memory[part][side] = peak_mebibytes(settings.device, _once, settings, part, side)
 
 
-def _once(settings: Settings, part: str, side: str) -> None:
+def _once(settings: BenchmarkSettings, part: str, side: str) -> None:
     """Build one side and let it work once, for its memory."""
     size, batch = settings.size, settings.batches[0]
     pair = make_pair(settings)
@@ -237,9 +256,9 @@ def _once(settings: Settings, part: str, side: str) -> None:
     _detect_once(pair, settings, side, size=size, batch=batch)
 
 
-def _detect_once(pair: Pair, settings: Settings, side: str, *, size: Size, batch: int) -> None:
+def _detect_once(pair: Pair, settings: BenchmarkSettings, side: str, *, size: Size, batch: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        paths = write(draw(batch, size), Path(folder))
+        paths = write_jpegs(draw_noise(batch, size), Path(folder))
         if side == "torchvision":
             inference.their_detections(pair.theirs.eval(), paths)
         else:

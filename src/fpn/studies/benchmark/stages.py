@@ -19,10 +19,10 @@ STAGES = (
     "preprocess",
     "backbone",
     "pyramid",
-    "proposal",
+    "rpn",
     "pooling",
     "heads",
-    "suppression",
+    "nms",
     "postprocess",
 )
 
@@ -89,13 +89,13 @@ def our_places(detector: Detector) -> list[tuple[Any, str, str]]:
     inner: Any = getattr(detector, "inner", detector)
     return [
         (inner.features, "forward", "pyramid"),
-        (inner.features.body, "forward", "backbone"),
-        (inner.proposal, "forward", "proposal"),
-        (inner.proposal, "propose", "proposal"),
-        (inner.proposal, "_suppress", "suppression"),
+        (inner.features.backbone, "forward", "backbone"),
+        (inner.rpn, "forward", "rpn"),
+        (inner.rpn, "propose", "rpn"),
+        (inner.rpn, "_suppress", "nms"),
         (inner.box, "detect", "heads"),
         (inner.box, "pooler", "pooling"),
-        (inner.box, "_select", "suppression"),
+        (inner.box, "_select", "nms"),
     ]
 
 
@@ -106,10 +106,10 @@ def their_places(model: nn.Module) -> list[tuple[Any, str, str]]:
         (theirs.transform, "forward", "preprocess"),
         (theirs.backbone, "forward", "pyramid"),
         (theirs.backbone.body, "forward", "backbone"),
-        (theirs.rpn, "forward", "proposal"),
-        (theirs.rpn, "filter_proposals", "suppression"),
+        (theirs.rpn, "forward", "rpn"),
+        (theirs.rpn, "filter_proposals", "nms"),
         (theirs.roi_heads, "forward", "heads"),
         (theirs.roi_heads.box_roi_pool, "forward", "pooling"),
-        (theirs.roi_heads, "postprocess_detections", "suppression"),
+        (theirs.roi_heads, "postprocess_detections", "nms"),
         (theirs.transform, "postprocess", "postprocess"),
     ]

@@ -61,15 +61,15 @@ class _TheirNorm(FrozenBatchNorm2d):  # type: ignore[misc]
 class _TheirBackbone(nn.Module):
     """Any timm model as a bottom-up path under torchvision's pyramid."""
 
-    def __init__(self, body: Backbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        for part in list(body.net.modules()):
+        for part in list(backbone.net.modules()):
             for name, child in list(part.named_children()):
                 if isinstance(child, FrozenNorm):
                     setattr(part, name, _TheirNorm(child))
-        self.body = body.net  # the name that torchvision's own has, so that one table of names serves both
-        self._emit = [body]  # in a list: its weights are listed once, under `body`
-        channels = [level.channels for level in body.levels]
+        self.body = backbone.net  # the name that torchvision's own has, so that one table of names serves both
+        self._emit = [backbone]  # in a list: its weights are listed once, under `body`
+        channels = [level.channels for level in backbone.levels]
         self.fpn = FeaturePyramidNetwork(channels, _THEIR_WIDTH, extra_blocks=LastLevelMaxPool())
         self.out_channels = _THEIR_WIDTH
 
@@ -131,12 +131,12 @@ def _spread(ours: FasterRCNN, size: Size) -> None:
     pixels = torch.randn(1, 3, *(min(side, 256) for side in size), generator=torch.Generator().manual_seed(0))
     was_training = ours.training
     ours.eval()
-    maps = features.body(pixels)
+    maps = features.backbone(pixels)
     for name, found in maps.items():
-        features.laterals[name].weight /= found.std().clamp(min=1e-6)
+        features.neck.laterals[name].weight /= found.std().clamp(min=1e-6)
     for layer, spread in (
-        (ours.proposal.objectness, 0.3),
-        (ours.proposal.deltas, 0.1),
+        (ours.rpn.objectness, 0.3),
+        (ours.rpn.deltas, 0.1),
         (ours.box.scores, 0.5),
         (ours.box.deltas, 0.1),
     ):
@@ -145,17 +145,17 @@ def _spread(ours: FasterRCNN, size: Size) -> None:
 
 
 def _their_model(ours: FasterRCNN, size: Size, num_classes: int) -> nn.Module:
-    body = cast(Backbone, cast(Any, ours.features).body)
-    if len(body.levels) != 4:
-        raise ConfigError(f"backbone {body.name!r} has {len(body.levels)} levels: torchvision's pyramid needs four")
+    own = cast(Backbone, ours.features.backbone)
+    if len(own.levels) != 4:
+        raise ConfigError(f"backbone {own.name!r} has {len(own.levels)} levels: torchvision's pyramid needs four")
     backbone: nn.Module
-    if body.name in _RESNETS:
+    if own.name in _RESNETS:
         # trainable_layers counts from the top; 5 is all of them.
         backbone = resnet_fpn_backbone(
-            backbone_name=body.name, weights=None, trainable_layers=min(5, 6 - body.frozen_stages)
+            backbone_name=own.name, weights=None, trainable_layers=min(5, 6 - own.frozen_stages)
         )
     else:
-        backbone = _TheirBackbone(copy.deepcopy(body))
+        backbone = _TheirBackbone(copy.deepcopy(own))
     preprocessor = ours.preprocessor
     model: nn.Module = TheirFasterRCNN(
         backbone,

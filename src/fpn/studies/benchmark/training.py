@@ -13,16 +13,16 @@ from fpn.runtime.device import algorithms
 from fpn.shapes import Size
 from fpn.structures import Targets
 from fpn.studies.benchmark.agreement import finite
-from fpn.studies.benchmark.images import draw, draw_truth
+from fpn.studies.benchmark.images import draw_noise, draw_truth
 from fpn.studies.benchmark.torchvision_pair import Pair
 from fpn.studies.benchmark.turns import Side, in_turns
 
-Precision = Literal["float32", "bf16"]
+StepPrecision = Literal["float32", "bf16"]
 _MAX_NORM = 10.0
 
 
-def measure(
-    pair: Pair, size: Size, *, batch: int, precision: Precision, repeats: int, deterministic: bool = False
+def time_steps(
+    pair: Pair, size: Size, *, batch: int, precision: StepPrecision, repeats: int, deterministic: bool = False
 ) -> dict[str, Side]:
     """Time a step of both sides, in turns; each one's outcome is its loss. Both sample 512 RoIs an image at random.
 
@@ -49,10 +49,10 @@ def measure(
     return sides
 
 
-def make_losses(pair: Pair, size: Size, *, batch: int, precision: Precision) -> dict[str, Callable[[], Tensor]]:
+def make_losses(pair: Pair, size: Size, *, batch: int, precision: StepPrecision) -> dict[str, Callable[[], Tensor]]:
     """Each side's loss of one and the same batch."""
     device = pair.ours.device
-    drawn = [each.to(device) for each in draw(batch, size)]
+    drawn = [each.to(device) for each in draw_noise(batch, size)]
     truth = draw_truth(batch, size, num_classes=len(pair.ours.classes))
     theirs = [{"boxes": b.to(device), "labels": k.to(device) + 1} for b, k in truth]
     preprocessor = pair.ours.preprocessor

@@ -63,7 +63,7 @@ def differences(one: Dialect, other: Dialect) -> TextTable:
 
 
 def whole(dialect: Dialect) -> list[TextTable]:
-    """All fields of one dialect, a sheet a section."""
+    """All fields of one dialect, a table a section."""
     return [
         TextTable(
             title=_title(section),
@@ -76,7 +76,7 @@ def whole(dialect: Dialect) -> list[TextTable]:
 
 
 def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[TextTable]:
-    """Who follows which convention: for each field its values, and for each value the dialects; a sheet a section."""
+    """Who follows which convention: for each field its values, and for each value the dialects; a table a section."""
     dialects = tuple(dialects)
     return [
         TextTable(

@@ -20,7 +20,7 @@ from fpn.studies.tables import TextTable
 # Sides of boxes that no image exceeds.
 _LARGEST = 2.0**15
 # So many fit into a terminal of 80 columns.
-_BOXES_A_SHEET = 6
+_BOXES_A_TABLE = 6
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def route(dialect: Dialect, boxes: Sequence[Box] = (), *, seen: View | None = No
     )
 
 
-def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
+def equation_table(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
     """Equation 1 as several dialects have it, and the sizes where levels change; a row a dialect that has RoIs."""
     speaking = with_rois(dialects)
     routes = [route(dialect) for dialect in speaking]
@@ -81,7 +81,7 @@ def equation_sheet(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> Te
     )
 
 
-def boxes_sheets(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, *, as_is: bool) -> list[TextTable]:
+def boxes_tables(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, *, as_is: bool) -> list[TextTable]:
     """Where boxes go under several dialects, a row each.
 
     Args:
@@ -91,11 +91,11 @@ def boxes_sheets(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, 
         as_is: the network sees the image as it is.
     """
     speaking = with_rois(dialects)
-    parts = [boxes[start : start + _BOXES_A_SHEET] for start in range(0, len(boxes), _BOXES_A_SHEET)]
-    return [_boxes_sheet([(each, view(each, size, as_is=as_is)) for each in speaking], part) for part in parts]
+    parts = [boxes[start : start + _BOXES_A_TABLE] for start in range(0, len(boxes), _BOXES_A_TABLE)]
+    return [_boxes_table([(each, view(each, size, as_is=as_is)) for each in speaking], part) for part in parts]
 
 
-def _boxes_sheet(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box]) -> TextTable:
+def _boxes_table(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box]) -> TextTable:
     routes = [route(dialect, boxes, seen=seen) for dialect, seen in speaking]
     return TextTable(
         title="Where boxes go (width x height in pixels of the image)",
@@ -120,7 +120,7 @@ def _pooler(dialect: Dialect) -> RoIPooler:
     """The pooler that the dialect's own box head has, on levels of the usual strides."""
     finest = dialect.neck.finest_level
     numbers = range(finest, finest + len(dialect.anchors.sizes))
-    levels = tuple(Level(f"p{number}", dialect.neck.output_channels, 2**number) for number in numbers)
+    levels = tuple(Level(f"p{number}", dialect.neck.output_channels, 2**number, number) for number in numbers)
     with torch.device("meta"):
         return build_box_head(levels, 1, dialect).pooler
 

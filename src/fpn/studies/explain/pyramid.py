@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpn.detectors import read_header
 from fpn.detectors.builder import build_pyramid
@@ -19,13 +20,12 @@ from fpn.detectors.model_file import build_from_header
 from fpn.detectors.toolkits import MINIMAL, PYTORCH_FPN
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.backbones.teaching import ThreeLayerBody
-from fpn.features.extractor import FeatureExtractor
-from fpn.features.necks.fpn import FeaturePyramid
+from fpn.features.backbones.teaching import ThreeLayerBackbone
+from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.dialect_tables import compared, introduction, sources
-from fpn.studies.explain.equation_one import equation_sheet
+from fpn.studies.explain.equation_one import equation_table
 from fpn.studies.explain.geometry import View, by, is_pyramid_only, view
 from fpn.studies.explain.receptive_field import receptive_fields
 from fpn.studies.tables import TextTable
@@ -82,7 +82,7 @@ class Explanation:
         """Anchors of all levels."""
         return sum(facts.num_anchors for facts in self.levels)
 
-    def sheet(self) -> TextTable:
+    def table(self) -> TextTable:
         """A row a level; sizes are width x height."""
         rows = [_row(facts) for facts in (*self.bottom_up, *self.levels)]
         columns: tuple[str, ...] = ("level", ">stride", ">map", ">channels", ">sees", ">anchors", ">a cell", ">number")
@@ -134,8 +134,7 @@ def explain_dialect(dialect: Dialect, size: Size, *, backbone: str | None = None
         raise ConfigError(f"dialect {dialect.name} has a backbone of its own. Leave --backbone {backbone} out.")
     backbone = backbone or _OWN_BACKBONES.get(dialect.name, DEFAULT_BACKBONE)
     with torch.device("meta"):
-        body = _body(dialect, backbone)
-        features = build_pyramid(body, dialect.neck).eval()
+        features = build_pyramid(_bottom_up(dialect, backbone), dialect.neck).eval()
     over = "three convolutions" if dialect.name == MINIMAL.name else backbone
     as_is = as_is or is_pyramid_only(dialect)
     return _explain(f"{dialect.name} over {over}", features, dialect, view(dialect, size, as_is=as_is))
@@ -154,23 +153,24 @@ def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = Fal
     subject = f"{path} ({detector.recipe.backbone}, {len(detector.classes)} classes, {dialect.name})"
     # Its dialect may have any field changed: under the old name it would be confused with the one it came from.
     own = dialect.changed(name="this model")
-    return _explain(subject, detector.get_submodule("features"), own, view(own, size, as_is=as_is))
+    features = cast(Extractor, detector.get_submodule("features"))
+    return _explain(subject, features, own, view(own, size, as_is=as_is))
 
 
 def dialects_page() -> str:
     """The text of docs/dialects.md, without the last line's end."""
-    sheets = [sources(), equation_sheet(), *compared()]
-    return "\n\n".join([introduction(), *(sheet.markdown() for sheet in sheets)])
+    tables = [sources(), equation_table(), *compared()]
+    return "\n\n".join([introduction(), *(table.markdown() for table in tables)])
 
 
-def _body(dialect: Dialect, backbone: str) -> FeatureExtractor:
+def _bottom_up(dialect: Dialect, backbone: str) -> BottomUp:
     if dialect.name == MINIMAL.name:
-        return ThreeLayerBody()
+        return ThreeLayerBackbone()
     out = tuple(range(dialect.neck.finest_level, 6))
     return Backbone(backbone, out=out, config=dialect.backbone)
 
 
-def _explain(subject: str, features: nn.Module, dialect: Dialect, seen: View) -> Explanation:
+def _explain(subject: str, features: Extractor, dialect: Dialect, seen: View) -> Explanation:
     def maps_of(pixels: Tensor) -> Mapping[str, Tensor]:
         return _all_maps(features, pixels)
 
@@ -179,26 +179,25 @@ def _explain(subject: str, features: nn.Module, dialect: Dialect, seen: View) ->
     facts = {
         level.name: LevelFacts(level, shapes[level.name], fields.get(level.name, 0)) for level in _declared(features)
     }
-    own = tuple(facts[level.name] for level in features.levels)  # type: ignore[union-attr]
+    own = tuple(facts[level.name] for level in features.levels)
     bottom_up = tuple(each for each in facts.values() if each not in own)
     if not is_pyramid_only(dialect):
         own = tuple(_with_anchors(each, sizes, dialect) for each, sizes in zip(own, dialect.anchors.sizes, strict=True))
     return Explanation(subject, dialect, seen, bottom_up, own)
 
 
-def _declared(features: nn.Module) -> list[Level]:
-    bottom_up = features.bottom_up if isinstance(features, FeaturePyramid) else ()
-    return [*bottom_up, *features.levels]  # type: ignore[misc]
+def _declared(features: Extractor) -> list[Level]:
+    bottom_up = features.backbone.levels if isinstance(features, FeatureExtractor) else ()
+    return [*bottom_up, *features.levels]
 
 
-def _all_maps(features: nn.Module, pixels: Tensor) -> Mapping[str, Tensor]:
-    """The maps of a pyramid and of the body under it."""
-    if not isinstance(features, FeaturePyramid):
+def _all_maps(features: Extractor, pixels: Tensor) -> Mapping[str, Tensor]:
+    """What a neck reads and what it emits; of an extractor without a neck what it emits."""
+    if not isinstance(features, FeatureExtractor):
         made: Mapping[str, Tensor] = features(pixels)
         return made
-    bottom_up = features.body(pixels)
-    merged = features.merge(bottom_up)
-    return {**bottom_up, **merged, **features.extend(bottom_up, merged)}
+    bottom_up = features.backbone(pixels)
+    return {**bottom_up, **features.neck(bottom_up)}
 
 
 def _shapes(maps_of: object, padded: Size) -> dict[str, Size]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpn.studies.explain.receptive_field_rules import RULES, Columns, UnknownOperationError, follow
+from fpn.studies.explain.receptive_field_rules import OPERATION_RULES, Columns, UnknownOperationError, follow
 
 # Wide enough that some cell of the deepest common network, a ResNet-152's P5 with 1600, meets neither rim.
 WIDTHS = (2048, 8192)
@@ -81,7 +81,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket not in RULES:
+        if func.overloadpacket not in OPERATION_RULES:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:

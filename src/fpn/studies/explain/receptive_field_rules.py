@@ -71,7 +71,7 @@ def follow(
     """
     if all(known(tensor) is None for tensor in _tensors(args)):
         return []
-    rule = RULES.get(func.overloadpacket)
+    rule = OPERATION_RULES.get(func.overloadpacket)
     if rule is None and torch.Tag.pointwise in func.tags:
         rule = _pointwise
     if rule is None:
@@ -216,7 +216,7 @@ def _table(*rows: tuple[Rule, str]) -> dict[Any, Rule]:
     return {getattr(aten, name): rule for rule, names in rows for name in names.split() if hasattr(aten, name)}
 
 
-RULES = _table(
+OPERATION_RULES = _table(
     (_viewed, "view _unsafe_view _reshape_alias"),
     (
         _moved,

@@ -1,0 +1,272 @@
+"""The one way from images to detections: read, prepare, group by size, detect, restore.
+
+Images are read ahead by threads. One that can't be read is a value among the results, so that the others are not lost.
+Everything in here may be called by several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import torch
+from PIL import Image
+from torch import nn
+
+from fpn.detectors.modes import evaluating
+from fpn.errors import ConfigError, FpnError
+from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
+from fpn.preprocessing.preprocessor import Prepared, Preprocessor
+from fpn.shapes import Size
+from fpn.structures import Classes, Detections, ImageBatch
+
+TaskName: TypeAlias = Literal["boxes", "masks", "keypoints", "proposals"]
+
+# Batches that are read before images of about the same size are put together.
+BATCHES_AHEAD = 4
+# Threads that read and prepare. Decoding lets other threads work meanwhile.
+READERS = 2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What finds objects: a detector, or what was exported from one.
+
+    Attributes:
+        classes: the K classes with their original ids.
+        preprocessor: from original to network pixels and back.
+        bucket: images whose padded sides agree when rounded up to a multiple of this go through the network together.
+        tasks: what it gives; each is measured by the task of that name.
+        device: where images have to be.
+    """
+
+    @property
+    def classes(self) -> Classes: ...  # noqa: D102
+
+    @property
+    def preprocessor(self) -> Preprocessor: ...  # noqa: D102
+
+    @property
+    def bucket(self) -> int: ...  # noqa: D102
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]: ...  # noqa: D102
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        """B images' detections in network pixels, best first."""
+
+    def predict(self, images: Sequence[ImageLike], *, batch_size: int = 8) -> list[Detections]:
+        """Detections in original pixels, one an image; see `Detector.predict`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """One image on its way to the network, or what is wrong with it.
+
+    Attributes:
+        prepared: network pixels and how to get back; the error, if it could not be read.
+        image: the upright image; None where nobody needs it again, or it could not be read.
+    """
+
+    prepared: Prepared | FpnError
+    image: Image.Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What became of one image.
+
+    Attributes:
+        found: in pixels of the original image, on the CPU; the error, if the image could not be read.
+        size: of the upright original; None if it could not be read.
+        image: the upright image; None unless it was asked for, or if it could not be read.
+    """
+
+    found: Detections | FpnError
+    size: Size | None = None
+    image: Image.Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReader(Generic[Item]):
+    """Reads and prepares one image; what is wrong with it is part of what comes back.
+
+    Attributes:
+        preprocessor: the predictor's.
+        read: from an item, such as a path, to an upright RGB image; raises FpnError.
+        keep: also hand the image on.
+    """
+
+    preprocessor: Preprocessor
+    read: Callable[[Item], Image.Image]
+    keep: bool = False
+
+    def __call__(self, item: Item) -> ReadImage:
+        """Read one."""
+        try:
+            image = self.read(item)
+            return ReadImage(self.preprocessor.prepare(image), image if self.keep else None)
+        except FpnError as error:
+            return ReadImage(error)
+
+
+def predict_images(
+    predictor: Predictor,
+    images: Iterable[ImageLike],
+    *,
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+    keep_images: bool = False,
+    readers: int = READERS,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Generator[Prediction, None, None]:
+    """Find objects in images of any size and kind, one result an image in the order given.
+
+    Results come as soon as their window of `BATCHES_AHEAD` batches is done (with a batch size of 1: one by one), while
+    the next one is read.
+
+    Args:
+        predictor: what finds them.
+        images: as `fpn.image_io.read_image` takes them; drawn on as reading goes.
+        batch_size: images that go through the network together, at most: only those of about the same size do.
+        progress: called with the number of images done after each batch.
+        keep_images: hand out the upright images with what was found in them.
+        readers: threads that read ahead; 0: this one reads.
+        max_pixels: height times width of a file that is accepted.
+        max_bytes: size of a file that is accepted.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    if batch_size < 1 or readers < 0 or max_pixels < 1 or max_bytes < 1:
+        raise ConfigError(
+            f"batch_size {batch_size}, readers {readers}, max_pixels {max_pixels}, max_bytes {max_bytes}: must be at "
+            "least 1, and readers 0"
+        )
+    read = partial(read_image, max_pixels=max_pixels, max_bytes=max_bytes)
+    reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
+    coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
+    return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))
+
+
+def _predict_windows(
+    predictor: Predictor,
+    coming: Generator[ReadImage, None, None],
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> Generator[Prediction, None, None]:
+    # Alone in its batch, an image need not wait for others of its size.
+    size = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
+    done = 0
+    with closing(coming):
+        while window := list(islice(coming, size)):
+            tell = partial(_tell, progress, done)
+            found = deque(_predict_window(predictor, window, batch_size, tell))
+            done += len(window)
+            window.clear()  # neither pixels nor images stay while the next ones come
+            while found:
+                yield found.popleft()
+
+
+def _tell(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _predict_window(
+    predictor: Predictor, window: Sequence[ReadImage], batch_size: int, progress: Callable[[int], None]
+) -> list[Prediction]:
+    ready = {number: each.prepared for number, each in enumerate(window) if isinstance(each.prepared, Prepared)}
+    found: dict[int, Detections | FpnError] = {
+        number: each.prepared for number, each in enumerate(window) if isinstance(each.prepared, FpnError)
+    }
+    if found:
+        progress(len(found))
+    for numbers in group_by_size(ready, bucket=predictor.bucket, batch_size=batch_size):
+        found |= zip(numbers, detect_batch(predictor, [ready[number] for number in numbers]), strict=True)
+        progress(len(found))
+    sizes = {number: each.frame.original for number, each in ready.items()}
+    return [Prediction(found[number], sizes.get(number), each.image) for number, each in enumerate(window)]
+
+
+def read_ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], *, ahead: int, readers: int
+) -> Generator[Result, None, None]:
+    """Work on items in threads, at most `ahead` of them before they are asked for; results in the items' order.
+
+    Args:
+        items: taken by the calling thread, one after the other, as reading goes on.
+        work: what a thread does with one.
+        ahead: how many, at least 1.
+        readers: threads; 0: the calling one works, and not ahead.
+    """
+    if readers == 0:
+        yield from map(work, items)
+        return
+    waiting = iter(items)
+    with ThreadPoolExecutor(readers, thread_name_prefix="fpn-reader") as pool:
+        try:
+            coming: deque[Future[Result]] = deque(pool.submit(work, each) for each in islice(waiting, ahead))
+            while coming:
+                result = coming.popleft().result()
+                coming.extend(pool.submit(work, each) for each in islice(waiting, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def group_by_size(prepared: Mapping[int, Prepared], *, bucket: int, batch_size: int) -> Iterator[list[int]]:
+    """Numbers of images of about the same size, at most `batch_size`: padding costs time, and shows at the rim.
+
+    Args:
+        prepared: the images by their numbers.
+        bucket: sides count as the same if they agree when rounded up to a multiple of this, in network pixels.
+        batch_size: images a group.
+    """
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for number, each in prepared.items():
+        height, width = each.pixels.shape[-2:]
+        buckets.setdefault((-(-height // bucket), -(-width // bucket)), []).append(number)
+    for numbers in buckets.values():
+        for start in range(0, len(numbers), batch_size):
+            yield numbers[start : start + batch_size]
+
+
+def detect_batch(predictor: Predictor, prepared: Sequence[Prepared]) -> list[Detections]:
+    """Detections of some images, which go through the network together, in original pixels, on the CPU."""
+    images = enter(predictor, prepared)
+    with detecting(predictor):
+        found = predictor.detect(images)
+    return leave(predictor, found, prepared)
+
+
+def enter(predictor: Predictor, prepared: Sequence[Prepared]) -> ImageBatch:
+    """Images as one batch, where the predictor wants them."""
+    pixels, frames = [each.pixels for each in prepared], [each.frame for each in prepared]
+    return predictor.preprocessor.collate(pixels, frames).to(predictor.device)
+
+
+def leave(predictor: Predictor, found: Sequence[Detections], prepared: Sequence[Prepared]) -> list[Detections]:
+    """What was found in a batch, in pixels of the original images, on the CPU."""
+    restore = predictor.preprocessor.restore
+    return [restore(each.to("cpu"), image.frame) for each, image in zip(found, prepared, strict=True)]
+
+
+@contextmanager
+def detecting(predictor: Predictor) -> Iterator[None]:
+    """Nothing is remembered for gradients, and what is a module is in evaluation mode."""
+    mode = evaluating(predictor) if isinstance(predictor, nn.Module) else nullcontext()
+    with mode, torch.inference_mode():
+        yield

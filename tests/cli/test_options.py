@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from fpn.cli.options import DataOptions, Given, ModelOptions
+from fpn.detectors import faster_rcnn
+from fpn.errors import ConfigError, DataNotFoundError
+from fpn.features.necks.paper_designs import DESIGNS
+from fpn.training.config import TrainConfig
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_an_option_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, "run.toml", 'epochs = 3\nbatch_size = 2\nbackbone = "resnet18"\nsplit = "train"\n')
+    given = Given(Path("cells"), file, {"training": TrainConfig(epochs=5), "model": None, "data": None})
+    assert given.training == {"epochs": 5, "batch_size": 2}
+    assert given.model == {"backbone": "resnet18"}
+    assert DataOptions(**given.data).split == "train"
+
+
+def test_an_option_wins_also_when_it_says_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, "run.toml", "epochs = 3\n")
+    assert Given(None, file, {"training": TrainConfig(epochs=12)}).training == {"epochs": 12}
+
+
+def test_yaml_and_hyphens_are_fine_and_data_may_be_named(tmp_path: Path) -> None:
+    file = written(tmp_path, "run.yaml", "data: photos/cells\nbatch-size: 8\nmilestones: [0.5, 0.9]\nshort-side: 320\n")
+    given = Given(None, file, {})
+    assert given.path == Path("photos/cells")
+    assert TrainConfig(**given.training).milestones == (0.5, 0.9)
+    assert ModelOptions(**given.model).short_side == 320
+
+
+def test_trackers_and_the_metric_that_decides_may_stand_in_the_file(tmp_path: Path) -> None:
+    given = Given(None, written(tmp_path, "run.toml", 'tracker = ["wandb", "mlflow"]\nbest = "ap50"\n'), {})
+    assert TrainConfig(**given.training) == TrainConfig(tracker=("wandb", "mlflow"), best="ap50")
+    given = Given(None, written(tmp_path, "one.toml", 'tracker = "wandb"\n'), {})
+    assert TrainConfig(**given.training).tracker == ("wandb",)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("learning_rat = 0.1\n", "run.toml: unknown setting 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("bakbone = 'resnet18'\n", "Did you mean 'backbone'?"),
+        ("epochs = 0\n", "run.toml: epochs 0: input should be greater than or equal to 1"),
+        ("short_side = 1\n", "short_side 1: input should be greater than or equal to 16"),
+        ('tracker = "wandbb"\n', "tracker.0 'wandbb': input should be 'aim', 'clearml'"),
+        ('tracker = "wandbb"\n', "Did you mean 'wandb'?"),
+        ("epochs = \n", "run.toml: can't be parsed"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Given(None, written(tmp_path, "run.toml", text), {})
+    assert reason in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match=r"absent\.toml"):
+        Given(None, tmp_path / "absent.toml", {})
+
+
+def test_the_defaults_of_the_command_are_those_of_the_library() -> None:
+    library = dict(inspect.signature(faster_rcnn).parameters)
+    for name, option in ModelOptions.model_fields.items():
+        # Conventions are left to the dialect: None.
+        expected = library[name].default if name in library else None
+        assert option.default == expected, name
+    assert library.keys() - ModelOptions.model_fields.keys() == {"classes", "conventions"}
+
+
+def test_the_help_names_every_design() -> None:
+    told = ModelOptions.model_fields["neck"].description or ""
+    assert all(re.search(rf"\b{name}\b", told) for name in DESIGNS)

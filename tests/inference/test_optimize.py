@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+import fpn
+from fpn.detectors import FasterRCNN
+from fpn.errors import ConfigError
+from fpn.features.backbones.backbone import Backbone
+from fpn.features.frozen import FrozenNorm
+from fpn.inference import fused_convolution
+from fpn.inference.folding import folded
+from fpn.inference.fused_convolution import FusedConvolution
+from fpn.structures import Detections, ImageBatch
+
+
+def _image(height: int, width: int, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _batch() -> ImageBatch:
+    return ImageBatch(torch.zeros(1, 3, 64, 64), torch.tensor([[64, 64]]))
+
+
+def _same(found: Detections, other: Detections) -> None:
+    assert len(found) > 0
+    assert found.labels.tolist() == other.labels.tolist()
+    torch.testing.assert_close(found.scores, other.scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.boxes / 200, other.boxes / 200, rtol=0, atol=1e-4)
+
+
+def _stir_norms(module: nn.Module) -> None:
+    """Fresh norms do nothing; make them do something."""
+    random = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, FrozenNorm):
+            part.running_mean.normal_(0, 0.1, generator=random)
+            part.running_var.uniform_(0.5, 1.5, generator=random)
+            part.bias.normal_(0, 0.1, generator=random)
+
+
+@pytest.fixture
+def stirred(small: FasterRCNN) -> FasterRCNN:
+    _stir_norms(small)
+    return small
+
+
+def test_float32_detections_are_the_same(stirred) -> None:
+    images = [_image(64, 96), _image(128, 100, seed=1)]
+    for found, wanted in zip(stirred.optimize().predict(images), stirred.predict(images), strict=True):
+        _same(found, wanted)
+
+
+def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(128, 128, 3, padding=1)
+    fused = FusedConvolution(convolution, activation=nn.ReLU())
+    fused.prepare()
+    x = torch.randn(1, 128, 32, 40)
+    assert fused.transformed is not None
+    torch.testing.assert_close(fused(x), convolution(x).relu(), rtol=0, atol=2e-5)
+    few = torch.randn(1, 128, 3, 4)  # too few tiles: the plain way
+    torch.testing.assert_close(fused(few), convolution(few).relu(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100"])
+def test_a_folded_path_has_no_norms_and_the_same_maps(name: str) -> None:
+    backbone = Backbone(name).eval()
+    _stir_norms(backbone)
+    net = folded(backbone.net)
+    assert net is not None
+    assert not any(isinstance(part, FrozenNorm) for part in net.modules())
+    for part in net.modules():
+        if isinstance(part, FusedConvolution):
+            part.prepare()
+    pixels = torch.randn(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for got, wanted in zip(net(pixels), backbone.net(pixels), strict=True):
+            scale = float(wanted.abs().max())
+            torch.testing.assert_close(got / scale, wanted / scale, rtol=0, atol=1e-5)
+
+
+def test_a_path_that_decides_by_its_values_stays_as_it_is() -> None:
+    class Undecided(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            return [pixels if pixels.sum() > 0 else -pixels]
+
+    assert folded(Undecided()) is None
+
+
+def test_the_original_is_left_alone(stirred) -> None:
+    before = {name: value.clone() for name, value in stirred.state_dict().items()}
+    stirred.optimize("bf16")
+    assert all(torch.equal(value, before[name]) for name, value in stirred.state_dict().items())
+
+
+def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
+    (found,) = stirred.optimize("bf16").predict([_image(64, 96)])
+    (wanted,) = stirred.predict([_image(64, 96)])
+    assert found.boxes.dtype == found.scores.dtype == torch.float32
+    assert float(found.scores[0]) == pytest.approx(float(wanted.scores[0]), abs=0.05)
+
+
+def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
+    monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: False)
+    assert stirred.optimize("auto").info.precision == "float32"
+    monkeypatch.setattr("fpn.inference.optimize.has_fast_bf16", lambda device: True)
+    assert stirred.optimize("auto").info.precision == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatch, precision) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("mkldnn_convolution: not on this processor")
+
+    monkeypatch.setattr(FusedConvolution, "_onednn", refuse)
+    fused_convolution._has_onednn.cache_clear()
+    try:
+        quick = stirred.optimize(precision)
+        assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
+        assert len(quick.predict([_image(64, 96)])[0]) > 0
+    finally:
+        fused_convolution._has_onednn.cache_clear()
+
+
+def test_the_method_is_one_short_line(stirred) -> None:
+    assert str(stirred.optimize().info) == "float32 on cpu, channels-last, norms folded"
+
+
+def test_training_and_saving_are_refused_with_the_remedy(stirred, tmp_path) -> None:
+    fast = stirred.optimize()
+    with pytest.raises(ConfigError, match="Train the original"):
+        fast.losses(_batch(), [])
+    with pytest.raises(ConfigError, match="Save the original"):
+        fpn.save(fast, tmp_path / "m.safetensors")
+    with pytest.raises(ConfigError, match="optimized already"):
+        fast.optimize()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    fast = stirred.optimize(compile=True)
+    assert str(fast.info).endswith("; not compiled, because there is no C++ compiler")
+    _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
+
+
+def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    fast = stirred.optimize(compile=True)
+
+    def fail(pixels: torch.Tensor) -> None:
+        raise TorchDynamoException("no such header")
+
+    fast.inner.tensor_part = fail
+    _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
+    assert str(fast.info).endswith("not compiled, because compiling failed (TorchDynamoException)")
+
+
+def test_what_a_image_shows_does_not_depend_on_its_neighbours(stirred) -> None:
+    wide, tall = _image(64, 160), _image(160, 64, seed=1)
+    mixed = stirred.predict([wide, tall, wide], batch_size=3)
+    _same(mixed[0], stirred.predict([wide])[0])
+    _same(mixed[1], stirred.predict([tall])[0])
+    _same(mixed[2], mixed[0])

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fpn.detectors import PAPER
+from fpn.errors import ConfigError
+from fpn.preprocessing.preprocessor import Preprocessor
+from fpn.shapes import Size
+from fpn.structures import Detections, Masks, Targets
+
+PIXELS = PAPER.pixels.changed(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0), short_side=8, long_side=16)
+PREPROCESSOR = Preprocessor(PIXELS)
+
+
+def _plain(height: int, width: int, colour: tuple[int, int, int] = (255, 0, 51)) -> Image.Image:
+    return Image.new("RGB", (width, height), colour)
+
+
+def test_pixels_are_scaled_and_normalised_by_channel() -> None:
+    pixels = PREPROCESSOR.prepare(_plain(8, 12)).pixels
+    assert pixels.shape == (3, 8, 12)
+    assert pixels[:, 0, 0].tolist() == pytest.approx([1.0, -1.0, 0.2])
+
+
+def test_colour_order_can_be_turned() -> None:
+    turned = Preprocessor(PIXELS.changed(channel_order="bgr", value_range=255.0, mean=(0.0,) * 3, std=(1.0,) * 3))
+    assert turned.prepare(_plain(8, 8)).pixels[:, 0, 0].tolist() == [51.0, 0.0, 255.0]
+
+
+@pytest.mark.parametrize(
+    ("original", "network"),
+    [((16, 20), (8, 10)), ((20, 16), (10, 8)), ((4, 5), (8, 10)), ((10, 40), (4, 16)), ((1, 1000), (1, 16))],
+    ids=["halved", "upright", "enlarged", "long side counts", "never below one pixel"],
+)
+def test_the_shorter_side_is_met_unless_the_longer_would_be_exceeded(original, network) -> None:
+    prepared = PREPROCESSOR.prepare(_plain(*original))
+    assert tuple(prepared.pixels.shape[1:]) == network
+
+
+def test_targets_move_with_the_pixels_and_detections_move_back() -> None:
+    truth = Targets(torch.tensor([[2.0, 4.0, 12.0, 16.0]]), torch.tensor([1]))
+    prepared = PREPROCESSOR.prepare(_plain(16, 24), truth)
+    assert prepared.targets.boxes.tolist() == [[1.0, 2.0, 6.0, 8.0]]
+    found = Detections(prepared.targets.boxes, torch.ones(1), torch.tensor([1]))
+    assert PREPROCESSOR.restore(found, prepared.frame).boxes.tolist() == [[2.0, 4.0, 12.0, 16.0]]
+
+
+def test_masks_follow_the_pixels() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 16.0]])
+    truth = Targets(boxes, torch.tensor([0]), masks=Masks.of_boxes(boxes, Size(16, 16)))
+    resized = PREPROCESSOR.prepare(_plain(16, 16), truth).targets.masks.dense()
+    assert resized.shape == (1, 8, 8)
+    assert resized[0, 0].tolist() == [True] * 4 + [False] * 4
+
+
+def test_a_batch_is_padded_with_zeros_to_a_multiple_of_32() -> None:
+    images = PREPROCESSOR.collate([torch.ones(3, 8, 10), torch.ones(3, 7, 40)])
+    assert images.pixels.shape == (2, 3, 32, 64)
+    assert images.sizes.tolist() == [[8, 10], [7, 40]]
+    assert float(images.pixels[0].sum()) == 3 * 8 * 10
+
+
+def test_padding_before_the_mean_is_what_black_becomes() -> None:
+    images = Preprocessor(PIXELS.changed(pad_before_mean=True)).collate([torch.zeros(3, 8, 8)])
+    assert images.pixels[0, :, 31, 31].tolist() == [-1.0, -1.0, 0.0]
+    assert images.pixels[0, :, 0, 0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_preprocessor_without_statistics_is_refused() -> None:
+    with pytest.raises(ConfigError, match="left to the backbone"):
+        Preprocessor(PAPER.pixels)
+
+
+def test_the_resized_image_is_antialiased() -> None:
+    # Alternating columns of black and white average out instead of leaving one of them.
+    stripes = np.zeros((16, 16, 3), np.uint8)
+    stripes[:, ::2] = 255
+    pixels = Preprocessor(PIXELS.changed(mean=(0.0,) * 3, std=(1.0,) * 3)).prepare(Image.fromarray(stripes)).pixels
+    assert float(pixels[0, 4, 2:6].std()) < 0.1
