@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fpn.errors import DataNotFoundError, ImageError
-from fpn.image_io import image_size, read_image
+from fpn.image_io import CUT_SHORT, ImageWarning, image_size, read_image, read_reduced
+from fpn.shapes import Size
 
 RED, BLUE = (200, 20, 10), (10, 20, 200)
 
@@ -132,3 +133,125 @@ def test_the_limit_of_pixels_is_the_callers_to_set(tmp_path) -> None:
     assert read_image(tmp_path / "a.png", max_pixels=1000).width == 100
     with pytest.raises(ImageError, match="100 x 10"):
         read_image(tmp_path / "a.png", max_pixels=999)
+
+
+def _deep(path, values, kind=np.uint16):
+    Image.fromarray(np.array(values, dtype=kind)).save(path)
+    return path
+
+
+def test_sixteen_bits_are_scaled_alike_whatever_an_image_holds(tmp_path) -> None:
+    # 255 of 65535 is black, in a file, in an array, and beside brighter images.
+    dark = [[0, 255], [128, 200]]
+    for source in (_deep(tmp_path / "a.png", dark), _deep(tmp_path / "a.tif", dark), np.array(dark, np.uint16)):
+        assert int(np.asarray(read_image(source)).max()) == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_a_pixel_range_says_what_is_black_and_white(tmp_path, suffix) -> None:
+    values = [[0, 1000], [3000, 5000]]
+    sources = [np.array(values, np.uint16)]
+    if suffix == ".pgm":  # which says itself that 65535 is white
+        body = np.array(values, ">u2").tobytes()
+        (tmp_path / "a.pgm").write_bytes(b"P5 2 2 65535\n" + body)
+        sources.append(tmp_path / "a.pgm")
+    else:
+        sources.append(_deep(tmp_path / f"a{suffix}", values))
+    for source in sources:
+        # (0 - 1000) is below black, 1000 black, 3000 in the middle of 1000 to 5000 (127.5), 5000 white.
+        seen = np.asarray(read_image(source, pixel_range=(1000.0, 5000.0)))[:, :, 0].tolist()
+        assert seen == [[0, 0], [128, 255]]
+
+
+def test_a_pixel_range_leaves_images_of_eight_bits_alone(tmp_path) -> None:
+    Image.new("L", (2, 2), 77).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", pixel_range=(0.0, 4095.0)).getpixel((0, 0)) == (77, 77, 77)
+
+
+def test_floats_follow_a_range_in_files_and_arrays(tmp_path) -> None:
+    values = [[0.0, 0.5], [1.0, 2.0]]
+    path = _deep(tmp_path / "a.tif", values, np.float32)
+    for source in (path, np.array(values), np.array(values, np.float32)):
+        assert np.asarray(read_image(source, pixel_range=(0.0, 1.0)))[:, :, 0].tolist() == [[0, 128], [255, 255]]
+
+
+@pytest.mark.parametrize("pixel_range", [(5.0, 5.0), (9.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_a_range_without_extent_is_refused(pixel_range) -> None:
+    with pytest.raises(ImageError, match="pixel range"):
+        read_image(np.zeros((2, 2), np.uint16), pixel_range=pixel_range)
+
+
+def test_values_that_are_no_numbers_are_told_with_their_file(tmp_path) -> None:
+    path = _deep(tmp_path / "scan7.tif", [[0.0, float("nan")]], np.float32)
+    with pytest.raises(ImageError, match=r"scan7\.tif: the image holds values that are not finite"):
+        read_image(path)
+
+
+def test_colour_of_sixteen_bits_takes_no_range(tmp_path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(_png_of_deep_colour())
+    assert read_image(path).getpixel((0, 0)) == (15, 15, 15)
+    with pytest.raises(ImageError, match=r"deep\.png: has 16 bits a channel in colour"):
+        read_image(path, pixel_range=(0.0, 4095.0))
+
+
+def _png_of_deep_colour() -> bytes:
+    """One pixel, 4095 of 65535 in each channel."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    pixels = b"\0" + struct.pack(">HHH", 4095, 4095, 4095)
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def test_a_tiff_of_five_channels_says_how_many_it_has(tmp_path) -> None:
+    # Little endian, one strip of 2 x 2 pixels of 5 channels: width, height, bits, compression, photometric,
+    # strip's offset, samples a pixel, rows, bytes.
+    tags = [(256, 3, 2), (257, 3, 2), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 5), (278, 3, 2)]
+    tags.append((279, 4, 20))
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    body = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    (tmp_path / "a.tif").write_bytes(body.ljust(200, b"\0") + bytes(20))
+    with pytest.raises(ImageError, match=r"a\.tif: a TIFF of 5 channels"):
+        read_image(tmp_path / "a.tif")
+
+
+def _jpeg(height: int = 160, **options) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (height, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}], ids=["plain", "progressive", "small"])
+def test_a_jpeg_without_its_last_bytes_is_used_with_a_warning(tmp_path, options) -> None:
+    whole = _jpeg(**options)
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole[:-20])
+    with pytest.warns(ImageWarning, match=r"cut\.jpg: the file is cut short"):
+        cut = read_image(tmp_path / "cut.jpg")
+    assert "missing" in cut.info[CUT_SHORT]
+    assert CUT_SHORT not in read_image(tmp_path / "whole.jpg").info
+    # 20 bytes are less than one row of blocks: what lies above it is as it was.
+    same = np.asarray(cut)[:128] == np.asarray(read_image(tmp_path / "whole.jpg"))[:128]
+    assert bool(same.all()) or "progressive" in options
+    with pytest.warns(ImageWarning, match="cut short"):
+        reduced, full = read_reduced(tmp_path / "cut.jpg", lambda size: Size(40, 16))
+    assert (reduced.size, full) == ((16, 40), (160, 64))
+
+
+def test_a_jpeg_cut_in_half_is_damaged(tmp_path) -> None:
+    whole = _jpeg()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"half\.jpg: the image is damaged \(cut short: the last \d+ of 160 rows"):
+        read_image(tmp_path / "half.jpg")
+
+
+def test_a_heif_file_says_what_reads_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("fpn.image_io._heif_is_there", lambda: False)
+    (tmp_path / "IMG_3.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(ImageError, match=r"IMG_3\.HEIC: a HEIF image\. Install the extra"):
+        read_image(tmp_path / "IMG_3.HEIC")

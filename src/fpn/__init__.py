@@ -19,6 +19,7 @@ _PUBLIC = {
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
+    "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference",
@@ -36,6 +37,7 @@ __all__ = [
     "draw",
     "evaluate",
     "faster_rcnn",
+    "list_splits",
     "load",
     "open_dataset",
     "optimize",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fpn.data import open_dataset
+    from fpn.data import list_splits, open_dataset
     from fpn.detectors import faster_rcnn, load, save
     from fpn.drawing import draw
     from fpn.errors import FpnError

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from fpn.errors import DataNotFoundError, ImageError
 from fpn.shapes import Size, in_pixels
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
+# Which stored values become black and white, where a value has more than 8 bits.
+PixelRange: TypeAlias = tuple[float, float]
 
 # 2 ** 27 pixels is 400 MB as RGB: above any camera of today, below what a small machine has.
 MAX_PIXELS = 2**27
@@ -24,41 +28,110 @@ MAX_PIXELS = 2**27
 MAX_BYTES = 2**30
 _ORIENTATION = 0x0112
 _LYING = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SAYING_HOW_IT_STANDS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # What Pillow may take a file for: no format that starts another program (EPS) or that no camera or tool writes.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_ALWAYS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+FORMATS = (*_ALWAYS, "AVIF") if features.check("avif") else _ALWAYS
 # The suffixes taken when a folder is given. Pillow decides by content what a file really is.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"}
+)
+# What a person calls an image too, and no part of this library reads: told instead of passed over.
+UNREAD_SUFFIXES = frozenset(
+    {".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".svg", ".eps", ".exr", ".hdr", ".dcm", ".tga", ".ico", ".pcx"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+)
+# The key of `Image.info` under which `read_image` says that the end of the file is missing.
+CUT_SHORT = "cut_short"
+# A JPEG of which more of its rows are missing shows another scene than the one that was labelled.
+_MOST_MISSING = 0.1
+# What ISO base media files of HEIF call themselves. mif1 and msf1 may be AVIF, too.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_WIDTH, _HEIGHT, _CHANNELS = 256, 257, 277  # of TIFF
 
 
-def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
+class ImageWarning(UserWarning):
+    """An image is used although something of it is missing."""
+
+
+class ImageHeader(NamedTuple):
+    """What the header of an image file says, of any format.
+
+    Attributes:
+        stored: its size as stored.
+        orientation: how EXIF says it stands, 1 (upright) to 8.
+        format: Pillow's name of it.
+        deep_colour: 16 bits a channel in colour, of which Pillow keeps the upper 8.
+    """
+
+    stored: Size
+    orientation: int
+    format: str
+    deep_colour: bool = False
+
+    @property
+    def upright(self) -> Size:
+        """Height and width as every reader here shows it."""
+        return Size(self.stored.width, self.stored.height) if self.orientation in _LYING else self.stored
+
+
+def read_image(
+    source: ImageLike,
+    *,
+    pixel_range: PixelRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Image.Image:
     """Read an image as an upright RGB one.
+
+    A JPEG whose last rows (up to a tenth) are missing is used: they are grey, an `ImageWarning` says so, and
+    `info[CUT_SHORT]` of the result.
 
     Args:
         source: a path, a PIL image, or a uint8 / uint16 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in RGB
-            order. Grey is repeated, transparency is laid on white, palettes are resolved, 16 bits are scaled to 8,
-            EXIF orientation is applied. Files are JPEG, PNG, BMP, WebP, TIFF, GIF or PPM, whatever their suffix.
+            order; of any numbers if `pixel_range` says what they mean. Grey is repeated, transparency is laid on
+            white, palettes are resolved, EXIF orientation is applied. Files are JPEG, PNG, BMP, WebP, TIFF, GIF, PPM,
+            AVIF or, with the extra `heif`, HEIF, whatever their suffix.
+        pixel_range: the values that become 0 and 255 where they have more than 8 bits, the same for all images of a
+            dataset. None: 0 and 65535 for 16 bits; the image's own least and most for others.
         max_pixels: height times width of a file that is accepted.
         max_bytes: size of a file that is accepted.
 
     Raises:
         DataNotFoundError: the path does not exist.
-        ImageError: not an image, damaged, empty, or larger than `max_pixels` or `max_bytes`.
+        ImageError: not an image, damaged, empty, larger than `max_pixels` or `max_bytes`, or of channels that can't
+            be understood.
     """
+    check_pixel_range(pixel_range)
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source))
+        return _from_array(source, pixel_range)
     if isinstance(source, Image.Image):
-        return _to_rgb(_upright(source))
+        return _to_rgb(ImageOps.exif_transpose(source), source.format, pixel_range)
     path = Path(source)
     with _opened(path, max_bytes) as opened:
         _check_size(opened.size, str(path), max_pixels)
-        opened.load()
-        return _to_rgb(_upright(opened))
+        header = header_of(opened)
+        _refuse_deep_colour(header, pixel_range)
+        image = _decoded(opened, path, header, pixel_range)
+    _warn_if_cut_short(image, path)
+    return image
 
 
 def read_reduced(
     path: str | os.PathLike[str],
     min_size: Callable[[Size], Size],
     *,
+    pixel_range: PixelRange | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> tuple[Image.Image, Size]:
@@ -69,6 +142,7 @@ def read_reduced(
     Args:
         path: as `read_image`.
         min_size: from the full size, as the image stands upright, to what must remain on both sides.
+        pixel_range: as `read_image`.
         max_pixels: height times width, in full, of a file that is accepted.
         max_bytes: size of a file that is accepted.
 
@@ -78,18 +152,24 @@ def read_reduced(
     Raises:
         DataNotFoundError, ImageError: as `read_image`.
     """
+    check_pixel_range(pixel_range)
     with _opened(Path(path), max_bytes) as opened:
         _check_size(opened.size, str(path), max_pixels)
-        width, height = opened.size
-        turned = opened.getexif().get(_ORIENTATION, 1)
-        full = Size(width, height) if turned in _LYING else Size(height, width)
-        whole = width % 8 == height % 8 == 0  # else a rounded-up side would come first once the image is turned
-        if opened.format in ("JPEG", "MPO") and (turned == 1 or whole):
-            least = min_size(full)
-            # Mode None: the decoder keeps the file's own colours.
-            opened.draft(None, (least.height, least.width) if turned in _LYING else (least.width, least.height))
-        opened.load()
-        return _to_rgb(_upright(opened)), full
+        header = header_of(opened)
+        _refuse_deep_colour(header, pixel_range)
+        full = header.upright
+        whole = full.height % 8 == full.width % 8 == 0  # else a rounded-up side would come first once it is turned
+
+        def reduce(image: Image.Image) -> None:
+            if header.format in ("JPEG", "MPO") and (header.orientation == 1 or whole):
+                least = min_size(full)
+                lying = header.orientation in _LYING
+                # Mode None: the decoder keeps the file's own colours.
+                image.draft(None, (least.height, least.width) if lying else (least.width, least.height))
+
+        image = _decoded(opened, Path(path), header, pixel_range, reduce)
+    _warn_if_cut_short(image, path)
+    return image, full
 
 
 def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
@@ -99,11 +179,72 @@ def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> t
         DataNotFoundError, ImageError: as `read_image`.
     """
     with _opened(Path(path), max_bytes) as opened:
-        width, height = opened.size
-        orientation = opened.getexif().get(_ORIENTATION, 1)
+        height, width = header_of(opened).upright
         if width < 1 or height < 1:
             raise ImageError(f"{path}: the image has no pixels")
-    return (width, height) if orientation in _LYING else (height, width)
+    return height, width
+
+
+def header_of(opened: Image.Image) -> ImageHeader:
+    """The header of an image that Pillow opened and has not decoded yet: the one place that knows how images stand.
+
+    Pillow gives the size of a TIFF as it will be when turned, and of every other format as it is stored.
+    """
+    tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
+    orientation = _exif_of(opened).get(_ORIENTATION, 1)
+    width, height = opened.size
+    if isinstance(opened, TiffImagePlugin.TiffImageFile):
+        width, height = opened.tag_v2[_WIDTH], opened.tag_v2[_HEIGHT]
+    deep = opened.mode in ("RGB", "RGBA", "RGBX") and any(";16" in str(tile.args) for tile in tiles)
+    return ImageHeader(
+        stored=Size(height, width),
+        orientation=orientation if orientation in range(1, 9) else 1,
+        format=opened.format or "",
+        deep_colour=deep,
+    )
+
+
+def _exif_of(opened: Image.Image) -> Image.Exif:
+    """EXIF of a file whose pixels are not decoded yet: of a PNG it may come behind them, and Pillow would decode."""
+    if not isinstance(opened, PngImagePlugin.PngImageFile) or opened.fp is None or "exif" in opened.info:
+        return opened.getexif()
+    position = opened.fp.tell()
+    try:
+        opened.fp.seek(8)
+        while len(start := opened.fp.read(8)) == 8:
+            length = int.from_bytes(start[:4], "big")
+            if start[4:] == b"eXIf":
+                exif = Image.Exif()
+                exif.load(opened.fp.read(length))
+                return exif
+            opened.fp.seek(length + 4, os.SEEK_CUR)
+    finally:
+        opened.fp.seek(position)
+    return Image.Image.getexif(opened)
+
+
+def _turned(decoded: Image.Image, header: ImageHeader) -> Image.Image:
+    """The pixels as they stand upright. A TIFF's are turned by Pillow."""
+    how = None if header.format == "TIFF" else _TURNS.get(header.orientation)
+    if how is None:
+        return decoded
+    turned = decoded.transpose(how)
+    # Else who turns by EXIF would turn again.
+    turned.info = {key: value for key, value in decoded.info.items() if key not in _SAYING_HOW_IT_STANDS}
+    return turned
+
+
+def check_pixel_range(pixel_range: PixelRange | None) -> None:
+    """Stop for a range in which nothing could lie.
+
+    Raises:
+        ImageError: it is no pair of finite numbers in ascending order.
+    """
+    if pixel_range is None:
+        return
+    low, high = pixel_range
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ImageError(f"pixel range {low:g} to {high:g}: expected the value of black and a higher one of white")
 
 
 @contextmanager
@@ -114,23 +255,132 @@ def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # We check the size ourselves, before any pixel is decoded.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as opened:
+            with _open(path) as opened:
                 yield opened
-    except (ImageError, DataNotFoundError):
+    except DataNotFoundError:
         raise
+    except ImageError as error:
+        if str(path) in str(error):
+            raise
+        raise ImageError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{path}: no such file") from error
     except PermissionError as error:
         raise ImageError(f"{path}: no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: not an image of a known format. Remove it or save it again as JPEG or PNG."
-        ) from error
+        raise ImageError(f"{path}: {_unidentified(path)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: too many pixels ({error}). Make it smaller or cut it into tiles.") from error
     # Decoders meet broken bytes anywhere and raise what they like, KeyError, struct.error and ZeroDivisionError too.
     except Exception as error:
         raise ImageError(f"{path}: the image is damaged ({error}). Save it again or remove it.") from error
+
+
+def _open(path: Path) -> Image.Image:
+    """Pillow's image of a file. The library that reads HEIF is loaded only for files that are it."""
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if not _is_heif(path) or not _heif_is_there():
+            raise
+        return Image.open(path, formats=("HEIF",))
+
+
+def _is_heif(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.read(12)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def _heif_is_there() -> bool:
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+def _unidentified(path: Path) -> str:
+    """Why no decoder takes a file."""
+    if _is_heif(path) and not _heif_is_there():
+        return "a HEIF image. Install the extra that reads them (pip install 'fpn[heif]'), or save it as JPEG or PNG."
+    channels = _tiff_channels(path)
+    if channels not in (None, 1, 3, 4):
+        return f"a TIFF of {channels} channels. Grey, RGB and RGB with transparency are read: choose three of them."
+    return "not an image of a known format. Remove it or save it again as JPEG or PNG."
+
+
+def _tiff_channels(path: Path) -> int | None:
+    """How many channels a TIFF says it has; None: it is none, or says nothing."""
+    with path.open("rb") as stream:
+        try:
+            start = stream.read(8)
+            if start[:2] not in (b"II", b"MM"):
+                return None
+            tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+            stream.seek(tags.next)
+            tags.load(stream)
+            channels = tags.get(_CHANNELS)
+        except Exception:  # as broken as files are; what is wrong with it is said elsewhere
+            return None
+    return channels if isinstance(channels, int) else None
+
+
+def _decoded(
+    opened: Image.Image,
+    path: Path,
+    header: ImageHeader,
+    pixel_range: PixelRange | None,
+    reduce: Callable[[Image.Image], Any] = lambda image: None,
+) -> Image.Image:
+    """The pixels of an opened file, upright and RGB; `reduce` may ask its decoder for a part of the size."""
+    kind = header.format
+    reduce(opened)
+    try:
+        opened.load()
+        return _to_rgb(_turned(opened, header), kind, pixel_range)
+    except OSError as error:
+        if kind not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        mended, missing = _without_end(path, reduce)
+    image = _to_rgb(_turned(mended, header), kind, pixel_range)
+    image.info[CUT_SHORT] = (
+        f"its last {missing} of {mended.height} rows are missing" if missing else "its end is missing"
+    )
+    return image
+
+
+def _warn_if_cut_short(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Once what was opened is closed, so that the filters of warnings are the caller's own again."""
+    if CUT_SHORT in image.info:
+        message = f"{path}: the file is cut short, {image.info[CUT_SHORT]}. It is used; restore it."
+        warnings.warn(ImageWarning(message), stacklevel=3)
+
+
+def _without_end(path: Path, reduce: Callable[[Image.Image], Any]) -> tuple[Image.Image, int]:
+    """A JPEG that ends too early, and how many of its last rows are missing, which are grey.
+
+    With a mark of its end behind it, libjpeg fills what is missing with blocks of zeros.
+    """
+    mended = Image.open(io.BytesIO(path.read_bytes() + b"\xff\xd9"), formats=("JPEG",))
+    reduce(mended)
+    mended.load()
+    grey = (np.asarray(mended.convert("RGB")) == 128).all(axis=(1, 2))
+    missing = len(grey) if grey.all() else int(grey[::-1].argmin())
+    if missing > _MOST_MISSING * len(grey):
+        raise ImageError(
+            f"{path}: the image is damaged (cut short: the last {missing} of {len(grey)} rows are missing). "
+            "Restore it or remove it."
+        )
+    return mended, missing
+
+
+def _refuse_deep_colour(header: ImageHeader, pixel_range: PixelRange | None) -> None:
+    if header.deep_colour and pixel_range is not None:
+        raise ImageError(
+            "has 16 bits a channel in colour, of which the upper 8 are read: no pixel range applies to it. Save it "
+            "with 8 bits a channel"
+        )
 
 
 def _check_file(path: Path, max_bytes: int) -> None:
@@ -160,31 +410,45 @@ def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
         raise ImageError(f"{where}: the image has no pixels")
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray, pixel_range: PixelRange | None) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ImageError(f"array of shape {array.shape}: expected (H, W), (H, W, 3) or (H, W, 4)")
     if array.size == 0:
         raise ImageError(f"array of shape {array.shape}: the image has no pixels")
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImageError(
-            f"array of {array.dtype}: expected uint8 (0..255). Multiply by 255 and convert if yours is 0..1."
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
+        if array.dtype != np.uint16 and (pixel_range is None or array.dtype.kind not in "uif"):
+            raise ImageError(
+                f"array of {array.dtype}: expected uint8 (0..255) or uint16, or numbers with a pixel_range such as "
+                "(0.0, 1.0)"
+            )
+        array = _scaled(array, pixel_range, sixteen_bits=array.dtype == np.uint16)
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), None, None)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+def is_wide(image: Image.Image) -> bool:
+    """Whether its values have more than 8 bits, so that a pixel range applies."""
+    return image.mode.startswith("I;16") or image.mode in ("I", "F")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def white_of(image: Image.Image) -> float | None:
+    """The value that becomes white where no pixel range is given; None: the image's own most."""
+    return 65535.0 if _has_sixteen_bits(image, image.format) else None
+
+
+def _has_sixteen_bits(image: Image.Image, kind: str | None) -> bool:
+    # Pillow gives 16-bit PNG and PGM as 32-bit numbers of the full range of 16 bits.
+    return image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
+
+
+def _to_rgb(image: Image.Image, kind: str | None, pixel_range: PixelRange | None) -> Image.Image:
+    """`kind`: Pillow's name of the file's format, if it was one."""
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_wide(image)
+    if is_wide(image):
+        scaled = _scaled(np.asarray(image), pixel_range, sixteen_bits=_has_sixteen_bits(image, kind))
+        return Image.fromarray(scaled).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
@@ -192,16 +456,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_wide(image: Image.Image) -> Image.Image:
-    """16-bit and float images: 16-bit ranges are scaled by 1/256; anything else is stretched to 0..255."""
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("the image holds values that are not finite numbers")
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 255 and image.mode != "F":
-        scaled = values
-    elif low >= 0 and 255 < high <= 65535:
-        scaled = values / 256
-    else:
-        scaled = (values - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+def _scaled(values: np.ndarray, pixel_range: PixelRange | None, *, sixteen_bits: bool) -> np.ndarray:
+    """Values of more than 8 bits to 0..255. Without a range, 16 bits are always divided by 256."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ImageError("the image holds values that are not finite numbers. Write numbers in their place.")
+    if pixel_range is None and sixteen_bits:
+        return np.asarray(values // 256).astype(np.uint8)
+    numbers = values.astype(np.float64)
+    low, high = pixel_range or (float(numbers.min()), float(numbers.max()))
+    return np.asarray(np.rint(((numbers - low) * (255 / max(high - low, 1e-12))).clip(0, 255))).astype(np.uint8)

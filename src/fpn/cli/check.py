@@ -25,6 +25,7 @@ def run(
     /,
     *,
     split: str | None = None,
+    images: Path | None = None,
     output: Path | None = None,
     fix: Path | None = None,
     all_entries: bool = False,
@@ -44,6 +45,7 @@ def run(
     Args:
         data: A folder or file in COCO, VOC or YOLO format.
         split: ImageInfo at this split only. None: at all of them, and at what they have in common.
+        images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write everything to this new JSON file.
         fix: Write a repaired copy to this new folder, with a list of what changed.
         all_entries: Show every finding, not the first few of each kind.
@@ -67,7 +69,8 @@ def run(
     given = {key: value for key, value in conventions.items() if value is not None}
     spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)
     accepted = (limits or LimitOptions()).limits()
-    report = look_through(data, split=split, workers=workers, limits=accepted, bar=partial(progress_bar, "images"))
+    bar = partial(progress_bar, "images")
+    report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
     fit = fit_dataset(report.inspected, spoken)
     report = report.with_findings(fit.findings)
     for each in show(report, fit, every=all_entries):

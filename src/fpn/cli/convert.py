@@ -19,6 +19,7 @@ def run(
     *,
     to: Literal["coco", "voc", "yolo"],
     split: str | None = None,
+    images: Path | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Write a dataset in another format, and say what that format can't hold.
@@ -30,11 +31,13 @@ def run(
         output: A new or empty folder.
         to: The format to write.
         split: Write this split only. None: all of them.
+        images: Folder of the images, if they lie elsewhere than their annotations.
     """
     from fpn.data.convert import convert as write
 
     accepted = (limits or LimitOptions()).limits()
-    converted = write(data, to, output, split=split, limits=accepted, bar=partial(progress_bar, "writing"))
+    bar = partial(progress_bar, "writing")
+    converted = write(data, to, output, split=split, images=images, limits=accepted, bar=bar)
     splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
     say(f"{converted.folder}: {to.upper()}, images: {splits}")
     for loss in converted.losses:

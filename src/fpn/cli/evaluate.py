@@ -17,6 +17,7 @@ def run(
     /,
     *,
     split: str | None = None,
+    images: Path | None = None,
     output: Path | None = None,
     detections: Path | None = None,
     proposals: bool = False,
@@ -33,6 +34,7 @@ def run(
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC or YOLO format.
         split: Which split of it. None: the only one, else all, else trainval.
+        images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
@@ -51,7 +53,10 @@ def run(
     from fpn.runtime.waiting import considerate
 
     detector = optimize(load(model, device=check_device(device)), precision)
-    dataset = open_dataset(data, split=split, drop_invalid=drop_invalid, limits=(limits or LimitOptions()).limits())
+    accepted = (limits or LimitOptions()).limits()
+    dataset = open_dataset(data, split=split, images=images, drop_invalid=drop_invalid, limits=accepted)
+    for remark in dataset.remarks:
+        say_warning(remark)
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
-from fpn.image_io import IMAGE_SUFFIXES
+from fpn.image_io import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _GLOB_SIGNS = frozenset("*?[")
 
@@ -107,5 +107,6 @@ def _in_glob(pattern: str, own: frozenset[str]) -> list[ImageSource]:
 
 
 def _is_image(path: Path, own: frozenset[str]) -> bool:
-    looks_like_one = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    # Of kinds that can't be read, too: each of these is told, as a damaged image is.
+    looks_like_one = path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES and not path.name.startswith(".")
     return looks_like_one and path.is_file() and os.path.realpath(path) not in own

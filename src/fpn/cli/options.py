@@ -49,6 +49,9 @@ class DataOptions(LimitOptions):
         "with --resume.",
     )
     split: str | None = Field(None, description="Split to train on. None: the only one, else all, else trainval.")
+    images: Path | None = Field(
+        None, description="Folder of DATA's images, if they lie elsewhere than their annotations."
+    )
     validation: Path | None = Field(
         None, description="Dataset to measure on after each epoch, if it is another one than DATA."
     )

@@ -82,12 +82,12 @@ def _open(given: Given) -> tuple[Dataset, Dataset | None]:
     if options.output is None:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     kept: dict[str, Any] = {"drop_invalid": options.drop_invalid, "limits": options.limits()}
-    dataset = open_dataset(given.path, split=options.split, **kept)
+    dataset = open_dataset(given.path, split=options.split, images=options.images, **kept)
     say_about(dataset)
     if options.validation is None and options.validation_split is None:
         return dataset, None
     where, split = options.validation or given.path, options.validation_split
-    validation = open_dataset(where, split=split, **kept)
+    validation = open_dataset(where, split=split, images=None if options.validation else options.images, **kept)
     say_about(validation)
     return dataset, validation
 
@@ -104,6 +104,8 @@ def say_about(dataset: Dataset) -> None:
     if not _speaks():
         return
     say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({some(dataset.classes.names)})")
+    for remark in dataset.remarks:
+        say_warning(remark)
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
 
@@ -173,7 +175,8 @@ def _report(given: Given, result: TrainResult) -> None:
 
 def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     """A split to measure on that was not trained on; where there is none, the one that was."""
-    from fpn.data.formats.open import list_splits, plain_split
+    from fpn.data.formats.layout import plain_split
+    from fpn.data.formats.open import list_splits
 
     assert path is not None, "something was trained on"
     splits = list_splits(path)

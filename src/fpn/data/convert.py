@@ -41,6 +41,7 @@ def convert(
     output: str | os.PathLike[str],
     *,
     split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     bar: Progress | None = None,
 ) -> ConvertedDataset:
@@ -51,6 +52,7 @@ def convert(
         target: the format.
         output: a new or empty folder.
         split: one of them; None: all.
+        images: see `open_dataset`.
         limits: see `open_dataset`.
         bar: shows how many images were written.
 
@@ -59,7 +61,7 @@ def convert(
         OutputError: the folder is not empty, or can't be written.
     """
     refuse_filled(Path(output))
-    surveyed = survey_dataset(path, split=split, limits=limits)
+    surveyed = survey_dataset(path, split=split, images=images, limits=limits)
     _refuse_broken(surveyed, Path(path))
     names = unique_names([name for survey in surveyed.splits.values() for name in names_of(survey)])
     root = next(iter(surveyed.splits.values())).dataset.root

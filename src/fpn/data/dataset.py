@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fpn.errors import DataError
-from fpn.image_io import read_image
+from fpn.image_io import PixelRange, read_image
 from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton, Targets
@@ -53,6 +53,9 @@ class Dataset(ABC):
         dropped: one line for each invalid box that was left out (`drop_invalid=True`).
         clipped: how many boxes reached more than two pixels out of their image and were cut at its edge.
         skeleton: what the keypoints of its objects are; None: it has none.
+        pixel_range: which values are black and white in images of more than 8 bits. A model that learned from them
+            has to see others so, too.
+        remarks: what was taken for something else than it is written, such as names of files of another system.
     """
 
     classes: Classes
@@ -61,6 +64,8 @@ class Dataset(ABC):
     dropped: Sequence[str] = ()
     clipped: int = 0
     skeleton: Skeleton | None = None
+    pixel_range: PixelRange | None = None
+    remarks: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -88,7 +93,7 @@ class Dataset(ABC):
 
     def image(self, index: int) -> Image.Image:
         """Image number `index`, upright RGB."""
-        return read_image(self.path(index))
+        return read_image(self.path(index), pixel_range=self.pixel_range)
 
     def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """Image number `index`, at a half, a quarter or an eighth where its file allows that, and its full size.
@@ -184,6 +189,7 @@ class Subset(Dataset):
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.classes, self.name, self.root = whole.classes, whole.name, whole.root
         self.dropped, self.clipped, self.skeleton = whole.dropped, whole.clipped, whole.skeleton
+        self.pixel_range, self.remarks = whole.pixel_range, whole.remarks
 
     def __len__(self) -> int:
         return len(self.numbers)

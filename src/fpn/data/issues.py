@@ -101,19 +101,73 @@ KINDS: Mapping[str, Kind] = {
         "What is measured on images of the training is too good. Keep each in one split.",
         "keeps them in the first of test, val, train",
     ),
+    "objects-none": Kind(
+        "error",
+        "splits without an object that could be learned or measured",
+        "Label some, or see below which files were left aside.",
+    ),
+    "name-repaired": Kind(
+        "warning",
+        "names of files that are not written as the files are called",
+        "Each has one match, which is taken. Write them as the files are called.",
+        "writes them so",
+    ),
+    "image-merged": Kind(
+        "warning",
+        "images that are listed several times, each time with other objects",
+        "Their objects are put together. List each image once.",
+        "lists each once",
+    ),
+    "box-mended": Kind(
+        "warning",
+        "boxes that are made from what else their entry says",
+        "See that they fit, with a viewer.",
+        "writes them so",
+    ),
+    "split-missing": Kind(
+        "warning",
+        "splits that are named but not there",
+        "Restore the folder, or take the split out of the file. The others can be used.",
+    ),
+    "class-unnamed": Kind(
+        "warning",
+        "datasets whose classes have no names",
+        "They are called 0, 1, 2, ... List the names in classes.txt, one a line.",
+    ),
+    "file-aside": Kind(
+        "warning",
+        "files that look like images or labels and are not read",
+        "Move or convert them if they belong to the dataset.",
+        "not copied",
+    ),
     "split-alike": Kind(
         "warning",
-        "images of two splits that look alike",
+        "pairs of images of two splits that look alike",
         "Look at them: frames of one scene in two splits make measurements too good.",
     ),
     "images-equal": Kind(
         "warning", "images whose content is there twice", "Keep one of them.", "keeps the first of a split"
     ),
-    "images-alike": Kind("warning", "images that look alike within a split", "Harmless if each is labelled well."),
+    "images-alike": Kind(
+        "warning", "pairs of images that look alike within a split", "Harmless if each is labelled well."
+    ),
     "exif-unclear": Kind(
         "warning",
         "images turned or mirrored by EXIF, perhaps not when labelled",
         "Training shows them upright. See that the boxes fit with `fpn predict` or a viewer.",
+    ),
+    "image-cut-short": Kind(
+        "warning",
+        "images whose end is missing",
+        "They are used, and what is missing is grey. Restore them.",
+    ),
+    "image-dark": Kind(
+        "warning",
+        "images of more than 8 bits that are seen too dark, or each at a brightness of its own",
+        "Say which values are black and white (`pixel_range`), or save them with 8 bits.",
+    ),
+    "image-part-unread": Kind(
+        "warning", "images of which a part is not read", "Save what is meant as images of their own."
     ),
     "suffix-wrong": Kind(
         "warning",

@@ -132,12 +132,12 @@ def test_a_box_over_the_edge_is_cut_and_one_drawn_twice_is_kept_once(tmp_path: P
 
 def test_a_image_of_test_and_train_stays_in_test(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "set")
-    write_text(root / "ImageSets/Main/train.txt", "a\nb\n")
-    write_text(root / "ImageSets/Main/test.txt", "a\nc\n")
+    write_text(root / "ImageSets/Main/train.txt", "a\nc\n")
+    write_text(root / "ImageSets/Main/test.txt", "a\nb\n")
     assert repaired(root, tmp_path / "out") == ["JPEGImages/a.png: taken out of train, it is in test"]
     lists = tmp_path / "out/ImageSets/Main"
-    assert (lists / "test.txt").read_text() == "a\nc\n"
-    assert (lists / "train.txt").read_text() == "b\n"
+    assert (lists / "test.txt").read_text() == "a\nb\n"
+    assert (lists / "train.txt").read_text() == "c\n"
 
 
 def test_a_split_that_would_be_empty_is_left_to_a_person(tmp_path: Path) -> None:

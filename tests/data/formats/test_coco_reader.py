@@ -61,7 +61,7 @@ def _open_spoilt(root: Path, spoil: Spoil) -> str:
         (lambda d: d["images"][0].update(width=-5), "has width -5 and height 37"),
         (lambda d: d["images"][0].update(width=1e400), "has width inf"),
         (lambda d: d["images"][0].update(width=2**31 - 1), "a.png: annotated as 2147483647 x 37"),
-        (lambda d: d["images"][0].update(file_name="../../etc/a.png"), "leads out of the dataset's folder"),
+        (lambda d: d["images"][0].update(file_name="../../etc/x.png"), "leads out of the dataset's folder"),
         (lambda d: d["images"][0].update(file_name="/etc/passwd"), "leads out of the dataset's folder"),
         (lambda d: d["images"][0].update(file_name="a\0.png"), "'a\\x00.png' is not a file name"),
         (lambda d: d["images"][0].update(file_name="\ud800"), "is not a file name"),
@@ -75,8 +75,8 @@ def test_a_broken_entry_is_named(spoil: Spoil, says: str, tmp_path: Path) -> Non
 
 
 def test_a_missing_image_is_named_with_its_neighbour(tmp_path: Path) -> None:
-    message = _open_spoilt(tmp_path, lambda d: d["images"][0].update(file_name="a.jpg"))
-    assert "image images/a.jpg does not exist. Did you mean 'a.png'?" in message
+    message = _open_spoilt(tmp_path, lambda d: d["images"][0].update(file_name="aa.png"))
+    assert "image images/aa.png does not exist. Did you mean 'a.png'?" in message
 
 
 def test_images_that_are_all_missing_say_where_was_looked(tmp_path: Path) -> None:

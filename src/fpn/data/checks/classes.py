@@ -6,8 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from fpn.data.formats.layout import WHOLE
-from fpn.data.formats.open import plain_split
+from fpn.data.formats.layout import WHOLE, plain_split
 from fpn.data.formats.survey import Survey
 from fpn.data.issues import Finding
 

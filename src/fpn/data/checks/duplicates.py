@@ -22,7 +22,7 @@ _SHIFTED_BITS = 16
 # Above, fingerprints that differ in at most 7 bits, which therefore agree in one of 8 parts.
 _BITS, _PARTS = 7, 8
 # Neighbours in each of the 8 orders that are compared, and pairs whose thumbnails are: bounds on the time.
-_REACH, _MOST_PAIRS = 256, 10_000
+_REACH, MOST_PAIRS = 256, 10_000
 # The fingerprint is of a window of 9/10 of the image: its middle, or one of 25 positions.
 _WINDOW = 0.9
 _POSITIONS = np.linspace(0, 1 - _WINDOW, 5)
@@ -99,7 +99,7 @@ def _candidates_shifted(greys: np.ndarray) -> np.ndarray:
     rows = np.concatenate(found)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     _, first = np.unique(rows[:, 1:], axis=0, return_index=True)
-    return np.asarray(rows[np.sort(first)[:_MOST_PAIRS], 1:])
+    return np.asarray(rows[np.sort(first)[:MOST_PAIRS], 1:])
 
 
 def _candidates(greys: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def _candidates(greys: np.ndarray) -> np.ndarray:
             found.append(np.sort(pairs[_count(prints[pairs[:, 0]] ^ prints[pairs[:, 1]]) <= _BITS], axis=1))
     pairs = np.unique(np.concatenate(found), axis=0)
     nearest = np.argsort(_count(prints[pairs[:, 0]] ^ prints[pairs[:, 1]]), kind="stable")
-    return np.asarray(pairs[nearest[:_MOST_PAIRS]])
+    return np.asarray(pairs[nearest[:MOST_PAIRS]])
 
 
 def _count(words: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -18,24 +19,28 @@ from fpn.data.formats.files import Folder
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import FpnError
-from fpn.image_io import FORMATS, read_image
+from fpn.image_io import CUT_SHORT, FORMATS, ImageWarning, header_of, is_wide, read_image, white_of
 from fpn.shapes import Size
 
 # Each may hold an image of 128 million pixels, so more of them would need more memory than small machines have.
 MOST_WORKERS = 8
 # Sides of the grey thumbnails, whatever the image's shape.
 THUMBNAIL = 32
+# Of 0..255: what lies wholly below is nearly black; 12 of 16 bits end at 15.
+_DARK = 32
 # libjpeg can decode at 1/2, 1/4, 1/8 of the size, three times faster. What is left still has 4 pixels for each of ours.
 _ENOUGH = (128, 128)
+# Of each of Pillow's formats, the commonest first.
 _SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg"},
-    "MPO": {".jpg", ".jpeg"},
-    "PNG": {".png"},
-    "BMP": {".bmp"},
-    "WEBP": {".webp"},
-    "TIFF": {".tif", ".tiff"},
-    "GIF": {".gif"},
-    "PPM": {".ppm", ".pgm"},
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "PNG": (".png",),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
 }
 
 
@@ -54,6 +59,11 @@ class ImageInfo:
         thumbnail: its grey values at 32 x 32.
         problem: why it can't be read; empty if it can.
         missing: there is no such file.
+        cut_short: what of its end is missing, though it can be used; empty if nothing.
+        values: the least and the most of its values where they have more than 8 bits, else None.
+        white: which of such values becomes white if nobody says; None: the image's own most.
+        unread: what of it is not read: pages behind the first, a fourth channel; empty if nothing.
+        deep_colour: 16 bits a channel in colour, of which the upper 8 are read.
     """
 
     stored: Size = _NO_SIZE
@@ -63,6 +73,11 @@ class ImageInfo:
     thumbnail: bytes = b""
     problem: str = ""
     missing: bool = False
+    cut_short: str = ""
+    values: tuple[float, float] | None = None
+    white: float | None = None
+    unread: str = ""
+    deep_colour: bool = False
 
     @property
     def size(self) -> Size:
@@ -126,26 +141,52 @@ def _look(path: str, limits: Limits) -> ImageInfo:
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as opened:
-            width, height = opened.size
-            if not 0 < width * height <= limits.image_pixels:
+            if not 0 < opened.width * opened.height <= limits.image_pixels:
                 return _as_training_does(path, limits)
-            orientation, kind = opened.getexif().get(0x0112, 1), opened.format or ""
+            header, unread = header_of(opened), _unread(opened)
             if opened.mode in ("L", "RGB"):
                 opened.draft("L", _ENOUGH)
-            grey = opened.convert("L")  # decodes all of the file, so that one cut short is noticed
-    stored = Size(height, width)
-    orientation = orientation if orientation in range(1, 9) else 1
-    return ImageInfo(stored, orientation, kind, digest, _thumbnail(grey))
+            opened.load()  # all of the file, so that one cut short is noticed
+            values, white = (_extrema(opened), white_of(opened)) if is_wide(opened) else (None, None)
+            # Of wide values Pillow's own conversion keeps those below 256 alone.
+            grey = read_image(opened).convert("L") if is_wide(opened) else opened.convert("L")
+    return ImageInfo(
+        stored=header.stored,
+        orientation=header.orientation,
+        format=header.format,
+        digest=digest,
+        thumbnail=_thumbnail(grey),
+        values=values,
+        white=white,
+        unread=unread,
+        deep_colour=header.deep_colour and _extrema(grey)[1] < _DARK,
+    )
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    """The least and the most of the values of an image of one channel."""
+    low, high = cast("tuple[float, float]", image.getextrema())
+    return float(low), float(high)
+
+
+def _unread(opened: Image.Image) -> str:
+    """What of a file is not read. (An MPO's second image is the same scene.)"""
+    frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+    if frames > 1:
+        return f"has {frames} pages or frames, of which the first is read"
+    return "has 4 channels, of which the first three are read" if opened.mode == "RGBX" else ""
 
 
 def _as_training_does(path: str, limits: Limits) -> ImageInfo:
     try:
-        image = read_image(path, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImageWarning)
+            image = read_image(path, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
     except FpnError as error:
         return ImageInfo(problem=str(error).removeprefix(f"{path}: "))
     size, grey = Size(image.height, image.width), image.convert("L")
     digest = hashlib.blake2b(image.tobytes()).digest()[:16]
-    return ImageInfo(size, 1, "", digest, _thumbnail(grey))
+    return ImageInfo(size, 1, "", digest, _thumbnail(grey), cut_short=image.info.get(CUT_SHORT, ""))
 
 
 def _thumbnail(grey: Image.Image) -> bytes:
@@ -165,12 +206,20 @@ def check_file(name: str, info: ImageInfo, folder: Folder, *, hint: bool) -> Fin
     return None
 
 
+def check_content(name: str, info: ImageInfo) -> Iterator[Finding]:
+    """What of an image that can be read is missing, or is not read."""
+    if info.cut_short:
+        yield Finding("image-cut-short", f"{name}: {info.cut_short}", name)
+    if info.unread:
+        yield Finding("image-part-unread", f"{name}: {info.unread}", name)
+
+
 def right_suffix(name: str, info: ImageInfo) -> str:
     """The image's name with a suffix that fits its content."""
     known = _SUFFIXES.get(info.format)
     if known is None or Path(name).suffix.lower() in known:
         return name
-    return Path(name).with_suffix(min(known, key=len)).as_posix()
+    return Path(name).with_suffix(known[0]).as_posix()
 
 
 def check_size(name: str, info: ImageInfo, said: Size | None) -> Finding | None:

@@ -11,16 +11,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fpn.data.checks.aside import check_aside
 from fpn.data.checks.boxes import Objects, check_boxes, gather_objects
+from fpn.data.checks.brightness import check_brightness
 from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
-from fpn.data.checks.duplicates import Duplicates, find_duplicates
-from fpn.data.checks.images import ImageInfo, check_file, check_size, inspect_images
+from fpn.data.checks.duplicates import MOST_PAIRS, Duplicates, find_duplicates
+from fpn.data.checks.images import ImageInfo, check_content, check_file, check_size, inspect_images
 from fpn.data.checks.polygons import check_outlines
 from fpn.data.formats.files import SHOWN_ISSUES, Folder
+from fpn.data.formats.layout import plain_split
 from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.issues import KINDS, Finding
@@ -145,6 +149,7 @@ def check(
     *,
     split: str | None = None,
     workers: int | None = None,
+    images: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     bar: Progress | None = None,
 ) -> CheckReport:
@@ -154,19 +159,22 @@ def check(
         path: see `open_dataset`.
         split: one of them; None: all, and what they have in common.
         workers: threads that look at images; None: one a core, at most 8.
+        images: the folder of the images, see `open_dataset`.
         limits: see `open_dataset`.
         bar: shows how many images were looked at.
 
     Raises:
         DataNotFoundError, DataError: no such path or split, or no known format.
     """
-    surveyed = survey_dataset(path, split=split, limits=limits)
+    surveyed = survey_dataset(path, split=split, images=images, limits=limits)
     names = list(dict.fromkeys(name for survey in surveyed.splits.values() for name in names_of(survey)))
     root = _root(surveyed)
     with (bar or no_bar)(len(names)) as progress:
         infos = inspect_images([f"{root}/{name}" for name in names], limits=limits, workers=workers, progress=progress)
     inspected = Inspected(surveyed, dict(zip(names, infos, strict=True)), find_duplicates(infos))
     findings = [*surveyed.findings, *_check(inspected, whole=split is None)]
+    if split is None:
+        findings += _aside(inspected, Path(path))
     return CheckReport(
         name=next((survey.dataset.root.name for survey in surveyed.splits.values()), str(path)),
         format=surveyed.format,
@@ -199,6 +207,7 @@ def _check(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
         yield from check_boxes(survey, objects)
         yield from check_outlines(survey, objects)
         yield from _notable(survey, objects)
+        yield from _objects_none(split, objects)
         if inspected.surveyed.family == "coco":
             yield from check_ids(survey)
     names = class_names(inspected)
@@ -226,6 +235,8 @@ def _check_files(inspected: Inspected) -> Iterator[Finding]:
         size = said[name] if all(said[name]) else None
         wrong = check_file(name, info, folder, hint=hints <= SHOWN_ISSUES), check_size(name, info, size)
         yield from (finding for finding in wrong if finding is not None)
+        yield from check_content(name, info)
+    yield from check_brightness(inspected.infos)
 
 
 def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:
@@ -235,6 +246,25 @@ def _notable(survey: Survey, objects: Objects) -> Iterator[Finding]:
     for row in np.flatnonzero(np.diff(survey.dataset.table.starts.numpy()) == 0).tolist():
         name = survey.name_of(row)
         yield Finding("image-empty", f"{name} has no object", name)
+
+
+def _objects_none(split: str, objects: Objects) -> Iterator[Finding]:
+    """Training refuses to learn from nothing, and nothing can be measured on it. A test set may be kept unlabelled."""
+    if plain_split(split) == "test" or not objects.ignore.all():
+        return
+    why = f"all of its {len(objects)} objects are crowds or difficult" if len(objects) else "no image has an object"
+    yield Finding("objects-none", f"{split}: {why}")
+
+
+def _aside(inspected: Inspected, path: Path) -> Iterator[Finding]:
+    """Files that nobody reads, in the folder of the images and in what was named."""
+    roots = [Path(_root(inspected.surveyed))] if inspected.splits else []
+    named = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links
+    if named.is_dir() and not any(named.is_relative_to(root) or root.is_relative_to(named) for root in roots):
+        roots.append(named)
+    told = {finding.file for finding in inspected.surveyed.findings}
+    for root in roots:
+        yield from check_aside(Folder(root), inspected.infos, inspected.surveyed.used, told)
 
 
 def _check_duplicates(inspected: Inspected) -> Iterator[Finding]:
@@ -249,6 +279,8 @@ def _check_duplicates(inspected: Inspected) -> Iterator[Finding]:
             where = f"{one} and {other}"
             kind, how = ("images-equal", "are the same file") if pair.equal else ("images-alike", "look alike")
         yield Finding(kind, f"{where} {how}", other)
+    if len(inspected.duplicates) >= MOST_PAIRS:
+        yield Finding("images-alike", f"perhaps more: only the nearest {MOST_PAIRS} pairs were compared")
 
 
 def _unlabelled(inspected: Inspected) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from fpn.data.checks.classes import alike_names, may_share
 from fpn.data.checks.images import ImageInfo, right_suffix
 from fpn.data.checks.inspection import CheckReport, class_names
 from fpn.data.checks.polygons import outline_problem
-from fpn.data.formats.open import plain_split
+from fpn.data.formats.layout import plain_split
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.write import write
 from fpn.data.formats.writer import Annotation, ImageRecord, Part, record_of, refuse_filled, unique_names
@@ -51,6 +51,10 @@ _DONE = {
     "outline-broken": "outline removed",
     "keypoints-broken": "keypoints removed",
     "image-unlabelled": "not copied",
+    "file-aside": "not copied",
+    "name-repaired": "written so",
+    "image-merged": "listed once",
+    "box-mended": "written so",
 }
 # What the files may say beside that is drawn in the image's pixels.
 _DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})

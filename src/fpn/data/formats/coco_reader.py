@@ -16,9 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, make_classes, read_json, shorten
+from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, is_image, make_classes, read_json, shorten
+from fpn.data.formats.geometry import bounds_of, turned_bounds
 from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories
-from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.layout import WHOLE
+from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
 from fpn.errors import DataError, DataNotFoundError
@@ -26,61 +28,26 @@ from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton
 
 ROBOFLOW = "_annotations.coco.json"
-# COCO's own downloads hold these beside the boxes' file; they are about captions, keypoints and other things.
-_KEYPOINTS = "person_keypoints_"
-_OTHER_TASKS = ("captions_", _KEYPOINTS, "panoptic_", "stuff_", "image_info_", "sentences_")
-_PEEK = 1 << 16
 # What a table holds of an entry; a check keeps the rest for whoever writes the dataset again.
 _IMAGE_KEYS = frozenset({"id", "file_name", "height", "width"})
 _OBJECT_KEYS = frozenset({"image_id", "category_id", "bbox", "area", "segmentation"})
 _KEYPOINT_KEYS = frozenset({"keypoints", "num_keypoints"})
 
 
-def find(path: Path) -> Layout | str:
-    """Recognise a COCO dataset at a file or folder; otherwise what was missing."""
-    if path.is_file():
-        if path.suffix.lower() != ".json":
-            return "not a .json file"
-        root = path.parent.parent if path.parent.name == "annotations" else path.parent
-        return Layout(f"COCO {path.name}", {_split_name(path): partial(_read, path, root)})
-    files = _annotation_files(path)
-    if not files:
-        return f"no annotations/*.json, no json with 'images' and 'annotations', no <split>/{ROBOFLOW}"
-    named = ", ".join(file.relative_to(path).as_posix() for file in files[:SHOWN_ISSUES])
-    return Layout(f"COCO {named}", {_split_name(file): partial(_read, file, path) for file in files})
+def read_split(file: Path, root: Path, split: str, options: Options) -> TableDataset:
+    """Read one json file.
 
+    Args:
+        file: the file.
+        root: the dataset's folder.
+        split: what it is called.
+        options: what the caller chose.
 
-def _annotation_files(folder: Path) -> list[Path]:
-    exported = [file for file in (folder / ROBOFLOW, *sorted(folder.glob(f"*/{ROBOFLOW}"))) if file.is_file()]
-    if exported:
-        return exported
-    in_annotations = sorted((folder / "annotations").glob("*.json"))
-    candidates = in_annotations or [file for file in sorted(folder.glob("*.json")) if _looks_like_coco(file)]
-    own = [file for file in candidates if not file.name.startswith(_OTHER_TASKS)]
-    # COCO's keypoints stand in files of their own, which hold boxes, too: what a folder without others is about.
-    return own or [file for file in candidates if file.name.startswith(_KEYPOINTS)]
-
-
-def _looks_like_coco(file: Path) -> bool:
-    """By its first bytes: a folder may hold other json files, such as a tool's settings or a model's results."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(_PEEK)
-    except OSError:
-        return False
-    return any(key in start for key in (b'"images"', b'"annotations"', b'"categories"'))
-
-
-def _split_name(file: Path) -> str:
-    if file.name == ROBOFLOW:
-        return file.parent.name
-    name = file.stem.removeprefix("instances_").removeprefix(_KEYPOINTS)
-    return WHOLE if name in ("instances", "annotations", "labels", "coco", "_annotations.coco") else name
-
-
-def _read(file: Path, root: Path, options: Options) -> TableDataset:
+    Raises:
+        DataError, DataNotFoundError: it is broken, or images are missing.
+    """
     with _collector_paused():
-        return _Reader(file, root, options).read()
+        return _Reader(file, root, split, options).read()
 
 
 @contextmanager
@@ -98,9 +65,11 @@ def _collector_paused() -> Iterator[None]:
 class _Reader:
     """One json file on its way to a table."""
 
-    def __init__(self, file: Path, root: Path, options: Options) -> None:
-        self.file, self.options = file, options
-        self.folder = Folder(root)
+    def __init__(self, file: Path, root: Path, split: str, options: Options) -> None:
+        self.file, self.split, self.options = file, split, options
+        self.folder = Folder(options.images or root)
+        options.used(Path(os.path.abspath(file)))  # noqa: PTH100
+        self.mended: dict[str, str] = {}
         self.where = self.folder.relative(Path(os.path.abspath(file)))  # noqa: PTH100  # as Folder's own root
         self.builder = TableBuilder(self.folder.root, options)
 
@@ -113,13 +82,16 @@ class _Reader:
         skeleton = self._skeleton(categories)
         rows = self._rows(images)
         names = self._locate(images, rows)
+        rows, names = self._merged(images, rows, names)
         by_image = self._group(records, rows, len(images))
         for position, name in names.items():
             image = images[position]
             self.builder.add_image(name, image["id"], self._size(image), extra=self._extra(image, _IMAGE_KEYS))
             for number in by_image[position]:
                 self._add(records[number], number, labels, skeleton)
-        split, listed = _split_name(self.file), list(names.values())
+        split, listed = self.split, list(names.values())
+        if self.mended:
+            self.options.remark("box-mended", self.mended, _some_mended(self.mended))
         return self.builder.finish(
             classes,
             self.folder.root.name if split == WHOLE else f"{self.folder.root.name}/{split}",
@@ -161,10 +133,10 @@ class _Reader:
 
     def _whole(self, entry: dict[str, Any], key: str, what: str) -> int:
         value = entry.get(key)
-        if type(value) is int and abs(value) < 2**63:
+        if type(value) is int and 0 <= value < 2**63:
             return value
         got = "is missing" if key not in entry else f"is {shorten(value)}"
-        raise DataError(f"{self.where}: '{key}' of {what} {got}; it must be a whole number")
+        raise DataError(f"{self.where}: '{key}' of {what} {got}; it must be a whole number from 0 on")
 
     def _classes(
         self, categories: list[dict[str, Any]], records: list[dict[str, Any]]
@@ -241,25 +213,48 @@ class _Reader:
                 self.options.fault("entry-broken", DataError(message), self.where)
         named = [k for k in rows.values() if isinstance(images[k].get("file_name"), str)]
         base = self._image_folder([images[k]["file_name"] for k in named])
-        paths = {k: path for k in named if (path := self._inside(base, images[k]["file_name"]))}
-        missing = [path for path in paths.values() if not self.folder.has(path)]
-        if missing and self.options.notes is None:
-            self._stop_for(missing, len(paths))
-        return {k: self.folder.relative(path) for k, path in paths.items()}
-
-    def _inside(self, base: Path, name: str) -> str | None:
-        try:
-            return self.folder.inside(base, name, self.where)
-        except DataError as error:
+        written = dict.fromkeys(images[k]["file_name"] for k in named)
+        found = locate(self.folder, written, lambda _: (base,), self.where, split=self.split, wanted=is_image)
+        for error in found.outside.values():
             self.options.fault("path-outside", error, self.where)
-            return None
+        if found.repaired:
+            self.options.remark("name-repaired", found.told(self.where), found.summary(self.where))
+        if found.missing and self.options.notes is None:
+            self._stop_for(list(found.missing.values()), len(found.paths))
+        paths = {k: found.paths.get(images[k]["file_name"]) for k in named}
+        return {k: self.folder.relative(path) for k, path in paths.items() if path is not None}
+
+    def _merged(
+        self, images: list[dict[str, Any]], rows: dict[int, int], names: dict[int, str]
+    ) -> tuple[dict[int, int], dict[int, str]]:
+        """Each image once: exports that list it anew for each object would teach that the others are background."""
+        first: dict[str, int] = {}
+        for position, name in names.items():
+            first.setdefault(name, position)
+        if len(first) == len(names):
+            return rows, names
+        ids: dict[str, list[int]] = {}
+        for position, name in names.items():
+            ids.setdefault(name, []).append(images[position]["id"])
+        told = {
+            name: f"{self.where}: {name} stands in 'images' {len(numbers)} times (ids {', '.join(map(str, numbers))}): "
+            "its objects are put together"
+            for name, numbers in ids.items()
+            if len(numbers) > 1
+        }
+        more = f", and so are those of {len(told) - 1} more" if len(told) > 1 else ""
+        self.options.remark("image-merged", told, next(iter(told.values())) + more)
+        joined = {number: first[names[k]] if k in names else k for number, k in rows.items()}
+        return joined, {k: name for k, name in names.items() if first[name] == k}
 
     def _candidates(self) -> list[Path]:
-        root, split = self.folder.root, _split_name(self.file)
+        root, split = self.folder.root, self.split
         stem = split.rstrip("0123456789")
         own = [f"images/{split}", split, f"{split}/images", f"images/{stem}", stem]
         subfolders = [*own, "images", "data", "JPEGImages"]
         beside = Path(os.path.abspath(self.file)).parent  # noqa: PTH100
+        if not beside.is_relative_to(root):
+            return [root, *(root / name for name in subfolders)]
         return [beside] if self.file.name == ROBOFLOW else [*(root / name for name in subfolders), root, beside]
 
     def _image_folder(self, names: list[str]) -> Path:
@@ -274,7 +269,7 @@ class _Reader:
             looked = ", ".join(dict.fromkeys(self.folder.relative(folder) for folder in self._candidates()))
             raise DataNotFoundError(
                 f"{self.where}: none of its {count} images was found, such as {Path(missing[0]).name}. Looked in "
-                f"{looked} of {self.folder.root}. Put the images into images/ there."
+                f"{looked} of {self.folder.root}. Put the images into images/ there, or name their folder (--images)."
             )
         faults = [f"{self.folder.relative(path)} does not exist" for path in missing]
         for shown, path in enumerate(missing[:SHOWN_ISSUES]):
@@ -351,7 +346,7 @@ class _Reader:
         )
         kind = "entry-broken"
         try:
-            box = _corners(record.get("bbox"))
+            box = self._box(record, position)
             kind = "outline-broken"
             add(box, segmentation=record.get("segmentation"))
         except (ValueError, TypeError, OverflowError) as error:
@@ -369,6 +364,35 @@ class _Reader:
             message = f"{self.where}: {self._called(record, position)}: {error}"
             self.options.fault("keypoints-broken", DataError(message), self.where)
             return checked_keypoints(None, skeleton)
+
+    def _box(self, record: dict[str, Any], position: int) -> tuple[float, float, float, float]:
+        """The box as written; the outline's bounds if there is none; its own bounds if it is a turned rectangle's."""
+        bbox, outline = record.get("bbox"), record.get("segmentation")
+        if not bbox and isinstance(outline, list) and outline:
+            self._mend(record, position, "has no bbox: the bounds of its outline are taken")
+            return bounds_of(outline)
+        box = _corners(bbox)
+        turn = _rotation(record.get("attributes"))
+        if not turn:
+            return box
+        self._mend(record, position, f"is a rectangle turned by {turn:g} degrees: its bounds are taken")
+        return turned_bounds(box, turn)
+
+    def _mend(self, record: dict[str, Any], position: int, how: str) -> None:
+        called = self._called(record, position)
+        self.mended[f"{self.where}: {called}"] = f"{self.where}: {called} {how}"
+
+
+def _some_mended(mended: dict[str, str]) -> str:
+    more = f", and so on for {len(mended) - 1} more" if len(mended) > 1 else ""
+    return next(iter(mended.values())) + more
+
+
+def _rotation(said: Any) -> float:
+    """The angle in degrees by which CVAT says that a rectangle is turned; its box is written as if it were not."""
+    angle: Any = said.get("rotation") if isinstance(said, dict) else None
+    known = type(angle) in (int, float) and -36000 < angle < 36000
+    return float(angle) % 180 if known else 0.0
 
 
 def _corners(bbox: Any) -> tuple[float, float, float, float]:

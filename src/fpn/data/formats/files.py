@@ -6,8 +6,9 @@ import json
 import os
 import re
 import stat
+import unicodedata
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,20 @@ SHOWN_ISSUES = 8
 # Many times what the largest public sets have.
 MAX_CLASSES = 100_000
 MAX_CLASS_NAME = 200
+# Folders inside of folders that are walked through.
+MAX_DEPTH = 24
+# The file with which `fpn predict` marks its folder.
+PREDICTED = "detections.json"
 _LONGEST_PATH, _LONGEST_PART = 1024, 255
 # Of brackets in YAML; a dataset's file has two at most.
 _DEEPEST = 50
+# XML that says to be in another encoding than UTF-8.
+_DECLARED = re.compile(
+    rb"\s*<\?xml[^>]{0,100}?encoding=[\"'](?!utf-?8)([A-Za-z0-9._-]{1,40})[\"'][^>]{0,100}\?>", re.IGNORECASE
+)
+_MANY_BYTES = frozenset(
+    {b"gb2312", b"gbk", b"gb18030", b"big5", b"big5-hkscs", b"shift_jis", b"shift-jis", b"euc-jp", b"euc-kr", b"cp949"}
+)
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -86,7 +98,7 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
     if not raw.strip():
         raise DataError(f"{path}: the file is empty. Label the image again or remove both.")
     try:
-        root: ElementTree.Element = defusedxml.ElementTree.fromstring(raw)
+        root: ElementTree.Element = defusedxml.ElementTree.fromstring(_as_utf8(raw))
         return root
     except DefusedXmlException as error:
         raise DataError(
@@ -95,9 +107,18 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
         ) from error
     except ElementTree.ParseError as error:
         line, column = error.position
-        raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)})") from error
+        remedy = "" if _DECLARED.match(raw) is None else ". Save it again as UTF-8."
+        raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)}){remedy}") from error
     except (ValueError, LookupError, RecursionError) as error:
-        raise DataError(f"{path}: broken XML ({error})") from error
+        raise DataError(f"{path}: broken XML ({error}). Save it again as UTF-8.") from error
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """XML in an encoding of several bytes a letter (gb2312, shift_jis, big5), which the parser does not know."""
+    declared = _DECLARED.match(raw)
+    if declared is None or declared[1].lower() not in _MANY_BYTES:
+        return raw
+    return raw[declared.end() :].decode(declared[1].decode("ascii")).encode()
 
 
 def _reason(error: ElementTree.ParseError) -> str:
@@ -184,18 +205,59 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))  # noqa: PTH100  # resolve() would follow links
-        self._listings: dict[str, dict[str, None]] = {}
+        self._listings: dict[str, dict[str, bool]] = {}
+        self._plain: dict[str, dict[str, list[str]]] = {}
 
-    def listing(self, folder: str | Path) -> dict[str, None]:
-        """The sorted names in a folder (a dict: ordered and quick to ask), empty if there is no such folder."""
+    def listing(self, folder: str | Path) -> dict[str, bool]:
+        """The sorted names in a folder, and which are folders; empty if there is no such folder."""
         key = str(folder)
         if key not in self._listings:
             try:
                 with os.scandir(key) as entries:
-                    self._listings[key] = dict.fromkeys(sorted(entry.name for entry in entries))
+                    self._listings[key] = dict(sorted((entry.name, _is_folder(entry)) for entry in entries))
             except (OSError, ValueError):
                 self._listings[key] = {}
         return self._listings[key]
+
+    def folders(self, folder: str | Path) -> list[str]:
+        """The sorted names of the folders in a folder that are neither hidden nor of a tool's own."""
+        return [name for name, is_folder in self.listing(folder).items() if is_folder and not is_set_apart(name)]
+
+    def walk(self, place: str | Path, depth: int = MAX_DEPTH) -> Iterator[str]:
+        """The paths of all files under a folder, in a fixed order.
+
+        Left out are hidden folders, what `fpn predict` wrote, and links to folders, so that no circle traps; see
+        `left_out`.
+        """
+        for name, is_folder in self.listing(place).items():
+            path = os.path.join(place, name)  # noqa: PTH118  # a hundred thousand of them
+            if not is_folder:
+                yield path
+            elif depth and self.why_left_out(path) is None:
+                yield from self.walk(path, depth - 1)
+
+    def why_left_out(self, path: str) -> str | None:
+        """Why a folder inside of the dataset is not walked through; None: it is."""
+        if is_set_apart(os.path.basename(path)):  # noqa: PTH119
+            return "a hidden folder, or one of a tool's own"
+        if os.path.islink(path):  # noqa: PTH114
+            return "a link to a folder, which is followed only where it is named"
+        return "what `fpn predict` wrote" if self.is_predicted(path) else None
+
+    def is_predicted(self, path: str) -> bool:
+        """Whether `fpn predict` wrote its results into this folder: drawn images are none to learn from."""
+        return PREDICTED in self.listing(path) and is_prediction(Path(path, PREDICTED))
+
+    def alike(self, path: str) -> str | None:
+        """The only file of a folder with this name but for case and the way accents are written."""
+        folder, name = os.path.split(path)
+        if folder not in self._plain:
+            names: dict[str, list[str]] = {}
+            for each in self.listing(folder):
+                names.setdefault(plain_name(each), []).append(each)
+            self._plain[folder] = names
+        found = self._plain[folder].get(plain_name(name), ())
+        return os.path.join(folder, found[0]) if len(found) == 1 else None  # noqa: PTH118
 
     def has(self, path: str | Path) -> bool:
         """Whether a file or folder exists."""
@@ -241,6 +303,39 @@ class Folder:
 
     def _prefix(self) -> str:
         return str(self.root).rstrip(os.sep) + os.sep
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def plain_name(name: str) -> str:
+    """A name as file systems that take no notice of case, or of how an accent is written, compare it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_set_apart(name: str) -> bool:
+    """Whether a folder is hidden or one that archivers and tools make for themselves."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_prediction(file: Path) -> bool:
+    """Whether a json is what `fpn predict` wrote, by its first bytes."""
+    return b'"made_by": "fpn predict"' in head_of(file, 256)
+
+
+def head_of(file: Path, count: int) -> bytes:
+    """The first bytes of a file; none if it can't be read."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return b""
+        with file.open("rb") as stream:
+            return stream.read(count)
+    except (OSError, ValueError):
+        return b""
 
 
 def is_file_name(name: str) -> bool:

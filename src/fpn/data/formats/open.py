@@ -12,59 +12,84 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpn.data.formats import coco_reader, voc_reader, yolo_reader
-from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats import coco_layout, voc_reader, yolo_reader
+from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError, FpnError
+from fpn.image_io import PixelRange, check_pixel_range
 from fpn.suggestions import nearest
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
-DATASET_FORMATS: Mapping[str, Callable[[Path], Layout | str]] = {
-    "COCO": coco_reader.find,
+DATASET_FORMATS: Mapping[str, Callable[[Path, Path | None], Layout | str]] = {
+    "COCO": coco_layout.find,
     "YOLO data.yaml": yolo_reader.find_configured,
+    "YOLO obj.data": yolo_reader.find_darknet,
     "VOC": voc_reader.find,
     "YOLO label files": yolo_reader.find_label_folders,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
-_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
 def open_dataset(
     path: str | os.PathLike[str],
     *,
     split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
     drop_invalid: bool = False,
+    skip_unreadable: bool = False,
     limits: Limits | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> TableDataset:
     """Open labelled images: COCO, Pascal VOC or YOLO, recognised by itself.
 
     Args:
         path: a dataset's folder, a COCO json, or a YOLO data.yaml.
         split: such as "train". If absent: the only one, else "all", else "trainval".
+        images: the folder of its images, if they lie elsewhere than their annotations.
         drop_invalid: leave out boxes without extent, with numbers that are not finite, or wholly outside of their
             image, and list them in `dropped`. Boxes that reach over the edge are always cut there.
+        skip_unreadable: go on where an image's size can't be read; a loader that skips such images then leaves it out.
         limits: sizes of files and counts of objects that are accepted.
+        pixel_range: the values that are black and white in images of more than 8 bits, see `fpn.image_io.read_image`.
 
     Raises:
         DataNotFoundError: there is no such path or split, or an image is missing.
         DataError: no known format, or broken annotations.
     """
-    layout = _recognise(Path(path))
+    check_pixel_range(pixel_range)
+    where = _image_folder(images)
+    layout = _recognise(Path(path), where)
     chosen = _choose(layout, split, Path(path))
-    return layout.splits[chosen](Options(drop_invalid, limits or Limits()))
+    options = Options(
+        drop_invalid=drop_invalid,
+        limits=limits or Limits(),
+        pixel_range=pixel_range,
+        images=where,
+        skip_unreadable=skip_unreadable,
+    )
+    options.remarks.extend(each.message for each in layout.findings if each.kind == "name-repaired")
+    return layout.splits[chosen](options)
 
 
-def list_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names that `open_dataset(path, split=...)` takes.
+def list_splits(path: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """The names that `open_dataset(path, split=...)` takes. Splits that are named but not there are left out.
 
     Raises:
         DataNotFoundError, DataError: as `open_dataset`.
     """
-    return tuple(_recognise(Path(path)).splits)
+    return tuple(_recognise(Path(path), _image_folder(images)).splits)
+
+
+def _image_folder(images: str | os.PathLike[str] | None) -> Path | None:
+    if images is None:
+        return None
+    if not Path(images).is_dir():
+        raise DataNotFoundError(f"{images}: no such folder of images")
+    return Path(images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +99,14 @@ class Surveyed:
     Attributes:
         format: COCO, VOC or YOLO, and by what it was recognised.
         splits: name -> what was read of it.
-        findings: what would have stopped `open_dataset`.
+        findings: what would have stopped `open_dataset`, or what it says without stopping.
+        used: paths of the annotation files that were read.
     """
 
     format: str
     splits: Mapping[str, Survey]
     findings: Sequence[Finding]
+    used: frozenset[str] = frozenset()
 
     @property
     def family(self) -> str:
@@ -87,39 +114,53 @@ class Surveyed:
         return self.format.split()[0].lower()
 
 
-def survey_dataset(path: str | os.PathLike[str], *, split: str | None = None, limits: Limits | None = None) -> Surveyed:
+def survey_dataset(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+) -> Surveyed:
     """Read all annotations, going on where `open_dataset` would stop. No image is opened.
 
     Args:
         path: see `open_dataset`.
         split: one of them; None: all.
+        images: see `open_dataset`.
         limits: see `open_dataset`.
 
     Raises:
         DataNotFoundError, DataError: no such path or split, or no known format.
     """
-    layout = _recognise(Path(path))
+    where = _image_folder(images)
+    layout = _recognise(Path(path), where)
     names = list(layout.splits) if split is None else [_choose(layout, split, Path(path))]
     notes = Notes()
+    for finding in layout.findings:
+        notes.add(finding.kind, finding.message, finding.file)
+    for name, reason in layout.absent.items():
+        notes.add("image-missing" if plain_split(name) == "train" else "split-missing", reason)
     surveys: dict[str, Survey] = {}
     for name in names:
         try:
-            layout.splits[name](Options(limits=limits or Limits(), notes=notes))
+            layout.splits[name](Options(limits=limits or Limits(), notes=notes, images=where))
             surveys[name] = notes.surveys[-1]
         except FpnError as error:
             notes.add("annotations-unreadable", f"{name}: {error}")
-    return Surveyed(layout.format, surveys, notes.findings)
+    return Surveyed(layout.format, surveys, notes.findings, frozenset(notes.used))
 
 
-def _recognise(path: Path) -> Layout:
+def _recognise(path: Path, images: Path | None = None) -> Layout:
     _check_exists(path)
-    tried = {name: find(path) for name, find in DATASET_FORMATS.items()}
-    found = next((layout for layout in tried.values() if isinstance(layout, Layout)), None)
-    if found is None and (inner := _only_folder(path)) is not None:
-        return _recognise(inner)
-    if found is None:
-        raise DataError(_unknown(path, {name: str(reason) for name, reason in tried.items()}))
-    return found
+    tried: dict[str, str] = {}
+    for name, find in DATASET_FORMATS.items():
+        found = find(path, images)
+        if isinstance(found, Layout):
+            return found
+        tried[name] = found
+    if (inner := _only_folder(path)) is not None:
+        return _recognise(inner, images)
+    raise DataError(_unknown(path, tried))
 
 
 def _check_exists(path: Path) -> None:
@@ -169,6 +210,9 @@ def _choose(layout: Layout, asked: str | None, path: Path) -> str:
     alike = [name for name in splits if plain_split(name) == plain_split(asked)]
     if len(alike) == 1:
         return alike[0]
+    absent = next((why for name, why in layout.absent.items() if plain_split(name) == plain_split(asked)), None)
+    if absent is not None:
+        raise DataNotFoundError(absent)
     raise DataNotFoundError(_no_split(path, asked, splits))
 
 
@@ -177,9 +221,3 @@ def _no_split(path: Path, asked: str, splits: Iterable[str]) -> str:
     if names == [WHOLE]:
         return f"{path}: has no split {asked!r}, it is not divided. Leave --split out to take all of it."
     return f"{path}: has no split {asked!r}.{nearest(asked, names)} It has: {', '.join(names)}."
-
-
-def plain_split(split: str) -> str:
-    """`train`, `val` or `test` for whatever a tool calls them; other names without their year."""
-    name = split.lower().rstrip("0123456789").rstrip("_-")
-    return _SYNONYMS.get(name, name)

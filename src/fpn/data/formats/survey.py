@@ -54,9 +54,15 @@ class Survey:
 
 @dataclass
 class Notes:
-    """What the readers met. With one in their `Options` they go on where they would have stopped."""
+    """What the readers met. With one in their `Options` they go on where they would have stopped.
+
+    Attributes:
+        surveys: the splits, in the order in which they were read.
+        used: real paths of the annotation files that were read, and of lists and names.
+    """
 
     surveys: list[Survey] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     _found: dict[tuple[str, str], Finding] = field(default_factory=dict)
 
     def add(self, kind: str, message: str, file: str = "") -> None:

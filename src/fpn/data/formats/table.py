@@ -16,7 +16,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.formats.segmentation import outline_of, unpack
 from fpn.data.limits import Limits
 from fpn.errors import DataError
-from fpn.image_io import image_size, read_image, read_reduced
+from fpn.image_io import PixelRange, image_size, read_image, read_reduced
 from fpn.shapes import Size
 from fpn.structures import Classes, Masks, Skeleton, Targets
 
@@ -86,10 +86,13 @@ class TableDataset(Dataset):
         clipped: int,
         limits: Limits | None = None,
         skeleton: Skeleton | None = None,
+        pixel_range: PixelRange | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.skeleton = skeleton
         self.table, self.classes, self.root, self.name = table, classes, root, name
         self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
+        self.pixel_range, self.remarks = pixel_range, list(remarks)
 
     def __len__(self) -> int:
         return len(self.table.image_ids)
@@ -111,14 +114,19 @@ class TableDataset(Dataset):
 
     def image(self, index: int) -> Image.Image:
         """See `Dataset.image`."""
-        limits = self.limits
-        return read_image(self.path(index), max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
+        return read_image(self.path(index), **self._reading())
 
     def reduced(self, index: int, min_size: Callable[[Size], Size]) -> tuple[Image.Image, Size]:
         """See `Dataset.reduced`."""
+        return read_reduced(self.path(index), min_size, **self._reading())
+
+    def _reading(self) -> dict[str, Any]:
         limits = self.limits
-        bounds = {"max_pixels": limits.image_pixels, "max_bytes": limits.image_bytes}
-        return read_reduced(self.path(index), min_size, **bounds)
+        return {
+            "pixel_range": self.pixel_range,
+            "max_pixels": limits.image_pixels,
+            "max_bytes": limits.image_bytes,
+        }
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`. An object without an outline gets its filled box as mask."""

@@ -17,8 +17,8 @@ from fpn.data.formats.segmentation import pack
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import Table, TableDataset, Texts
 from fpn.data.limits import Limits
-from fpn.errors import DataError, FpnError
-from fpn.image_io import image_size
+from fpn.errors import DataError, FpnError, ImageError
+from fpn.image_io import PixelRange, image_size
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes, Skeleton
 
@@ -35,11 +35,37 @@ class Options:
         drop_invalid: leave out boxes that are not valid.
         limits: sizes that are accepted.
         notes: where a check collects everything that would stop a reader; None: the first such thing is raised.
+        pixel_range: of images of more than 8 bits, see `read_image`.
+        images: the folder of the images, if they lie elsewhere than their annotations.
+        skip_unreadable: go on where an image can't be read; who loads it leaves it out.
+        remarks: what a reader says without stopping; a check has it in `notes`.
     """
 
     drop_invalid: bool = False
     limits: Limits = field(default_factory=Limits)
     notes: Notes | None = None
+    pixel_range: PixelRange | None = None
+    images: Path | None = None
+    skip_unreadable: bool = False
+    remarks: list[str] = field(default_factory=list)
+
+    def remark(self, kind: str, told: Mapping[str, str], summary: str) -> None:
+        """Say what was taken for something else than it is written: to a check each, else all in one line.
+
+        Args:
+            kind: a key of `KINDS`.
+            told: file -> message.
+            summary: of all of them.
+        """
+        if self.notes is None:
+            self.remarks.append(summary)
+        else:
+            self.faults(kind, told, DataError(summary))
+
+    def used(self, *files: str | Path) -> None:
+        """Tell a check that these annotation files were read."""
+        if self.notes is not None:
+            self.notes.used.update(map(str, files))
 
     def fault(self, kind: str, error: FpnError, file: str = "") -> None:
         """Stop with the error; in a check note it, so that the reader leaves its cause out and goes on.
@@ -81,7 +107,7 @@ class TableBuilder:
         A check looks at each image itself, later. `extra` is what its file says beside; only a check keeps it.
         """
         if size is None and not self.fractions and self.options.notes is None:
-            size = Size(*image_size(self.root / name, max_bytes=self.options.limits.image_bytes))
+            size = self._seen(name)
         most = self.options.limits.image_pixels
         if size is not None and size.height * size.width > most:
             self.options.fault(
@@ -99,6 +125,14 @@ class TableBuilder:
         self._image_ids.append(image_id)
         self._sizes.extend(size or (0, 0))
         self._counts.append(0)
+
+    def _seen(self, name: str) -> Size | None:
+        try:
+            return Size(*image_size(self.root / name, max_bytes=self.options.limits.image_bytes))
+        except ImageError:
+            if not self.options.skip_unreadable:
+                raise
+            return None
 
     def add_object(
         self,
@@ -203,6 +237,8 @@ class TableBuilder:
             clipped=clipped,
             limits=self.options.limits,
             skeleton=skeleton,
+            pixel_range=self.options.pixel_range,
+            remarks=self.options.remarks,
         )
         if self.options.notes is not None:
             self.options.notes.surveys.append(self._survey(dataset, boxes, kept, describe, header or {}))
@@ -237,7 +273,7 @@ class TableBuilder:
         if self.fractions:
             return np.ones((len(owner), 2), dtype=np.float32)
         sizes = np.array(self._sizes, dtype=np.float32).reshape(-1, 2)
-        # Only a check leaves a size open until it has seen the image.
+        # Left open by a check until it has seen the image, and for one that can't be read and will be skipped.
         sizes = np.where(sizes > 0, sizes, np.float32(np.inf))
         return np.asarray(sizes[owner][:, ::-1])
 

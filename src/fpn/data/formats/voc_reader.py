@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file an image, in a tree with ImageSets/Main, or beside the images.
+"""Pascal VOC: one XML file an image, in a tree with ImageSets/Main, in a folder of any name, or beside the images.
 
 Boxes are taken as written (xmin, ymin, xmax, ymax, half-open; docs/decisions/0012-voc-boxes-as-written.md). `difficult`
 becomes `ignore`. Classes are all names that any XML file of the dataset uses, sorted, with the ids 1..K, so that every
@@ -8,86 +8,145 @@ split has the same; a labels.txt or classes.txt (one name a line) fixes names an
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from fpn.data.formats.files import (
+    SHOWN_ISSUES,
     Folder,
     enumerate_issues,
+    head_of,
     is_image,
     listed_classes,
     make_classes,
     read_lines,
     shorten,
 )
-from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.geometry import turned_bounds
+from fpn.data.formats.layout import WHOLE, Layout, plain_split
+from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
+from fpn.data.formats.voc_images import ImageIndex
 from fpn.data.formats.voc_xml import VocFile, VocObject, class_names, read_voc
+from fpn.data.issues import Finding
 from fpn.errors import DataError, DataNotFoundError
 from fpn.structures import Classes
 from fpn.suggestions import nearest
 
 LISTS = "ImageSets/Main"
-_ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls")
+_LIST_FOLDERS = (LISTS, "ImageSets")
+_ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xml", "xmls")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
+# Their images have the names of those that were labelled.
+_MASK_FOLDERS = frozenset({"SegmentationClass", "SegmentationObject", "SegmentationClassRaw"})
 _CLASS_LISTS = ("labels.txt", "classes.txt")
-_SPLIT_FOLDERS = ("train", "valid", "val", "validation", "test")
+_SPLITS = ("train", "val", "test")
+# How many files, and how much of each, are looked at to know a folder or a list by its content.
+_LOOKED_AT, _HEAD = 20, 1 << 12
 
 
 class _Place(NamedTuple):
-    """Where a split's files are: folders of annotations and of images, and the list of names, if there is one."""
+    """Where a split's files are: the folder of annotations, and the list of their names, if there is one."""
 
     annotations: Path
-    images: tuple[Path, ...]
     names: Path | None = None
 
 
-def find(path: Path) -> Layout | str:
-    """Recognise a VOC dataset at a folder; otherwise what was missing."""
+def find(path: Path, images: Path | None = None) -> Layout | str:
+    """Recognise a VOC dataset at a folder; otherwise what was missing. `images` is asked when it is read."""
     if path.is_file():
         return "not a folder" if path.suffix.lower() != ".xml" else "a single .xml file: give the folder it lies in"
-    places = _places(Folder(path))
-    if isinstance(places, str):
-        return places
-    lists = f"{LISTS}/*.txt" if any(place.names for place in places.values()) else "*.xml"
-    return Layout(f"VOC {lists}", {split: partial(_read, path, split, tuple(places.values())) for split in places})
+    folder = Folder(path)
+    places = _places(folder)
+    if not places:
+        return "no Annotations/*.xml or other folder with .xml files that hold an <annotation>"
+    lists, aside = _split_lists(folder, next(iter(places.values())).annotations)
+    if lists and len(places) == 1:
+        (place,) = places.values()
+        places = {name: place._replace(names=file) for name, file in lists.items()}
+    shown = f"{LISTS}/*.txt" if lists else "*.xml"
+    findings = [Finding("file-aside", f"{name}: one class's list of images", name) for name in aside]
+    readers = {split: partial(_read, path, split, tuple(places.values())) for split in places}
+    return Layout(f"VOC {shown}", readers, findings)
 
 
-def _places(folder: Folder) -> dict[str, _Place] | str:
+def _places(folder: Folder) -> dict[str, _Place]:
+    """Split -> where it is; empty if nothing here is VOC."""
     root = folder.root
-    annotations = next((root / name for name in _ANNOTATION_FOLDERS if _has_xml(folder, root / name)), None)
-    if annotations is not None:
-        images = (*(root / name for name in _IMAGE_FOLDERS), root, annotations)
-        lists = _split_lists(folder)
-        return {name: _Place(annotations, images, file) for name, file in lists.items()} or {
-            WHOLE: _Place(annotations, images)
-        }
-    if _has_xml(folder, root):
-        return {WHOLE: _Place(root, (root, *(root / name for name in _IMAGE_FOLDERS)))}
-    divided = {name: _Place(root / name, (root / name,)) for name in _SPLIT_FOLDERS if _has_xml(folder, root / name)}
-    return divided or "no Annotations/*.xml, no *.xml beside the images, no train/*.xml"
+    for name in _ANNOTATION_FOLDERS:
+        if folder.folders(root / name) or folder.listing(root / name):
+            found = _divided(folder, root / name)
+            if found:
+                return found
+    if _has_voc(folder.listing(root), root):
+        return {WHOLE: _Place(root)}
+    inner = {name: root / name for name in folder.folders(root) if _is_voc_folder(folder, root / name)}
+    if all(plain_split(name) in _SPLITS for name in inner):
+        return {name: _Place(place) for name, place in inner.items()}
+    if len(inner) == 1:
+        return _divided(folder, next(iter(inner.values())))
+    return {WHOLE: _Place(root)}
 
 
-def _has_xml(folder: Folder, place: Path) -> bool:
-    return any(name.lower().endswith(".xml") for name in folder.listing(place))
+def _divided(folder: Folder, annotations: Path) -> dict[str, _Place]:
+    """A folder of annotations as a whole, or by its folders if they are called as splits are."""
+    if _has_voc(folder.listing(annotations), annotations):
+        return {WHOLE: _Place(annotations)}
+    inner = [name for name in folder.folders(annotations) if _is_voc_folder(folder, annotations / name)]
+    if inner and all(plain_split(name) in _SPLITS for name in inner):
+        return {name: _Place(annotations / name) for name in inner}
+    return {WHOLE: _Place(annotations)} if inner else {}
 
 
-def _split_lists(folder: Folder) -> dict[str, Path]:
-    """The lists of ImageSets/Main without those of one class (`cat_train.txt`, whose lines end in 1, 0 or -1)."""
-    place = folder.root / LISTS
-    files = [place / name for name in folder.listing(place) if name.endswith(".txt")]
-    return {file.stem: file for file in files if not _of_one_class(file)}
+def _is_voc_folder(folder: Folder, place: Path) -> bool:
+    return _has_voc((os.path.relpath(path, place) for path in folder.walk(place)), place)
 
 
-def _of_one_class(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            words = stream.readline(1 << 12).split()
-    except OSError:
+def _has_voc(names: Iterable[str], place: Path) -> bool:
+    """Whether one of the first .xml files holds an annotation."""
+    files = islice((name for name in names if name.lower().endswith(".xml")), _LOOKED_AT)
+    return any(is_voc_file(place / name) for name in files)
+
+
+def is_voc_file(file: Path) -> bool:
+    """Whether an XML file holds an annotation, or is too broken to tell; another tool's has another root."""
+    head = head_of(file, _HEAD).lstrip(b"\xef\xbb\xbf \r\n\t")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "ignore").encode()
+    tags = _TAG.findall(head)
+    return not tags or tags[0] == b"annotation"
+
+
+# The first element: neither a declaration nor a comment.
+_TAG = re.compile(rb"<([A-Za-z_][\w.-]*)")
+
+
+def _split_lists(folder: Folder, annotations: Path) -> tuple[dict[str, Path], list[str]]:
+    """The lists of ImageSets/Main; and those of one class (`cat_train.txt`, whose lines end in 1, 0 or -1)."""
+    places = [folder.root / name for name in _LIST_FOLDERS]
+    place = next((each for each in places if _texts(folder, each)), places[0])
+    files = [place / name for name in _texts(folder, place)]
+    aside = [file for file in files if _of_one_class(file, folder, annotations)]
+    lists = {file.stem: file for file in files if file not in aside}
+    return lists, [folder.relative(file) for file in aside]
+
+
+def _texts(folder: Folder, place: Path) -> list[str]:
+    return [name for name, is_folder in folder.listing(place).items() if name.endswith(".txt") and not is_folder]
+
+
+def _of_one_class(file: Path, folder: Folder, annotations: Path) -> bool:
+    """Whether all lines are a name and a flag: `img 0` may be a name, too, which its annotation shows."""
+    lines = [line.decode("utf-8", "replace").strip() for line in head_of(file, _HEAD).splitlines()[:_LOOKED_AT]]
+    flagged = [line.split() for line in lines if line]
+    if not flagged or not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in flagged):
         return False
-    return len(words) == 2 and words[1] in (b"-1", b"0", b"1")
+    return not any(folder.has(annotations / f"{line}.xml") for line in lines if line)
 
 
 def _read(root: Path, split: str, places: tuple[_Place, ...], options: Options) -> TableDataset:
@@ -100,8 +159,10 @@ class _Reader:
     def __init__(self, root: Path, split: str, places: tuple[_Place, ...], options: Options) -> None:
         self.folder, self.options, self.split = Folder(root), options, split
         self.places, self.place = places, _place_of(split, places)
-        self.builder = TableBuilder(self.folder.root, options)
+        self.pictured = self.folder if options.images is None else Folder(options.images)
+        self.builder = TableBuilder(self.pictured.root, options)
         self.limits = options.limits
+        self.mended: dict[str, str] = {}
 
     def read(self) -> TableDataset:
         files = {path: file for path in self._files() if (file := self._parse(path)) is not None}
@@ -113,11 +174,15 @@ class _Reader:
             self.builder.add_image(image, number, files[path].size, extra=files[path].extra)
             for entry in files[path].objects:
                 self._add(entry, path, labels)
+        if self.mended:
+            more = f", and so on for {len(self.mended) - 1} more" if len(self.mended) > 1 else ""
+            self.options.remark("box-mended", self.mended, next(iter(self.mended.values())) + more)
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
         return self.builder.finish(classes, name, lambda row, position: self._called(paths[row], position))
 
     def _parse(self, path: str) -> VocFile | None:
         where = self._named(path)
+        self.options.used(path)
         try:
             return read_voc(
                 Path(path),
@@ -141,12 +206,13 @@ class _Reader:
         if self.place.names is None:
             return self._all_files(self.place)
         where = self.folder.relative(self.place.names)
+        self.options.used(self.place.names)
+        lines = read_lines(self.place.names, self.limits.text_bytes)
+        found = self._listed(lines, where)
         files: dict[str, int] = {}
-        for line, text in enumerate(read_lines(self.place.names, self.limits.text_bytes), start=1):
-            try:
-                file = self._listed(text, where)
-            except DataError as error:
-                self.options.fault("path-outside", error, where)
+        for line, text in enumerate(lines, start=1):
+            file = found.get(text)
+            if file is None:
                 continue
             if file in files:
                 message = f"{where}: {shorten(text)} is listed twice (entries {files[file]} and {line}). Remove one."
@@ -164,21 +230,37 @@ class _Reader:
             self.options.faults("labels-missing", missing, told)
         return [file for file in files if self._named(file) not in missing]
 
-    def _listed(self, text: str, where: str) -> str:
-        """The XML file of a line: a name, perhaps with an image's suffix, perhaps with a flag behind it."""
+    def _listed(self, lines: list[str], where: str) -> dict[str, str]:
+        """Line -> its XML file: a name, perhaps with an image's suffix, perhaps with a flag behind it."""
+        names = {text: self._xml_name(text) for text in lines}
+        found = locate(
+            self.folder,
+            dict.fromkeys(names.values()),
+            lambda _: (self.place.annotations,),
+            where,
+            split=self.split,
+            wanted=lambda name: name.lower().endswith(".xml"),
+        )
+        for error in found.outside.values():
+            self.options.fault("path-outside", error, where)
+        if found.repaired:
+            self.options.remark("name-repaired", found.told(where), found.summary(where))
+        return {text: found.paths[name] for text, name in names.items() if name in found.paths}
+
+    def _xml_name(self, text: str) -> str:
         first = text.split()[0]
-        stems = (text, first, os.path.splitext(first)[0] if is_image(first) else first)  # noqa: PTH122
-        files = [self.folder.inside(self.place.annotations, f"{stem}.xml", where) for stem in stems]
-        return next((file for file in files if self.folder.has(file)), files[-1])
+        stems = [text, first, *(os.path.splitext(each)[0] for each in (text, first) if is_image(each))]  # noqa: PTH122
+        there = (stem for stem in stems if self.folder.has(self.place.annotations / f"{stem}.xml"))
+        return next(there, stems[-1]) + ".xml"
 
     def _all_files(self, place: _Place) -> list[str]:
-        names = self.folder.listing(place.annotations)
-        return [str(place.annotations / name) for name in names if name.lower().endswith(".xml")]
+        return [path for path in self.folder.walk(str(place.annotations)) if path.lower().endswith(".xml")]
 
     def _classes(self, files: dict[str, VocFile]) -> Classes:
         """The dataset's list of classes if it has one, else the names that any of its files uses."""
         for name in _CLASS_LISTS:
             if self.folder.has(self.folder.root / name):
+                self.options.used(self.folder.root / name)
                 return listed_classes(self.folder.root / name, self.limits)
         names = {entry.name for file in files.values() for entry in file.objects}
         others = (path for place in self.places for path in self._all_files(place) if path not in files)
@@ -196,39 +278,63 @@ class _Reader:
         Raises:
             DataNotFoundError: some have none.
         """
-        by_stem = {
-            place: {os.path.splitext(name)[0]: name for name in self.folder.images(place)}  # noqa: PTH122
-            for place in self.place.images
-        }
-        found = {path: self._image(path, file, by_stem) for path, file in files.items()}
+        index = ImageIndex(self.pictured, self._image_places())
+        found: dict[str, str] = {}
+        unlike: dict[str, str] = {}
+        for path, file in files.items():
+            images = index.images_of(os.path.relpath(path, self.place.annotations), file.image_name)
+            if len(images) > 1:
+                shown = ", ".join(images[:SHOWN_ISSUES])
+                message = (
+                    f"{self._named(path)}: {shown} have its name, and <filename> says none of them. Name it there."
+                )
+                self.options.fault("entry-broken", DataError(message), self._named(path))
+            elif images:
+                found[path] = images[0]
+            elif file.image_name:
+                unlike[path] = file.image_name
+        found |= self._named_images(unlike)
         missing = {
             self._named(path): f"{self._named(path)}: its image does not exist"
-            for path, image in found.items()
-            if not image
+            for path in files
+            if path not in found and not index.has_several(os.path.relpath(path, self.place.annotations))
         }
         if missing:
-            looked = ", ".join(dict.fromkeys(self._named(str(place)) for place in by_stem if by_stem[place]))
-            head = f"{self.split}: {len(missing)} of {len(found)} annotations have no image:"
-            remedy = f"Looked in {looked or 'vain for any image'}. Restore the image, or remove the annotation."
+            looked = ", ".join(self.pictured.relative(place) for place in index.filled())
+            head = f"{self.split}: {len(missing)} of {len(files)} annotations have no image:"
+            remedy = (
+                f"Looked in {looked or 'vain for any image'}. Restore the image, remove the annotation, or say where "
+                "the images are (--images)."
+            )
             error = DataNotFoundError(enumerate_issues(head, list(missing.values()), remedy))
             self.options.faults("image-missing", missing, error)
-        return {path: image for path, image in found.items() if image}
+        return {path: found[path] for path in files if path in found}
 
-    def _image(self, path: str, file: VocFile, by_stem: dict[Path, dict[str, str]]) -> str:
-        """The image that is named like the XML file; else the one its <filename> says, which tools leave stale."""
-        stem = Path(path).stem
-        for place, names in by_stem.items():
-            if stem in names:
-                return self._named(str(place / names[stem]))
-        if not file.image_name:
-            return ""
-        where = f"{self._named(path)}: <filename>"
-        try:
-            paths = [self.folder.inside(place, file.image_name, where) for place in by_stem]
-        except DataError as error:
-            self.options.fault("path-outside", error, self._named(path))
-            return ""
-        return next((self._named(path) for path in paths if self.folder.has(path)), "")
+    def _image_places(self) -> list[Path]:
+        """Folders of images, the likeliest first."""
+        if self.options.images is not None:
+            return [self.pictured.root]
+        root, own = self.folder.root, self.place.annotations
+        split = [] if self.split == WHOLE else [root / name / self.split for name in _IMAGE_FOLDERS]
+        # In a split's own folder images lie in it, else in the folder that all share.
+        near = [own] if own.parent == root and own.name not in _ANNOTATION_FOLDERS else []
+        others = [root / name for name in self.folder.folders(root) if name not in _MASK_FOLDERS]
+        return list(dict.fromkeys([*near, *split, *(root / name for name in _IMAGE_FOLDERS), root, own, *others]))
+
+    def _named_images(self, names: dict[str, str]) -> dict[str, str]:
+        """XML file -> the image that its <filename> says, of those that are called otherwise."""
+        places = self._image_places()
+        where = f"{self._named(next(iter(names)))}: <filename>" if names else ""
+        written = dict.fromkeys(names.values())
+        found = locate(self.pictured, written, lambda _: places, where, split=self.split, wanted=is_image)
+        for path, name in names.items():
+            if name in found.outside:
+                message = str(found.outside[name]).replace(where, f"{self._named(path)}: <filename>")
+                self.options.fault("path-outside", DataError(message), self._named(path))
+        if found.repaired:
+            self.options.remark("name-repaired", found.told(where), found.summary(where))
+        there = {path: found.paths[name] for path, name in names.items() if name in found.paths}
+        return {path: self.pictured.relative(image) for path, image in there.items() if self.pictured.has(image)}
 
     def _add(self, entry: VocObject, path: str, labels: dict[str, int]) -> None:
         if entry.name not in labels:
@@ -238,9 +344,12 @@ class _Reader:
             )
             self.options.fault("id-unknown", DataError(message), self._named(path))
             return
-        self.builder.add_object(
-            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra
-        )
+        box = entry.box
+        if entry.turn:
+            called = self._called(path, entry.number)
+            self.mended[called] = f"{called} is a rectangle turned by {entry.turn:g} degrees: its bounds are taken"
+            box = turned_bounds(box, entry.turn)
+        self.builder.add_object(box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra)
 
 
 def _place_of(split: str, places: tuple[_Place, ...]) -> _Place:

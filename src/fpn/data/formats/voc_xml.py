@@ -14,13 +14,17 @@ from fpn.shapes import Size
 
 
 class VocObject(NamedTuple):
-    """A class name, a box as written, whether it is `difficult`, its number in the file, and what else is said."""
+    """A class name, a box as written, whether it is `difficult`, its number in the file, and what else is said.
+
+    `turn`: degrees by which CVAT says that the rectangle is turned about its centre.
+    """
 
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
     number: int
     extra: Mapping[str, Any]
+    turn: float = 0.0
 
 
 class VocFile(NamedTuple):
@@ -98,7 +102,18 @@ def _object(entry: Element, number: int, where: str) -> VocObject:
         raise DataError(f"{where} has no <name>. Label it again.")
     left, top, right, bottom = (_corner(entry, key, f"{where} ({name})") for key in ("xmin", "ymin", "xmax", "ymax"))
     difficult = _text(entry, "difficult").lower() in ("1", "true")
-    return VocObject(name, (left, top, right, bottom), difficult, number, {})
+    return VocObject(name, (left, top, right, bottom), difficult, number, {}, _turn(entry))
+
+
+def _turn(entry: Element) -> float:
+    said = (
+        _text(each, "value") for each in entry.iterfind("attributes/attribute") if _text(each, "name") == "rotation"
+    )
+    try:
+        angle = float(next(said, "0"))
+    except ValueError:
+        return 0.0
+    return angle % 180 if abs(angle) < 36000 else 0.0
 
 
 def _rest(element: Element, without: Collection[str] = (), depth: int = 4) -> dict[str, Any]:

@@ -7,12 +7,14 @@ the file's own folder is followed only if the caller named the file itself, sinc
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpn.data.formats.files import MAX_CLASSES, Folder, is_file_name, make_classes, read_yaml, shorten
-from fpn.errors import ConfigError, DataError
+from fpn.data.formats.files import MAX_CLASSES, Folder, head_of, is_file_name, make_classes, read_yaml, shorten
+from fpn.data.formats.layout import plain_split
+from fpn.errors import ConfigError, DataError, DataNotFoundError
 from fpn.structures import Classes, Skeleton
 
 SPLITS = ("train", "val", "test")
@@ -28,14 +30,20 @@ class YoloConfig:
     Attributes:
         root: the dataset's folder.
         splits: name -> folders and .txt lists of images, relative to the root.
-        classes: the names with the ids 0..K-1, or None if neither `names` nor `nc` is there.
+        classes: the names with the ids 0..K-1, or None if there is no `names`.
+        count: `nc`, how many classes there are; None if it does not say.
         pose: what `kpt_shape` says of the keypoints on every line, or None if it is not there.
+        absent: splits of which nothing is there, and where it should be.
+        repaired: places as written -> as they are.
     """
 
     root: Path
     splits: dict[str, tuple[str, ...]]
     classes: Classes | None
+    count: int | None = None
     pose: YoloPose | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+    repaired: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +56,98 @@ class YoloPose:
 
 def looks_like_config(file: Path) -> bool:
     """By its keys: a folder may hold other YAML files."""
-    try:
-        with file.open("rb") as stream:
-            lines = stream.read(_CONFIG_BYTES).splitlines()
-    except OSError:
-        return False
-    keys = {line.split(b":")[0].strip(b" '\"") for line in lines if b":" in line}
+    keys = _keys(file)
     return bool(keys & {b"names", b"nc"}) and bool(keys & {b"train", b"val", b"test"})
 
 
-def read_config(file: Path, *, trusted: bool) -> YoloConfig:
+def has_names(file: Path) -> bool:
+    """Whether a YAML file lists names, by its keys."""
+    return b"names" in _keys(file)
+
+
+def _keys(file: Path) -> set[bytes]:
+    lines = head_of(file, _CONFIG_BYTES).removeprefix(b"\xef\xbb\xbf").splitlines()
+    return {line.split(b":")[0].strip(b" '\"") for line in lines if b":" in line}
+
+
+def read_config(file: Path, *, trusted: bool, root: Path | None = None) -> YoloConfig:
     """Read a data.yaml.
 
+    Args:
+        file: the file.
+        trusted: whether its `path` may lead out of its folder.
+        root: the dataset's folder, if it is not what the file says.
+
     Raises:
-        DataError: it is broken, names no split, or a split or `path` leads out of the dataset's folder.
+        DataError: it is broken, names no split, or leads out of the dataset's folder with all of them.
     """
     data = read_yaml(file, _CONFIG_BYTES)
     if not isinstance(data, dict):
         raise DataError(f"{file}: holds {shorten(data)}; a YOLO data file has the keys train, val and names")
-    root = _root(file, data.get("path"), trusted)
-    folder = Folder(root)
-    splits = {name: _places(data[name], name, folder, file) for name in SPLITS if data.get(name)}
-    if not splits:
+    folder = Folder(root or _root(file, data.get("path"), trusted))
+    named = {name: _values(data[name], name, file) for name in SPLITS if data.get(name)}
+    if not named:
         raise DataError(f"{file}: names no split. Add train: and val: with the folders of their images.")
-    return YoloConfig(root, splits, _classes(data, file), _pose(data, file))
+    classes, count = _classes(data, file)
+    splits, absent, repaired = find_places(named, folder, file)
+    return YoloConfig(folder.root, splits, classes, count, _pose(data, file), absent, repaired)
+
+
+def names_of(file: Path) -> Classes | None:
+    """The names that a YAML file lists, whatever else it holds.
+
+    Raises:
+        DataError: it is broken.
+    """
+    data = read_yaml(file, _CONFIG_BYTES)
+    return _classes(data, file)[0] if isinstance(data, dict) else None
+
+
+def find_places(
+    named: Mapping[str, Sequence[str]], folder: Folder, file: Path
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, str]]:
+    """Where the splits are that a file names: (those there are, those there are not, what was repaired).
+
+    Raises:
+        DataError: none is there.
+    """
+    splits: dict[str, tuple[str, ...]] = {}
+    absent: dict[str, str] = {}
+    repaired: dict[str, str] = {}
+    errors: list[DataError] = []
+    for name, entries in named.items():
+        try:
+            places = [find_place(entry, folder, file) for entry in entries]
+        except DataError as error:
+            absent[name] = _missing(name, [shorten(entry) for entry in entries], folder, file)
+            errors.append(error)
+            continue
+        there = [place for place in places if _is_there(place, folder)]
+        repaired |= {e: p for e, p in zip(entries, places, strict=True) if p in there and not _same(e, p)}
+        if there:
+            splits[name] = tuple(places)
+        else:
+            absent[name] = _missing(name, places, folder, file)
+    if not splits:
+        raise errors[0] if errors else DataNotFoundError(next(iter(absent.values())))
+    return splits, absent, repaired
+
+
+def _missing(split: str, places: Sequence[str], folder: Folder, file: Path) -> str:
+    return (
+        f"{folder.root}: the images of split {split!r} should be in {', '.join(places)}, which does not exist there or "
+        f"is empty. Restore it, or correct {file.name}."
+    )
+
+
+def _same(entry: str, place: str) -> bool:
+    # Roboflow writes ../train/images for what is train/images beside the file.
+    return os.path.normpath(entry).removeprefix("../") == place
+
+
+def _is_there(place: str, folder: Folder) -> bool:
+    path = folder.root / place
+    return bool(folder.listing(path)) or (place.endswith((".txt", ".names")) and folder.has(path))
 
 
 def _root(file: Path, path: Any, trusted: bool) -> Path:
@@ -94,56 +170,42 @@ def _root(file: Path, path: Any, trusted: bool) -> Path:
     )
 
 
-def _places(value: Any, split: str, folder: Folder, file: Path) -> tuple[str, ...]:
+def _values(value: Any, split: str, file: Path) -> list[str]:
     values = value if isinstance(value, list) else [value]
     for entry in values:
         if not isinstance(entry, str) or not entry:
             raise DataError(
                 f"{file}: {split} is {shorten(value)}; it must be a folder, a .txt list, or a list of these"
             )
-    return tuple(_place(entry, folder, file) for entry in values)
+    return values
 
 
-def _place(entry: str, folder: Folder, file: Path) -> str:
-    """An entry relative to the root. Roboflow writes ../train/images for what is train/images beside the file."""
-    if entry.startswith("../") and folder.listing(folder.root / entry.removeprefix("../")):
-        entry = entry.removeprefix("../")
+def find_place(entry: str, folder: Folder, file: Path) -> str:
+    """An entry relative to the root: as written, or without the folders of another machine in front of it.
+
+    Raises:
+        DataError: it is not there, and leads out of the folder.
+    """
     if os.path.normpath(entry) == ".":
         return "."
-    return folder.relative(folder.inside(folder.root, entry, f"{file.name}"))
-
-
-def _classes(data: dict[str, Any], file: Path) -> Classes | None:
-    names, count = data.get("names"), data.get("nc")
-    if isinstance(names, dict):
-        names = _in_order(names, file)
-    if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
-        raise DataError(f"{file}: names is {shorten(names)}; it must be a list of names, or index: name")
-    if count is not None and not _is_count(count):
-        raise DataError(f"{file}: nc is {shorten(count)}; it must be the number of classes")
-    if not names:
-        if count is None:
-            return None
-        names = [str(k) for k in range(int(count))]
-    if count is not None and int(count) != len(names):
-        raise DataError(f"{file}: nc is {count} but there are {len(names)} names. Correct one of them.")
-    return make_classes(names, range(len(names)), str(file))
-
-
-def _is_count(text: Any) -> bool:
-    """Whether it is a number of classes. Its length comes first: int() refuses to read thousands of digits."""
-    return isinstance(text, str) and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= MAX_CLASSES
-
-
-def _in_order(names: dict[Any, Any], file: Path) -> list[Any]:
-    """The values of {0: a, 1: b, ...} by index."""
+    problem = None
     try:
-        by_index = {int(key): name for key, name in names.items()}
-    except (ValueError, TypeError):
-        raise DataError(f"{file}: names has a key that is not a class index 0, 1, 2, ...") from None
-    if sorted(by_index) != list(range(len(names))):
-        raise DataError(f"{file}: names must have the indices 0 to {len(names) - 1}, each once")
-    return [by_index[index] for index in range(len(names))]
+        place = folder.relative(folder.inside(folder.root, entry, file.name))
+        if _is_there(place, folder):
+            return place
+    except DataError as error:
+        problem = error
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for dropped in range(len(parts)):
+        # A folder of all images is no stand-in for that of a split.
+        if any(plain_split(part) in SPLITS for part in parts[:dropped]):
+            break
+        tail = "/".join(parts[dropped:])
+        if is_file_name(tail) and _is_there(tail, folder):
+            return tail
+    if problem is not None:
+        raise problem
+    return place
 
 
 def _pose(data: dict[str, Any], file: Path) -> YoloPose | None:
@@ -184,3 +246,35 @@ def _keypoint_names(names: Any, count: int, file: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: kpt_names is {shorten(names)}; it must list {count} names")
     return tuple(names)
+
+
+def _classes(data: dict[str, Any], file: Path) -> tuple[Classes | None, int | None]:
+    """`names` and `nc`."""
+    names, count = data.get("names"), data.get("nc")
+    if isinstance(names, dict):
+        names = _in_order(names, file)
+    if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+        raise DataError(f"{file}: names is {shorten(names)}; it must be a list of names, or index: name")
+    if count is not None and not _is_count(count):
+        raise DataError(f"{file}: nc is {shorten(count)}; it must be the number of classes")
+    if not names:
+        return None, None if count is None else int(count)
+    if count is not None and int(count) != len(names):
+        raise DataError(f"{file}: nc is {count} but there are {len(names)} names. Correct one of them.")
+    return make_classes(names, range(len(names)), str(file)), len(names)
+
+
+def _is_count(text: Any) -> bool:
+    """Whether it is a number of classes. Its length comes first: int() refuses to read thousands of digits."""
+    return isinstance(text, str) and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= MAX_CLASSES
+
+
+def _in_order(names: dict[Any, Any], file: Path) -> list[Any]:
+    """The values of {0: a, 1: b, ...} by index."""
+    try:
+        by_index = {int(key): name for key, name in names.items()}
+    except (ValueError, TypeError):
+        raise DataError(f"{file}: names has a key that is not a class index 0, 1, 2, ...") from None
+    if sorted(by_index) != list(range(len(names))):
+        raise DataError(f"{file}: names must have the indices 0 to {len(names) - 1}, each once")
+    return [by_index[index] for index in range(len(names))]

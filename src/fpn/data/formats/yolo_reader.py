@@ -1,53 +1,42 @@
 """YOLO: one text file an image with lines `class centre-x centre-y width height`, in fractions of the image.
 
-Found by a data.yaml (path / train / val / test / names), or as folders images/ and labels/ side by side, or as .txt
-files beside the images. A line with six or more coordinates is an outline, whose bounds are the box. Category ids are
-the class indices 0..K-1. An image without a label file is one without objects.
+Found by a data.yaml (path / train / val / test / names) or Darknet's obj.data, as folders images/ and labels/ side by
+side, or as .txt files beside the images. A line with six or more coordinates is an outline, whose bounds are the box,
+unless data.yaml says that keypoints stand behind the box. Category ids are the class indices 0..K-1. An image without a
+label file is one without objects.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fpn.data.formats.files import (
-    Folder,
-    enumerate_issues,
-    is_image,
-    listed_classes,
-    read_lines,
-    read_text,
-    shorten,
-)
+from fpn.data.formats.darknet import DARKNET_LISTS, find_data_file, read_data_file
+from fpn.data.formats.files import Folder, enumerate_issues, head_of, is_image, is_set_apart, read_lines, read_text
 from fpn.data.formats.keypoints import checked_keypoints
 from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
 from fpn.data.formats.yolo_config import YoloConfig, YoloPose, looks_like_config, read_config
+from fpn.data.formats.yolo_lines import Line, keypoints_of, looks_like_pose, read_line
+from fpn.data.formats.yolo_names import CLASS_LISTS, find_names
+from fpn.data.issues import Finding
 from fpn.errors import DataError, DataNotFoundError
 from fpn.structures import Classes
 
-_CLASS_LISTS = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt")
 # Text files that lie among labels without being any.
 _NOT_LABELS = frozenset(
-    {
-        "classes.txt",
-        "labels.txt",
-        "notes.txt",
-        "train.txt",
-        "val.txt",
-        "valid.txt",
-        "test.txt",
-        "README.txt",
-        "readme.txt",
-        "README.dataset.txt",
-        "README.roboflow.txt",
-    }
+    {*CLASS_LISTS, *DARKNET_LISTS, "notes.txt", "README.txt", "readme.txt", "README.dataset.txt", "README.roboflow.txt"}
 )
+# Of a folder's text files, how many are looked at before it is taken for one without labels.
+_LOOKED_AT = 20
+# Class indices that are believed without a list of names; above it is a typing error, not a dataset.
+_MAX_UNNAMED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +44,68 @@ class _Source:
     """Where the images and the class names of one split come from.
 
     Attributes:
-        root: the dataset's folder.
+        root: the folder of the images.
         places: folders of images, or .txt lists of them, relative to the root.
         all_places: those of all splits, for class names that no file lists.
         config: what data.yaml says, if there is one.
+        labels: the folder of the labels, if they lie apart from the images, in the same folders inside.
     """
 
     root: Path
     places: tuple[str, ...]
     all_places: tuple[str, ...]
     config: YoloConfig | None = None
+    labels: Path | None = None
 
 
-def find_configured(path: Path) -> Layout | str:
-    """Recognise a data.yaml at a file or in a folder; otherwise what was missing."""
+def find_configured(path: Path, images: Path | None = None) -> Layout | str:
+    """Recognise a data.yaml at a file or in a folder; otherwise what was missing.
+
+    Raises:
+        DataError: there are several, and they say different things.
+    """
     if path.is_file():
         if path.suffix.lower() not in (".yaml", ".yml"):
             return "not a .yaml file"
-        file = path
+        files = [path]
     else:
-        files = [*sorted(path.glob("*.yaml")), *sorted(path.glob("*.yml"))]
+        files = [file for ending in ("*.yaml", "*.yml") for file in sorted(path.glob(ending))]
         files = [file for file in files if looks_like_config(file)]
-        if len(files) != 1:
-            several = ", ".join(file.name for file in files)
-            return f"several .yaml files ({several}): give one" if files else "no .yaml with names and train or val"
-        file = files[0]
+    if not files:
+        return "no .yaml with names and train or val"
     # The file's own `path` may lead elsewhere only if the file itself was named by the caller.
-    config = read_config(file, trusted=path.is_file())
+    configs = [read_config(file, trusted=path.is_file(), root=images) for file in files]
+    if any((each.splits, each.classes) != (configs[0].splits, configs[0].classes) for each in configs):
+        several = ", ".join(file.name for file in files)
+        raise DataError(f"{path}: several .yaml files ({several}) describe it differently: give one of them.")
+    return _configured(configs[0], files[0])
+
+
+def find_darknet(path: Path, images: Path | None = None) -> Layout | str:
+    """Recognise Darknet's obj.data, as CVAT writes it, at a file or in a folder; otherwise what was missing."""
+    file = find_data_file(path)
+    if file is None:
+        return "no obj.data with classes and names"
+    return _configured(read_data_file(file, images), file)
+
+
+def _configured(config: YoloConfig, file: Path) -> Layout:
     everything = tuple(place for places in config.splits.values() for place in places)
     sources = {name: _Source(config.root, places, everything, config) for name, places in config.splits.items()}
-    return Layout(f"YOLO {file.name}", {name: partial(_read, source, name) for name, source in sources.items()})
+    findings = [
+        Finding("name-repaired", f"{file.name}: {entry!r} is taken for {place}", file.name)
+        for entry, place in config.repaired.items()
+    ]
+    readers = {name: partial(_read, source, name) for name, source in sources.items()}
+    return Layout(f"YOLO {file.name}", readers, findings, config.absent)
 
 
-def find_label_folders(path: Path) -> Layout | str:
+def find_label_folders(path: Path, images: Path | None = None) -> Layout | str:
     """Recognise images with label files at a folder; otherwise what was missing."""
     if path.is_file():
         return "not a folder"
+    if images is not None:
+        return _find_apart(path, images)
     folder = Folder(path)
     places = _label_folders(folder)
     if not places:
@@ -100,21 +115,49 @@ def find_label_folders(path: Path) -> Layout | str:
     return Layout("YOLO label files", {name: partial(_read, source, name) for name, source in sources.items()})
 
 
+def _find_apart(path: Path, images: Path) -> Layout | str:
+    """Labels in one folder, images in another: the same folders inside of both."""
+    labels = path / "labels" if (path / "labels").is_dir() else path
+    if not any(file.endswith(".txt") and is_label_file(Path(file)) for file in Folder(labels).walk(labels)):
+        return "no label files of YOLO"
+    parts = [name for name in Folder(images).folders(images) if (labels / name).is_dir()]
+    places = {name: name for name in parts} or {WHOLE: "."}
+    sources = {name: _Source(images, (place,), tuple(places.values()), labels=labels) for name, place in places.items()}
+    return Layout("YOLO label files", {name: partial(_read, source, name) for name, source in sources.items()})
+
+
 def _label_folders(folder: Folder) -> dict[str, str]:
     root = folder.root
     if folder.listing(root / "images") and folder.has(root / "labels"):
-        parts = [name for name in folder.listing(root / "images") if folder.listing(root / "images" / name)]
+        parts = [name for name in folder.folders(root / "images") if folder.listing(root / "images" / name)]
         if parts and not folder.images(root / "images"):
             return {name: f"images/{name}" for name in parts}
         return {WHOLE: "images"}
-    parts = [name for name in folder.listing(root) if folder.listing(root / name / "images")]
+    parts = [name for name in folder.folders(root) if folder.listing(root / name / "images")]
     divided = {name: f"{name}/images" for name in parts if folder.has(root / name / "labels")}
-    return divided or ({WHOLE: "."} if _has_labels_beside(folder) else {})
+    if divided:
+        return divided
+    if _has_labels_beside(folder, root):
+        return {WHOLE: "."}
+    return {name: name for name in folder.folders(root) if _has_labels_beside(folder, root / name)}
 
 
-def _has_labels_beside(folder: Folder) -> bool:
-    names = folder.listing(folder.root)
-    return any(_stem(name) + ".txt" in names for name in folder.images(folder.root))
+def _has_labels_beside(folder: Folder, place: Path) -> bool:
+    names = folder.listing(place)
+    beside = (_stem(name) + ".txt" for name in folder.images(place))
+    files = [place / name for name in beside if name in names and name not in _NOT_LABELS]
+    return any(is_label_file(file) for file in files[:_LOOKED_AT])
+
+
+def is_label_file(file: Path) -> bool:
+    """Whether a text begins as a label file does, with a class and four numbers: others hold captions, or licences."""
+    if file.name in _NOT_LABELS:
+        return False
+    words = head_of(file, 256).removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].split()
+    try:
+        return len(words) >= 5 and all(float(word) == float(word) for word in words[:5])
+    except ValueError:
+        return False
 
 
 def _stem(name: str) -> str:
@@ -131,28 +174,29 @@ class _Reader:
     def __init__(self, source: _Source, split: str, options: Options) -> None:
         self.source, self.split, self.options, self.limits = source, split, options, options.limits
         self.folder = Folder(source.root)
+        self.texts = self.folder if source.labels is None else Folder(source.labels)
         self.builder = TableBuilder(self.folder.root, options, fractions=True)
+        self.pose: YoloPose | None = None if source.config is None else source.config.pose
+        self.shape = None if self.pose is None else (len(self.pose.skeleton), self.pose.numbers)
+        self.outlines: Counter[tuple[int, bool]] = Counter()
 
     def read(self) -> TableDataset:
         images = self._check(list(self._images(self.source.places)))
+        files = self._labels(images)
         classes = self._classes()
-        labels = []
         for number, image in enumerate(images, start=1):
             self.builder.add_image(self.folder.relative(image), number, None)
-            labels.append(self.folder.relative(_label_file(image, self.folder.root)))
-            for line, text in self._lines(image):
-                self._add(text, labels[-1], line, classes)
+            for line, text in self._lines(files[image]):
+                self._add(text, self.texts.relative(files[image]), line, classes)
+        self._check_outlines()
+        labels = [self.texts.relative(files[image]) for image in images]
         name = self.folder.root.name if self.split == WHOLE else f"{self.folder.root.name}/{self.split}"
-        pose = self._pose()
         return self.builder.finish(
             classes,
             name,
             lambda row, line: f"{labels[row]}, line {line}",
-            skeleton=None if pose is None else pose.skeleton,
+            skeleton=None if self.pose is None else self.pose.skeleton,
         )
-
-    def _pose(self) -> YoloPose | None:
-        return None if self.source.config is None else self.source.config.pose
 
     def _images(self, places: tuple[str, ...]) -> Iterator[str]:
         for place in places:
@@ -160,7 +204,7 @@ class _Reader:
             if place.endswith(".txt"):
                 yield from self._listed(path)
             elif self.folder.listing(path):
-                yield from _walk(self.folder, str(path))
+                yield from (file for file in self.folder.walk(str(path)) if is_image(os.path.basename(file)))  # noqa: PTH119
             else:
                 raise DataNotFoundError(
                     f"{self.folder.root}: the images of split {self.split!r} should be in {place}, which does not "
@@ -170,16 +214,18 @@ class _Reader:
     def _listed(self, file: Path) -> Iterator[str]:
         """The images of a list: relative to the list's folder (`./a.jpg`) or to the dataset's."""
         where = self.folder.relative(file)
-        for text in read_lines(file, self.limits.text_bytes):
-            try:
-                paths = [self.folder.inside(base, text, where) for base in (file.parent, self.folder.root)]
-            except DataError as error:
-                self.options.fault("path-outside", error, where)
-                continue
-            yield next((path for path in paths if self.folder.has(path)), paths[0])
+        self.options.used(file)
+        names = read_lines(file, self.limits.text_bytes)
+        bases = (file.parent, self.folder.root)
+        found = locate(self.folder, dict.fromkeys(names), lambda _: bases, where, split=self.split, wanted=is_image)
+        for error in found.outside.values():
+            self.options.fault("path-outside", error, where)
+        if found.repaired:
+            self.options.remark("name-repaired", found.told(where), found.summary(where))
+        yield from (found.paths[name] for name in names if name in found.paths)
 
     def _check(self, images: list[str]) -> list[str]:
-        """The images, each once. Every one exists; every label file has its image."""
+        """The images, each once. Every one exists."""
         missing = {
             self.folder.relative(path): f"image {self.folder.relative(path)} is listed but does not exist"
             for path in images
@@ -194,18 +240,44 @@ class _Reader:
             name = self.folder.relative(path)
             message = f"{self.split}: image {name} is listed twice. Remove one entry."
             self.options.fault("image-listed-twice", DataError(message), name)
-        # A list may leave images out on purpose, so only folders are held to having an image for each label file.
-        if not any(place.endswith(".txt") for place in self.source.places):
-            self._check_orphans(images)
         return [path for path in dict.fromkeys(images) if self.folder.relative(path) not in missing]
 
-    def _check_orphans(self, images: list[str]) -> None:
-        expected = {_label_file(path, self.folder.root) for path in images}
+    def _labels(self, images: list[str]) -> dict[str, str]:
+        """Image -> its label file, or where that would be. Every label file has its image."""
+        files = {image: self._label_file(image) for image in images}
+        repaired = {}
+        for image, file in files.items():
+            if not self.texts.has(file):
+                # The same name in another writing; or the file beside the image, if there is none in labels/.
+                beside = _stem(image) + ".txt" if self.source.labels is None else file
+                found = self.texts.alike(file) or (beside if self.texts.has(beside) else self.texts.alike(beside))
+                if found is not None and os.path.basename(found) not in _NOT_LABELS:  # noqa: PTH119
+                    files[image] = found
+                    if os.path.basename(found) != os.path.basename(file):  # noqa: PTH119
+                        repaired[self.texts.relative(found)] = self.folder.relative(image)
+        if repaired:
+            told = {file: f"{file} is taken for the labels of {image}" for file, image in repaired.items()}
+            more = f", and so on for {len(told) - 1} more" if len(told) > 1 else ""
+            self.options.remark("name-repaired", told, next(iter(told.values())) + more)
+        self.options.used(*files.values())
+        # A list may leave images out on purpose, so only folders are held to having an image for each label file.
+        if not any(place.endswith(".txt") for place in self.source.places):
+            self._check_orphans(files.values())
+        return files
+
+    def _label_file(self, image: str) -> str:
+        if self.source.labels is None:
+            return _label_file(image, self.folder.root)
+        inside = os.path.relpath(_stem(image) + ".txt", self.folder.root)
+        return os.path.join(self.texts.root, inside)  # noqa: PTH118
+
+    def _check_orphans(self, files: Iterable[str]) -> None:
+        expected = set(files)
         orphans = {
-            self.folder.relative(file): f"{self.folder.relative(file)} has no image"
+            self.texts.relative(file): f"{self.texts.relative(file)} has no image"
             for place in dict.fromkeys(os.path.split(file)[0] for file in expected)
-            for name in self.folder.listing(place)
-            if name.endswith(".txt") and name not in _NOT_LABELS
+            for name in self.texts.listing(place)
+            if name.lower().endswith(".txt") and name not in _NOT_LABELS and not is_set_apart(name)
             if (file := os.path.join(place, name)) not in expected  # noqa: PTH118
         }
         if orphans:
@@ -215,113 +287,91 @@ class _Reader:
             self.options.faults("image-missing", orphans, error)
 
     def _classes(self) -> Classes:
-        if self.source.config is not None and self.source.config.classes is not None:
-            return self.source.config.classes
-        listed = (self.folder.root / name for name in _CLASS_LISTS)
-        for file in listed:
-            if self.folder.has(file):
-                return listed_classes(file, self.limits, first_id=0)
-        highest = max((self._highest(place) for place in self.source.all_places), default=-1)
+        config = self.source.config
+        if config is not None and config.classes is not None:
+            return config.classes
+        count = None if config is None else config.count
+        listed = find_names(self.texts, self.source.all_places, self.limits)
+        if listed is not None:
+            classes, file = listed
+            self.options.used(file)
+            if count not in (None, len(classes)):
+                raise DataError(f"{file}: {len(classes)} names, but nc is {count}. Correct one of them.")
+            return classes
+        highest = -1 if count is None else count - 1
+        if count is None:
+            highest = max((self._highest(place) for place in self.source.all_places), default=-1)
         if highest < 0:
             raise DataError(
                 f"{self.folder.root}: no label file has an object, so there is no class to learn. If that is right, "
                 "list the classes in classes.txt there, one a line."
             )
+        told = f"{self.folder.root}: no file lists the names of its classes: they are called 0 to {highest}"
+        self.options.remark("class-unnamed", {"": told}, told)
         return Classes(tuple(str(k) for k in range(highest + 1)), tuple(range(highest + 1)))
 
     def _highest(self, place: str) -> int:
         """The highest class index of a split; another split's broken lines are told when it is opened."""
-        words = (text.split()[0] for image in self._images((place,)) for _, text in self._lines(image))
+        files = (self._label_file(image) for image in self._images((place,)))
+        words = (text.split()[0] for file in files for _, text in self._lines(file))
         # A number of many digits would take long to read, or be refused with a ValueError.
         indices = (int(word) for word in words if word.isdecimal() and len(word) <= len(str(_MAX_UNNAMED)))
         return max((index for index in indices if index < _MAX_UNNAMED), default=-1)
 
-    def _lines(self, image: str) -> Iterator[tuple[int, str]]:
-        """Line numbers and texts of an image's label file, if it has one."""
-        file = _label_file(image, self.folder.root)
-        if not self.folder.has(file):
+    def _lines(self, file: str) -> Iterator[tuple[int, str]]:
+        """Line numbers and texts of a label file, if it is there."""
+        if not self.texts.has(file):
             return
         try:
             text = read_text(Path(file), self.limits.text_bytes)
         except DataError as error:
-            self.options.fault("annotations-unreadable", error, self.folder.relative(file))
+            self.options.fault("annotations-unreadable", error, self.texts.relative(file))
             return
         lines = enumerate(text.splitlines(), start=1)
         yield from ((number, line) for number, line in lines if line.strip())
 
     def _add(self, text: str, file: str, line: int, classes: Classes) -> None:
         where = f"{file}, line {line}"
-        words = text.split()
         try:
-            index, *values = (float(word) for word in words)
-        except ValueError:
-            message = f"{where}: {shorten(text)} holds something that is not a number. {_EXPECTED}"
-            self.options.fault("entry-broken", DataError(message), file)
+            read = read_line(text, self.shape)
+        except ValueError as error:
+            self.options.fault("entry-broken", DataError(f"{where}: {error}"), file)
             return
-        if index not in range(len(classes)):
+        if read.label not in range(len(classes)):
             message = (
-                f"{where}: class {words[0]} is unknown, there are {len(classes)} classes (0 to {len(classes) - 1})"
+                f"{where}: class {text.split()[0]} is unknown, there are {len(classes)} classes "
+                f"(0 to {len(classes) - 1})"
             )
             self.options.fault("id-unknown", DataError(message), file)
             return
-        values, keypoints = self._split(values, where, file)
-        polygon = values if len(values) >= 6 and len(values) % 2 == 0 else None
-        if polygon is None and len(values) != 4:
-            message = f"{where}: {len(values)} numbers after the class. {_EXPECTED}"
-            self.options.fault("entry-broken", DataError(message), file)
-            return
-        box = _corners(values) if polygon is None else _bounds(polygon)
-        outline = [polygon] if polygon else None
-        self.builder.add_object(box, int(index), origin=line, segmentation=outline, keypoints=keypoints)
+        if read.polygon is not None:
+            self.outlines[len(read.polygon), looks_like_pose(read)] += 1
+        outline = None if read.polygon is None else [read.polygon]
+        points = self._points(read, where, file)
+        self.builder.add_object(read.box, int(read.label), origin=line, segmentation=outline, keypoints=points)
 
-    def _split(self, values: list[float], where: str, file: str) -> tuple[list[float], Sequence[float]]:
-        """What a line says of its box, and its keypoints as x, y, visibility: zeros where it has none."""
-        pose = self._pose()
-        if pose is None:
-            return values, ()
-        values, keypoints = _split_pose(values, pose)
+    def _points(self, read: Line, where: str, file: str) -> Sequence[float]:
+        """The line's keypoints as x, y, visibility: zeros where it has none."""
+        if self.pose is None:
+            return ()
         try:
-            return values, checked_keypoints(keypoints, pose.skeleton)
+            return checked_keypoints(keypoints_of(read, self.pose.numbers), self.pose.skeleton)
         except ValueError as error:
             self.options.fault("keypoints-broken", DataError(f"{where}: {error}"), file)
-            return values, checked_keypoints([], pose.skeleton)
+            return checked_keypoints([], self.pose.skeleton)
 
-
-_EXPECTED = "A line is: class centre-x centre-y width height, or class x1 y1 x2 y2 x3 y3 ..., in fractions."
-# Class indices that are believed without a list of names; above it is a typing error, not a dataset.
-_MAX_UNNAMED = 10_000
-
-
-def _corners(values: list[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = values
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-
-def _split_pose(values: list[float], pose: YoloPose) -> tuple[list[float], list[float]]:
-    """Box and keypoints (x, y, visibility) of a line; none of a line of another length."""
-    count = len(pose.skeleton)
-    if len(values) != 4 + count * pose.numbers:
-        return values, []
-    if pose.numbers == 3:
-        return values[:4], values[4:]
-    # Without a visibility a keypoint that is not labelled lies at 0, 0.
-    pairs = zip(values[4::2], values[5::2], strict=True)
-    return values[:4], [number for x, y in pairs for number in (x, y, 2.0 if x > 0 or y > 0 else 0.0)]
-
-
-def _bounds(polygon: list[float]) -> tuple[float, float, float, float]:
-    xs, ys = polygon[0::2], polygon[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _walk(folder: Folder, place: str) -> Iterator[str]:
-    """All images under a folder, in a fixed order. A linked folder is followed one level, so that no circle traps."""
-    for name in folder.listing(place):
-        path = os.path.join(place, name)  # noqa: PTH118
-        if is_image(name):
-            yield path
-        elif "." not in name and not os.path.islink(path):  # noqa: PTH114
-            yield from _walk(folder, path)
+    def _check_outlines(self) -> None:
+        """Stop if what was read as outlines are boxes with keypoints: they all look like it, and are of one length."""
+        if len(self.outlines) != 1:
+            return
+        ((length, is_pose),) = self.outlines
+        if is_pose:
+            message = (
+                f"{self.split}: each line has {length} numbers after the class, of which the first four are a box that "
+                "holds all the others: keypoints, not an outline? Say so in data.yaml, such as kpt_shape: "
+                f"[{(length - 4) // 2}, 2], or leave them out."
+            )
+            self.options.fault("entry-broken", DataError(message))
 
 
 def _label_file(image: str, root: Path) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,11 @@ class LabelledBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """A batch as workers send it: few and flat tensors, since each crosses the border through a file of its own."""
+    """A batch as workers send it: few and flat tensors, since each crosses the border through a file of its own.
+
+    `unreadable` and `cut_short`: path -> what is wrong with an image that was left out, or used although its end is
+    missing.
+    """
 
     pixels: Tensor | np.ndarray
     sizes: np.ndarray
@@ -45,9 +49,13 @@ class _Parcel:
     keypoints: list[np.ndarray | None]
     counts: list[int]
     indices: list[int]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    cut_short: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def pack(cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int]) -> _Parcel:
+    def pack(
+        cls, images: ImageBatch, targets: Sequence[Targets], indices: list[int], **notes: Mapping[str, str]
+    ) -> _Parcel:
         pixels: Tensor | np.ndarray = images.pixels
         if not fits_shared_memory(images.pixels):
             pixels = images.pixels.numpy()
@@ -61,6 +69,7 @@ class _Parcel:
             keypoints=[None if each.keypoints is None else each.keypoints.numpy() for each in targets],
             counts=[len(each) for each in targets],
             indices=indices,
+            **notes,
         )
 
     def unpack(self) -> LabelledBatch:

@@ -7,6 +7,7 @@ numbers; workers that live on from epoch to epoch can't miss it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -23,7 +24,8 @@ from fpn.data.loading.augmentation import random_for
 from fpn.data.loading.batch import LabelledBatch, _Parcel
 from fpn.data.loading.order import Order, _Plan
 from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
-from fpn.errors import ConfigError, FpnError, TrainingError
+from fpn.errors import ConfigError, DataNotFoundError, FpnError, ImageError, TrainingError
+from fpn.image_io import CUT_SHORT, ImageWarning
 from fpn.shapes import Size
 from fpn.structures import ImageBatch, Targets
 
@@ -43,6 +45,8 @@ Prepare = Callable[[Image.Image, Targets], PreparedImage]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
 MinSize = Callable[[Size], Size]
 Change = Callable[[Sample, torch.Generator], Sample]
+# Damaged images one after another that are skipped: more, and something else is wrong.
+_MOST_SKIPPED = 100
 
 
 class Loader:
@@ -54,7 +58,14 @@ class Loader:
         for batch in loader:
             ...
     ```
+
+    Attributes:
+        unreadable: path -> why, of the images that were left out so far (`skip_unreadable`).
+        cut_short: path -> what is missing, of the images that were used so far although their end is missing.
     """
+
+    unreadable: dict[str, str]
+    cut_short: dict[str, str]
 
     def __init__(
         self,
@@ -66,15 +77,17 @@ class Loader:
         augment: Change | None = None,
         min_size: MinSize | None = None,
         masks: bool = False,
+        skip_unreadable: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         """See `make_loader`."""
+        self.unreadable, self.cut_short = {}, {}
         self.dataset, self.order = dataset, order
         self.epoch, self.position, self._skip = 0, 0, 0
         self._plan = _Plan(order)
         self._workers: DataLoader[Any] = make_data_loader(
-            _Workbench(dataset, prepare, collate, augment, min_size, masks, order.seed),
+            _Workbench(dataset, prepare, collate, augment, min_size, masks, order.seed, skip_unreadable),
             sampler=self._plan,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -111,7 +124,19 @@ class Loader:
             if isinstance(parcel, FpnError):
                 raise parcel
             self.position += 1
+            self._note(parcel)
             yield parcel.unpack()
+
+    def _note(self, parcel: _Parcel) -> None:
+        """Say of each image once what was wrong with it."""
+        for path, problem in parcel.unreadable.items():
+            if path not in self.unreadable:
+                warnings.warn(ImageWarning(f"left out: {problem}"), stacklevel=3)
+        for path, problem in parcel.cut_short.items():
+            if path not in self.cut_short:
+                warnings.warn(ImageWarning(f"{path}: the file is cut short, {problem}. It is used."), stacklevel=3)
+        self.unreadable.update(parcel.unreadable)
+        self.cut_short.update(parcel.cut_short)
 
     def close(self) -> None:
         """End the workers. They also end with the loader."""
@@ -140,6 +165,7 @@ def make_loader(
     aspect_grouping: bool = True,
     drop_last: bool = False,
     masks: bool = False,
+    skip_unreadable: bool = False,
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
@@ -160,6 +186,8 @@ def make_loader(
         aspect_grouping: put upright and lying images into different batches, where possible.
         drop_last: leave out the last batch when it is not full.
         masks: also bring the objects' masks.
+        skip_unreadable: put the next image that can be read in the place of one that can't, and note it in
+            `unreadable`. False: stop there.
         rank, world_size: this process's number, and how many train together.
         pin_memory: put batches where a GPU fetches them fastest.
 
@@ -175,7 +203,7 @@ def make_loader(
         seed=seed,
         shuffle=shuffle,
         drop_last=drop_last,
-        upright=_upright(dataset) if aspect_grouping else None,
+        upright=_upright(dataset, skip_unreadable) if aspect_grouping else None,
         rank=rank,
         world_size=world_size,
     )
@@ -192,6 +220,7 @@ def make_loader(
         augment=augment,
         min_size=min_size,
         masks=masks,
+        skip_unreadable=skip_unreadable,
         num_workers=num_workers,
         pin_memory=pin_memory,
     )
@@ -208,22 +237,47 @@ class _Workbench:
     min_size: MinSize | None
     masks: bool
     seed: int
+    skip_unreadable: bool = False
 
     def __getitem__(self, item: tuple[int, list[int]]) -> _Parcel | FpnError:
         epoch, numbers = item
+        lost: dict[str, str] = {}
+        cut: dict[str, str] = {}
         try:
-            prepared = [self._prepare(epoch, number) for number in numbers]
+            pairs = [self._readable(epoch, number, lost, cut) for number in numbers]
         except FpnError as error:
             # As a value: torch would wrap what a worker raises into a page of traceback.
             return error
-        images = self.collate([each.pixels for each in prepared])
-        targets = [Targets.empty() if each.targets is None else each.targets for each in prepared]
-        return _Parcel.pack(images, targets, numbers)
+        images = self.collate([each.pixels for _, each in pairs])
+        targets = [Targets.empty() if each.targets is None else each.targets for _, each in pairs]
+        used = [number for number, _ in pairs]
+        return _Parcel.pack(images, targets, used, unreadable=lost, cut_short=cut)
 
-    def _prepare(self, epoch: int, number: int) -> PreparedImage:
+    def _readable(
+        self, epoch: int, number: int, lost: dict[str, str], cut: dict[str, str]
+    ) -> tuple[int, PreparedImage]:
+        """Image `number`, or the next that can be read if that is allowed: which one, and its pixels."""
+        count = len(self.dataset)
+        for each in range(number, number + min(count, _MOST_SKIPPED)):
+            try:
+                return each % count, self._prepare(epoch, each % count, cut)
+            except (ImageError, DataNotFoundError) as error:
+                if not self.skip_unreadable:
+                    raise
+                lost[self.dataset.path(each % count)] = str(error)
+        raise TrainingError(
+            f"{self.dataset.name}: {len(lost)} images one after another can't be read, such as "
+            f"{next(iter(lost.values()))}. See all with `fpn check`."
+        )
+
+    def _prepare(self, epoch: int, number: int, cut: dict[str, str]) -> PreparedImage:
         path = self.dataset.path(number)
         try:
-            sample = self.dataset.sample(number, min_size=self.min_size, masks=self.masks)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ImageWarning)  # the loader says so, once
+                sample = self.dataset.sample(number, min_size=self.min_size, masks=self.masks)
+            if CUT_SHORT in sample.image.info:
+                cut[path] = sample.image.info[CUT_SHORT]
             if self.augment is not None:
                 sample = self.augment(sample, random_for(self.seed, epoch, number))
             return self.prepare(sample.image, sample.targets)
@@ -236,9 +290,18 @@ class _Workbench:
             raise
 
 
-def _upright(dataset: Dataset) -> np.ndarray:
-    sizes = (dataset.size(number) for number in range(len(dataset)))
+def _upright(dataset: Dataset, skip_unreadable: bool) -> np.ndarray:
+    sizes = (_size(dataset, number, skip_unreadable) for number in range(len(dataset)))
     return np.fromiter((size.height > size.width for size in sizes), dtype=bool, count=len(dataset))
+
+
+def _size(dataset: Dataset, number: int, skip_unreadable: bool) -> Size:
+    try:
+        return dataset.size(number)
+    except (ImageError, DataNotFoundError):
+        if not skip_unreadable:
+            raise
+        return Size(1, 1)
 
 
 def _check_settings(batch_size: int, num_workers: int, seed: int, rank: int, world_size: int) -> None:
