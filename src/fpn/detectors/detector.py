@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, overload
 
 import torch
@@ -108,8 +109,8 @@ class Detector(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are. Of fused convolutions they are buffers."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @overload
     def predict(

@@ -1,0 +1,127 @@
+"""What every kind of detector must do. A new kind is one line in `KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fpn
+from fpn.detectors import Detector
+from fpn.structures import Detections, ImageBatch, Targets
+
+SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
+
+KINDS: dict[str, Callable[[], Detector]] = {
+    "faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
+}
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def detector(kind: str) -> Detector:
+    torch.manual_seed(0)
+    made = KINDS[kind]()
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in made.named_parameters():  # so that heads decide something
+        if weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2] == 1 and "backbone" not in name):
+            weight.data.normal_(0, 0.2, generator=generator)
+    return made.eval()
+
+
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def batch(*sizes: tuple[int, int]) -> ImageBatch:
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    pixels = torch.rand(len(sizes), 3, -(-height // 32) * 32, -(-width // 32) * 32)
+    return ImageBatch(pixels, torch.tensor(sizes))
+
+
+ONE = Targets(torch.tensor([[4.0, 6.0, 40.0, 44.0]]), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [[Targets.empty(), Targets.empty()], [ONE, Targets.empty()], [ONE, ONE]],
+    ids=["no objects", "one object in one image", "one object each"],
+)
+def test_losses_and_gradients_are_finite(detector: Detector, targets: list[Targets]) -> None:
+    detector.train()
+    losses = detector.losses(batch((64, 64), (60, 50)), targets)
+    losses.total.backward()
+    assert losses.terms
+    assert all(term.isfinite() for term in losses.terms.values())
+    gradients = [weight.grad for weight in detector.parameters() if weight.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (61, 97), (33, 200), (7, 5)])
+def test_images_of_odd_sizes_are_detected_within_their_pixels(detector: Detector, height: int, width: int) -> None:
+    (found,) = detector.predict([image(height, width)])
+    assert found.boxes.shape == (len(found), 4)
+    assert found.boxes.isfinite().all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= torch.tensor([width, height, width, height])).all()
+    assert ((found.labels >= 0) & (found.labels < 2)).all()
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def same(one: Detections, other: Detections, *, within: float) -> None:
+    assert len(one) == len(other)
+    torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=within)
+    torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=100 * within)
+    assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one(detector: Detector) -> None:
+    images = [image(64, 96, seed) for seed in range(3)]
+    together = detector.predict(images, batch_size=3)
+    assert sum(map(len, together)) > 0
+    for each, found in zip(images, together, strict=True):
+        same(found, detector.predict([each])[0], within=1e-5)
+
+
+def test_a_saved_detector_comes_back_equal_to_the_bit(detector: Detector, tmp_path: Path) -> None:
+    again = fpn.load(fpn.save(detector, tmp_path / "model.safetensors"), device="cpu")
+    assert type(again) is type(detector)
+    assert again.recipe == detector.recipe
+    (found,), (wanted,) = again.predict([image(64, 96)]), detector.predict([image(64, 96)])
+    assert torch.equal(found.boxes, wanted.boxes)
+    assert torch.equal(found.scores, wanted.scores)
+
+
+def test_an_optimized_detector_finds_the_same_and_is_neither_saved_nor_trained(
+    detector: Detector, tmp_path: Path
+) -> None:
+    quick = fpn.optimize(detector)
+    for size in ((64, 96), (61, 97)):
+        same(quick.predict([image(*size)])[0], detector.predict([image(*size)])[0], within=1e-4)
+    assert quick.tasks == detector.tasks
+    with pytest.raises(fpn.FpnError, match="can't be saved"):
+        fpn.save(quick, tmp_path / "model.safetensors")
+    with pytest.raises(fpn.FpnError, match="can't be trained"):
+        quick.losses(batch((64, 64)), [ONE])
+
+
+def test_the_dense_part_is_as_many_tensors_for_every_image(detector: Detector) -> None:
+    with torch.no_grad():
+        once, twice = (detector.dense_part(torch.rand(2, 3, 64, 96)) for _ in range(2))
+    assert [each.shape for each in once] == [each.shape for each in twice]
+    assert all(each.shape[0] == 2 for each in once)
+    assert sum(len(list(module.parameters())) for module in detector.dense_modules) > 0
+
+
+def test_the_backbone_is_told_from_the_rest(detector: Detector) -> None:
+    backbone = {id(weight) for weight in detector.backbone_parameters()}
+    every = {id(weight) for weight in detector.parameters()}
+    assert backbone < every
