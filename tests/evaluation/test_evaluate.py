@@ -3,17 +3,23 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
+from fpn.data import open_dataset
+from fpn.data.dataset import Dataset
 from fpn.data.synthetic.scenes import SceneDataset
+from fpn.detectors.prediction import TaskName
 from fpn.errors import ConfigError, DataError, ImageError, OutputError
 from fpn.evaluation import TASKS, Evaluation, choose_tasks, evaluate
 from fpn.image_io import ImageLike
-from fpn.structures import Detections, ImageBatch
+from fpn.shapes import Size
+from fpn.structures import Detections, ImageBatch, Masks
 
 from .seer import SCENES, Seer, detections, greys, seer
 
@@ -153,3 +159,69 @@ def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
             return inside.predict(images, batch_size=batch_size)
 
     assert evaluate(Exported(), greys(tmp_path), workers=0).ap == pytest.approx(1.0)
+
+
+class Outliner(Seer):
+    """Finds each object's box, the whole of it as its mask, and four of its points."""
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        return ("boxes", "masks", "keypoints")
+
+    def detect(self, images: ImageBatch) -> list[Detections]:
+        sizes = [Size(*size) for size in images.sizes.tolist()]
+        return [
+            replace(found, masks=Masks.of_boxes(found.boxes, size), keypoints=corners(found.boxes))
+            for found, size in zip(super().detect(images), sizes, strict=True)
+        ]
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """(N, 4, 3): x, y and 1 for each corner."""
+    places = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    return torch.cat((places, torch.ones_like(places[..., :1])), dim=2)
+
+
+def outlined(root: Path) -> Dataset:
+    """The scenes, with the left half of each object as its mask, and its corners as its points."""
+    greys(root)
+    path = root / "instances.json"
+    data = json.loads(path.read_text())
+    for each in data["annotations"]:
+        x, y, width, height = each["bbox"]
+        each["segmentation"] = [[x, y, x + width / 2, y, x + width / 2, y + height, x, y + height]]
+        each["keypoints"] = [x, y, 2, x + width, y, 2, x + width, y + height, 2, x, y + height, 2]
+        each["num_keypoints"] = 4
+    for category in data["categories"]:
+        category["keypoints"] = ["one", "two", "three", "four"]
+    path.write_text(json.dumps(data))
+    return open_dataset(root)
+
+
+def test_masks_and_keypoints_are_measured_where_found_and_labelled(tmp_path: Path) -> None:
+    known = seer()
+    outliner = Outliner(known.classes.names, known.known)
+    assert choose_tasks(outliner, greys(tmp_path / "boxes")) == ("boxes",)
+    measured = evaluate(outliner, outlined(tmp_path / "outlines"), workers=0)
+    assert measured.ap == pytest.approx(1.0)
+    # The mask found is twice as large as the object: an IoU of a half, or a little less where pixels are cut.
+    assert measured.masks is not None
+    assert measured.masks.ap75 == 0.0
+    # COCO labels no points of small objects, and this set has one object that is not small, with four points right.
+    assert measured.keypoints is not None
+    assert measured.metrics["keypoint_ap"] == pytest.approx(1.0)
+    assert measured.metrics["mask_ap"] == measured.masks.ap < 0.2
+    lines = printed(measured)
+    assert max(map(len, lines)) <= 80
+    assert any("mask AP" in line for line in lines)
+    assert any("keypoint AP" in line for line in lines)
+    assert measured.to_dict()["masks"]["per_class"][0]["name"] == "bolt"
+    assert measured.to_dict()["keypoints"]["ap_large"] is None
+
+
+def test_masks_that_the_dataset_does_not_label_are_refused_before_any_work(tmp_path: Path) -> None:
+    known = seer()
+    outliner = Outliner(known.classes.names, known.known)
+    with pytest.raises(ConfigError, match=r"task 'masks': .* has no annotation with 'segmentation'"):
+        evaluate(outliner, greys(tmp_path), tasks=["masks"])
+    assert outliner.saw == []

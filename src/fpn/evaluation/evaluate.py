@@ -234,8 +234,10 @@ def _measure(
 ) -> Evaluation:
     records = _records(detector, dataset, found.detections)
     proposed = {dataset.image_id(number): _rows(each) for number, each in found.proposals.items()}
+    sigmas = () if dataset.skeleton is None else dataset.skeleton.sigmas
     figures: dict[str, Figures] = {
-        task.name: task.count(truth, records if task.output == "detect" else proposed) for task in tasks
+        task.name: task.with_sigmas(sigmas).count(truth, records if task.output == "detect" else proposed)
+        for task in tasks
     }
     boxes = figures.pop("boxes")
     ignored = sum(record["iscrowd"] for record in truth["annotations"])

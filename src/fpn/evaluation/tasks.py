@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -55,6 +55,12 @@ class Task:
     def primary(self) -> str:
         """The metric that says most, such as "ap"."""
         return self.metrics[0]
+
+    def with_sigmas(self, sigmas: Sequence[float]) -> Task:
+        """The same task for objects whose points have these spreads; nothing changes where no points are compared."""
+        if self.iou_type != "keypoints" or not sigmas:
+            return self
+        return replace(self, count=partial(keypoint_metrics, sigmas=sigmas))
 
     def named(self, figures: Figures) -> dict[str, float]:
         """Metric -> number, 0..1 or -1 where there was nothing to measure."""

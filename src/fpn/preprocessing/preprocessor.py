@@ -92,12 +92,20 @@ class Preprocessor:
         return Size(*(math.ceil(_GAP * zoom * side) for side in frame.network))
 
     def _normalised(self, array: np.ndarray) -> Tensor:
-        """(h, w, 3) values of 0..255 as (3, h, w), in one new tensor: on a CPU each further one costs as much."""
+        """(h, w, 3) values of 0..255 as (3, h, w), in one new tensor: on a CPU each further one costs as much.
+
+        By NumPy, which takes one thread: images are prepared by threads beside the network's, and PyTorch would have
+        each of them start as many more as there are cores. Every bit is the one that PyTorch computes.
+        """
         if self.config.channel_order == "bgr":
             array = array[:, :, ::-1]
         pixels = torch.empty(3, *array.shape[:2])
-        np.copyto(pixels.numpy(), array.transpose(2, 0, 1))
-        return pixels.mul_(self.config.value_range / 255).sub_(_column(self.config.mean)).div_(_column(self.config.std))
+        values = pixels.numpy()
+        np.copyto(values, array.transpose(2, 0, 1))
+        values *= np.float32(self.config.value_range / 255)
+        values -= _column(self.config.mean).numpy()
+        values /= _column(self.config.std).numpy()
+        return pixels
 
     def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
         """Pad images (3, h, w) at the right and bottom to one size, a multiple of `size_multiple`.
