@@ -227,7 +227,7 @@ def test_an_image_decoded_at_a_part_of_its_size_has_masks_and_keypoints_of_it(tm
     write_pose(tmp_path, data)
     Image.new("RGB", (848, 592)).save(tmp_path / "images/large.jpg")
     dataset: Dataset = open_dataset(tmp_path)
-    reduced = dataset.sample(0, enough=lambda size: Size(148, 212), masks=True)
+    reduced = dataset.sample(0, min_size=lambda size: Size(148, 212), masks=True)
     assert reduced.image.size == (212, 148)
     assert reduced.targets.boxes.tolist() == reduced.targets.masks.boxes().tolist() == [[20, 16, 60, 96]]
     assert reduced.targets.keypoints[0, :2].tolist() == [[20, 16, 2], [60, 96, 2]]

@@ -282,8 +282,8 @@ def test_what_is_left_aside_is_told_by_folder(tmp_path: Path) -> None:
 
 
 def test_crowds_alone_are_nothing_to_learn_from(tmp_path: Path) -> None:
-    things = tuple(thing._replace(ignore=True) for thing in FEW[0].things)
-    root = write_coco(tmp_path, (FEW[0]._replace(things=things),))
+    annotations = tuple(each._replace(ignore=True) for each in FEW[0].annotations)
+    root = write_coco(tmp_path, (FEW[0]._replace(annotations=annotations),))
     assert messages(root, "objects-none") == ["all: all of its 2 objects are crowds or difficult"]
 
 
@@ -315,7 +315,7 @@ def test_voc_is_recognised_whatever_its_folders_are_called(annotations: str, ima
 
 
 def test_nested_xml_finds_the_image_of_its_own_folder(tmp_path: Path) -> None:
-    for folder, shot in (("", SHOTS[0]), ("cam2/", SHOTS[0]._replace(width=40, things=SHOTS[0].things[:1]))):
+    for folder, shot in (("", SHOTS[0]), ("cam2/", SHOTS[0]._replace(width=40, annotations=SHOTS[0].annotations[:1]))):
         save_image(tmp_path / "JPEGImages" / folder / shot.file, shot.width, shot.height)
         write_text(tmp_path / "Annotations" / folder / "a.xml", voc_xml(shot))
     dataset = open_dataset(tmp_path)
