@@ -103,7 +103,7 @@ def measure(root: Path, workers: int | None) -> dict[str, Any]:
     kinds = [*(finding.kind for finding in report.findings), *(finding.kind for finding in reached.findings)]
     return {
         "json_mib": round((root / "annotations/instances.json").stat().st_size / 2**20, 1),
-        "images": len(report.inspected.looks),
+        "images": len(report.inspected.infos),
         "objects": reached.objects,
         "found": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         "seconds": {"whole": round(checking[0] + fitting[0], 1), "annotations": reading[0], "anchors": fitting[0]},

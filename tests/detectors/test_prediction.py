@@ -194,7 +194,7 @@ def test_compiling_that_fails_in_four_threads_is_noted_once(
     image = _noise(64, 96, seed=0)
     found: list[Detections] = []
     _run_together([lambda: found.extend(detector.predict([image]))] * 4)
-    assert detector.method.notes == ("not compiled, because compiling failed (TorchDynamoException)",)
+    assert detector.info.notes == ("not compiled, because compiling failed (TorchDynamoException)",)
     for each in found:
         assert torch.equal(each.boxes, optimize(small).predict([image])[0].boxes)
     assert len(found) == 4
