@@ -22,7 +22,7 @@ _PUBLIC = {
     "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
-    "optimize": "fpn.inference",
+    "optimize": "fpn.inference.optimize",
     "save": "fpn.detectors",
     "train": "fpn.training.trainer",
 }
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
-    from fpn.inference import optimize
+    from fpn.inference.optimize import optimize
     from fpn.structures import Classes, Detections
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig

@@ -201,7 +201,7 @@ def test_widths_reach_the_weights():
     pyramid = build_pyramid(TinyBackbone(), wide.neck).neck
     assert pyramid.laterals["c2"].weight.shape == (6, 4, 1, 1)
     assert pyramid.smooths["p2"].weight.shape == (10, 6, 3, 3)
-    assert tiny(PAPER, roi_output_size=5).box.trunk[1].weight.shape == (8, 6 * 25)
+    assert tiny(PAPER, roi_output_size=5).roi_heads.box.trunk[1].weight.shape == (8, 6 * 25)
 
 
 def test_a_dialect_without_statistics_needs_a_backbones():

@@ -18,7 +18,7 @@ from fpn.detectors import PAPER, Preprocessor, TwoStageDetector
 from fpn.detectors.prediction import Predictor, group_by_size, predict_images, read_ahead
 from fpn.errors import ConfigError, DataNotFoundError, ImageError
 from fpn.image_io import ImageLike
-from fpn.inference import optimize
+from fpn.inference.optimize import optimize
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.shapes import Size

@@ -69,7 +69,8 @@ def test_masks_and_keypoints_lie_where_the_box_does(method: str, scene: tuple[Si
     expected = half_open(moved.boxes, frame)
     # matterport takes the first and last pixel of a box, not its edges, so an enlarged pixel is a box's tolerance.
     tolerance = max(1.0, *frame.pixel_scale) if method in INSIDE_PADDING else 1.0
-    assert (moved.masks.boxes() - expected).abs().max() <= tolerance + 1e-3
+    if (moved.boxes[:, 2:] - moved.boxes[:, :2]).min() >= 1:  # what is less than a pixel may lose its only one
+        assert (moved.masks.boxes() - expected).abs().max() <= tolerance + 1e-3
     corners = moved.keypoints[:, :2, :2].flatten(1)
     if method not in INSIDE_PADDING:
         assert (corners - moved.boxes).abs().max() <= 1e-3

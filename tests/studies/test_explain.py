@@ -242,27 +242,27 @@ def test_an_edge_belongs_to_the_coarser_level():
 # --- dialects ---------------------------------------------------------------------------------------------------
 
 
-def test_each_convention_comes_with_its_meaning_from_the_class():
-    by_name = {each.name: each for each in conventions()}
-    assert by_name["level_canonical"].meaning == "k0 of equation 1."
-    assert (by_name["level_canonical"].section, by_name["channel_order"].section) == ("RoI pooling", "pixels")
-    assert set(by_name) == set(Dialect.__dataclass_fields__) - {"name", "source"}
+def test_each_convention_comes_with_its_meaning():
+    by_path = {each.path: each for each in conventions()}
+    assert by_path["roi.canonical_level"].meaning == "k0 of equation 1."
+    assert (by_path["roi.canonical_level"].section, by_path["pixels.channel_order"].section) == ("roi", "pixels")
+    assert by_path["rpn.sampling.count"].of(PAPER) == 256
 
 
 def test_only_what_differs_is_shown():
     rows = {row[0].partition("\n")[0]: row[1:] for row in differences(PAPER, DETECTRON2).rows}
-    assert rows["channel_order"] == ("rgb", "bgr")
-    assert rows["bottleneck_stride"] == ("3x3", "1x1")
-    assert rows["roi_sampling_ratio"] == ("2", "0")
-    assert "anchor_sizes" not in rows
+    assert rows["pixels.channel_order"] == ("rgb", "bgr")
+    assert rows["backbone.stride_on"] == ("3x3", "1x1")
+    assert rows["roi.sampling_ratio"] == ("2", "0")
+    assert "anchors.sizes" not in rows
     assert differences(PAPER, PAPER).rows == ()
 
 
 def test_a_pyramid_without_a_detector_has_no_conventions_about_boxes():
-    assert [table.title for table in whole(MINIMAL)] == ["bottom-up path", "pyramid"]
+    assert [table.title for table in whole(MINIMAL)] == ["backbone: bottom-up path", "neck: pyramid"]
     everyone = {table.title: table for table in compared()}
-    assert not any("minimal" in row[1] for row in everyone["anchors"].rows)
-    assert any("minimal" in row[1] for row in everyone["pyramid"].rows)
+    assert not any("minimal" in row[1] for row in everyone["anchors: shapes and places"].rows)
+    assert any("minimal" in row[1] for row in everyone["neck: pyramid"].rows)
 
 
 def test_the_page_in_docs_is_fresh():
@@ -294,7 +294,7 @@ def test_explain_a_model_and_what_it_changed(shell, tmp_path):
     assert explained.view.padded == Size(320, 448)  # 426.7 up to a multiple of 32
     assert [facts.num_anchors for facts in explained.levels] == [26_880, 6_720, 1_680, 420, 105]
     shown = shell("explain", path, "--against", "paper", "--box", "30x30", "200x200", "--markdown").out
-    assert "this model and paper differ in 6 of" in shown
+    assert "this model and paper differ in 7 of" in shown
     assert "| this model | 0.67 | p2 | p3 |" in shown  # 200 * 2 / 3 = 133
     assert "| paper | 1.67 | p2 | p4 |" in shown  # 200 * 5 / 3 = 333
 

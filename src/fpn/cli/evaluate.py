@@ -49,7 +49,7 @@ def run(
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
-    from fpn.inference import optimize
+    from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
 
     detector = optimize(load(model, device=check_device(device)), precision)

@@ -52,7 +52,7 @@ def run(
     from fpn.cli.outputs import NAME, Predictions, written_before
     from fpn.detectors import load
     from fpn.detectors.prediction import predict_images
-    from fpn.inference import optimize
+    from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:

@@ -25,10 +25,10 @@ class Dialect(Section):
     source: str = Field(
         max_length=2000, description="Where the values were read: paper section, or repository and file."
     )
-    pixels: PixelsConfig = Field(default=PixelsConfig(), description="pixels")
+    pixels: PixelsConfig = Field(default=PixelsConfig(), description="preprocessing")
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="bottom-up path")
     neck: NeckConfig = Field(default=NeckConfig(), description="pyramid")
-    anchors: AnchorsConfig = Field(default=AnchorsConfig(), description="anchors")
+    anchors: AnchorsConfig = Field(default=AnchorsConfig(), description="shapes and places")
     coder: CoderConfig = Field(default=CoderConfig(), description="box coding")
     rpn: RPNConfig = Field(default=RPNConfig(), description="proposals")
     roi: RoIConfig = Field(default=RoIConfig(), description="RoI pooling")

@@ -1,5 +1,1 @@
 """The same detections, sooner."""
-
-from fpn.inference.optimize import OptimizedDetector, optimize
-
-__all__ = ["OptimizedDetector", "optimize"]

@@ -52,7 +52,7 @@ class DetectorSettings(CheckedSettings):
             "channels": self.channels,
             "head_width": self.head_width,
             "anchors_sizes": tuple((size,) for size in sizes),
-            "level_canonical_size": round(_PAPER_CANONICAL * scale, 1),
+            "roi_canonical_size": round(_PAPER_CANONICAL * scale, 1),
             "box_sampling_count": self.roi_samples,
             # AR1k needs a thousand proposals to look at; training does with fewer.
             "rpn_before_nms": (1000, 1000),

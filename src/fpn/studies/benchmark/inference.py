@@ -115,7 +115,7 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
         "backbone": f"{parts['features']}.backbone",
         "pyramid": parts["features"],
         "rpn": parts["rpn"],
-        "heads": parts["box"],
+        "heads": f"{parts['roi_heads']}.box",
     }
     counts = counter.get_flop_counts()
     found = {stage: sum(counts.get(place, {}).values()) / 1e9 for stage, place in places.items()}

@@ -13,7 +13,7 @@ import torch
 
 from fpn.detectors import Detector
 from fpn.errors import ConfigError
-from fpn.inference import optimize
+from fpn.inference.optimize import optimize
 from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
