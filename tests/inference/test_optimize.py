@@ -14,9 +14,10 @@ from fpn.detectors import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
-from fpn.inference import fused_convolution, optimize
+from fpn.inference import fused_convolution
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution
+from fpn.inference.optimize import optimize
 from fpn.structures import Detections, ImageBatch
 
 
