@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from fpn.ops.run_lengths import Integers, Runs, gather, joined_spans, starts_of
+from fpn.ops.run_lengths import Integers, Runs, joined_spans, rows_of_parts, starts_of
 from fpn.shapes import Size
 
 Numbers = NDArray[np.float64]
@@ -50,8 +50,8 @@ class Polygons(NamedTuple):
 
     def take(self, numbers: Integers) -> Polygons:
         """The polygons of some of the objects, in this order."""
-        which, starts = gather(self.starts, numbers)
-        rows, parts = gather(self.parts, which)
+        which, starts = rows_of_parts(self.starts, numbers)
+        rows, parts = rows_of_parts(self.parts, which)
         return Polygons(self.points[rows], parts, starts)
 
     def one(self, number: int) -> list[Numbers]:

@@ -36,7 +36,7 @@ class Runs(NamedTuple):
 
     def take(self, numbers: Integers) -> Runs:
         """The runs of some of the masks, in this order."""
-        rows, starts = gather(self.starts, numbers)
+        rows, starts = rows_of_parts(self.starts, numbers)
         return Runs(self.spans[rows], starts)
 
     def one(self, number: int) -> Integers:
@@ -56,7 +56,7 @@ def starts_of(counts: Sequence[int] | Integers) -> Integers:
     return starts
 
 
-def gather(starts: Integers, numbers: Integers) -> tuple[Integers, Integers]:
+def rows_of_parts(starts: Integers, numbers: Integers) -> tuple[Integers, Integers]:
     """Rows of some parts of a joined array, and where these parts then start."""
     counts = np.diff(starts)[numbers]
     new = starts_of(counts)
