@@ -125,6 +125,15 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, ignore: list[boo
     assert set(whole.kind.tolist()) == {-1, 0, 1}
 
 
+def test_all_chunks_work_in_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_CHUNK_CPU", 6)  # three references at a time
+    overlaps = matching._Overlaps(_squares(*range(8)), _squares(0, 3), None, False)
+    seen = [(references, iou.shape, iou.data_ptr()) for references, iou in overlaps]
+    assert [each[0] for each in seen] == [slice(0, 3), slice(3, 6), slice(6, 8)]
+    assert [each[1] for each in seen] == [(2, 3), (2, 3), (2, 2)]
+    assert len({each[2] for each in seen}) == 1
+
+
 def test_sample_fills_up_with_negatives() -> None:
     kind = torch.tensor([1] * 3 + [0] * 50 + [-1] * 20)
     positive, negative = sample(kind, count=16, positive_fraction=0.5)
