@@ -38,7 +38,7 @@ def test_options_of_the_run_show_their_default(fpn: Shell, monkeypatch: pytest.M
 def test_what_training_tells_and_keeps_is_among_its_options(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     shown = fpn("train", "--help").out
-    assert "ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10 or ar100. [default: ap]" in shown
+    assert "are called mask_ap, keypoint_ap50, proposal_ar100, ... [default: ap]" in shown
     assert "[choices: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb]" in shown
     assert "--tensorboard" not in shown
 

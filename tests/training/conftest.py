@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fpn.evaluation.tasks import TASKS
 from fpn.training import validation
 
 Found = float | dict[str, float]
@@ -18,7 +19,7 @@ def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Found]]:
     def measure(*_: object, **__: object) -> SimpleNamespace:
         found = coming.pop(0)
         found = found if isinstance(found, dict) else {"ap": found}
-        return SimpleNamespace(**{**{metric.name: 0.0 for metric in validation.METRICS}, **found})
+        return SimpleNamespace(metrics={**dict.fromkeys(TASKS["boxes"].metrics, 0.0), **found})
 
     monkeypatch.setattr(validation, "measure", measure)
     yield coming

@@ -153,7 +153,7 @@ def double_the_head(detector):
 
 
 def run_forward(detector):
-    detector.features["body"](torch.zeros(2, 3, 32, 32))
+    detector.features["backbone"](torch.zeros(2, 3, 32, 32))
 
 
 def leave_gradients(detector):

@@ -5,6 +5,7 @@ from accelerate import tracking
 from accelerate.utils import LoggerType
 
 from fpn.errors import ConfigError, MissingExtraError, TrainingError
+from fpn.evaluation.tasks import TASKS
 from fpn.training import trackers
 from fpn.training.config import TrainConfig
 from fpn.training.trackers import check_trackers
@@ -74,10 +75,7 @@ def test_a_tracker_gets_settings_each_line_and_an_end(notebook, aps):
         *("step/box", "step/count", "step/epoch", "step/gradient_norm", "step/images_per_second"),
         *("step/learning_rate", "step/loss", "step/objects"),
     ]
-    assert epoch == (3, sorted(f"epoch/{name}" for name in ("epoch", *AP_NAMES)))
-
-
-AP_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+    assert epoch == (3, sorted(f"epoch/{name}" for name in ("epoch", *TASKS["boxes"].metrics)))
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_work_starts(monkeypatch, tmp_path):

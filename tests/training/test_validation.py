@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fpn.errors import ConfigError
@@ -9,7 +11,7 @@ from fpn.training.run_record import read_record
 from fpn.training.trainer import train
 from fpn.training.validation import METRICS, Metric, find_metric, screen_labels
 
-from .tiny import tiny_detector, tiny_scenes
+from .tiny import TinyDetector, tiny_detector, tiny_scenes
 
 SETTINGS = {"epochs": 3, "batch_size": 2, "workers": 0, "device": "cpu", "precision": "float32", "seed": 1}
 
@@ -61,6 +63,27 @@ def test_a_metric_that_the_validation_set_leaves_undefined_is_refused_before_wor
     assert not (tmp_path / "run").exists()
 
 
+class Proposing(TinyDetector):
+    """Says that it gives proposals, too."""
+
+    tasks = ("boxes", "proposals")
+
+
+def test_recall_of_proposals_may_decide_and_is_then_measured(tmp_path):
+    detector, config = Proposing(tiny_scenes().classes), TrainConfig(**SETTINGS, best="proposal_ar100")
+    options = {"validation": tiny_scenes(2), "output": tmp_path / "run", "progress": False}
+    result = train(detector, tiny_scenes(), config, **options)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    recalls = [line["proposal_ar100"] for line in lines if line["kind"] == "epoch"]
+    assert len(recalls) == 3
+    assert result.best_value == max(recalls)
+
+
+def test_a_metric_of_what_the_detector_does_not_give_is_refused_before_work_starts():
+    with pytest.raises(ConfigError, match="task 'masks': this detector gives boxes"):
+        run(best="mask_ap")
+
+
 def test_another_metric_may_take_over_when_that_is_allowed_and_begins_anew(aps, tmp_path):
     aps += [0.5]
     config = TrainConfig(**{**SETTINGS, "epochs": 1})
@@ -78,5 +101,6 @@ def test_another_metric_may_take_over_when_that_is_allowed_and_begins_anew(aps, 
 
 
 def test_the_metric_that_decides_is_always_on_the_screen():
-    assert list(screen_labels(find_metric("ap")).values()) == ["AP", "AP50", "small", "medium", "large"]
+    always = ["AP", "AP50", "small", "medium", "large", "masks AP", "keypoints AP"]
+    assert list(screen_labels(find_metric("ap")).values()) == always
     assert screen_labels(find_metric("ar10"))["ar10"] == "ar10"

@@ -157,8 +157,8 @@ class TrainConfig(CheckedSettings):
     )
     best: str = Field(
         default="ap",
-        description="Metric of a validation that says which weights are best: ap, ap50, ap75, ap_small, ap_medium, "
-        "ap_large, ar1, ar10 or ar100.",
+        description="Metric of a validation that says which weights are best: ap, ap50, ap_small, ar100, ...; other "
+        "tasks' are called mask_ap, keypoint_ap50, proposal_ar100, ...",
     )
     tracker: tuple[Tracker, ...] = Field(
         default=(),

@@ -126,7 +126,8 @@ class MetricsRecorder:
         self._log.write({**line, "seconds": seconds})
         self._trackers.write(line)
         if measured:
-            told = "  ".join(f"{label} {_figure(measured[name])}" for name, label in self._labels.items())
+            shown = {label: measured[name] for name, label in self._labels.items() if name in measured}
+            told = "  ".join(f"{label} {_figure(value)}" for label, value in shown.items())
             self._reporter.note(f"epoch {position.epoch}/{self._run.epochs}  {told}  measured in {seconds:.0f} s")
 
 

@@ -16,9 +16,10 @@ from fpn.data.loading.loader import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import Found, match_classes, measure
+from fpn.evaluation.tasks import find_task
 from fpn.runtime.device import no_compiler
 from fpn.runtime.memory import keep_freed_memory
-from fpn.structures import Detections
+from fpn.structures import Detections, Proposals
 from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes, make_accelerator
 from fpn.training.loss_monitor import LossWatch
@@ -69,11 +70,14 @@ def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> N
     """Stop if a dataset gives a metric no value, as one without small objects does for "ap_small".
 
     Raises:
-        ConfigError: it would be undefined in every epoch.
+        ConfigError: it would be undefined in every epoch, or the detector does not give what it measures.
     """
-    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    found = Found(dict.fromkeys(range(len(dataset)), nothing))
-    if getattr(measure(detector, dataset, [found], began=time.monotonic()), metric.name) < 0:
+    task, boxes, scores = find_task(metric.name), torch.zeros(0, 4), torch.zeros(0)
+    nothing = Detections(boxes, scores, torch.zeros(0, dtype=torch.int64))
+    proposed = dict.fromkeys(range(len(dataset)), Proposals(boxes, scores)) if task.output == "proposals" else {}
+    found = Found(dict.fromkeys(range(len(dataset)), nothing), proposed)
+    measured = measure(detector, dataset, [found], began=time.monotonic(), tasks=[task.name])
+    if measured.metrics[metric.name] < 0:
         raise ConfigError(f"best {metric.name!r}: {dataset.name} has no objects of that kind, so it is never defined")
 
 

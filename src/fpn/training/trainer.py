@@ -130,7 +130,7 @@ def train(
             record = describe(run, dataset, validation, notes)
             record = _open_output(run, folder, record, before, allow_changes)
             interrupt = Interrupt(speaks=progress and run.processes.first)
-            measuring = None if validation is None else Validation(run, validation, interrupt)
+            measuring = None if validation is None else Validation(run, validation, interrupt, metric)
             best = BestWeights(run, metric, _model(folder), record)
             loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
             loop.begin(resumed=before is not None)

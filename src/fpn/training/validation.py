@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
 from fpn.evaluation.evaluate import Found, find_objects, measure
+from fpn.evaluation.tasks import TASKS, find_task
 from fpn.suggestions import nearest
 from fpn.training.interrupt import Interrupt
 from fpn.training.run import Run
@@ -32,18 +33,19 @@ class Metric:
         return value > than if self.higher_is_better else value < than
 
 
-# What an epoch's line tells of an `Evaluation`, and what `best` may name.
-METRICS = (
-    Metric("ap", "AP"),
-    Metric("ap50", "AP50"),
-    Metric("ap75"),
-    Metric("ap_small", "small"),
-    Metric("ap_medium", "medium"),
-    Metric("ap_large", "large"),
-    Metric("ar1"),
-    Metric("ar10"),
-    Metric("ar100"),
-)
+# What an epoch's line on the screen calls metrics; the others are in `metrics.jsonl` alone.
+_LABELS = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap_small": "small",
+    "ap_medium": "medium",
+    "ap_large": "large",
+    "mask_ap": "masks AP",
+    "keypoint_ap": "keypoints AP",
+}
+
+# Every task's; `best` may name each of them.
+METRICS = tuple(Metric(name, _LABELS.get(name)) for task in TASKS.values() for name in task.metrics)
 
 
 def find_metric(name: str) -> Metric:
@@ -75,12 +77,14 @@ class Validation:
         run: whose detector and processes.
         dataset: labelled images.
         interrupt: whether somebody wishes to stop.
+        metric: one that has to be among what is measured: proposals cost a second pass through the network.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, interrupt: Interrupt) -> None:
+    def __init__(self, run: Run, dataset: Dataset, interrupt: Interrupt, metric: Metric) -> None:
         self._run = run
         self._dataset = dataset
         self._interrupt = interrupt
+        self._proposals = find_task(metric.name).output == "proposals"
 
     def measure(self) -> dict[str, float]:
         """What the detector as it is now reaches, by metric: each process detects in its part, the first measures.
@@ -93,8 +97,7 @@ class Validation:
         values: dict[str, float] | None = None
         whole = [part for part in parts if part is not None]
         if run.processes.first and len(whole) == run.processes.count:
-            measured = measure(run.detector, self._dataset, whole, began=began)
-            values = {metric.name: float(getattr(measured, metric.name)) for metric in METRICS}
+            values = measure(run.detector, self._dataset, whole, began=began).metrics
         values = run.processes.from_first(values)
         if values is None:
             raise ValidationInterrupted
@@ -112,6 +115,7 @@ class Validation:
                 self._dataset,
                 batch_size=run.config.batch_size,
                 workers=run.config.workers,
+                proposals=self._proposals,
                 progress=self._leave_if_wished,
                 part=(run.processes.rank, run.processes.count),
             )
