@@ -33,7 +33,7 @@ def run(
     Args:
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC or YOLO format.
-        split: Which split of it. None: the only one, else all, else trainval.
+        split: Which split of it. None: the only one, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
@@ -46,6 +46,7 @@ def run(
     """
     from fpn.cli.devices import check_device
     from fpn.data import open_dataset
+    from fpn.data.formats.open import usual_split
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
@@ -54,6 +55,8 @@ def run(
 
     detector = optimize(load(model, device=check_device(device)), precision)
     accepted = (limits or LimitOptions()).limits()
+    if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
+        say(f"measuring on the split {split}; --split names another")
     dataset = open_dataset(data, split=split, images=images, drop_invalid=drop_invalid, limits=accepted)
     for remark in dataset.remarks:
         say_warning(remark)

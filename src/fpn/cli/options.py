@@ -48,7 +48,9 @@ class DataOptions(LimitOptions):
         description="Folder for the run, new or empty: best.safetensors, last/, metrics.jsonl, run.json. Needed, but "
         "with --resume.",
     )
-    split: str | None = Field(None, description="Split to train on. None: the only one, else all, else trainval.")
+    split: str | None = Field(
+        None, description="Split to train on. None: the only one, else all, else trainval, else train."
+    )
     images: Path | None = Field(
         None, description="Folder of DATA's images, if they lie elsewhere than their annotations."
     )
@@ -56,7 +58,9 @@ class DataOptions(LimitOptions):
         None, description="Dataset to measure on after each epoch, if it is another one than DATA."
     )
     validation_split: str | None = Field(
-        None, description="Split to measure on after each epoch. None, without --validation: no validation."
+        None,
+        description="Split to measure on after each epoch. None, without --validation: val, if train was not "
+        "asked for either.",
     )
     drop_invalid: bool = Field(
         False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."

@@ -82,14 +82,30 @@ def _open(given: Given) -> tuple[Dataset, Dataset | None]:
     if options.output is None:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     kept: dict[str, Any] = {"drop_invalid": options.drop_invalid, "limits": options.limits()}
-    dataset = open_dataset(given.path, split=options.split, images=options.images, **kept)
+    trained, split = _splits(given.path, options)
+    dataset = open_dataset(given.path, split=trained, images=options.images, **kept)
     say_about(dataset)
-    if options.validation is None and options.validation_split is None:
+    if options.validation is None and split is None:
         return dataset, None
-    where, split = options.validation or given.path, options.validation_split
+    where = options.validation or given.path
     validation = open_dataset(where, split=split, images=None if options.validation else options.images, **kept)
     say_about(validation)
     return dataset, validation
+
+
+def _splits(path: Path, options: DataOptions) -> tuple[str | None, str | None]:
+    """The splits to train and to validate on: as asked, or `train` and `val` where they are there and nothing was."""
+    from fpn.data.formats.open import usual_split
+
+    trained, held_out = options.split, options.validation_split
+    if trained is None:
+        trained = usual_split(path, "train", images=options.images)
+        if trained is not None and options.validation is None and held_out is None:
+            held_out = usual_split(path, "val", images=options.images)
+        if trained is not None and _speaks():
+            beside = f", validating on {held_out}" if held_out else ""
+            say(f"training on the split {trained}{beside}; --split and --validation-split name others")
+    return trained, held_out
 
 
 def _speaks() -> bool:

@@ -20,6 +20,7 @@ from written_sets import (
 )
 
 from fpn.data import Limits, list_splits, open_dataset
+from fpn.data.formats.open import usual_split
 from fpn.errors import DataError, DataNotFoundError
 
 
@@ -200,3 +201,24 @@ def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
         open_dataset(tmp_path, limits=Limits(json_bytes=100))
     with pytest.raises(DataError, match="more than 1 objects"):
         open_dataset(tmp_path, limits=Limits(objects_per_image=1))
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted", "taken"),
+    [
+        (("train", "val"), ("train",), "train"),
+        (("train", "valid"), ("val", "test"), "valid"),
+        (("train", "test"), ("val", "test"), "test"),
+        (("train2017", "val2017"), ("train",), "train2017"),
+        (("train", "val"), ("test",), None),
+        (("train",), ("train",), None),
+    ],
+)
+def test_where_nothing_was_asked_for_the_usual_split_is_named(
+    tmp_path: Path, splits: tuple[str, ...], wanted: tuple[str, ...], taken: str | None
+) -> None:
+    for split in splits:
+        write_json(tmp_path / "annotations" / f"instances_{split}.json", coco_json(SHOTS))
+    for shot in SHOTS:
+        save_image(tmp_path / "images" / shot.file, shot.width, shot.height)
+    assert usual_split(tmp_path, *wanted) == taken

@@ -84,6 +84,23 @@ def list_splits(path: str | os.PathLike[str], *, images: str | os.PathLike[str] 
     return tuple(_recognise(Path(path), _image_folder(images)).splits)
 
 
+def usual_split(path: str | os.PathLike[str], *kinds: str, images: str | os.PathLike[str] | None = None) -> str | None:
+    """The split to take where none was asked for and `open_dataset` would have to ask.
+
+    Args:
+        path: as `open_dataset` takes it.
+        kinds: what is wanted, the best first, such as "val", "test"; synonyms count.
+        images: as `open_dataset` takes it.
+
+    Returns:
+        Its name; None: `open_dataset` has a default of its own, or there is no such split.
+    """
+    splits = list_splits(path, images=images)
+    if len(splits) == 1 or any(name in splits for name in _DEFAULT_SPLITS):
+        return None
+    return next((name for kind in kinds for name in splits if plain_split(name) == kind), None)
+
+
 def _image_folder(images: str | os.PathLike[str] | None) -> Path | None:
     if images is None:
         return None
