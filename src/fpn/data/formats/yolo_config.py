@@ -135,7 +135,7 @@ def find_places(
 
 def _missing(split: str, places: Sequence[str], folder: Folder, file: Path) -> str:
     return (
-        f"{folder.root}: the images of split {split!r} should be in {', '.join(places)}, which does not exist there or "
+        f"{folder.root}: the images of split {split!r} should be in {', '.join(places)}, which does not exist or "
         f"is empty. Restore it, or correct {file.name}."
     )
 
