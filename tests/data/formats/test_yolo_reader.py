@@ -93,7 +93,7 @@ def test_names_may_be_a_list_a_mapping_or_a_count(config: str, names: tuple[str,
         ("train: ../elsewhere\nnames: [bolt]\n", "'../elsewhere' leads out of the dataset's folder"),
         ("train: /etc\nnames: [bolt]\n", "'/etc' leads out of the dataset's folder"),
         ("path: /etc\ntrain: images\nnames: [bolt]\n", "its path '/etc' leads out of the folder that was opened"),
-        ("train: images/trian\nnames: [bolt]\n", "should be in images/trian, which does not exist there or is empty"),
+        ("train: images/trian\nnames: [bolt]\n", "should be in images/trian, which does not exist or is empty"),
         ("train: list.txt\nnames: [bolt]\n", "should be in list.txt, which does not"),
     ],
 )
