@@ -44,7 +44,7 @@ def run(
 
     Args:
         data: A folder or file in COCO, VOC or YOLO format.
-        split: ImageInfo at this split only. None: at all of them, and at what they have in common.
+        split: Look at this split only. None: at all of them, and at what they have in common.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write everything to this new JSON file.
         fix: Write a repaired copy to this new folder, with a list of what changed.
