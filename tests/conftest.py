@@ -9,6 +9,10 @@ import pytest
 if TYPE_CHECKING:
     from fpn.detectors import TwoStageDetector
 
+# The default of OpenMP, said aloud: then nothing is done and told about other work on the machine, which would stand
+# between the lines that tests compare.
+os.environ.setdefault("OMP_PROC_BIND", "false")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -128,6 +128,6 @@ def test_a_part_of_ones_own_is_trained_saved_loaded_optimized_and_used(make, tmp
     assert type(loaded) is type(detector)
     image = SCENES[0].image
     (found,), (quick,) = loaded.predict([image]), fpn.optimize(loaded).predict([image])
-    assert len(found) == len(quick)
-    torch.testing.assert_close(found.boxes, quick.boxes, rtol=0, atol=1e-2)
+    assert len(found) == len(quick) > 0
+    torch.testing.assert_close(found.scores, quick.scores, rtol=0, atol=1e-3)  # hardly trained, all are about equal
     assert fpn.evaluate(loaded, SCENES).ap <= 1
