@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 # The default of OpenMP, said aloud: then nothing is done and told about other work on the machine, which would stand
 # between the lines that tests compare.
 os.environ.setdefault("OMP_PROC_BIND", "false")
+# Tests that run side by side have one core each; two teams of threads on the same cores would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from features.given import pyramid_of
 from torch import nn
 from torch.nn import functional
 
@@ -17,7 +18,6 @@ from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.backbones.teaching import ThreeLayerBackbone, resnet_backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor, Neck
-from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.paper_designs import DESIGNS
 from fpn.structures import Features, Level
 
@@ -50,23 +50,23 @@ class Coarsest(Neck):
 
 
 NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
-    "paper": lambda levels: FeaturePyramid(levels, channels=8),
-    "retinanet": lambda levels: FeaturePyramid(levels, channels=8, extra_levels="convolutions_on_c5"),
-    "fcos": lambda levels: FeaturePyramid(levels, channels=8, extra_levels="convolutions_on_p5"),
-    "fpn_pytorch": lambda levels: FeaturePyramid(
+    "paper": lambda levels: pyramid_of(levels, channels=8),
+    "retinanet": lambda levels: pyramid_of(levels, channels=8, extra_levels="convolutions_on_c5"),
+    "fcos": lambda levels: pyramid_of(levels, channels=8, extra_levels="convolutions_on_p5"),
+    "fpn_pytorch": lambda levels: pyramid_of(
         levels, channels=8, top_down="bilinear_corners", smoothed="all_but_top", smooth_before_merge=True
     ),
-    "pytorch_fpn": lambda levels: FeaturePyramid(
+    "pytorch_fpn": lambda levels: pyramid_of(
         levels, channels=8, top_down="bilinear", smoothed="all_but_top", extra_levels="none"
     ),
-    "matterport_128": lambda levels: FeaturePyramid(levels, channels=8, output_channels=4),
-    "three levels": lambda levels: FeaturePyramid(levels, channels=8, top_kernel=3, extra_levels="none"),
-    "p6 and p7 by subsampling": lambda levels: FeaturePyramid(levels, channels=8, num_extra=2),
+    "matterport_128": lambda levels: pyramid_of(levels, channels=8, output_channels=4),
+    "three levels": lambda levels: pyramid_of(levels, channels=8, top_kernel=3, extra_levels="none"),
+    "p6 and p7 by subsampling": lambda levels: pyramid_of(levels, channels=8, num_extra=2),
     "toy": lambda levels: Coarsest(levels, channels=8),
 }
 DESIGN_NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
     **{
-        f"design {name}": lambda levels, options=design.neck: FeaturePyramid(levels, channels=8, **options)
+        f"design {name}": lambda levels, options=design.neck: pyramid_of(levels, channels=8, **options)
         for name, design in DESIGNS.items()
         if design.neck is not None
     },
@@ -174,6 +174,6 @@ def test_only_the_backbones_weights_are_told_to_be_its(name: str) -> None:
 
 def test_a_neck_of_another_backbone_is_refused() -> None:
     teaching = ThreeLayerBackbone()
-    neck = FeaturePyramid(teaching.levels, channels=8)
+    neck = pyramid_of(teaching.levels, channels=8)
     with pytest.raises(ConfigError, match=r"FeaturePyramid was built for .*'c1'.*Build the neck from levels"):
         FeatureExtractor(backbone=Backbone("resnet18"), neck=neck)

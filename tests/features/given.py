@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fpn.features.necks.config import NeckConfig
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.structures import Features, Level
 
@@ -31,6 +32,12 @@ def given(maps: Mapping[int, Tensor]) -> Features:
     return {f"c{number}": found.reshape(1, 1, *found.shape) for number, found in maps.items()}
 
 
+def pyramid_of(levels: tuple[Level, ...], *, channels: int, **settings: object) -> FeaturePyramid:
+    """A pyramid on these levels, as wide within as without unless `settings` say otherwise."""
+    config = NeckConfig(**{"channels": channels, "output_channels": channels, **settings})
+    return FeaturePyramid(levels, config=config)
+
+
 def times(convolution: nn.Module, factor: float) -> None:
     """Make a convolution of one channel multiply every cell, whatever its kernel."""
     nn.init.zeros_(convolution.weight)
@@ -43,7 +50,7 @@ def times(convolution: nn.Module, factor: float) -> None:
 
 def plain_pyramid(*numbers: int, smooth: float = 2.0, **options: object) -> FeaturePyramid:
     """Identity laterals; smoothing multiplies by `smooth`, so that a smoothed map shows. Reads c2 and c3 by default."""
-    pyramid = FeaturePyramid(incoming(*(numbers or (2, 3))), channels=1, **{"extra_levels": "none", **options})
+    pyramid = pyramid_of(incoming(*(numbers or (2, 3))), channels=1, **{"extra_levels": "none", **options})
     for lateral in pyramid.laterals.values():
         times(lateral, 1.0)
     for smoothing in pyramid.smooths.values():

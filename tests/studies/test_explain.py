@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from features.given import pyramid_of
 from shell import Shell
 from torch import nn
 
@@ -14,7 +15,6 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import DETECTRON2, DIALECTS, FPN_PYTORCH, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.features.extractor import BottomUp, FeatureExtractor
-from fpn.features.necks.fpn import FeaturePyramid
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.dialect_tables import compared, conventions, differences, whole
@@ -150,7 +150,7 @@ def test_bilinear_top_down_sees_a_cell_further_than_nearest():
 
     def p2(top_down):
         with torch.device("meta"):
-            neck = FeaturePyramid(Halving.levels, channels=3, top_down=top_down)
+            neck = pyramid_of(Halving.levels, channels=3, top_down=top_down)
             features = FeatureExtractor(backbone=Halving(), neck=neck)
         return receptive_fields(features)["p2"]
 

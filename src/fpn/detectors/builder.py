@@ -67,18 +67,7 @@ def build_features(backbone: BottomUp, design: Design, config: NeckConfig) -> Ex
 
 def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
     """The pyramid that a section describes, on any bottom-up path."""
-    neck = FeaturePyramid(
-        backbone.levels,
-        channels=config.channels,
-        output_channels=config.output_channels,
-        top_down=config.top_down,
-        smoothed=config.smoothed,
-        smooth_before_merge=config.smooth_before_merge,
-        top_kernel=config.top_kernel,
-        bias=config.bias,
-        extra_levels=config.extra_levels,
-    )
-    return FeatureExtractor(backbone=backbone, neck=neck)
+    return FeatureExtractor(backbone=backbone, neck=FeaturePyramid(backbone.levels, config=config))
 
 
 def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> TwoStageDetector:

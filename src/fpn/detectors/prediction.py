@@ -25,7 +25,7 @@ from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.runtime.waiting import considerate
 from fpn.shapes import Size
-from fpn.structures import Classes, Detections, ImageBatch
+from fpn.structures import Classes, Detections, ImageBatch, Proposals
 
 TaskName: TypeAlias = Literal["boxes", "masks", "keypoints", "proposals"]
 
@@ -70,6 +70,13 @@ class Predictor(Protocol):
 
     def predict(self, images: Sequence[ImageLike], *, batch_size: int = 8) -> list[Detections]:
         """Detections in original pixels, one an image; see `Detector.predict`."""
+
+
+class Proposer(Protocol):
+    """A predictor with "proposals" among its tasks."""
+
+    def proposals(self, images: ImageBatch) -> list[Proposals]:
+        """B images' class-free candidate boxes in network pixels, best first."""
 
 
 @dataclass(frozen=True, slots=True)

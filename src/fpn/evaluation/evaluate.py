@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors.prediction import Predictor, TaskName, detecting, enter, leave
+from fpn.detectors.prediction import Predictor, Proposer, TaskName, detecting, enter, leave
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
@@ -19,7 +19,7 @@ from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.runtime.waiting import considerate
-from fpn.structures import Classes, Detections, ImageBatch, Proposals
+from fpn.structures import Classes, Detections, Proposals
 from fpn.suggestions import nearest
 
 
@@ -111,19 +111,13 @@ def find_objects(
         images = enter(detector, prepared)
         with detecting(detector):
             detections = detector.detect(images)
-            proposed = cast(_Proposer, detector).proposals(images) if proposals else []
+            proposed = cast(Proposer, detector).proposals(images) if proposals else []
         found.detections.update(zip(numbers, leave(detector, detections, prepared), strict=True))
         if proposals:
             found.proposals.update(zip(numbers, _leave_proposals(detector, proposed, prepared), strict=True))
         if progress is not None:
             progress(len(found.detections))
     return found
-
-
-class _Proposer(Protocol):
-    """A detector with "proposals" among its tasks."""
-
-    def proposals(self, images: ImageBatch) -> list[Proposals]: ...
 
 
 def measure(

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector, Rewriter
-from fpn.detectors.prediction import TaskName
+from fpn.detectors.prediction import Proposer, TaskName
 from fpn.errors import ConfigError
 from fpn.inference.folding import folded
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
@@ -108,7 +108,7 @@ class OptimizedDetector(Detector):
         """
         if "proposals" not in self.tasks:
             raise ConfigError(f"a {type(self.inner).__name__} has no proposals")
-        return self._try(cast(_Proposer, self.inner).proposals, images)
+        return self._try(cast(Proposer, self.inner).proposals, images)
 
     def train(self, mode: bool = True) -> OptimizedDetector:
         """It stays in eval mode."""
@@ -201,12 +201,6 @@ def optimize(
         _compile(inner, cuda_graphs)
     info = OptimizationInfo(exact, device.type, was_folded, compile and problem is None, tuple(notes))
     return OptimizedDetector(inner, info)
-
-
-class _Proposer(Protocol):
-    """A detector with "proposals" among its tasks."""
-
-    def proposals(self, images: ImageBatch) -> list[Proposals]: ...
 
 
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fpn.sections import Positive, Section
 
+TopDown: TypeAlias = Literal["nearest", "bilinear", "bilinear_corners", "none"]
+
 
 class NeckConfig(Section):
-    """The conventions in which feature pyramids differ."""
+    """The conventions in which feature pyramids differ, and what the paper's tables take away from one.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
 
     channels: Positive[int] = Field(default=256, description="Channels of the laterals and sums.")
     output_channels: Positive[int] = Field(
         default=256, description="Channels of P2..P6 (differs from `channels` in matterport's 128-filter variant)."
     )
-    top_down: Literal["nearest", "bilinear", "bilinear_corners"] = Field(
+    top_down: TopDown = Field(
         default="nearest",
-        description="How the coarser map is brought to the lateral's size; `_corners` means align_corners=True.",
+        description="How the coarser map is brought to the lateral's size, which need not be the double; `_corners` "
+        "means align_corners=True; none: it is not added, so each level stands alone.",
+    )
+    lateral: Literal["all", "top"] = Field(
+        default="all",
+        description="Which bottom-up maps enter; top: the coarsest only, and the rest is upsampled from it.",
     )
     smoothed: Literal["all", "all_but_top", "none"] = Field(
         default="all", description="Which merged maps get a 3x3 convolution."
@@ -33,9 +44,34 @@ class NeckConfig(Section):
     extra_levels: Literal["none", "subsample", "convolutions_on_c5", "convolutions_on_p5"] = Field(
         default="subsample", description="How P6 (and P7) are made: every second cell of P5, or stride-2 convolutions."
     )
+    num_extra: Positive[int] | None = Field(
+        default=None, description="How many such levels; None: 1 by subsampling, 2 (P6 and P7) by convolutions."
+    )
+    extra_relu: bool = Field(
+        default=True, description="Whether a ReLU stands before P7's convolution (MMDetection's RetinaNet has none)."
+    )
+    emitted: Literal["all", "finest"] = Field(
+        default="all", description="finest: only the finest level comes out, and only it is smoothed."
+    )
     finest_level: Literal[1, 2, 3] = Field(
         default=2,
-        description="The finest level that heads use: 2 for Faster R-CNN, 3 for RetinaNet and FCOS, 1 where "
-        "three levels "
-        "are named by their stride.",
+        description="The finest level that heads use: 2 for Faster R-CNN, 3 for RetinaNet and FCOS, 1 where three "
+        "levels are named by their stride.",
     )
+
+    @model_validator(mode="after")
+    def _agree(self) -> NeckConfig:
+        if self.top_down == "none" and self.lateral == "top":
+            raise ValueError("top_down 'none' and lateral 'top' leave the finer levels without a source. Change one.")
+        if self.emitted == "finest" and self.extra_levels != "none":
+            raise ValueError(f"emitted 'finest' leaves no place for extra_levels {self.extra_levels!r}. Use 'none'.")
+        if self.num_extra and self.extra_levels == "none":
+            raise ValueError(f"num_extra is {self.num_extra}, but extra_levels is 'none'. Say how they are made.")
+        return self
+
+    @property
+    def extra_count(self) -> int:
+        """Levels above the coarsest merged one."""
+        if self.extra_levels == "none":
+            return 0
+        return self.num_extra or (1 if self.extra_levels == "subsample" else 2)

@@ -34,7 +34,7 @@ class Design:
         out: which levels its backbone must emit.
         lateral: whether it has lateral connections, as the tables' columns say.
         top_down: whether it has the top-down path.
-        neck: arguments of its neck, a `FeaturePyramid`, that are not the defaults; None: it is an `ImagePyramid`, which
+        neck: settings of its neck, a `FeaturePyramid`, that are not the defaults; None: it is an `ImagePyramid`, which
             has no neck but an own way to run the backbone.
     """
 
@@ -52,13 +52,14 @@ class Design:
     def build(self, backbone: BottomUp, channels: int) -> Extractor:
         """The design on a backbone that emits `out`, all of its levels `channels` wide."""
         from fpn.features.extractor import FeatureExtractor
+        from fpn.features.necks.config import NeckConfig
         from fpn.features.necks.fpn import FeaturePyramid
         from fpn.features.necks.image_pyramid import ImagePyramid
 
         if self.neck is None:
             return ImagePyramid(backbone=backbone, channels=channels)
-        neck = FeaturePyramid(backbone.levels, channels=channels, **self.neck)
-        return FeatureExtractor(backbone=backbone, neck=neck)
+        config = NeckConfig(channels=channels, output_channels=channels, **self.neck)
+        return FeatureExtractor(backbone=backbone, neck=FeaturePyramid(backbone.levels, config=config))
 
 
 # In the order of the paper's tables, then figure 1.
