@@ -85,7 +85,7 @@ def fingerprint(dialect: Dialect) -> list[str]:
     parts = [
         detector.preprocessor,
         dialect.backbone,
-        (pyramid.top_down, pyramid.smooth_before_merge, pyramid.extra_levels, pyramid.levels),
+        (pyramid.config, pyramid.levels),
         (rpn.anchors, rpn.coder, rpn.config, rpn.sampler),
         (box.pooler, box.coder, box.config, box.sampler, box.trunk),
         shapes,
@@ -109,6 +109,8 @@ OTHER = {
     "backbone.stem_pool": "ceil",
     "backbone.last_stage_stride": 1,
     "neck.top_down": "bilinear",
+    "neck.lateral": "top",
+    "neck.extra_relu": False,
     "neck.smoothed": "all_but_top",
     "neck.smooth_before_merge": True,
     "neck.top_kernel": 3,
@@ -170,12 +172,15 @@ OTHER = {
     "box.limit": 20,
     "pixels.whole_pixels": True,
 }
-# Widths are overwritten in `tiny`; `background` says how a file is read: see tests/interop.
+# Widths are overwritten in `tiny`; `background` says how a file is read: see tests/interop; other counts of levels need
+# other anchors: see tests/features/necks.
 ELSEWHERE = {
     "name",
     "source",
     "neck.channels",
     "neck.output_channels",
+    "neck.num_extra",
+    "neck.emitted",
     "roi.output_size",
     "box.width",
     "box.background",
