@@ -90,9 +90,9 @@ def contiguous(tensor: Tensor) -> Tensor:
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next step, where it is glibc's and nobody tuned it by hand.
 
-    A step frees and asks for the same hundreds of megabytes as the one before. Given back in between, they are cleared
-    page by page each time: a third of a small network's step on a CPU. What a step takes at its peak stays the same, as
-    long as no loop makes large tensors and keeps small ones between them; see `fpn.ops.matching`.
+    A step, or a batch, frees and asks for the same hundreds of megabytes as the one before. Given back in between, they
+    are cleared page by page each time: a third of a small network's step on a CPU. What a step takes at its peak stays
+    the same, as long as no loop makes large tensors and keeps small ones between them; see `fpn.ops.matching`.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
         return
