@@ -210,6 +210,9 @@ KINDS: Mapping[str, Kind] = {
     "split-contained": Kind("information", "splits that are part of another", "Don't measure on what you train on."),
 }
 
+# What `drop_invalid` leaves out.
+INVALID_BOXES = frozenset({"box-not-finite", "box-empty", "box-outside"})
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
