@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -33,7 +33,8 @@ def run(
     Args:
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC or YOLO format.
-        split: Which split of it. None: the only one, else all, else trainval, else val, else test.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
@@ -45,6 +46,7 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
+    from fpn.cli.held_out import find_held_out
     from fpn.data import open_dataset
     from fpn.data.formats.open import usual_split
     from fpn.detectors import load
@@ -55,9 +57,12 @@ def run(
 
     detector = optimize(load(model, device=check_device(device)), precision)
     accepted = (limits or LimitOptions()).limits()
-    if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
-        say(f"measuring on the split {split}; --split names another")
-    dataset = open_dataset(data, split=split, images=images, drop_invalid=drop_invalid, limits=accepted)
+    reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    dataset = find_held_out(data, detector.training_record, **reading) if split is None else None
+    if dataset is None:
+        if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
+            say(f"measuring on the split {split}; --split names another")
+        dataset = open_dataset(data, split=split, **reading)
     for remark in dataset.remarks:
         say_warning(remark)
     if dataset.dropped:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def divide(
         DataError: there are too few images, or groups of them, for each part to have one.
     """
     shares = _shares(validation, test)
-    names = [_name(dataset, row) for row in range(len(dataset))]
+    names = [image_name(dataset, row) for row in range(len(dataset))]
     groups, remarks = _named_groups(names, by_group)
     if similar:
         pairs, told = _similar(dataset, bar)
@@ -96,8 +97,8 @@ def divide(
     for name, rows in parts.items():
         if not rows:
             raise DataError(
-                f"{dataset.name}: no image is left for {name}: its {len(dataset)} images make {len(set(joined))} "
-                "groups that have to stay together. Take a larger share, or smaller groups."
+                f"{dataset.name}: no image is left for {name}: its {len(dataset)} images are in {len(set(joined))} "
+                "groups whose images stay together. Take a larger share, or smaller groups."
             )
     remarks += _off_share(parts, shares, joined)
     return Division(tuple(dataset.classes), counts, parts, [*remarks, *_too_rare(dataset, counts, parts)])
@@ -113,7 +114,8 @@ def _shares(validation: float, test: float) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share > 0}
 
 
-def _name(dataset: Dataset, row: int) -> str:
+def image_name(dataset: Dataset, row: int) -> str:
+    """An image's path within the dataset's folder, or its whole path if it lies elsewhere."""
     path = Path(dataset.path(row))
     return path.relative_to(dataset.root).as_posix() if path.is_relative_to(dataset.root) else path.as_posix()
 
@@ -265,7 +267,7 @@ def split_dataset(
     linked: list[Path] = []
     place = None if copy else partial(link_image, linked=linked)
     parts = _parts(division, survey, surveyed.family, names, place)
-    family = target or surveyed.family
+    family = target or cast(Family, surveyed.family)
     losses = write(parts, survey.dataset.root, family, output, bar=writing)
     if dropped:
         losses.append(f"{dropped} invalid boxes")
