@@ -1,9 +1,10 @@
 """Divides images into parts so that each part has its share of every class: iterative stratification.
 
 Images have objects of many classes, so no draw class by class is possible. The rarest class is dealt first, as later
-ones leave more to balance with; each group of images goes to the part that lacks most of that class (Sechidis,
-Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML 2011). Here a group is dealt with all of its
-objects, the largest first, so that objects are balanced and not only images.
+ones leave more to balance with; each group of images goes to the part that has least of that class, measured by its
+share (Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML 2011). Here a group is dealt
+with all of its objects, the largest first, so that objects are balanced and not only images; and a part that has its
+share of the images gets no more.
 """
 
 from __future__ import annotations
@@ -37,18 +38,22 @@ def stratify(counts: np.ndarray, groups: np.ndarray, shares: Mapping[str, float]
 def _deal(dealt: np.ndarray, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(G,) the part of each group; `dealt`: (G, C) what it brings of each class, the images as the last."""
     part_of = np.full(len(dealt), -1)
-    lacking = shares[:, None] * dealt.sum(axis=0)  # (P, C), below 0 where a part has too many
+    had = np.zeros((len(shares), dealt.shape[1]))
+    wanted = shares * dealt[:, -1].sum()
+    first = -np.arange(len(shares))
     order = random.permutation(len(dealt))
     for label in _rarest_first(dealt):
         waiting = order[(part_of[order] < 0) & (dealt[order, label] > 0)]
         waiting = waiting[np.argsort(-dealt[waiting, label], kind="stable")]
-        has = np.array([(dealt[part_of == part, label] > 0).any() for part in range(len(shares))])
         for left, group in zip(range(len(waiting), 0, -1), waiting.tolist(), strict=True):
             # With no more groups left than parts that have none of the class, those parts come first.
-            absent = ~has & (left <= np.count_nonzero(~has))
-            part = _neediest(lacking, label, absent)
-            part_of[group], has[part] = part, True
-            lacking[part] -= dealt[group]
+            without = had[:, label] == 0
+            urgent = without & (left <= np.count_nonzero(without))
+            # Sainte-Lague's rule of dealing seats: who would be the least served with half of it more.
+            served = (had[:, [label, -1]] + dealt[group, [label, -1]] / 2) / shares[:, None]
+            part = int(np.lexsort((first, -served[:, 1], -served[:, 0], urgent, had[:, -1] < wanted))[-1])
+            part_of[group] = part
+            had[part] += dealt[group]
     return part_of
 
 
@@ -56,13 +61,6 @@ def _rarest_first(dealt: np.ndarray) -> list[int]:
     """Classes by how many groups have them; the images, which all have, last."""
     spread = np.count_nonzero(dealt[:, :-1], axis=0)
     return [*np.argsort(spread, kind="stable").tolist(), dealt.shape[1] - 1]
-
-
-def _neediest(lacking: np.ndarray, label: int, urgent: np.ndarray) -> int:
-    """Of the parts that lack images the urgent ones, then that which lacks most of a class, then of images."""
-    has_room = lacking[:, -1] > 0
-    first = -np.arange(len(lacking))
-    return int(np.lexsort((first, lacking[:, -1], lacking[:, label], urgent, has_room))[-1])
 
 
 def join_groups(groups: Sequence[int], pairs: Iterable[tuple[int, int]]) -> np.ndarray:
