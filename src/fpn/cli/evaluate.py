@@ -22,6 +22,7 @@ def run(
     detections: Path | None = None,
     proposals: bool = False,
     drop_invalid: bool = False,
+    skip_unreadable: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
@@ -40,11 +41,13 @@ def run(
         detections: Also write all detections to this COCO results file.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
+    from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
     from fpn.cli.held_out import find_held_out
     from fpn.data import open_dataset
@@ -57,7 +60,12 @@ def run(
 
     detector = optimize(load(model, device=check_device(device)), precision)
     accepted = (limits or LimitOptions()).limits()
-    reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    reading: dict[str, Any] = {
+        "images": images,
+        "drop_invalid": drop_invalid,
+        "skip_unreadable": skip_unreadable,
+        "limits": accepted,
+    }
     dataset = find_held_out(data, detector.training_record, **reading) if split is None else None
     if dataset is None:
         if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
@@ -75,8 +83,10 @@ def run(
             workers=workers,
             tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
             progress=progress,
+            skip_unreadable=skip_unreadable,
         )
     say(measured.table())
+    say_unreadable(measured.unreadable, "the figures are of the others")
     say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
     if output is not None:
         say(f"figures: {measured.save(output)}")

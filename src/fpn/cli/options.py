@@ -78,6 +78,11 @@ class DataOptions(LimitOptions):
     drop_invalid: bool = Field(
         False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
     )
+    check_images: bool = Field(
+        False,
+        description="Decode every image before the first step, and stop at those that can't be read, or name them "
+        "(--skip-unreadable).",
+    )
 
     @property
     def names_validation(self) -> bool:

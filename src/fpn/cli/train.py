@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fpn.cli.decoding import check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out
 from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.cli.terminal import say, say_warning
@@ -54,6 +55,8 @@ def run(
     if resume is not None:
         given = _as_before(given, resume)
     datasets, held_out = _open(given)
+    if DataOptions(**given.data).check_images:
+        check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
     result = _run(given, *datasets, held_out, resume=resume, allow_changes=allow_changes)
     if _speaks():
         _report(given, result)
@@ -91,7 +94,11 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     if options.output is None:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     _refuse_two_validations(options)
-    kept: dict[str, Any] = {"drop_invalid": options.drop_invalid, "limits": options.limits()}
+    kept: dict[str, Any] = {
+        "drop_invalid": options.drop_invalid,
+        "limits": options.limits(),
+        "skip_unreadable": TrainConfig(**given.training).skip_unreadable,
+    }
     trained, split = _splits(given.path, options)
     dataset = open_dataset(given.path, split=trained, images=options.images, **kept)
     say_about(dataset)
@@ -216,6 +223,7 @@ def _report(given: Given, result: TrainResult) -> None:
         best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
     say(f"trained {result.steps} steps in {minutes}{best}")
     say(f"model: {result.model}")
+    say_unreadable(result.unreadable, f"all are named in {result.output}/run.json")
     say("Next:")
     options = DataOptions(**given.data)
     where, split = options.validation or given.path, options.validation_split
@@ -224,6 +232,7 @@ def _report(given: Given, result: TrainResult) -> None:
     words = ["fpn", "evaluate", str(result.model), str(where)]
     words += ["--split", split] if split else []
     words += ["--drop-invalid"] if options.drop_invalid else []
+    words += ["--skip-unreadable"] if result.unreadable else []
     say(f"  {shlex.join(words)}")
     say(f"  fpn predict {shlex.quote(str(result.model))} IMAGES --output predictions")
 

@@ -27,6 +27,7 @@ from fpn.training.run import Run
 from fpn.training.run_record import (
     BEST,
     METRICS,
+    UNREADABLE,
     begun_before_restart,
     claim_output,
     describe,
@@ -54,6 +55,7 @@ class TrainResult:
         output: the run's folder, or None.
         model: the model file to use, or None without an output folder.
         seconds: wall time of this call.
+        unreadable: path -> why, of images that could not be read and were left out (`skip_unreadable`).
     """
 
     steps: int
@@ -64,6 +66,7 @@ class TrainResult:
     output: Path | None
     model: Path | None
     seconds: float
+    unreadable: Mapping[str, str]
 
 
 def train(
@@ -136,8 +139,9 @@ def train(
             loop.begin(resumed=before is not None)
             with considerate(reporter.note):
                 loop.train()
+            unreadable = _name_unreadable(run, measuring, folder, record)
         loop.end()
-        return _result(run, folder, time.monotonic() - started)
+        return _result(run, folder, time.monotonic() - started, unreadable)
 
 
 def _compose(
@@ -200,7 +204,20 @@ def _open_output(
     return record
 
 
-def _result(run: Run, folder: Path | None, seconds: float) -> TrainResult:
+def _name_unreadable(
+    run: Run, measuring: Validation | None, folder: Path | None, record: dict[str, Any]
+) -> dict[str, str]:
+    """Which images were left out by any process, and why; the first process also writes it into `run.json`."""
+    unreadable = dict(record.get(UNREADABLE, {}))
+    for each in run.processes.collect(run.loader.unreadable):
+        unreadable |= each
+    unreadable |= {} if measuring is None else measuring.unreadable
+    if unreadable and folder is not None and run.processes.first:
+        write_record(folder, {**record, UNREADABLE: unreadable})
+    return unreadable
+
+
+def _result(run: Run, folder: Path | None, seconds: float, unreadable: Mapping[str, str]) -> TrainResult:
     position = run.position
     return TrainResult(
         steps=position.step,
@@ -211,6 +228,7 @@ def _result(run: Run, folder: Path | None, seconds: float) -> TrainResult:
         output=folder,
         model=_model(folder),
         seconds=seconds,
+        unreadable=unreadable,
     )
 
 
