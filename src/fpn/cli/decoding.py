@@ -34,24 +34,24 @@ def check_images(datasets: Sequence[Dataset | None], *, skip: bool, speaks: bool
     bar = partial(progress_bar, "decoding") if speaks else None
     unreadable: dict[str, str] = {}
     cut_short: dict[str, str] = {}
-    total = 0
+    seen: set[str] = set()
     for dataset in datasets:
         if dataset is not None:
             decoded = decode_all(dataset, bar=bar)
             unreadable |= decoded.unreadable
             cut_short |= decoded.cut_short
-            total += len(dataset)
+            seen.update(dataset.path(number) for number in range(len(dataset)))
     if unreadable and not skip:
         faults = [f"{path}: {why}" for path, why in unreadable.items()]
         remedy = "Restore them or take them out, or leave them out with --skip-unreadable."
-        raise DataError(enumerate_issues(f"{len(faults)} of {total} images can't be read:", faults, remedy))
+        raise DataError(enumerate_issues(f"{len(faults)} of {len(seen)} images can't be read:", faults, remedy))
     if not speaks:
         return
     say_unreadable({path: f"{path}: {why}" for path, why in unreadable.items()}, "they will be left out")
     if cut_short:
         told = some([f"{path}: {missing}" for path, missing in cut_short.items()], 3)
         say_warning(f"{len(cut_short)} images are cut short, and used: {told}")
-    say(f"{total - len(unreadable)} of {total} images can be decoded")
+    say(f"{len(seen) - len(unreadable)} of {len(seen)} images can be decoded")
 
 
 def say_unreadable(unreadable: Mapping[str, str], then: str) -> None:

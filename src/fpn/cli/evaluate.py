@@ -51,6 +51,7 @@ def run(
     from fpn.cli.devices import check_device
     from fpn.cli.held_out import find_held_out
     from fpn.data import open_dataset
+    from fpn.data.checks.brightness import unfitting
     from fpn.data.formats.open import usual_split
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
@@ -75,6 +76,9 @@ def run(
         say_warning(remark)
     if dataset.dropped:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
+    paths = [dataset.path(number) for number in range(len(dataset))]
+    if (warning := unfitting(dataset.name, paths, detector.preprocessor.config.pixel_range)) is not None:
+        say_warning(warning)
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:
         measured = measure(
             detector,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Under this name the notes of a run have it.
 NOTE = "held_out"
+# Of the table, so that what comes after it is still on the screen.
+_CLASSES = 12
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def hold_out(dataset: Dataset, split: str, share: float, *, by_group: str | None
     bar = partial(progress_bar, "looking for images alike") if speaks else None
     division = divide(dataset, validation=share, by_group=by_group, seed=seed, bar=bar)
     if speaks:
-        say(division_table(division).rich())
+        say(division_table(division, most=_CLASSES).rich())
         say()
         for remark in division.remarks:
             say_warning(remark)

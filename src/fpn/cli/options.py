@@ -78,6 +78,11 @@ class DataOptions(LimitOptions):
     drop_invalid: bool = Field(
         False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
     )
+    pixel_range: tuple[float, float] | None = Field(
+        None,
+        description="Values that become black and white in images of more than 8 bits, such as 0 4095; kept in the "
+        "model. None: what fits the images.",
+    )
     check_images: bool = Field(
         False,
         description="Decode every image before the first step, and stop at those that can't be read, or name them "

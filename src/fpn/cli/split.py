@@ -97,8 +97,8 @@ def _report(written: WrittenDivision) -> None:
     say(f"Next: {shlex.join(command)}" + ("" if "val" in parts else "  (there is no val to validate on)"))
 
 
-def division_table(division: Division) -> TextTable:
-    """Images and objects of each class in each part, with what share of all they are."""
+def division_table(division: Division, *, most: int = _CLASSES) -> TextTable:
+    """Images and objects of each class in each part, with what share of all they are; `most`: rows of classes."""
     from fpn.studies.tables import TextTable
 
     parts = list(division.parts)
@@ -108,14 +108,12 @@ def division_table(division: Division) -> TextTable:
     rows = [("images", *_cells([len(rows) for rows in division.parts.values()]))]
     rows.append(("objects", *_cells([sum(objects[part]) for part in parts])))
     order = sorted(range(len(division.classes)), key=lambda k: -totals[k])
-    for k in order[:_CLASSES]:
+    for k in order[:most]:
         cells = _cells([objects[part][k] for part in parts], [images[part][k] for part in parts])
         rows.append((division.classes[k], *cells))
-    rest = len(order) - _CLASSES
+    rest = len(order) - most
     notes = (
-        (f"... {rest} more classes with {sum(totals[k] for k in order[_CLASSES:])} objects together",)
-        if rest > 0
-        else ()
+        (f"... {rest} more classes with {sum(totals[k] for k in order[most:])} objects together",) if rest > 0 else ()
     )
     return TextTable(
         title="Parts: images, objects, and objects of each class (in how many images)",

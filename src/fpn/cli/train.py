@@ -97,6 +97,7 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     kept: dict[str, Any] = {
         "drop_invalid": options.drop_invalid,
         "limits": options.limits(),
+        "pixel_range": options.pixel_range,
         "skip_unreadable": TrainConfig(**given.training).skip_unreadable,
     }
     trained, split = _splits(given.path, options)

@@ -6,6 +6,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -169,6 +170,12 @@ class Dataset(ABC):
         """
         return Subset(self, [self._number(index) for index in indices], name or self.name)
 
+    def with_range(self, pixel_range: PixelRange) -> Dataset:
+        """The same images, seen with these values as black and white where they have more than 8 bits."""
+        other = copy(self)
+        other.pixel_range = pixel_range
+        return other
+
     def coco(self) -> dict[str, Any]:
         """The ground truth as a COCO json with the original ids; `ignore` objects have iscrowd 1."""
         images, annotations = [], []
@@ -198,6 +205,10 @@ class Subset(Dataset):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def with_range(self, pixel_range: PixelRange) -> Dataset:
+        """See `Dataset.with_range`."""
+        return Subset(self.whole.with_range(pixel_range), self.numbers.tolist(), self.name)
 
     def image_id(self, index: int) -> int:
         """See `Dataset.image_id`."""

@@ -164,7 +164,8 @@ KINDS: Mapping[str, Kind] = {
     "image-dark": Kind(
         "warning",
         "images of more than 8 bits that are seen too dark, or each at a brightness of its own",
-        "Say which values are black and white (`pixel_range`), or save them with 8 bits.",
+        "Training takes one range that fits them all, and its model keeps it; `--pixel-range` names another. Colour of "
+        "16 bits has to be saved with 8.",
     ),
     "image-part-unread": Kind(
         "warning", "images of which a part is not read", "Save what is meant as images of their own."

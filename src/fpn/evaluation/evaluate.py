@@ -86,6 +86,7 @@ def evaluate(
     """
     began = time.monotonic()
     _refuse_unmeasurable(detector, dataset)
+    dataset = _seen_by(detector, dataset)
     truth = dataset.coco()
     wanted = _choose_tasks(detector, dataset.name, truth, tasks)
     cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -100,6 +101,19 @@ def evaluate(
             skip_unreadable=skip_unreadable,
         )
     return _measure(detector, dataset, truth, found, wanted, began=began)
+
+
+def _seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
+    """The dataset, read with the pixel range that the detector learned with."""
+    learned, given = detector.preprocessor.config.pixel_range, dataset.pixel_range
+    if learned is None or learned == given:
+        return dataset
+    if given is not None:
+        raise ConfigError(
+            f"{dataset.name}: is opened with the pixel range {given[0]:g} to {given[1]:g}, but the detector learned "
+            f"with {learned[0]:g} to {learned[1]:g}. Open it without one."
+        )
+    return dataset.with_range(learned)
 
 
 @considerate()

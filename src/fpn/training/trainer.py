@@ -22,6 +22,7 @@ from fpn.training.loop import Loop
 from fpn.training.metrics_log import MetricsLog, MetricsRecorder
 from fpn.training.openings import Augmentation, Openings
 from fpn.training.optimization import OptimizerFactory
+from fpn.training.pixel_range import agree_on_range
 from fpn.training.progress import Reporter, make_reporter
 from fpn.training.run import Run
 from fpn.training.run_record import (
@@ -90,7 +91,8 @@ def train(
 
     Args:
         detector: what to train.
-        dataset: labelled images to learn from, with the detector's classes.
+        dataset: labelled images to learn from, with the detector's classes. Its `pixel_range`, or else what fits its
+            images of more than 8 bits, becomes the detector's.
         config: how; None: the defaults, or the resumed run's own.
         validation: labelled images to measure on after each epoch.
         output: folder for `best.safetensors`, `last/`, `metrics.jsonl` and `run.json`; None: write nothing.
@@ -126,6 +128,7 @@ def train(
     openings.check(config)
     metric = find_metric(config.best)
     refuse_bad_data(detector, dataset, validation, metric)
+    dataset, validation, told = agree_on_range(detector, dataset, validation)
     with algorithms(config.deterministic):
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
@@ -137,6 +140,8 @@ def train(
             best = BestWeights(run, metric, _model(folder), record)
             loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
             loop.begin(resumed=before is not None)
+            for note in told:
+                reporter.note(note)
             with considerate(reporter.note):
                 loop.train()
             unreadable = _name_unreadable(run, measuring, folder, record)
