@@ -81,6 +81,11 @@ KINDS: Mapping[str, Kind] = {
         "Training would take them for different things: spell them alike.",
         "joins them under the commoner name",
     ),
+    "class-unknown": Kind(
+        "error",
+        "classes that the training split does not list",
+        "A model trained on it can't be measured on them: list the same classes in each split.",
+    ),
     "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
     "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
     "box-outside": Kind(
