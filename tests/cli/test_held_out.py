@@ -8,6 +8,7 @@ from planted_faults import paint
 from shell import Shell
 from written_sets import Annotation, Shot, write_coco, write_text
 
+from fpn.cli.held_out import find_held_out
 from fpn.training.run import Run
 
 BOX = (4, 4, 24, 24)
@@ -75,12 +76,19 @@ def test_a_share_is_held_out_and_measured_on_by_training_resume_and_evaluate(
     assert "measuring on the 2 images that the training held out of all; --split names others" in ended.out
     assert json.loads(figures.read_text())["ap"] == pytest.approx(measured["ap"], abs=1e-6)
 
-    (tmp_path / "set" / held[0]).rename(tmp_path / "set/images/other.png")
-    annotations = tmp_path / "set/annotations/instances.json"
-    annotations.write_text(annotations.read_text().replace(held[0].removeprefix("images/"), "other.png"))
-    ended = fpn(*evaluate)
-    assert f"1 of the 2 images that the training held out are not in {tmp_path / 'set'}" in ended.err
-    assert "10 images" in ended.out
+
+def test_a_dataset_without_the_images_that_were_held_out_is_another_one(
+    tmp_path: Path, words: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading = {"images": None}
+    record = {"notes": {"held_out": {"split": "all", "images": [f"images/{SHOTS[3].file}", "images/gone.png"]}}}
+    assert find_held_out(tmp_path / "set", record, **reading) is None
+    assert f"1 of the 2 images that the training held out are not in {tmp_path / 'set'}" in capsys.readouterr().err
+    assert find_held_out(tmp_path / "set", {}, **reading) is None
+    record["notes"]["held_out"]["images"].pop()
+    found = find_held_out(tmp_path / "set", record, **reading)
+    assert found is not None
+    assert (len(found), found.image_id(0)) == (1, 103)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
+
+if TYPE_CHECKING:
+    from fpn.data import Dataset
+    from fpn.detectors import Detector
 
 
 def run(
@@ -49,10 +53,6 @@ def run(
     """
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
-    from fpn.cli.held_out import find_held_out
-    from fpn.data import open_dataset
-    from fpn.data.checks.brightness import unfitting
-    from fpn.data.formats.open import usual_split
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
@@ -67,18 +67,7 @@ def run(
         "skip_unreadable": skip_unreadable,
         "limits": accepted,
     }
-    dataset = find_held_out(data, detector.training_record, **reading) if split is None else None
-    if dataset is None:
-        if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
-            say(f"measuring on the split {split}; --split names another")
-        dataset = open_dataset(data, split=split, **reading)
-    for remark in dataset.remarks:
-        say_warning(remark)
-    if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
-    paths = [dataset.path(number) for number in range(len(dataset))]
-    if (warning := unfitting(dataset.name, paths, detector.preprocessor.config.pixel_range)) is not None:
-        say_warning(warning)
+    dataset = _open(data, split, detector, reading)
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:
         measured = measure(
             detector,
@@ -96,3 +85,25 @@ def run(
         say(f"figures: {measured.save(output)}")
     if detections is not None:
         say(f"detections: {measured.save_detections(detections)}")
+
+
+def _open(data: Path, split: str | None, detector: Detector, reading: dict[str, Any]) -> Dataset:
+    """What to measure on, and what is to be said of it."""
+    from fpn.cli.held_out import find_held_out
+    from fpn.data import open_dataset
+    from fpn.data.checks.brightness import unfitting
+    from fpn.data.formats.open import usual_split
+
+    dataset = find_held_out(data, detector.training_record, **reading) if split is None else None
+    if dataset is None:
+        if split is None and (split := usual_split(data, "val", "test", images=reading["images"])) is not None:
+            say(f"measuring on the split {split}; --split names another")
+        dataset = open_dataset(data, split=split, **reading)
+    for remark in dataset.remarks:
+        say_warning(remark)
+    if dataset.dropped:
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
+    paths = [dataset.path(number) for number in range(len(dataset))]
+    if (warning := unfitting(dataset.name, paths, detector.preprocessor.config.pixel_range)) is not None:
+        say_warning(warning)
+    return dataset
