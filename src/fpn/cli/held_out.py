@@ -56,13 +56,13 @@ class HeldOut:
         return dataset.subset(training), dataset.subset(validation, name=f"{dataset.name} (held out)")
 
 
-def hold_out(dataset: Dataset, split: str, share: float, *, by_group: str | None, seed: int, speaks: bool) -> HeldOut:
-    """Choose a share of a dataset's images, see `fpn.data.divide`, and show how it was divided."""
+def hold_out(dataset: Dataset, split: str, share: float, *, speaks: bool, **wishes: Any) -> HeldOut:
+    """Choose a share of a dataset's images and show how it was divided; `wishes` as `fpn.data.divide` takes them."""
     from fpn.cli.split import division_table
     from fpn.data.split import divide, image_name
 
     bar = partial(progress_bar, "looking for images alike") if speaks else None
-    division = divide(dataset, validation=share, by_group=by_group, seed=seed, bar=bar)
+    division = divide(dataset, validation=share, bar=bar, **wishes)
     if speaks:
         say(division_table(division, most=_CLASSES).rich())
         say()

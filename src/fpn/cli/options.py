@@ -75,6 +75,9 @@ class DataOptions(LimitOptions):
         description="With --validation-share: regular expression that is searched for in each image's path; images in "
         "which it finds the same stay on one side.",
     )
+    similar: bool = Field(
+        True, description="With --validation-share: keep images on one side that look alike. All are read for it."
+    )
     drop_invalid: bool = Field(
         False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
     )

@@ -80,7 +80,7 @@ def _as_before(given: Given, run: Path) -> Given:
 
 def _dividing(data: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which images are held out, beside the seed."""
-    return {key: data.get(key) for key in ("validation_share", "by_group")}
+    return {key: data.get(key) for key in ("validation_share", "by_group", "similar")}
 
 
 def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]:
@@ -116,8 +116,9 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
 
 
 def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:
-    seed, by_group = TrainConfig(**given.training).seed, DataOptions(**given.data).by_group
-    return hold_out(dataset, split, share, by_group=by_group, seed=seed, speaks=_speaks())
+    options, seed = DataOptions(**given.data), TrainConfig(**given.training).seed
+    wishes = {"by_group": options.by_group, "similar": options.similar, "seed": seed}
+    return hold_out(dataset, split, share, speaks=_speaks(), **wishes)
 
 
 def _refuse_two_validations(options: DataOptions) -> None:
