@@ -98,8 +98,8 @@ def divide(
         if not rows:
             raise DataError(
                 f"{dataset.name}: no image is left for {name}: its {len(dataset)} images are in {len(set(joined))} "
-                "groups whose images stay together. Take a larger share or smaller groups, or tear apart those that look "
-                "alike (--no-similar)."
+                "groups whose images stay together. Take a larger share or smaller groups, or tear apart those that "
+                "look alike (--no-similar)."
             )
     remarks += _off_share(parts, shares, joined)
     return Division(tuple(dataset.classes), counts, parts, [*remarks, *_too_rare(dataset, counts, parts)])
