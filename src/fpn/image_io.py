@@ -432,6 +432,15 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or image.mode in ("I", "F")
 
 
+def has_wide_values(path: str | os.PathLike[str]) -> bool:
+    """Whether an image file's values have more than 8 bits, by its header alone; not if it can't be read."""
+    try:
+        with _opened(Path(path), MAX_BYTES) as opened:
+            return is_wide(opened)
+    except (ImageError, DataNotFoundError):
+        return False
+
+
 def white_of(image: Image.Image) -> float | None:
     """The value that becomes white where no pixel range is given; None: the image's own most."""
     return 65535.0 if _has_sixteen_bits(image, image.format) else None

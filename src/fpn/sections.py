@@ -181,7 +181,7 @@ def _sentence(error: ValidationError, declared: Mapping[str, FieldInfo]) -> str:
         shown = ", ".join(map(str, choices))
         other = _or_number(details) if len({str(each["loc"][-1]) for each in details}) > 1 else ""
         return f"{name} {value!r}: choose one of {shown}{other}.{nearest(str(value), map(str, choices))}"
-    message = str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")
     return f"{name} {value!r}: {message[0].lower()}{message[1:]}"
 
 

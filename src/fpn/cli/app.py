@@ -28,6 +28,7 @@ COMMANDS = {
     "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
     "check": ("fpn.cli.check", "Say what is wrong with your labels, before it costs you a night."),
     "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),
+    "split": ("fpn.cli.split", "Divide a dataset into train, val and test, each with its share of every class."),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
 }
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
+
+if TYPE_CHECKING:
+    from fpn.data import Dataset
+    from fpn.detectors import Detector
 
 
 def run(
@@ -22,6 +26,7 @@ def run(
     detections: Path | None = None,
     proposals: bool = False,
     drop_invalid: bool = False,
+    skip_unreadable: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
@@ -33,20 +38,21 @@ def run(
     Args:
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC or YOLO format.
-        split: Which split of it. None: the only one, else all, else trainval, else val, else test.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
+    from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
-    from fpn.data import open_dataset
-    from fpn.data.formats.open import usual_split
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
@@ -55,13 +61,13 @@ def run(
 
     detector = optimize(load(model, device=check_device(device)), precision)
     accepted = (limits or LimitOptions()).limits()
-    if split is None and (split := usual_split(data, "val", "test", images=images)) is not None:
-        say(f"measuring on the split {split}; --split names another")
-    dataset = open_dataset(data, split=split, images=images, drop_invalid=drop_invalid, limits=accepted)
-    for remark in dataset.remarks:
-        say_warning(remark)
-    if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
+    reading: dict[str, Any] = {
+        "images": images,
+        "drop_invalid": drop_invalid,
+        "skip_unreadable": skip_unreadable,
+        "limits": accepted,
+    }
+    dataset = _open(data, split, detector, reading)
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:
         measured = measure(
             detector,
@@ -70,10 +76,34 @@ def run(
             workers=workers,
             tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
             progress=progress,
+            skip_unreadable=skip_unreadable,
         )
     say(measured.table())
+    say_unreadable(measured.unreadable, "the figures are of the others")
     say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
     if detections is not None:
         say(f"detections: {measured.save_detections(detections)}")
+
+
+def _open(data: Path, split: str | None, detector: Detector, reading: dict[str, Any]) -> Dataset:
+    """What to measure on, and what is to be said of it."""
+    from fpn.cli.held_out import find_held_out
+    from fpn.data import open_dataset
+    from fpn.data.checks.brightness import unfitting
+    from fpn.data.formats.open import usual_split
+
+    dataset = find_held_out(data, detector.training_record, **reading) if split is None else None
+    if dataset is None:
+        if split is None and (split := usual_split(data, "val", "test", images=reading["images"])) is not None:
+            say(f"measuring on the split {split}; --split names another")
+        dataset = open_dataset(data, split=split, **reading)
+    for remark in dataset.remarks:
+        say_warning(remark)
+    if dataset.dropped:
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped, the first: {dataset.dropped[0]}")
+    paths = [dataset.path(number) for number in range(len(dataset))]
+    if (warning := unfitting(dataset.name, paths, detector.preprocessor.config.pixel_range)) is not None:
+        say_warning(warning)
+    return dataset

@@ -14,6 +14,7 @@ from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.training.config import CheckedSettings, TrainConfig, read_settings, refuse_unknown
 
 if TYPE_CHECKING:
+    from fpn.cli.held_out import HeldOut
     from fpn.data import Limits
 
 
@@ -62,9 +63,39 @@ class DataOptions(LimitOptions):
         description="Split to measure on after each epoch. None, without --validation: val, if train was not "
         "asked for either.",
     )
+    validation_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Keep this share of DATA's images, such as 0.2, from training and measure on them, each class in "
+        "proportion, images alike on one side. fpn split writes such parts to a folder.",
+    )
+    by_group: str | None = Field(
+        None,
+        description="With --validation-share: regular expression that is searched for in each image's path; images in "
+        "which it finds the same stay on one side.",
+    )
+    similar: bool = Field(
+        True, description="With --validation-share: keep images on one side that look alike. All are read for it."
+    )
     drop_invalid: bool = Field(
         False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
     )
+    pixel_range: tuple[float, float] | None = Field(
+        None,
+        description="Values that become black and white in images of more than 8 bits, such as 0 4095; kept in the "
+        "model. None: what fits the images.",
+    )
+    check_images: bool = Field(
+        False,
+        description="Decode every image before the first step, and stop at those that can't be read, or name them "
+        "(--skip-unreadable).",
+    )
+
+    @property
+    def names_validation(self) -> bool:
+        """Whether it is said what to measure on."""
+        return any(each is not None for each in (self.validation, self.validation_split, self.validation_share))
 
 
 # Options that have a shorter name than the setting.
@@ -140,7 +171,10 @@ class Given:
     Attributes:
         path: DATA, or None.
         data, model, training: names and values of each group of options.
+        held_out: what an earlier run with the same wishes held out; None: it has to be chosen.
     """
+
+    held_out: HeldOut | None = None
 
     def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, CheckedSettings | None]) -> None:
         """Put the two together; options win.

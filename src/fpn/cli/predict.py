@@ -50,6 +50,7 @@ def run(
     """
     from fpn.cli.devices import check_device
     from fpn.cli.outputs import NAME, Predictions, written_before
+    from fpn.data.checks.brightness import unfitting
     from fpn.detectors import load
     from fpn.detectors.prediction import predict_images
     from fpn.inference.optimize import optimize
@@ -65,6 +66,9 @@ def run(
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
     detector = optimize(load(model, device=check_device(device)), precision)
     say(f"network: {detector.info}")
+    pixel_range = detector.preprocessor.config.pixel_range
+    if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
+        say_warning(warning)
     predictions = Predictions(output, detector.classes, {"model": str(model)})
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fpn.cli.decoding import check_images, say_unreadable
+from fpn.cli.held_out import NOTE, HeldOut, hold_out
 from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.cli.terminal import say, say_warning
 from fpn.errors import ConfigError
@@ -52,8 +54,10 @@ def run(
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
-    datasets = _open(given)
-    result = _run(given, *datasets, resume=resume, allow_changes=allow_changes)
+    datasets, held_out = _open(given)
+    if DataOptions(**given.data).check_images:
+        check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
+    result = _run(given, *datasets, held_out, resume=resume, allow_changes=allow_changes)
     if _speaks():
         _report(given, result)
 
@@ -64,6 +68,8 @@ def _as_before(given: Given, run: Path) -> Given:
 
     record = read_record(run)
     before: Mapping[str, Any] = record["notes"].get("options", {})
+    if all(given.data.get(key, old) == old for key, old in _dividing(before.get("data", {})).items()):
+        given.held_out = HeldOut.of(record["notes"])
     if given.path is None and before.get("path"):
         given.path = Path(before["path"])
     given.data = {**before.get("data", {}), **given.data, "output": run}
@@ -72,25 +78,57 @@ def _as_before(given: Given, run: Path) -> Given:
     return given
 
 
-def _open(given: Given) -> tuple[Dataset, Dataset | None]:
+def _dividing(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which images are held out, beside the seed."""
+    return {key: data.get(key) for key in ("validation_share", "by_group", "similar")}
+
+
+def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]:
     """Read everything about both datasets but their pixels."""
     from fpn.data import open_dataset
+    from fpn.data.formats.open import choose_split
 
     options = DataOptions(**given.data)
     if given.path is None:
         raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
     if options.output is None:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
-    kept: dict[str, Any] = {"drop_invalid": options.drop_invalid, "limits": options.limits()}
+    _refuse_two_validations(options)
+    kept: dict[str, Any] = {
+        "drop_invalid": options.drop_invalid,
+        "limits": options.limits(),
+        "pixel_range": options.pixel_range,
+        "skip_unreadable": TrainConfig(**given.training).skip_unreadable,
+    }
     trained, split = _splits(given.path, options)
     dataset = open_dataset(given.path, split=trained, images=options.images, **kept)
     say_about(dataset)
+    if options.validation_share is not None:
+        chosen = choose_split(given.path, trained, images=options.images)
+        held_out = given.held_out or _hold_out(given, dataset, chosen, options.validation_share)
+        return held_out.divide(dataset), held_out
     if options.validation is None and split is None:
-        return dataset, None
+        return (dataset, None), None
     where = options.validation or given.path
     validation = open_dataset(where, split=split, images=None if options.validation else options.images, **kept)
     say_about(validation)
-    return dataset, validation
+    return (dataset, validation), None
+
+
+def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:
+    options, seed = DataOptions(**given.data), TrainConfig(**given.training).seed
+    wishes = {"by_group": options.by_group, "similar": options.similar, "seed": seed}
+    return hold_out(dataset, split, share, speaks=_speaks(), **wishes)
+
+
+def _refuse_two_validations(options: DataOptions) -> None:
+    if options.validation_share is None and options.by_group is not None:
+        raise ConfigError("--by-group says how DATA is divided: it needs --validation-share, such as 0.2")
+    if options.validation_share is not None and (options.validation or options.validation_split):
+        raise ConfigError(
+            "--validation-share keeps images of DATA to measure on, --validation and --validation-split name others. "
+            "Choose one."
+        )
 
 
 def _splits(path: Path, options: DataOptions) -> tuple[str | None, str | None]:
@@ -100,7 +138,7 @@ def _splits(path: Path, options: DataOptions) -> tuple[str | None, str | None]:
     trained, held_out = options.split, options.validation_split
     if trained is None:
         trained = usual_split(path, "train", images=options.images)
-        if trained is not None and options.validation is None and held_out is None:
+        if trained is not None and not options.names_validation:
             held_out = usual_split(path, "val", images=options.images)
         if trained is not None and _speaks():
             beside = f", validating on {held_out}" if held_out else ""
@@ -127,7 +165,13 @@ def say_about(dataset: Dataset) -> None:
 
 
 def _run(
-    given: Given, dataset: Dataset, validation: Dataset | None, *, resume: Path | None, allow_changes: bool
+    given: Given,
+    dataset: Dataset,
+    validation: Dataset | None,
+    held_out: HeldOut | None,
+    *,
+    resume: Path | None,
+    allow_changes: bool,
 ) -> TrainResult:
     from fpn.training.checkpoint import has_checkpoint
     from fpn.training.trainer import train as run_training
@@ -144,7 +188,11 @@ def _run(
         output=options.output if resume is None else None,
         resume=resume,
         allow_changes=allow_changes,
-        notes={"command": shlex.join(["fpn", *sys.argv[1:]]), "options": _notes(given)},
+        notes={
+            "command": shlex.join(["fpn", *sys.argv[1:]]),
+            "options": _notes(given),
+            **({} if held_out is None else {NOTE: held_out.to_json()}),
+        },
     )
 
 
@@ -177,14 +225,16 @@ def _report(given: Given, result: TrainResult) -> None:
         best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
     say(f"trained {result.steps} steps in {minutes}{best}")
     say(f"model: {result.model}")
+    say_unreadable(result.unreadable, f"all are named in {result.output}/run.json")
     say("Next:")
     options = DataOptions(**given.data)
     where, split = options.validation or given.path, options.validation_split
-    if options.validation is None and split is None:
+    if not options.names_validation:
         split = _held_out_split(given.path, options.split)
     words = ["fpn", "evaluate", str(result.model), str(where)]
     words += ["--split", split] if split else []
     words += ["--drop-invalid"] if options.drop_invalid else []
+    words += ["--skip-unreadable"] if result.unreadable else []
     say(f"  {shlex.join(words)}")
     say(f"  fpn predict {shlex.quote(str(result.model))} IMAGES --output predictions")
 

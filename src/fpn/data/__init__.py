@@ -3,5 +3,6 @@
 from fpn.data.dataset import Dataset, Sample
 from fpn.data.formats.open import list_splits, open_dataset
 from fpn.data.limits import Limits
+from fpn.data.split import divide, split_dataset
 
-__all__ = ["Dataset", "Limits", "Sample", "list_splits", "open_dataset"]
+__all__ = ["Dataset", "Limits", "Sample", "divide", "list_splits", "open_dataset", "split_dataset"]

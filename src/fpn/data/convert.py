@@ -12,7 +12,7 @@ from fpn.data.formats.open import Surveyed, survey_dataset
 from fpn.data.formats.survey import names_of
 from fpn.data.formats.write import Family, write
 from fpn.data.formats.writer import parts_of, refuse_filled, unique_names
-from fpn.data.issues import KINDS
+from fpn.data.issues import INVALID_BOXES, KINDS
 from fpn.data.limits import Limits
 from fpn.data.progress import Progress
 from fpn.errors import DataError
@@ -62,7 +62,7 @@ def convert(
     """
     refuse_filled(Path(output))
     surveyed = survey_dataset(path, split=split, images=images, limits=limits)
-    _refuse_broken(surveyed, Path(path))
+    refuse_broken(surveyed, Path(path))
     names = unique_names([name for survey in surveyed.splits.values() for name in names_of(survey)])
     root = next(iter(surveyed.splits.values())).dataset.root
     parts = parts_of(surveyed.splits, surveyed.family, names)
@@ -71,10 +71,25 @@ def convert(
     return ConvertedDataset(Path(output), {part.name: len(part.sources) for part in parts}, losses, renamed)
 
 
-def _refuse_broken(surveyed: Surveyed, path: Path) -> None:
-    errors = [finding.message for finding in surveyed.findings if KINDS[finding.kind].severity == "error"]
+def refuse_broken(surveyed: Surveyed, path: Path, *, drop_invalid: bool | None = None) -> int:
+    """Stop at what would stop `open_dataset`; how many invalid boxes there are, if they may be left out.
+
+    Args:
+        surveyed: what was read.
+        path: where it was read.
+        drop_invalid: whether they may; None: nobody can say so.
+
+    Raises:
+        DataError: anything else is wrong, or there is nothing.
+    """
+    found = [finding for finding in surveyed.findings if KINDS[finding.kind].severity == "error"]
+    errors = [finding.message for finding in found if not (drop_invalid and finding.kind in INVALID_BOXES)]
+    droppable = sum(finding.kind in INVALID_BOXES for finding in found)
     if errors:
         remedy = f"See all with `fpn check {path}`; `fpn check {path} --fix OUT` writes a repaired copy."
+        if drop_invalid is False and droppable:
+            remedy += " --drop-invalid leaves invalid boxes out."
         raise DataError(enumerate_issues(f"{path}: {len(errors)} faults:", errors, remedy))
     if not surveyed.splits:
         raise DataError(f"{path}: nothing to convert")
+    return droppable

@@ -6,6 +6,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -160,9 +161,20 @@ class Dataset(ABC):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {number}")
         return number % len(self)
 
-    def subset(self, indices: Iterable[SupportsIndex]) -> Dataset:
-        """The images with these numbers, in this order, with their original ids."""
-        return Subset(self, [self._number(index) for index in indices])
+    def subset(self, indices: Iterable[SupportsIndex], *, name: str | None = None) -> Dataset:
+        """The images with these numbers, in this order, with their original ids.
+
+        Args:
+            indices: numbers of the images.
+            name: what logs and tables call it; None: as the whole.
+        """
+        return Subset(self, [self._number(index) for index in indices], name or self.name)
+
+    def with_range(self, pixel_range: PixelRange) -> Dataset:
+        """The same images, seen with these values as black and white where they have more than 8 bits."""
+        other = copy(self)
+        other.pixel_range = pixel_range
+        return other
 
     def coco(self) -> dict[str, Any]:
         """The ground truth as a COCO json with the original ids; `ignore` objects have iscrowd 1."""
@@ -183,16 +195,20 @@ class Dataset(ABC):
 class Subset(Dataset):
     """Some images of another dataset."""
 
-    def __init__(self, whole: Dataset, numbers: Sequence[int]) -> None:
+    def __init__(self, whole: Dataset, numbers: Sequence[int], name: str) -> None:
         self.whole = whole
         # A tensor, not a list: workers share it, and a long one costs 8 bytes an entry.
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
-        self.classes, self.name, self.root = whole.classes, whole.name, whole.root
+        self.classes, self.name, self.root = whole.classes, name, whole.root
         self.dropped, self.clipped, self.skeleton = whole.dropped, whole.clipped, whole.skeleton
         self.pixel_range, self.remarks = whole.pixel_range, whole.remarks
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def with_range(self, pixel_range: PixelRange) -> Dataset:
+        """See `Dataset.with_range`."""
+        return Subset(self.whole.with_range(pixel_range), self.numbers.tolist(), self.name)
 
     def image_id(self, index: int) -> int:
         """See `Dataset.image_id`."""

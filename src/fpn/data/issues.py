@@ -81,6 +81,11 @@ KINDS: Mapping[str, Kind] = {
         "Training would take them for different things: spell them alike.",
         "joins them under the commoner name",
     ),
+    "class-unknown": Kind(
+        "error",
+        "classes that the training split does not list",
+        "A model trained on it can't be measured on them: list the same classes in each split.",
+    ),
     "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
     "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
     "box-outside": Kind(
@@ -164,7 +169,8 @@ KINDS: Mapping[str, Kind] = {
     "image-dark": Kind(
         "warning",
         "images of more than 8 bits that are seen too dark, or each at a brightness of its own",
-        "Say which values are black and white (`pixel_range`), or save them with 8 bits.",
+        "Training takes one range that fits them all, and its model keeps it; `--pixel-range` names another. Colour of "
+        "16 bits has to be saved with 8.",
     ),
     "image-part-unread": Kind(
         "warning", "images of which a part is not read", "Save what is meant as images of their own."
@@ -209,6 +215,9 @@ KINDS: Mapping[str, Kind] = {
     "id-gaps": Kind("information", "gaps in the ids", "Ids are kept as they are."),
     "split-contained": Kind("information", "splits that are part of another", "Don't measure on what you train on."),
 }
+
+# What `drop_invalid` leaves out.
+INVALID_BOXES = frozenset({"box-not-finite", "box-empty", "box-outside"})
 
 
 @dataclass(frozen=True, slots=True)

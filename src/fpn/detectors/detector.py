@@ -15,7 +15,7 @@ from fpn.detectors.prediction import READERS, TaskName, predict_images
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
 from fpn.heads.sampling import Randomness
-from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
+from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
 
@@ -56,6 +56,15 @@ class Detector(nn.Module, ABC):
         self.compiled_dense: Callable[[Tensor], tuple[Tensor, ...]] | None = None
         # `predict` puts images together whose padded sides agree when rounded up to a multiple of this.
         self.bucket = max(32, preprocessor.size_multiple)
+
+    def see_range(self, pixel_range: PixelRange) -> None:
+        """From now on, and when loaded from a file, see these values as black and white in images of more than 8 bits.
+
+        Raises:
+            ConfigError: it is no range.
+        """
+        self.preprocessor = Preprocessor(self.preprocessor.config.changed(pixel_range=pixel_range))
+        self.recipe = self.recipe.changed(dialect_pixels_pixel_range=pixel_range)
 
     @abstractmethod
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:

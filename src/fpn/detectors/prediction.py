@@ -165,7 +165,8 @@ def predict_images(
             f"batch_size {batch_size}, readers {readers}, max_pixels {max_pixels}, max_bytes {max_bytes}: must be at "
             "least 1, and readers 0"
         )
-    read = partial(read_image, max_pixels=max_pixels, max_bytes=max_bytes)
+    pixel_range = predictor.preprocessor.config.pixel_range
+    read = partial(read_image, pixel_range=pixel_range, max_pixels=max_pixels, max_bytes=max_bytes)
     reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
     return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from torch.utils.data import DataLoader
 from fpn.data.dataset import Dataset
 from fpn.data.loading.workers import default_workers, fits_shared_memory, make_data_loader, start_workers
 from fpn.detectors.prediction import ImageReader
-from fpn.errors import ConfigError, FpnError
+from fpn.errors import ConfigError, DataNotFoundError, FpnError, ImageError
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
+
+# One image as it comes from a worker, or what is wrong with it.
+_Read: TypeAlias = tuple[Tensor | np.ndarray, Frame] | FpnError
 
 
 def read_batches(
@@ -31,6 +34,7 @@ def read_batches(
     batch_size: int,
     workers: int | None,
     part: tuple[int, int] = (0, 1),
+    unreadable: dict[int, str] | None = None,
 ) -> Iterator[tuple[list[int], list[Prepared]]]:
     """Each image of the dataset once, with its number, those of like shape together: padding costs time.
 
@@ -40,9 +44,10 @@ def read_batches(
         batch_size: images a batch.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
         part: (number, count): only every `count`-th batch, for processes that share them out.
+        unreadable: takes number -> why of images that can't be read, which are then left out.
 
     Raises:
-        FpnError: an image can't be read; the message names the file.
+        FpnError: an image can't be read, and `unreadable` is None; the message names the file.
     """
     number, count = part
     workers = default_workers(count) if workers is None else workers
@@ -56,9 +61,15 @@ def read_batches(
         num_workers=workers,
     )
     for numbers, parcel in zip(plan, start_workers(loader), strict=True):
-        if isinstance(parcel, FpnError):
-            raise parcel
-        yield numbers, [Prepared(torch.as_tensor(pixels), None, frame) for pixels, frame in parcel]
+        read = dict(zip(numbers, parcel, strict=True))
+        for number, each in tuple(read.items()):
+            if not isinstance(each, FpnError):
+                continue
+            if unreadable is None or not isinstance(each, ImageError | DataNotFoundError):
+                raise each
+            unreadable[number] = str(read.pop(number))
+        if read:
+            yield list(read), [Prepared(torch.as_tensor(pixels), None, frame) for pixels, frame in read.values()]
 
 
 def _plan(dataset: Dataset, batch_size: int) -> list[list[int]]:
@@ -90,13 +101,14 @@ class _BatchReader:
 
     reader: ImageReader[int]
 
-    def __getitem__(self, numbers: list[int]) -> list[tuple[Tensor | np.ndarray, Frame]] | FpnError:
-        parcel: list[tuple[Tensor | np.ndarray, Frame]] = []
+    def __getitem__(self, numbers: list[int]) -> list[_Read]:
+        parcel: list[_Read] = []
         for number in numbers:
             prepared = self.reader(number).prepared
             if isinstance(prepared, FpnError):
                 # As a value: torch would wrap what a worker raises into a page of traceback.
-                return prepared
+                parcel.append(prepared)
+                continue
             fits = fits_shared_memory(prepared.pixels)
             parcel.append((prepared.pixels if fits else prepared.pixels.numpy(), prepared.frame))
         return parcel

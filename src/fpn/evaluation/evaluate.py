@@ -25,10 +25,30 @@ from fpn.suggestions import nearest
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in some of a dataset's images, by their numbers, in original pixels."""
+    """What a detector found in some of a dataset's images, by their numbers, in original pixels.
+
+    `unreadable`: why an image could not be read, so that nothing is known of it.
+    """
 
     detections: dict[int, Detections] = field(default_factory=dict)
     proposals: dict[int, Proposals] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    def without_unreadable(self, dataset: Dataset) -> tuple[Dataset, Found]:
+        """The dataset and what was found, both without the images that could not be read.
+
+        Raises:
+            DataError: no image could.
+        """
+        if not self.unreadable:
+            return dataset, self
+        rows = [number for number in range(len(dataset)) if number not in self.unreadable]
+        if not rows:
+            why = next(iter(self.unreadable.values()))
+            raise DataError(f"{dataset.name}: none of its {len(dataset)} images can be read, such as {why}")
+        detections = {place: self.detections[row] for place, row in enumerate(rows)}
+        proposals = {place: self.proposals[row] for place, row in enumerate(rows)} if self.proposals else {}
+        return dataset.subset(rows), Found(detections, proposals)
 
 
 def evaluate(
@@ -39,6 +59,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
     precision: Literal["float32", "bf16"] = "float32",
+    skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Detect in every image of a dataset and measure the result against its truth.
@@ -54,6 +75,7 @@ def evaluate(
         batch_size: images that go through the network together.
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
         precision: of the network's arithmetic; boxes are always float32.
+        skip_unreadable: leave out images that can't be read, and name them in the result. False: stop there.
         progress: called with the number of images done after each batch.
 
     Raises:
@@ -64,6 +86,7 @@ def evaluate(
     """
     began = time.monotonic()
     _refuse_unmeasurable(detector, dataset)
+    dataset = _seen_by(detector, dataset)
     truth = dataset.coco()
     wanted = _choose_tasks(detector, dataset.name, truth, tasks)
     cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -75,8 +98,22 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             progress=progress,
+            skip_unreadable=skip_unreadable,
         )
     return _measure(detector, dataset, truth, found, wanted, began=began)
+
+
+def _seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
+    """The dataset, read with the pixel range that the detector learned with."""
+    learned, given = detector.preprocessor.config.pixel_range, dataset.pixel_range
+    if learned is None or learned == given:
+        return dataset
+    if given is not None:
+        raise ConfigError(
+            f"{dataset.name}: is opened with the pixel range {given[0]:g} to {given[1]:g}, but the detector learned "
+            f"with {learned[0]:g} to {learned[1]:g}. Open it without one."
+        )
+    return dataset.with_range(learned)
 
 
 @considerate()
@@ -87,6 +124,7 @@ def find_objects(
     batch_size: int,
     workers: int | None = None,
     proposals: bool = False,
+    skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Found:
@@ -98,6 +136,7 @@ def find_objects(
         batch_size: images that go through the network together.
         workers: processes that read ahead; see `evaluate`.
         proposals: also keep the class-free proposals.
+        skip_unreadable: note in `unreadable` which images can't be read, and go on.
         progress: called with the number of images done after each batch.
         part: (number, count): one of `count` processes that share the images out. Each takes whole batches of one
             plan, so that an image is padded as it would be without the others.
@@ -106,7 +145,14 @@ def find_objects(
         ImageError, DataNotFoundError: an image can't be read.
     """
     found = Found()
-    batches = read_batches(dataset, detector.preprocessor, batch_size=batch_size, workers=workers, part=part)
+    batches = read_batches(
+        dataset,
+        detector.preprocessor,
+        batch_size=batch_size,
+        workers=workers,
+        part=part,
+        unreadable=found.unreadable if skip_unreadable else None,
+    )
     for numbers, prepared in batches:
         images = enter(detector, prepared)
         with detecting(detector):
@@ -116,7 +162,7 @@ def find_objects(
         if proposals:
             found.proposals.update(zip(numbers, _leave_proposals(detector, proposed, prepared), strict=True))
         if progress is not None:
-            progress(len(found.detections))
+            progress(len(found.detections) + len(found.unreadable))
     return found
 
 
@@ -142,12 +188,13 @@ def measure(
         ConfigError: as `evaluate`.
     """
     _refuse_unmeasurable(detector, dataset)
-    numbers = sorted(number for part in parts for number in part.detections)
+    numbers = sorted(number for part in parts for number in (*part.detections, *part.unreadable))
     assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} images"
     found = Found()
     for part in parts:
         found.detections.update(part.detections)
         found.proposals.update(part.proposals)
+        found.unreadable.update(part.unreadable)
     truth = dataset.coco()
     wanted = _choose_tasks(detector, dataset.name, truth, tasks)
     if tasks is None and found.proposals:
@@ -226,6 +273,10 @@ def _measure(
     *,
     began: float,
 ) -> Evaluation:
+    unreadable = {dataset.path(number): why for number, why in found.unreadable.items()}
+    if unreadable:
+        dataset, found = found.without_unreadable(dataset)
+        truth = dataset.coco()
     records = _records(detector, dataset, found.detections)
     proposed = {dataset.image_id(number): _rows(each) for number, each in found.proposals.items()}
     sigmas = () if dataset.skeleton is None else dataset.skeleton.sigmas
@@ -243,6 +294,7 @@ def _measure(
         ignored=ignored,
         seconds=time.monotonic() - began,
         detections=records,
+        unreadable=unreadable,
         **figures,  # type: ignore[arg-type]  # each task's are named like it
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Evaluation(CocoMetrics):
         ignored: crowds and difficult objects, which neither count nor hurt.
         seconds: wall time of reading, detecting and counting.
         detections: COCO result records, with the dataset's image and category ids.
+        unreadable: path -> why, of images that could not be read and were left out.
         masks: the same twelve numbers and classes, masks compared instead of boxes, if they were measured.
         keypoints: of the keypoints, if they were measured.
         proposals: recall of the class-free proposals, if it was asked for.
@@ -38,6 +39,7 @@ class Evaluation(CocoMetrics):
     ignored: int
     seconds: float
     detections: list[dict[str, Any]]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     masks: CocoMetrics | None = None
     keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
@@ -57,7 +59,8 @@ class Evaluation(CocoMetrics):
         """JSON-able figures, without the detections; what was not measured is None."""
         about = {name: getattr(self, name) for name in ("dataset", "images", "objects", "ignored")}
         figures = {f.name: getattr(self, f.name) for f in fields(CocoMetrics) if f.name != "per_class"}
-        found = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
+        found: dict[str, Any] = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
+        found |= {"unreadable": dict(self.unreadable)} if self.unreadable else {}
         per_class = [_without_gaps(asdict(each)) for each in self.per_class]
         others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
         tasks = {name: None if each is None else _json_of(each) for name, each in others.items()}
@@ -110,7 +113,8 @@ class Evaluation(CocoMetrics):
 
     def _title(self) -> str:
         ignored = f", {self.ignored} more ignored" if self.ignored else ""
-        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}"
+        left_out = f", {len(self.unreadable)} images could not be read" if self.unreadable else ""
+        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}{left_out}"
 
 
 def _json_of(figures: Figures) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fpn.sections import Number, Positive, Section
 
@@ -22,6 +22,11 @@ class Sizing(TypedDict):
 class PixelsConfig(Section):
     """From original to network pixels, and back."""
 
+    pixel_range: tuple[float, float] | None = Field(
+        default=None,
+        description="Values that become black and white in images of more than 8 bits, such as 0 and 4095; training "
+        "sets it from the data. None: 0 and 65535 for 16 bits, an image's own least and most for others.",
+    )
     channel_order: Literal["rgb", "bgr"] = Field(
         default="rgb", description="Order of the colour channels that the network sees."
     )
@@ -58,6 +63,13 @@ class PixelsConfig(Section):
         description="True: detections leave rounded to whole pixels, half to even, and those without an area are "
         "dropped.",
     )
+
+    @field_validator("pixel_range")
+    @classmethod
+    def _ascends(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("expected the value of black and a higher one of white")
+        return value
 
     @property
     def sizing(self) -> Sizing:

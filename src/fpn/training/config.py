@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.suggestions import nearest
 
-# These may change when a run is resumed: they alter neither weights nor metrics.
-FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker"})
+# These may change when a run is resumed: they alter neither weights nor metrics, but that without `skip_unreadable` a
+# run with such images could not have gone on.
+FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
 # As accelerate calls them.
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
@@ -143,6 +144,11 @@ class TrainConfig(CheckedSettings):
     )
     workers: int | None = Field(
         default=None, ge=0, description="Processes that read images. None: half of the CPU's cores, 1 to 8. 0: none."
+    )
+    skip_unreadable: bool = Field(
+        default=False,
+        description="Go on without images that can't be read, which are named at the end: the next one stands in for "
+        "each. Validations leave them out.",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Same seed, data, settings and machine: same weights.")
 

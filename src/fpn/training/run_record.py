@@ -71,6 +71,8 @@ def _file_size(path: str) -> int | None:
         return None  # drawn, or missing, which the reader will say
 
 
+# Of a finished run: path -> why, of images that were left out.
+UNREADABLE = "unreadable"
 BEST, METRICS, RUN = "best.safetensors", "metrics.jsonl", "run.json"
 
 

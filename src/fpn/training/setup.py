@@ -163,6 +163,7 @@ def _loader(
         aspect_grouping=config.aspect_grouping,
         # A last batch of one image would weigh as much as a full one. Which images are left out changes each epoch.
         drop_last=len(dataset) >= config.batch_size,
+        skip_unreadable=config.skip_unreadable,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",

@@ -22,11 +22,13 @@ from fpn.training.loop import Loop
 from fpn.training.metrics_log import MetricsLog, MetricsRecorder
 from fpn.training.openings import Augmentation, Openings
 from fpn.training.optimization import OptimizerFactory
+from fpn.training.pixel_range import agree_on_range
 from fpn.training.progress import Reporter, make_reporter
 from fpn.training.run import Run
 from fpn.training.run_record import (
     BEST,
     METRICS,
+    UNREADABLE,
     begun_before_restart,
     claim_output,
     describe,
@@ -54,6 +56,7 @@ class TrainResult:
         output: the run's folder, or None.
         model: the model file to use, or None without an output folder.
         seconds: wall time of this call.
+        unreadable: path -> why, of images that could not be read and were left out (`skip_unreadable`).
     """
 
     steps: int
@@ -64,6 +67,7 @@ class TrainResult:
     output: Path | None
     model: Path | None
     seconds: float
+    unreadable: Mapping[str, str]
 
 
 def train(
@@ -87,7 +91,8 @@ def train(
 
     Args:
         detector: what to train.
-        dataset: labelled images to learn from, with the detector's classes.
+        dataset: labelled images to learn from, with the detector's classes. Its `pixel_range`, or else what fits its
+            images of more than 8 bits, becomes the detector's.
         config: how; None: the defaults, or the resumed run's own.
         validation: labelled images to measure on after each epoch.
         output: folder for `best.safetensors`, `last/`, `metrics.jsonl` and `run.json`; None: write nothing.
@@ -123,6 +128,7 @@ def train(
     openings.check(config)
     metric = find_metric(config.best)
     refuse_bad_data(detector, dataset, validation, metric)
+    dataset, validation, told = agree_on_range(detector, dataset, validation)
     with algorithms(config.deterministic):
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
@@ -134,10 +140,13 @@ def train(
             best = BestWeights(run, metric, _model(folder), record)
             loop = _compose(run, folder, callbacks, validation=measuring, best=best, reporter=reporter, stop=interrupt)
             loop.begin(resumed=before is not None)
+            for note in told:
+                reporter.note(note)
             with considerate(reporter.note):
                 loop.train()
+            unreadable = _name_unreadable(run, measuring, folder, record)
         loop.end()
-        return _result(run, folder, time.monotonic() - started)
+        return _result(run, folder, time.monotonic() - started, unreadable)
 
 
 def _compose(
@@ -200,7 +209,20 @@ def _open_output(
     return record
 
 
-def _result(run: Run, folder: Path | None, seconds: float) -> TrainResult:
+def _name_unreadable(
+    run: Run, measuring: Validation | None, folder: Path | None, record: dict[str, Any]
+) -> dict[str, str]:
+    """Which images were left out by any process, and why; the first process also writes it into `run.json`."""
+    unreadable = dict(record.get(UNREADABLE, {}))
+    for each in run.processes.collect(run.loader.unreadable):
+        unreadable |= each
+    unreadable |= {} if measuring is None else measuring.unreadable
+    if unreadable and folder is not None and run.processes.first:
+        write_record(folder, {**record, UNREADABLE: unreadable})
+    return unreadable
+
+
+def _result(run: Run, folder: Path | None, seconds: float, unreadable: Mapping[str, str]) -> TrainResult:
     position = run.position
     return TrainResult(
         steps=position.step,
@@ -211,6 +233,7 @@ def _result(run: Run, folder: Path | None, seconds: float) -> TrainResult:
         output=folder,
         model=_model(folder),
         seconds=seconds,
+        unreadable=unreadable,
     )
 
 

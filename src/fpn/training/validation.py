@@ -78,6 +78,9 @@ class Validation:
         dataset: labelled images.
         interrupt: whether somebody wishes to stop.
         metric: one that has to be among what is measured: proposals cost a second pass through the network.
+
+    Attributes:
+        unreadable: path -> why, of images that were left out so far; in the first process.
     """
 
     def __init__(self, run: Run, dataset: Dataset, interrupt: Interrupt, metric: Metric) -> None:
@@ -85,6 +88,7 @@ class Validation:
         self._dataset = dataset
         self._interrupt = interrupt
         self._proposals = find_task(metric.name).output == "proposals"
+        self.unreadable: dict[str, str] = {}
 
     def measure(self) -> dict[str, float]:
         """What the detector as it is now reaches, by metric: each process detects in its part, the first measures.
@@ -97,7 +101,9 @@ class Validation:
         values: dict[str, float] | None = None
         whole = [part for part in parts if part is not None]
         if run.processes.first and len(whole) == run.processes.count:
-            values = measure(run.detector, self._dataset, whole, began=began).metrics
+            evaluation = measure(run.detector, self._dataset, whole, began=began)
+            self.unreadable.update(evaluation.unreadable)
+            values = evaluation.metrics
         values = run.processes.from_first(values)
         if values is None:
             raise ValidationInterrupted
@@ -116,6 +122,7 @@ class Validation:
                 batch_size=run.config.batch_size,
                 workers=run.config.workers,
                 proposals=self._proposals,
+                skip_unreadable=run.config.skip_unreadable,
                 progress=self._leave_if_wished,
                 part=(run.processes.rank, run.processes.count),
             )

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from fpn.data.checks.images import ImageInfo, inspect_images
 from fpn.data.dataset import Dataset
 from fpn.data.issues import Finding
-from fpn.image_io import PixelRange
+from fpn.image_io import PixelRange, has_wide_values
 
 # Bits that cameras have.
 _DEPTHS = (8, 10, 12, 14, 16)
+# Less of a range, and what is dark looks black.
+_USED = 1 / 8
 # Images that are looked at first: where none of them has more than 8 bits, the dataset is taken to have none.
 _FIRST, _MOST = 8, 200
 
@@ -36,14 +38,43 @@ def suggest_range(infos: Sequence[ImageInfo]) -> PixelRange | None:
 
 def find_pixel_range(dataset: Dataset) -> PixelRange | None:
     """`suggest_range` of up to 200 images of a dataset, evenly spread; None where the first few have 8 bits."""
-    first = inspect_images([dataset.path(k) for k in _spread(len(dataset), _FIRST)])
-    if suggest_range(first) is None:
+    paths = [dataset.path(k) for k in range(len(dataset))]
+    return suggest_range(inspect_images(_spread(paths, _MOST))) if _wide(paths) else None
+
+
+def unfitting(name: str, paths: Sequence[str], pixel_range: PixelRange | None) -> str | None:
+    """What is wrong with a range of which images use little, or which they leave.
+
+    Args:
+        name: what the message calls the images.
+        paths: of which up to 8 are looked at, evenly spread.
+        pixel_range: the range; None: that of 16 bits, for images that have them.
+
+    Returns:
+        The message; None: nothing is wrong, or the images have 8 bits.
+    """
+    infos = inspect_images(_wide(paths))
+    values = [info.values for info in infos if info.values is not None and (pixel_range or info.white)]
+    if not values:
         return None
-    return suggest_range(inspect_images([dataset.path(k) for k in _spread(len(dataset), _MOST)]))
+    black, white = pixel_range or (0.0, 65535.0)
+    least, most = min(low for low, _ in values), max(high for _, high in values)
+    used = max(0.0, min(most, white) - max(least, black)) / (white - black)
+    if used >= _USED and most - white <= white - black:
+        return None
+    return (
+        f"{name}: values of {least:g} to {most:g} are seen with {black:g} as black and {white:g} as white, so that "
+        "little can be told apart"
+    )
 
 
-def _spread(count: int, most: int) -> list[int]:
-    return list(range(0, count, max(1, -(-count // most))))
+def _wide(paths: Sequence[str]) -> list[str]:
+    """Of up to 8 images, evenly spread, those of more than 8 bits."""
+    return [path for path in _spread(paths, _FIRST) if has_wide_values(path)]
+
+
+def _spread(paths: Sequence[str], most: int) -> Sequence[str]:
+    return paths[:: max(1, -(-len(paths) // most))]
 
 
 def check_brightness(infos: Mapping[str, ImageInfo]) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ def alike_names(names: Sequence[str]) -> list[list[str]]:
 
 
 def check_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
-    """Classes that have no objects; `counts`: split -> class name -> objects."""
+    """Classes that have no objects; `counts`: split -> each class in its list -> objects."""
     together = sum(counts.values(), Counter[str]())
     for name in names:
         if not together[name]:
@@ -37,9 +37,15 @@ def check_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> It
     training = [split for split in counts if plain_split(split) == "train"]
     if len(training) != 1 or len(counts) < 2:
         return
+    known = counts[training[0]]
     for name in names:
-        if together[name] and not counts[training[0]][name]:
-            yield Finding("class-untrained", f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}")
+        if together[name] and not known[name]:
+            told = f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}"
+            yield (
+                Finding("class-untrained", told)
+                if name in known
+                else Finding("class-unknown", f"{told}, nor is it in that list")
+            )
 
 
 def check_ids(survey: Survey) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import torch
 
 from fpn.data.formats.keypoints import keypoint_fields
 from fpn.data.formats.layout import WHOLE
-from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part, copy_image
+from fpn.data.formats.writer import Annotation, ImageRecord, Losses, Part
 from fpn.files import write_text
 from fpn.ops.boxes import xyxy_to_xywh
 
@@ -39,7 +39,7 @@ def _json(part: Part, root: Path, output: Path, losses: Losses, done: Callable[[
     for image in part.images():
         if part.family == "voc" and any(each.ignore for each in image.annotations):
             losses.once("COCO has no word for VOC's difficult: such objects are marked iscrowd")
-        copy_image(root / image.source, output / "images" / image.target)
+        part.put(root / image.source, output / "images" / image.target)
         images.append(_image(image, part))
         annotations += ({"image_id": image.image_id, **_annotation(each, part)} for each in image.annotations)
         done()

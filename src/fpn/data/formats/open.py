@@ -84,6 +84,17 @@ def list_splits(path: str | os.PathLike[str], *, images: str | os.PathLike[str] 
     return tuple(_recognise(Path(path), _image_folder(images)).splits)
 
 
+def choose_split(
+    path: str | os.PathLike[str], split: str | None, *, images: str | os.PathLike[str] | None = None
+) -> str:
+    """The name of the split that `open_dataset(path, split=split)` would take.
+
+    Raises:
+        DataNotFoundError, DataError: as `open_dataset`.
+    """
+    return _choose(_recognise(Path(path), _image_folder(images)), split, Path(path))
+
+
 def usual_split(path: str | os.PathLike[str], *kinds: str, images: str | os.PathLike[str] | None = None) -> str | None:
     """The split to take where none was asked for and `open_dataset` would have to ask.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fpn.data.dataset import Dataset
 from fpn.data.formats.segmentation import outline_of, unpack
 from fpn.data.limits import Limits
-from fpn.errors import DataError
+from fpn.errors import DataError, DataNotFoundError, ImageError
 from fpn.image_io import PixelRange, image_size, read_image, read_reduced
 from fpn.shapes import Size
 from fpn.structures import Classes, Masks, Skeleton, Targets
@@ -88,11 +88,13 @@ class TableDataset(Dataset):
         skeleton: Skeleton | None = None,
         pixel_range: PixelRange | None = None,
         remarks: Sequence[str] = (),
+        skip_unreadable: bool = False,
     ) -> None:
         self.skeleton = skeleton
         self.table, self.classes, self.root, self.name = table, classes, root, name
         self.dropped, self.clipped, self.limits = list(dropped), clipped, limits or Limits()
         self.pixel_range, self.remarks = pixel_range, list(remarks)
+        self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         return len(self.table.image_ids)
@@ -106,11 +108,22 @@ class TableDataset(Dataset):
         return str(self.root / os.fsdecode(self.table.names[self._number(index)]))
 
     def size(self, index: int) -> Size:
-        """Height and width as the annotation says, else from the file's header (read once)."""
+        """Height and width as the annotation says, else from the file's header (read once).
+
+        With `skip_unreadable` 1 x 1 of an image that can't be read, which whoever reads it leaves out.
+        """
         row = self.table.sizes[self._number(index)]
         if int(row[0]) == 0:
-            row.copy_(torch.tensor(image_size(self.path(index), max_bytes=self.limits.image_bytes)))
+            row.copy_(torch.tensor(self._seen_size(self.path(index))))
         return Size(*row.tolist())
+
+    def _seen_size(self, path: str) -> tuple[int, int]:
+        try:
+            return image_size(path, max_bytes=self.limits.image_bytes)
+        except (ImageError, DataNotFoundError):
+            if not self.skip_unreadable:
+                raise
+            return 1, 1
 
     def image(self, index: int) -> Image.Image:
         """See `Dataset.image`."""

@@ -239,6 +239,7 @@ class TableBuilder:
             skeleton=skeleton,
             pixel_range=self.options.pixel_range,
             remarks=self.options.remarks,
+            skip_unreadable=self.options.skip_unreadable,
         )
         if self.options.notes is not None:
             self.options.notes.surveys.append(self._survey(dataset, boxes, kept, describe, header or {}))

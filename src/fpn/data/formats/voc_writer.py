@@ -16,7 +16,6 @@ from fpn.data.formats.writer import (
     Losses,
     Part,
     attributes,
-    copy_image,
     count_further,
     shortest,
 )
@@ -39,7 +38,7 @@ def write_voc(parts: Sequence[Part], root: Path, output: Path, losses: Losses, d
         for image in part.images():
             stem = Path(image.target).stem
             stems.append(stem)
-            copy_image(root / image.source, output / "JPEGImages" / image.target)
+            part.put(root / image.source, output / "JPEGImages" / image.target)
             text = _annotation(image, part)
             if stem not in written:
                 _count(image, part, losses)

@@ -5,6 +5,7 @@ A dataset is written beside its place and then moved there, so that it is there 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -57,7 +58,10 @@ class ImageRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """A split to write; `images` can be walked more than once. `family`: which format it came from."""
+    """A split to write; `images` can be walked more than once. `family`: which format it came from.
+
+    `place`: (source, target) brings an image to its new place; None: `copy_image`.
+    """
 
     name: str
     family: str
@@ -66,6 +70,11 @@ class Part:
     sources: Sequence[str]
     images: Callable[[], Iterator[ImageRecord]]
     skeleton: Skeleton | None = None
+    place: Callable[[Path, Path], None] | None = None
+
+    def put(self, source: Path, target: Path) -> None:
+        """Bring an image to its new place."""
+        (self.place or copy_image)(source, target)
 
 
 @dataclass
@@ -91,17 +100,24 @@ class Losses:
 
 def parts_of(splits: Mapping[str, Survey], family: str, names: Mapping[str, str]) -> list[Part]:
     """The splits as they were read; `names`: old path -> new name."""
-    return [_part(split, survey, family, names) for split, survey in splits.items()]
+    return [part_of(split, survey, family, names, range(len(survey.dataset))) for split, survey in splits.items()]
 
 
-def _part(split: str, survey: Survey, family: str, names: Mapping[str, str]) -> Part:
-    rows = range(len(survey.dataset))
+def part_of(
+    split: str,
+    survey: Survey,
+    family: str,
+    names: Mapping[str, str],
+    rows: Sequence[int],
+    place: Callable[[Path, Path], None] | None = None,
+) -> Part:
+    """Some images of a split, by their numbers, as a split to write."""
 
     def images() -> Iterator[ImageRecord]:
         return (record_of(survey, row, survey.dataset.size(row), names) for row in rows)
 
     sources = [survey.name_of(row) for row in rows]
-    return Part(split, family, survey.dataset.classes, survey.header, sources, images, survey.dataset.skeleton)
+    return Part(split, family, survey.dataset.classes, survey.header, sources, images, survey.dataset.skeleton, place)
 
 
 def record_of(survey: Survey, row: int, size: Size, names: Mapping[str, str]) -> ImageRecord:
@@ -217,6 +233,28 @@ def copy_image(source: Path, target: Path) -> None:
     except OSError as error:
         raise DataError(f"{source}: can't be read ({error.strerror}). Run: fpn check") from error
     shutil.copyfile(source, target)
+
+
+def link_image(source: Path, target: Path, *, linked: list[Path]) -> None:
+    """Give an image a second name, which takes no space; copy it where the file system can't, such as to another disk.
+
+    Args:
+        source: the image; where it is a link itself, what that leads to.
+        target: the second name.
+        linked: takes `target` if it was linked.
+
+    Raises:
+        DataError, OSError: as `copy_image`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        return  # an image of two splits
+    except OSError:
+        copy_image(source, target)
+    else:
+        linked.append(target)
 
 
 def attributes(said: Mapping[str, Any], family: str) -> Mapping[str, Any]:

@@ -17,7 +17,6 @@ from fpn.data.formats.writer import (
     Losses,
     Part,
     attributes,
-    copy_image,
     count_further,
 )
 from fpn.data.formats.yolo_config import SPLITS
@@ -106,7 +105,7 @@ def _write_part(
     labels = output / f"labels{inner}"
     labels.mkdir(parents=True, exist_ok=True)
     for image in part.images():
-        copy_image(root / image.source, output / f"images{inner}" / image.target)
+        part.put(root / image.source, output / f"images{inner}" / image.target)
         file = labels / f"{Path(image.target).stem}.txt"
         again = file.exists()
         text = "".join(f"{line}\n" for line in _lines(image, index, part, Losses() if again else losses, pose=pose))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planted_faults import paint
+from shell import Shell
+from written_sets import Annotation, Shot, write_coco, write_text
+
+from fpn.cli.held_out import find_held_out
+from fpn.training.run import Run
+
+BOX = (4, 4, 24, 24)
+SHOTS = tuple(
+    Shot(f"film{k // 2}_{k}.png", 64, 48, (Annotation("bolt", BOX), Annotation("nut", BOX))[: 1 + k % 2])
+    for k in range(10)
+)
+SETTINGS = """
+backbone: tf_efficientnet_lite0
+weights: none
+short-side: 32
+long-side: 64
+head-width: 16
+channels: 16
+epochs: 1
+batch-size: 4
+workers: 0
+precision: float32
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[object]:
+    """A command that needs only its output, and how to divide."""
+    write_coco(tmp_path / "set", SHOTS)
+    for number, shot in enumerate(SHOTS):
+        paint(number).save(tmp_path / "set/images" / shot.file)
+    return ["train", tmp_path / "set", "--config", write_text(tmp_path / "small.yaml", SETTINGS), "--output"]
+
+
+def held_out(run: Path) -> list[str]:
+    return json.loads((run / "run.json").read_text())["notes"]["held_out"]["images"]
+
+
+def test_a_share_is_held_out_and_measured_on_by_training_resume_and_evaluate(
+    fpn: Shell, tmp_path: Path, words: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, take_step = tmp_path / "run", Run.take_step
+
+    def interrupted(self: Run, group: list) -> None:
+        if self.position.step == 1:
+            raise KeyboardInterrupt
+        take_step(self, group)
+
+    monkeypatch.setattr(Run, "take_step", interrupted)
+    assert fpn(*words, run, "--validation-share", 0.2, "--by-group", r"(film\d)").status == 130
+    monkeypatch.undo()
+    held = held_out(run)
+    assert len(held) == 2
+    assert held[0][:12] == held[1][:12] == f"images/film{held[0][11]}"
+
+    # Not chosen anew: a resumed run takes the images that are written down.
+    monkeypatch.setattr("fpn.data.split.divide", None)
+    ended = fpn("train", "--resume", run)
+    assert ended.status == 0, ended.err
+    assert held_out(run) == held
+    record = json.loads((run / "run.json").read_text())
+    assert (record["data"]["images"], record["data"]["validation"]["images"]) == (8, 2)
+    measured = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+
+    figures = tmp_path / "figures.json"
+    evaluate = ["evaluate", run / "best.safetensors", tmp_path / "set", "--batch-size", 4, "--workers", 0]
+    ended = fpn(*evaluate, "--output", figures)
+    assert ended.status == 0, ended.err
+    assert "measuring on the 2 images that the training held out of all; --split names others" in ended.out
+    assert json.loads(figures.read_text())["ap"] == pytest.approx(measured["ap"], abs=1e-6)
+
+
+def test_a_dataset_without_the_images_that_were_held_out_is_another_one(
+    tmp_path: Path, words: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading = {"images": None}
+    record = {"notes": {"held_out": {"split": "all", "images": [f"images/{SHOTS[3].file}", "images/gone.png"]}}}
+    assert find_held_out(tmp_path / "set", record, **reading) is None
+    assert f"1 of the 2 images that the training held out are not in {tmp_path / 'set'}" in capsys.readouterr().err
+    assert find_held_out(tmp_path / "set", {}, **reading) is None
+    record["notes"]["held_out"]["images"].pop()
+    found = find_held_out(tmp_path / "set", record, **reading)
+    assert found is not None
+    assert (len(found), found.image_id(0)) == (1, 103)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--by-group", "film"], "it needs --validation-share"),
+        (["--validation-share", 0.2, "--validation-split", "val"], "Choose one."),
+        (["--validation-share", 0.2, "--by-group", "film"], "no image is left for val"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_refused(
+    fpn: Shell, tmp_path: Path, words: list, options: list, message: str
+) -> None:
+    assert message in fpn.fails(*words, tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
