@@ -96,6 +96,7 @@ def fingerprint(dialect: Dialect) -> list[str]:
 OTHER = {
     "pixels.channel_order": "bgr",
     "pixels.value_range": 255.0,
+    "pixels.pixel_range": (0.0, 4095.0),
     "pixels.mean": (0.1, 0.2, 0.3),
     "pixels.std": (0.1, 0.2, 0.3),
     "pixels.short_side": 500,
