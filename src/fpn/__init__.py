@@ -16,6 +16,7 @@ _PUBLIC = {
     "Detections": "fpn.structures",
     "FpnError": "fpn.errors",
     "TrainConfig": "fpn.training.config",
+    "begin_with": "fpn.detectors",
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
@@ -34,6 +35,7 @@ __all__ = [
     "FpnError",
     "TrainConfig",
     "__version__",
+    "begin_with",
     "draw",
     "evaluate",
     "faster_rcnn",
@@ -47,7 +49,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fpn.data import list_splits, open_dataset
-    from fpn.detectors import faster_rcnn, load, save
+    from fpn.detectors import begin_with, faster_rcnn, load, save
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

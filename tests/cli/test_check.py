@@ -52,6 +52,18 @@ def test_warnings_alone_do_not_fail(fpn: Shell, tmp_path: Path) -> None:
     assert (ended.status, "0 errors, 1 warning" in ended.out) == (0, True)
 
 
+def test_images_with_more_objects_than_a_model_gives_detections_are_told(fpn: Shell, tmp_path: Path) -> None:
+    corners = [(20 * (k % 15), 20 * (k // 15)) for k in range(101)]
+    many = tuple(Annotation("nut", (x, y, x + 15, y + 15)) for x, y in corners)
+    ignored = (Annotation("nut", (1, 141, 30, 170), ignore=True),)
+    shots = (Shot("a.png", 320, 180, many + ignored), Shot("b.png", 300, 200, many[:100] + ignored))
+    ended = fpn("check", write_voc(tmp_path / "set", shots))
+    assert ended.status == 0
+    assert "     1  images with more objects than a model gives detections" in ended.out
+    assert "a.png has 101 objects, a model gives 100" in ended.out
+    assert "--max-detections" in ended.out
+
+
 def test_only_the_first_few_of_a_kind_are_shown_unless_all_are_asked_for(fpn: Shell, tmp_path: Path) -> None:
     annotations = tuple(Annotation("nut", (10 * k, 5, 10 * k, 9)) for k in range(5))
     root = write_voc(tmp_path / "set", (Shot("a.png", 90, 40, (*annotations, Annotation("nut", (1, 1, 30, 30)))),))

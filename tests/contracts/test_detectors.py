@@ -20,6 +20,12 @@ KINDS: dict[str, Callable[[], Detector]] = {
 }
 
 
+# The same for other classes.
+WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
+    "faster_rcnn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, head_width=8),
+}
+
+
 @pytest.fixture(params=KINDS, scope="module")
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -125,3 +131,23 @@ def test_the_backbone_is_told_from_the_rest(detector: Detector) -> None:
     backbone = {id(weight) for weight in detector.backbone_parameters()}
     every = {id(weight) for weight in detector.parameters()}
     assert backbone < every
+
+
+def test_what_has_rows_by_class_is_what_depends_on_their_number(kind: str) -> None:
+    two, three = (WITH_CLASSES[kind](classes) for classes in (["a", "b"], ["a", "b", "c"]))
+    small, large = two.state_dict(), three.state_dict()
+    names = {id(module): name for name, module in three.named_modules()}
+    declared = {names[id(each.layer)]: each for each in three.class_rows()}
+    assert {name.rpartition(".")[0] for name in large if large[name].shape != small[name].shape} == set(declared)
+    for layer, rows in declared.items():
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            assert (len(small[name]), len(large[name])) == (rows.count(2), rows.count(3))
+
+
+def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Detector, tmp_path: Path) -> None:
+    path = fpn.save(detector, tmp_path / "model.safetensors")
+    assert len(detector.predict([image(64, 96)])[0]) > 3
+    limited = fpn.load(path, device="cpu", max_detections=3)
+    assert limited.max_detections == 3
+    assert len(limited.predict([image(64, 96)])[0]) == 3
+    assert fpn.load(path, device="cpu").max_detections == detector.max_detections

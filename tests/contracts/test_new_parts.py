@@ -19,6 +19,7 @@ from fpn.detectors.toolkits import PAPER
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import FeatureExtractor, Neck
 from fpn.features.necks.paper_designs import DESIGNS, Design
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.dense import DenseHead
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Detections, Level, LossTerms
@@ -52,6 +53,9 @@ class ToyHead(DenseHead):
         super().__init__()
         self.level = levels[0]
         self.scores = nn.Conv2d(self.level.channels, num_classes, 1)
+
+    def class_rows(self):
+        return [ClassRows(self.scores)]
 
     def forward(self, features):
         return (self.scores(features[self.level.name]),)
@@ -131,3 +135,8 @@ def test_a_part_of_ones_own_is_trained_saved_loaded_optimized_and_used(make, tmp
     assert len(found) == len(quick) > 0
     torch.testing.assert_close(found.scores, quick.scores, rtol=0, atol=1e-3)  # hardly trained, all are about equal
     assert fpn.evaluate(loaded, SCENES).ap <= 1
+    names = SCENES.classes.names
+    other, carried = fpn.begin_with(loaded, classes=("comet", *reversed(names)))
+    assert carried.kept == tuple(reversed(names))
+    (mine, *_), (before, *_) = other.class_rows(), loaded.class_rows()
+    assert torch.equal(mine.layer.weight[len(names)], before.layer.weight[0])

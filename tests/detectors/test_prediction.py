@@ -34,6 +34,7 @@ class Exported:
     classes: Classes = field(default_factory=lambda: Classes.of(["cell"]))
     preprocessor: Preprocessor = field(default_factory=lambda: Preprocessor(PIXELS))
     bucket: int = 32
+    max_detections: int | None = None
     tasks: tuple[str, ...] = ("boxes",)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     together: list[int] = field(default_factory=list)

@@ -12,7 +12,7 @@ from pycocotools import mask as oracle_mask
 from pycocotools.cocoeval import COCOeval as Oracle
 
 from fpn.errors import DataError
-from fpn.evaluation.coco import coco_metrics, keypoint_metrics, proposal_recall
+from fpn.evaluation.coco import coco_metrics, keypoint_metrics, limit_metrics, proposal_recall
 
 SUMMARY = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 SUMMARY += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
@@ -43,6 +43,7 @@ def oracle(
     proposals: bool = False,
     iou_type: str = "bbox",
     sigmas: list[float] | None = None,
+    limits: list[int] | None = None,
 ) -> Oracle:
     with contextlib.redirect_stdout(io.StringIO()):
         data = oracle_data.COCO()
@@ -59,9 +60,11 @@ def oracle(
             counter.params.kpt_oks_sigmas = np.array(sigmas)
         if proposals:
             counter.params.useCats, counter.params.maxDets = 0, [1, 100, 1000]
+        if limits is not None:
+            counter.params.maxDets = limits
         counter.evaluate()
         counter.accumulate()
-        if not proposals:
+        if not proposals and limits is None:
             counter.summarize()
     return counter
 
@@ -131,6 +134,21 @@ def test_all_twelve_numbers_equal_pycocotools(seed: int) -> None:
     ours = asdict(coco_metrics(ground_truth, records))
     theirs = oracle(ground_truth, records).stats
     np.testing.assert_allclose([ours[name] for name in SUMMARY], theirs, rtol=0, atol=1e-12)
+
+
+def test_figures_with_another_limit_equal_pycocotools() -> None:
+    ground_truth, records = scattered(5, images=3, num_found=400)
+    most = max(sum(each["image_id"] == image["id"] for each in records) for image in ground_truth["images"])
+    assert most > 250
+    ours = limit_metrics(ground_truth, records, limit=60)
+    counter = oracle(ground_truth, records, limits=[1, 10, 60])
+    precision, recall = counter.eval["precision"][..., -1], counter.eval["recall"][..., -1]
+    assert ours.ap == pytest.approx(precision[..., 0][precision[..., 0] > -1].mean(), abs=1e-12)
+    assert ours.ap50 == pytest.approx(precision[0, ..., 0][precision[0, ..., 0] > -1].mean(), abs=1e-12)
+    for size, name in enumerate(("ar", "ar_small", "ar_medium", "ar_large")):
+        defined = recall[..., size][recall[..., size] > -1]
+        assert getattr(ours, name) == pytest.approx(defined.mean(), abs=1e-12)
+    assert ours.ap > limit_metrics(ground_truth, records, limit=400).ap + 1e-4  # the limit does something here
 
 
 def test_each_class_equals_pycocotools_on_that_class_alone() -> None:

@@ -17,6 +17,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors.prediction import TaskName
 from fpn.errors import ConfigError, DataError, ImageError, OutputError
 from fpn.evaluation import TASKS, Evaluation, choose_tasks, evaluate
+from fpn.evaluation.known_truth import ClassWarning
 from fpn.image_io import ImageLike
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Masks
@@ -52,9 +53,34 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     assert {each["category_id"] for each in measured.detections} == {2, 4, 17}
 
 
-def test_a_class_that_the_detector_does_not_know_is_named_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'washer'.*Did you mean 'washers'\?"):
-        evaluate(Seer(("bolt", "nut", "washers"), {}), greys(tmp_path))
+def test_objects_of_a_class_that_the_detector_does_not_know_are_left_out_and_named(tmp_path: Path) -> None:
+    names = ("bolt", "nut", "Washer")
+    known = {grey: detections(("bolt", "nut", "washer"), objects) for grey, (_, objects) in SCENES.items()}
+    said = r"does not know 'washer' \(1 object\); only the others are measured\. 'washer': Did you mean 'Washer'\?"
+    with pytest.warns(ClassWarning, match=said):
+        measured = evaluate(Seer(names, known), greys(tmp_path), workers=0)
+    # What it calls a Washer does not count against it.
+    assert measured.ap == pytest.approx(1.0)
+    assert (measured.objects, measured.left_out) == (3, {"washer": 1})
+    assert [each.name for each in measured.per_class] == ["bolt", "nut"]
+    assert "not measured, as the model does not know it: washer (1 object)" in "\n".join(printed(measured))
+    assert measured.to_dict()["left_out"] == {"washer": 1}
+
+
+def test_a_class_without_objects_that_the_detector_does_not_know_changes_nothing(tmp_path: Path) -> None:
+    greys(tmp_path)
+    path = tmp_path / "instances.json"
+    data = json.loads(path.read_text())
+    data["categories"].append({"id": 30, "name": "gear"})
+    path.write_text(json.dumps(data))
+    measured = evaluate(seer(), open_dataset(tmp_path), workers=0)  # a warning would be an error here
+    assert (measured.ap, measured.left_out) == (pytest.approx(1.0), {"gear": 0})
+    assert [each.name for each in measured.per_class] == ["bolt", "washer", "nut"]
+
+
+def test_a_detector_that_knows_no_class_of_the_dataset_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none of its classes.*'washer': Did you mean 'washers'\?"):
+        evaluate(Seer(("bolts", "nots", "washers"), {}), greys(tmp_path))
 
 
 def test_each_image_is_seen_once_and_workers_change_nothing(tmp_path: Path) -> None:
@@ -150,7 +176,7 @@ def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
         """As an exported model comes: a predictor, and no more."""
 
         classes, preprocessor, bucket = inside.classes, inside.preprocessor, inside.bucket
-        tasks, device = ("boxes",), torch.device("cpu")
+        tasks, device, max_detections = ("boxes",), torch.device("cpu"), None
 
         def detect(self, images: ImageBatch) -> list[Detections]:
             return inside.detect(images)

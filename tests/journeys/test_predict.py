@@ -165,3 +165,17 @@ def test_wrong_options_are_refused_before_any_work(
 def test_a_photograph_goes_through(fpn: Shell, model: Path, tmp_path: Path, bccd_root: Path) -> None:
     shutil.copy(bccd_root / "JPEGImages" / "BloodImage_00000.jpg", tmp_path / "cells.jpg")
     assert fpn("predict", model, tmp_path / "cells.jpg", "--output", tmp_path / "out").status == 0
+
+
+def test_how_many_detections_an_image_may_have_is_an_option_and_told_when_reached(
+    fpn: Shell, model: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    words = ["predict", model, tmp_path / "a.png", "--output", tmp_path / "out"]
+    ended = fpn(*words, "--max-detections", 2)
+    assert len(listing(tmp_path / "out")["annotations"]) == 2
+    assert "warning: the limit of 2 detections was reached in 1 of 1 images, such as " in ended.err
+    assert "Allow more: --max-detections 6" in ended.err
+    fpn(*words, "--max-detections", 150)
+    assert len(listing(tmp_path / "out")["annotations"]) > 100
+    assert "box.limit 0: input should be greater than 0" in fpn.fails(*words, "--max-detections", 0)

@@ -126,3 +126,63 @@ def test_dropped_boxes_are_counted(fpn: Shell, tmp_path: Path, data: Path, setti
     ended = fpn(*words, "--drop-invalid")
     assert ended.status == 0
     assert "1 invalid boxes dropped" in ended.out + ended.err
+
+
+def test_an_earlier_model_is_tuned_on_other_classes_and_goes_on_without_its_file(
+    fpn: Shell, tmp_path: Path, data: Path, model: Path
+) -> None:
+    init, run = tmp_path / "init.safetensors", tmp_path / "run"
+    init.write_bytes(model.read_bytes())
+    annotations = data / "annotations" / "instances.json"
+    listed = json.loads(annotations.read_text())
+    for category, name in zip(listed["categories"], ("nut", "BOLT", "gear"), strict=True):
+        category["name"] = name
+    annotations.write_text(json.dumps(listed))
+    words = ["train", data, "--init", init, "--max-detections", 7, "--batch-size", 2, "--workers", 0, "--epochs", 1]
+    message = fpn.fails(*words, "--neck", "bottom_up", "--output", run)
+    assert "neck 'bottom_up': the model to begin with has 'fpn'" in message
+    ended = fpn(*words, "--output", run, "--weights", "none")
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[1:7] == [
+        f"begins with {init}",
+        "  classes kept: nut",
+        "  begun anew, as the model does not know them: BOLT, gear",
+        "  left behind, as the data does not have them: bolt, washer",
+        "  'BOLT' is not the model's 'bolt': if they are the same, write it 'bolt' in the data",
+        "  set otherwise than in the model: box.limit 100 -> 7",
+    ]
+    assert "--weights none has no effect" in ended.err
+    init.unlink()
+    assert fpn("train", "--resume", run).status == 0
+    assert fpn("train", "--resume", run, "--clip-norm", 5, "--allow-changes").status == 0
+    assert json.loads((run / "run.json").read_text())["notes"]["init"]["kept"] == ["nut"]
+    message = fpn.fails("train", "--resume", run, "--init", model)
+    assert f"--init {model}: {run} began with {init}, and goes on with its own weights" in message
+
+
+def test_a_validation_with_objects_of_a_class_that_is_not_trained_is_refused(
+    fpn: Shell, tmp_path: Path, data: Path, settings: Path
+) -> None:
+    other = write_coco(tmp_path / "other")
+    annotations = other / "annotations" / "instances.json"
+    annotations.write_text(annotations.read_text().replace('"washer"', '"gear"'))
+    words = ["train", data, "--config", settings, "--validation", other, "--output", tmp_path / "run"]
+    message = fpn.fails(*words)
+    assert "other: has objects of 'gear' (1), which the training data do not have" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_measured_on_the_classes_that_it_knows(fpn: Shell, tmp_path: Path, data: Path, model: Path) -> None:
+    annotations = data / "annotations" / "instances.json"
+    annotations.write_text(annotations.read_text().replace('"washer"', '"Washer"'))
+    figures = tmp_path / "figures.json"
+    ended = fpn("evaluate", model, data, "--workers", 0, "--max-detections", 120, "--output", figures)
+    assert ended.status == 0, ended.err
+    assert "the model does not know 'Washer' (1 object); only the others are measured. 'Washer': Did you" in ended.err
+    assert "what the model finds of washer does not count" in ended.out
+    assert "AP@120" in ended.out
+    saved = json.loads(figures.read_text())
+    assert (saved["objects"], saved["left_out"], saved["limit"]["limit"]) == (2, {"Washer": 1}, 120)
+    ended = fpn("evaluate", model, data, "--workers", 0, "--max-detections", 1)
+    assert "warning: the limit of 1 detections was reached in 3 of 3 images, such as " in ended.err
+    assert "1 image has more than 1 objects (up to 2). Allow more: --max-detections 4" in ended.err

@@ -19,7 +19,8 @@ def aps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Found]]:
     def measure(*_: object, **__: object) -> SimpleNamespace:
         found = coming.pop(0)
         found = found if isinstance(found, dict) else {"ap": found}
-        return SimpleNamespace(metrics={**dict.fromkeys(TASKS["boxes"].metrics, 0.0), **found}, unreadable={})
+        metrics = {**dict.fromkeys(TASKS["boxes"].metrics, 0.0), **found}
+        return SimpleNamespace(metrics=metrics, unreadable={}, limit=None)
 
     monkeypatch.setattr(validation, "measure", measure)
     yield coming

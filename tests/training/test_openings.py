@@ -16,7 +16,7 @@ from fpn.training.run import Run
 from fpn.training.run_record import read_record
 from fpn.training.trainer import train
 
-from .tiny import tiny_detector, tiny_scenes
+from .tiny import TinyDetector, tiny_detector, tiny_scenes
 
 CONFIG = TrainConfig(
     epochs=2, batch_size=2, workers=0, device="cpu", precision="float32", learning_rate=0.01, log_every=1, seed=1
@@ -259,3 +259,37 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_after_the_first_step(tmp
         train(detector, tiny_scenes(), CONFIG, optimizer=Listing, output=tmp_path / "run", progress=False)
     assert detector.calls == 1
     trained(optimizer=Listing)  # without a folder nothing has to be kept
+
+
+def test_a_run_that_begins_with_another_detector_is_that_detectors_run(tmp_path):
+    torch.manual_seed(5)
+    other = TinyDetector(tiny_scenes().classes)
+    begun = trained(init=other, output=tmp_path / "run")
+    train(other, tiny_scenes(), CONFIG, progress=False)
+    assert equal(begun, other.state_dict())
+    assert not equal(begun, trained())
+    noted = read_record(tmp_path / "run")["notes"]["init"]
+    assert (noted["model"], noted["fresh"], noted["left"]) == ("a TinyDetector", [], [])
+
+
+def test_a_run_that_goes_on_has_its_own_weights_whatever_it_began_with(tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    other = TinyDetector(tiny_scenes().classes)
+    undisturbed = trained(init=other)
+    take_step = Run.take_step
+
+    def stop(self, group):
+        if self.position.step == 3:
+            raise MemoryError
+        take_step(self, group)
+
+    monkeypatch.setattr(Run, "take_step", stop)
+    with pytest.raises(MemoryError):
+        trained(init=other, output=tmp_path / "run")
+    monkeypatch.undo()
+    assert equal(trained(resume=tmp_path / "run"), undisturbed)
+
+
+def test_classes_that_differ_are_refused_with_what_makes_them_agree():
+    with pytest.raises(ConfigError, match=r"begin with this one: fpn\.begin_with\(detector, classes="):
+        train(TinyDetector(["a"]), tiny_scenes(), CONFIG, progress=False)

@@ -10,6 +10,7 @@ from torch import nn
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.detectors.recipe import Recipe
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness, per_image
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
@@ -47,6 +48,9 @@ class TinyDetector(Detector):
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         return list(self.features["backbone"].parameters())
+
+    def class_rows(self) -> list[ClassRows]:
+        return []
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         return [Proposals(found.boxes, found.scores) for found in self.detect(images)]

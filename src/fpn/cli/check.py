@@ -15,7 +15,8 @@ from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from fpn.data.checks.inspection import CheckReport
+    from fpn.data.checks.inspection import CheckReport, Inspected
+    from fpn.data.issues import Finding
 
 FAULTY = 1
 
@@ -72,7 +73,7 @@ def run(
     bar = partial(progress_bar, "images")
     report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
     fit = fit_dataset(report.inspected, spoken)
-    report = report.with_findings(fit.findings)
+    report = report.with_findings([*fit.findings, *_crowding(report.inspected, spoken.box.limit)])
     for each in show(report, fit, every=all_entries):
         say(each)
     if output is not None:
@@ -82,6 +83,13 @@ def run(
     elif not report.passed:
         say(f"A copy with what can be repaired: fpn check {shlex.quote(str(data))} --fix NEW-FOLDER")
     return 0 if report.passed else FAULTY
+
+
+def _crowding(inspected: Inspected, limit: int) -> list[Finding]:
+    from fpn.data.checks.boxes import check_crowding
+
+    main = inspected.main_splits.items()
+    return [each for split, survey in main for each in check_crowding(survey, inspected.objects[split], limit)]
 
 
 def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:

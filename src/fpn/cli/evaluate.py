@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ def run(
     output: Path | None = None,
     detections: Path | None = None,
     proposals: bool = False,
+    max_detections: int | None = None,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
     batch_size: int = 8,
@@ -44,6 +46,8 @@ def run(
         output: Also write the figures to this JSON file.
         detections: Also write all detections to this COCO results file.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
+        max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
+            another. Above 100, AP and AR with all of them are shown beside COCO's, which are of 100.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
@@ -56,10 +60,11 @@ def run(
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
+    from fpn.evaluation.known_truth import ClassWarning
     from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
 
-    detector = optimize(load(model, device=check_device(device)), precision)
+    detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     accepted = (limits or LimitOptions()).limits()
     reading: dict[str, Any] = {
         "images": images,
@@ -68,7 +73,9 @@ def run(
         "limits": accepted,
     }
     dataset = _open(data, split, detector, reading)
-    with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress:
+    _tell_unknown(detector, dataset)
+    with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ClassWarning)  # said above
         measured = measure(
             detector,
             dataset,
@@ -80,6 +87,8 @@ def run(
         )
     say(measured.table())
     say_unreadable(measured.unreadable, "the figures are of the others")
+    if measured.limit is not None and measured.limit.advice:
+        say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
     say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
     if output is not None:
         say(f"figures: {measured.save(output)}")
@@ -107,3 +116,15 @@ def _open(data: Path, split: str | None, detector: Detector, reading: dict[str, 
     if (warning := unfitting(dataset.name, paths, detector.preprocessor.config.pixel_range)) is not None:
         say_warning(warning)
     return dataset
+
+
+def _tell_unknown(detector: Detector, dataset: Dataset) -> None:
+    """Say which classes only one of the two knows: neither what the data nor what the model has of them counts."""
+    from fpn.data.checks.classes import some
+    from fpn.evaluation.known_truth import count_unknown, describe_unknown
+
+    if unknown := count_unknown(detector.classes, dataset):
+        say_warning(describe_unknown(unknown, detector.classes, dataset.name))
+    unlabelled = [name for name in detector.classes if name not in dataset.classes.names]
+    if unlabelled:
+        say(f"what the model finds of {some(unlabelled)} does not count: {dataset.name} does not have it")

@@ -104,6 +104,7 @@ _SETTINGS = {
     "anchor_ratios": "anchors_ratios",
     "roi_samples": "box_sampling_count",
     "score_limit": "box_score_limit",
+    "max_detections": "box_limit",
 }
 
 
@@ -116,7 +117,9 @@ class ModelOptions(CheckedSettings):
         description="Backbone weights: imagenet (timm's hub), offline (from the extra of that name), none, or a file.",
     )
     init: Path | None = Field(
-        None, description="Begin with an earlier model (.safetensors) instead; the options of this group are then its."
+        None,
+        description="Begin with an earlier model (.safetensors) instead, also one of other classes: weights of classes "
+        "follow their names. Options of this group are then the model's, unless given.",
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
@@ -144,6 +147,11 @@ class ModelOptions(CheckedSettings):
     )
     roi_samples: int | None = Field(None, ge=1, description="RoIs an image that the box head learns from. None: 512.")
     score_limit: float | None = Field(None, ge=0, lt=1, description="Score that detections must exceed. None: 0.05.")
+    max_detections: int | None = Field(
+        None,
+        ge=1,
+        description="Most detections of an image, to be raised where more objects are. None: the dialect's, 100.",
+    )
 
     set: tuple[str, ...] | None = Field(
         None,
@@ -151,9 +159,9 @@ class ModelOptions(CheckedSettings):
         "In a file: [roi] and so on.",
     )
 
-    def recipe(self) -> dict[str, Any]:
-        """As `fpn.faster_rcnn` takes them."""
-        values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True)
+    def recipe(self, *, given: bool = False) -> dict[str, Any]:
+        """As `fpn.faster_rcnn` takes them; `given`: only what was asked for."""
+        values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True, exclude_unset=given)
         if self.anchor_sizes is not None:
             values["anchor_sizes"] = tuple((size,) for size in self.anchor_sizes)  # one size a level
         named = {_SETTINGS.get(name, name): value for name, value in values.items()}

@@ -25,6 +25,7 @@ def run(
     *,
     output: Path = Path("predictions"),
     score: float = 0.5,
+    max_detections: int | None = None,
     batch_size: int = 4,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
@@ -42,6 +43,8 @@ def run(
         images: Files, folders (with all inside of them) and globs in quotes.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
         score: Draw detections from this score on, 0 to 1. The JSON always holds all.
+        max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
+            another.
         batch_size: Images that go through the network together.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
@@ -52,9 +55,11 @@ def run(
     from fpn.cli.outputs import NAME, Predictions, written_before
     from fpn.data.checks.brightness import unfitting
     from fpn.detectors import load
+    from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
     from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
+    from fpn.structures import Detections
 
     if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
         raise ConfigError(
@@ -64,12 +69,13 @@ def run(
     sources = find_images(images, own=own)
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
     refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
-    detector = optimize(load(model, device=check_device(device)), precision)
+    detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     say(f"network: {detector.info}")
     pixel_range = detector.preprocessor.config.pixel_range
     if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
         say_warning(warning)
     predictions = Predictions(output, detector.classes, {"model": str(model)})
+    full = FullImages(detector.max_detections)
     predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
         jobs = list(zip(sources, names, strict=True))
@@ -84,8 +90,12 @@ def run(
             )
             for job, each in zip(jobs, coming, strict=True):
                 _keep(job, each, predictions, score)
+                if isinstance(each.found, Detections):
+                    full.look(each.found, str(job[0].path))
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
+    if full.count:
+        say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
     return _report(predictions, score)
 
 

@@ -70,6 +70,7 @@ def _as_before(given: Given, run: Path) -> Given:
     before: Mapping[str, Any] = record["notes"].get("options", {})
     if all(given.data.get(key, old) == old for key, old in _dividing(before.get("data", {})).items()):
         given.held_out = HeldOut.of(record["notes"])
+    _refuse_other_beginning(given, before.get("model", {}), run)
     if given.path is None and before.get("path"):
         given.path = Path(before["path"])
     given.data = {**before.get("data", {}), **given.data, "output": run}
@@ -81,6 +82,13 @@ def _as_before(given: Given, run: Path) -> Given:
 def _dividing(data: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which images are held out, beside the seed."""
     return {key: data.get(key) for key in ("validation_share", "by_group", "similar")}
+
+
+def _refuse_other_beginning(given: Given, before: Mapping[str, Any], run: Path) -> None:
+    asked = given.model.get("init")
+    if asked is not None and str(Path(asked).resolve()) != before.get("init"):
+        began = before.get("init") or "no earlier model"
+        raise ConfigError(f"--init {asked}: {run} began with {began}, and goes on with its own weights. Leave it out.")
 
 
 def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]:
@@ -178,8 +186,8 @@ def _run(
 
     options, training = DataOptions(**given.data), TrainConfig(**given.training)
     # Killed before its first checkpoint, a run begins again.
-    begin = resume is None or not has_checkpoint(resume)
-    detector = _build(ModelOptions(**given.model), dataset, begin=begin, seed=training.seed)
+    going_on = resume if resume is not None and has_checkpoint(resume) else None
+    detector, notes = _build(ModelOptions(**given.model), dataset, going_on=going_on, seed=training.seed)
     return run_training(
         detector,
         dataset,
@@ -191,30 +199,46 @@ def _run(
         notes={
             "command": shlex.join(["fpn", *sys.argv[1:]]),
             "options": _notes(given),
+            **notes,
             **({} if held_out is None else {NOTE: held_out.to_json()}),
         },
     )
 
 
-def _build(options: ModelOptions, dataset: Dataset, *, begin: bool, seed: int) -> Detector:
-    """The detector to train; a run that goes on brings its own weights."""
+def _build(
+    options: ModelOptions, dataset: Dataset, *, going_on: Path | None, seed: int
+) -> tuple[Detector, dict[str, Any]]:
+    """The detector to train, and what to note about it; a run that goes on brings its own weights."""
     import torch
 
-    from fpn.detectors import faster_rcnn, load
+    from fpn.detectors import begin_with, faster_rcnn
+    from fpn.detectors.builder import build_detector
+    from fpn.detectors.fine_tuning import adapt_recipe
+    from fpn.detectors.recipe import read_recipe
+    from fpn.training.run_record import read_record
 
     torch.manual_seed(seed)  # the heads start from random weights
-    if options.init is not None:
-        return load(options.init, device="cpu")
-    weights = None if options.weights == "none" or not begin else options.weights
-    return faster_rcnn(classes=dataset.classes, weights=weights, **options.recipe())
+    if options.init is None:
+        weights = None if options.weights == "none" or going_on is not None else options.weights
+        return faster_rcnn(classes=dataset.classes, weights=weights, **options.recipe()), {}
+    if going_on is not None:  # the model to begin with may be gone by now
+        recipe = read_recipe(read_record(going_on)["recipe"])
+        return build_detector(adapt_recipe(recipe, classes=dataset.classes, **options.recipe(given=True))), {}
+    detector, carried = begin_with(options.init, classes=dataset.classes, **options.recipe(given=True))
+    if _speaks():
+        say(str(carried))
+        if "weights" in options.model_fields_set:
+            say_warning(f"--weights {options.weights} has no effect: all weights are those of --init {options.init}")
+    return detector, {"init": carried.to_dict()}
 
 
 def _notes(given: Given) -> dict[str, Any]:
     """What `--resume` needs to open the same data again, from wherever it is called."""
     groups = {"data": DataOptions(**given.data), "model": ModelOptions(**given.model)}
     notes = {name: group.model_dump(mode="json", include=set(getattr(given, name))) for name, group in groups.items()}
-    if given.data.get("validation") is not None:
-        notes["data"]["validation"] = str(Path(given.data["validation"]).resolve())
+    for group, name in (("data", "validation"), ("model", "init")):
+        if notes[group].get(name) is not None:
+            notes[group][name] = str(Path(notes[group][name]).resolve())
     return {**notes, "path": str(given.path.resolve()) if given.path else None}
 
 

@@ -194,6 +194,11 @@ KINDS: Mapping[str, Kind] = {
         "warning", "objects labelled twice with the same class", "Remove one of the two.", "keeps the first"
     ),
     "box-contradicted": Kind("warning", "boxes that have two classes", "Decide which it is, and remove the other."),
+    "objects-many": Kind(
+        "warning",
+        "images with more objects than a model gives detections",
+        "Allow more, in training, evaluation and prediction: --max-detections.",
+    ),
     "outline-short": Kind(
         "warning",
         "outlines with a polygon of less than 3 points",

@@ -2,6 +2,7 @@
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.fine_tuning import Carried, begin_with
 from fpn.detectors.model_file import load, read_header, save
 from fpn.detectors.presets import faster_rcnn
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
@@ -12,10 +13,12 @@ __all__ = [
     "DIALECTS",
     "PAPER",
     "TORCHVISION",
+    "Carried",
     "Detector",
     "Dialect",
     "Preprocessor",
     "TwoStageDetector",
+    "begin_with",
     "faster_rcnn",
     "load",
     "read_header",

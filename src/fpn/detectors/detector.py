@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fpn.detectors.prediction import READERS, TaskName, predict_images
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -84,6 +85,17 @@ class Detector(nn.Module, ABC):
         """The weights of its backbone, which training may give a rate of their own; none where there is no backbone."""
         return []
 
+    def class_rows(self) -> list[ClassRows]:
+        """The layers whose rows belong to classes, so that they can follow the names into a detector of other classes.
+
+        Raises:
+            ConfigError: this kind of detector does not say.
+        """
+        raise ConfigError(
+            f"a {type(self).__name__} does not say which of its weights belong to classes (`class_rows`), so they "
+            "can't be taken over"
+        )
+
     def dense_part(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """From network pixels (B, 3, H, W) to raw predictions: as many tensors for every image, none of whose shapes
         depends on a value. It is what is compiled, exported and timed.
@@ -115,6 +127,11 @@ class Detector(nn.Module, ABC):
     def tasks(self) -> tuple[TaskName, ...]:
         """What it gives, by the names of the tasks that measure it."""
         return ("boxes",)
+
+    @property
+    def max_detections(self) -> int | None:
+        """The most detections that it gives of an image; None: there is no such limit."""
+        return self.recipe.max_detections
 
     @property
     def device(self) -> torch.device:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,21 +56,25 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Detector:
+def load(
+    path: str | os.PathLike[str], *, device: str | torch.device | None = None, max_detections: int | None = None
+) -> Detector:
     """Read a detector that `save` wrote, ready to predict.
 
     Args:
         path: a `.safetensors` model file.
         device: where to put it; None: the GPU where there is one, else the CPU.
+        max_detections: the most detections an image; None: the model's own setting.
 
     Raises:
         DataNotFoundError: no such file.
         ModelFileError: damaged, a pickle, another program's weights, or of a newer format.
+        ConfigError: a limit below 1, or this kind of detector has none.
     """
     path = Path(path)
     header, state = _read(path)
     room = _ROOM * sum(tensor.numel() for tensor in state.values()) + _MORE_ROOM
-    detector = build_from_header(header, where=str(path), room=room)
+    detector = build_from_header(header, where=str(path), room=room, max_detections=max_detections)
     try:
         detector.load_state_dict(state)
     except RuntimeError as error:
@@ -84,21 +88,33 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _open(Path(path), lambda file: _header(file.metadata(), Path(path)))
 
 
-def build_from_header(header: Mapping[str, Any], *, where: str, room: int | None = None) -> Detector:
+def build_from_header(
+    header: Mapping[str, Any], *, where: str, room: int | None = None, max_detections: int | None = None
+) -> Detector:
     """A detector with fresh weights from a model file's metadata.
 
     Args:
         header: as `read_header` gives it.
         where: what messages call the file.
         room: how many weights and buffers may be made on the way; None: any number.
+        max_detections: the most detections an image; None: the recipe's own setting.
 
     Raises:
         ModelFileError: it can't be understood, or not be built.
+        ConfigError: a limit below 1, or this kind of detector has none.
     """
-    try:
+    with _understanding(header, where):
         recipe = read_recipe(header["recipe"])
-        with nullcontext() if room is None else parameter_limit(room):
-            return build_detector(recipe)
+    if max_detections is not None:
+        recipe = recipe.limited(max_detections)
+    with _understanding(header, where), nullcontext() if room is None else parameter_limit(room):
+        return build_detector(recipe)
+
+
+@contextmanager
+def _understanding(header: Mapping[str, Any], where: str) -> Iterator[None]:
+    try:
+        yield
     # Many hands build, timm's among them, and a recipe may bring any of them to stumble over what it says.
     except Exception as error:
         raise ModelFileError(

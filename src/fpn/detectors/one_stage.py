@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.recipe import Recipe
 from fpn.features.extractor import Extractor
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.dense import DenseHead
 from fpn.heads.sampling import Randomness
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -51,6 +52,10 @@ class OneStageDetector(Detector):
     def backbone_parameters(self) -> list[nn.Parameter]:
         """See `Detector.backbone_parameters`."""
         return self.features.backbone_parameters()
+
+    def class_rows(self) -> list[ClassRows]:
+        """See `Detector.class_rows`."""
+        return self.head.class_rows()
 
     def rewrite(self, tools: Rewriter) -> bool:
         """See `Detector.rewrite`."""

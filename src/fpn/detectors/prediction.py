@@ -48,6 +48,7 @@ class Predictor(Protocol):
         preprocessor: from original to network pixels and back.
         bucket: images whose padded sides agree when rounded up to a multiple of this go through the network together.
         tasks: what it gives; each is measured by the task of that name.
+        max_detections: the most detections that it gives of an image; None: there is no such limit.
         device: where images have to be.
     """
 
@@ -62,6 +63,9 @@ class Predictor(Protocol):
 
     @property
     def tasks(self) -> tuple[TaskName, ...]: ...  # noqa: D102
+
+    @property
+    def max_detections(self) -> int | None: ...  # noqa: D102
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102

@@ -52,10 +52,7 @@ def faster_rcnn(
         ConfigError: an unknown dialect, setting, backbone or neck, or a value that its setting can't have.
         ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
     """
-    if channels is not None:
-        conventions = {"neck_channels": channels, "neck_output_channels": channels, **conventions}
-    if head_width is not None:
-        conventions = {"box_width": head_width, **conventions}
+    conventions = {**widths(channels, head_width), **conventions}
     named = Classes.of(classes)
     recipe = FasterRCNNRecipe(
         backbone=backbone,
@@ -67,6 +64,12 @@ def faster_rcnn(
         dialect=adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions),
     )
     return build_faster_rcnn(recipe, weights)
+
+
+def widths(channels: int | None, head_width: int | None) -> dict[str, int]:
+    """What the two short names stand for among a dialect's settings; None: the dialect's."""
+    neck = {} if channels is None else {"neck_channels": channels, "neck_output_channels": channels}
+    return neck if head_width is None else {**neck, "box_width": head_width}
 
 
 def adapt_dialect(

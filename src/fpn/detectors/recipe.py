@@ -57,11 +57,33 @@ class Recipe(Section):
         """The classes with their ids."""
         return Classes(self.classes, self.category_ids)
 
+    @property
+    def max_detections(self) -> int | None:
+        """The most detections of an image; None: this kind of detector has no such limit."""
+        return None
+
+    def limited(self, most: int) -> Recipe:
+        """The same with another limit of detections an image; weights do not depend on it.
+
+        Raises:
+            ConfigError: this kind of detector has no such limit, or it is below 1.
+        """
+        raise ConfigError(f"max_detections {most}: a {self.kind} has no limit of detections")
+
 
 class FasterRCNNRecipe(Recipe):
     """Faster R-CNN on a feature pyramid."""
 
     kind: Literal["faster_rcnn"] = Field(default="faster_rcnn", description="Which detector.")
+
+    @property
+    def max_detections(self) -> int:
+        """See `Recipe.max_detections`."""
+        return self.dialect.box.limit
+
+    def limited(self, most: int) -> FasterRCNNRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"box": {"limit": most}})
 
 
 # Adding a kind is a line here, a builder, and a preset.

@@ -10,6 +10,7 @@ from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.prediction import TaskName
 from fpn.detectors.recipe import Recipe
 from fpn.features.extractor import Extractor
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.rpn import RPN, RawProposals
 from fpn.heads.sampling import Randomness
@@ -78,6 +79,10 @@ class TwoStageDetector(Detector):
     def backbone_parameters(self) -> list[nn.Parameter]:
         """See `Detector.backbone_parameters`."""
         return self.features.backbone_parameters()
+
+    def class_rows(self) -> list[ClassRows]:
+        """See `Detector.class_rows`."""
+        return self.roi_heads.class_rows()
 
     def rewrite(self, tools: Rewriter) -> bool:
         """See `Detector.rewrite`."""

@@ -90,6 +90,29 @@ class CocoMetrics:
 
 
 @dataclass(frozen=True)
+class LimitMetrics:
+    """COCO's numbers with another limit of detections an image than its 100.
+
+    Attributes:
+        ap, ap50, ap75: average precision over IoU 0.5..0.95, at 0.5, at 0.75.
+        ap_small, ap_medium, ap_large: by object area.
+        ar: average recall over IoU 0.5..0.95.
+        ar_small, ar_medium, ar_large: by object area.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+
+
+@dataclass(frozen=True)
 class KeypointMetrics:
     """COCO's ten numbers for keypoints: "overlap" is the likeness of the points (OKS), up to 20 detections an image.
 
@@ -163,6 +186,36 @@ def coco_metrics(
         ar_medium=_mean(recall[:, :, _MEDIUM, 2]),
         ar_large=_mean(recall[:, :, _LARGE, 2]),
         per_class=_per_class(ground_truth, best, recall),
+    )
+
+
+def limit_metrics(
+    ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]] | Float64[np.ndarray, "n 7"], *, limit: int
+) -> LimitMetrics:
+    """Measure boxes as COCO does, but with up to `limit` detections of a class in an image.
+
+    Args:
+        ground_truth: as `coco_metrics`.
+        results: as `coco_metrics`.
+        limit: at least 1.
+
+    Raises:
+        DataError: a detection names an image or category that the truth does not have.
+    """
+    _refuse_strange_results(ground_truth, results)
+    precision, recall = _count(ground_truth, results, iou_type="bbox", limits=(limit,), by_class=True)
+    best, found = precision[..., -1], recall[..., -1]
+    return LimitMetrics(
+        ap=_mean(best[:, :, :, _ALL]),
+        ap50=_mean(best[_IOU_50, :, :, _ALL]),
+        ap75=_mean(best[_IOU_75, :, :, _ALL]),
+        ap_small=_mean(best[:, :, :, _SMALL]),
+        ap_medium=_mean(best[:, :, :, _MEDIUM]),
+        ap_large=_mean(best[:, :, :, _LARGE]),
+        ar=_mean(found[:, :, _ALL]),
+        ar_small=_mean(found[:, :, _SMALL]),
+        ar_medium=_mean(found[:, :, _MEDIUM]),
+        ar_large=_mean(found[:, :, _LARGE]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
@@ -11,16 +12,18 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
+from fpn.detectors.full_images import FullImages
 from fpn.detectors.prediction import Predictor, Proposer, TaskName, detecting, enter, leave
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
+from fpn.evaluation.known_truth import ClassWarning, KnownTruth, describe_unknown, known_truth
+from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.runtime.waiting import considerate
-from fpn.structures import Classes, Detections, Proposals
-from fpn.suggestions import nearest
+from fpn.structures import Detections, Proposals
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def evaluate(
 ) -> Evaluation:
     """Detect in every image of a dataset and measure the result against its truth.
 
-    Classes are matched by name. What the detector finds of classes that the dataset does not label is left out. The
+    Classes are matched by name. What the detector finds of classes that the dataset does not label is left out, and so
+    are objects of classes that the detector does not know: a `ClassWarning` and `Evaluation.left_out` name these. The
     detector keeps its mode, weights and device.
 
     Args:
@@ -80,15 +84,17 @@ def evaluate(
 
     Raises:
         DataError: no images, or an annotation that does not fit its image.
-        ConfigError: the dataset has a class that the detector was not trained on; the detector does not give, or the
-            dataset does not label, what a task measures.
+        ConfigError: the detector knows none of the dataset's classes; the detector does not give, or the dataset does
+            not label, what a task measures.
         ImageError, DataNotFoundError: an image can't be read.
     """
     began = time.monotonic()
-    _refuse_unmeasurable(detector, dataset)
+    _refuse_empty(dataset)
     dataset = _seen_by(detector, dataset)
-    truth = dataset.coco()
-    wanted = _choose_tasks(detector, dataset.name, truth, tasks)
+    known = known_truth(detector.classes, dataset)
+    wanted = _choose_tasks(detector, dataset.name, known.coco, tasks)
+    if any(known.left_out.values()):
+        warnings.warn(ClassWarning(describe_unknown(known.left_out, detector.classes, dataset.name)), stacklevel=2)
     cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with cast_to:
         found = find_objects(
@@ -100,7 +106,7 @@ def evaluate(
             progress=progress,
             skip_unreadable=skip_unreadable,
         )
-    return _measure(detector, dataset, truth, found, wanted, began=began)
+    return _measure(detector, dataset, known, found, wanted, began=began)
 
 
 def _seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
@@ -187,7 +193,7 @@ def measure(
         DataError: no images, or an annotation that does not fit its image.
         ConfigError: as `evaluate`.
     """
-    _refuse_unmeasurable(detector, dataset)
+    known = _known(detector, dataset)
     numbers = sorted(number for part in parts for number in (*part.detections, *part.unreadable))
     assert numbers == list(range(len(dataset))), f"{len(numbers)} results for {len(dataset)} images"
     found = Found()
@@ -195,16 +201,15 @@ def measure(
         found.detections.update(part.detections)
         found.proposals.update(part.proposals)
         found.unreadable.update(part.unreadable)
-    truth = dataset.coco()
-    wanted = _choose_tasks(detector, dataset.name, truth, tasks)
+    wanted = _choose_tasks(detector, dataset.name, known.coco, tasks)
     if tasks is None and found.proposals:
         wanted = (*wanted, TASKS["proposals"])
-    return _measure(detector, dataset, truth, found, wanted, began=began)
+    return _measure(detector, dataset, known, found, wanted, began=began)
 
 
 def choose_tasks(detector: Predictor, dataset: Dataset) -> tuple[TaskName, ...]:
     """What `evaluate` measures unless told otherwise."""
-    chosen = _choose_tasks(detector, dataset.name, dataset.coco(), None)
+    chosen = _choose_tasks(detector, dataset.name, known_truth(detector.classes, dataset).coco, None)
     return tuple(task.name for task in chosen)
 
 
@@ -231,27 +236,14 @@ def _labelled(task: Task, truth: Mapping[str, Any]) -> bool:
     return task.labels == "bbox" or any(task.labels in each for each in truth["annotations"])
 
 
-def _refuse_unmeasurable(detector: Predictor, dataset: Dataset) -> dict[int, int]:
-    """Detector label -> category id; see `match_classes`."""
+def _known(detector: Predictor, dataset: Dataset) -> KnownTruth:
+    _refuse_empty(dataset)
+    return known_truth(detector.classes, dataset)
+
+
+def _refuse_empty(dataset: Dataset) -> None:
     if len(dataset) == 0:
         raise DataError(f"{dataset.name}: has no images to measure on")
-    return match_classes(detector.classes, dataset)
-
-
-def match_classes(classes: Classes, dataset: Dataset) -> dict[int, int]:
-    """Detector label -> the dataset's category id, by name; labels that the dataset does not know are left out.
-
-    Raises:
-        ConfigError: the dataset has a class that the detector does not know.
-    """
-    ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
-    unknown = [name for name in ids if name not in classes.names]
-    if unknown:
-        raise ConfigError(
-            f"{dataset.name}: the detector does not know the class {', '.join(map(repr, unknown))}; it was trained on "
-            f"{', '.join(classes.names)}.{nearest(unknown[0], classes.names)} Rename or remove it in the annotations."
-        )
-    return {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
 
 
 def _leave_proposals(
@@ -267,7 +259,7 @@ def _leave_proposals(
 def _measure(
     detector: Predictor,
     dataset: Dataset,
-    truth: dict[str, Any],
+    known: KnownTruth,
     found: Found,
     tasks: Sequence[Task],
     *,
@@ -276,8 +268,9 @@ def _measure(
     unreadable = {dataset.path(number): why for number, why in found.unreadable.items()}
     if unreadable:
         dataset, found = found.without_unreadable(dataset)
-        truth = dataset.coco()
-    records = _records(detector, dataset, found.detections)
+        known = known_truth(detector.classes, dataset)
+    truth = known.coco
+    records = _records(detector, dataset, known, found.detections)
     proposed = {dataset.image_id(number): _rows(each) for number, each in found.proposals.items()}
     sigmas = () if dataset.skeleton is None else dataset.skeleton.sigmas
     figures: dict[str, Figures] = {
@@ -286,12 +279,17 @@ def _measure(
     }
     boxes = figures.pop("boxes")
     ignored = sum(record["iscrowd"] for record in truth["annotations"])
+    full = FullImages(detector.max_detections)
+    for number in sorted(found.detections):
+        full.look(found.detections[number], dataset.path(number))
     return Evaluation(
         **{field.name: getattr(boxes, field.name) for field in fields(CocoMetrics)},
         dataset=dataset.name,
         images=len(dataset),
         objects=len(truth["annotations"]) - ignored,
         ignored=ignored,
+        left_out=known.left_out,
+        limit=report_limit(full, truth, records),
         seconds=time.monotonic() - began,
         detections=records,
         unreadable=unreadable,
@@ -299,10 +297,11 @@ def _measure(
     )
 
 
-def _records(detector: Predictor, dataset: Dataset, found: dict[int, Detections]) -> list[dict[str, Any]]:
+def _records(
+    detector: Predictor, dataset: Dataset, known: KnownTruth, found: dict[int, Detections]
+) -> list[dict[str, Any]]:
     """COCO records in the dataset's order, with its ids instead of the detector's."""
-    category_ids = match_classes(detector.classes, dataset)
-    ids = {detector.classes.ids[label]: category_id for label, category_id in category_ids.items()}
+    ids = {detector.classes.ids[label]: category_id for label, category_id in known.category_ids.items()}
     records = [
         record
         for number in sorted(found)

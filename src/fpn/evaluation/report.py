@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, ProposalRecall
+from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, ProposalRecall
+from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
 from fpn.files import write_text
 
@@ -25,6 +26,8 @@ class Evaluation(CocoMetrics):
         images: how many were looked at.
         objects: how many counted.
         ignored: crowds and difficult objects, which neither count nor hurt.
+        left_out: class that the detector does not know -> its objects, which are not among `objects`.
+        limit: what the detector's limit of detections an image did, if it has one.
         seconds: wall time of reading, detecting and counting.
         detections: COCO result records, with the dataset's image and category ids.
         unreadable: path -> why, of images that could not be read and were left out.
@@ -40,19 +43,24 @@ class Evaluation(CocoMetrics):
     seconds: float
     detections: list[dict[str, Any]]
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    limit: LimitReport | None = None
     masks: CocoMetrics | None = None
     keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All numbers by the names that tasks give them, such as "ap", "mask_ap50", "proposal_ar100"."""
+        """All numbers by the names that tasks give them, such as "ap", "mask_ap50", "proposal_ar100"; "limit_ap" and so
+        on with more than COCO's 100 detections an image, where the detector gives more."""
         of_tasks: dict[str, Figures | None] = {"boxes": self}
         of_tasks |= {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
         found: dict[str, float] = {}
         for name, figures in of_tasks.items():
             if figures is not None:
                 found |= TASKS[name].named(figures)
+        if self.limit is not None and self.limit.figures is not None:
+            found |= {f"limit_{name}": value for name, value in asdict(self.limit.figures).items()}
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +72,8 @@ class Evaluation(CocoMetrics):
         per_class = [_without_gaps(asdict(each)) for each in self.per_class]
         others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
         tasks = {name: None if each is None else _json_of(each) for name, each in others.items()}
-        return {**about, **found, **_without_gaps(figures), "per_class": per_class, **tasks}
+        more = {"left_out": dict(self.left_out), "limit": None if self.limit is None else _limit_json(self.limit)}
+        return {**about, **more, **found, **_without_gaps(figures), "per_class": per_class, **tasks}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as JSON, atomically.
@@ -87,7 +96,7 @@ class Evaluation(CocoMetrics):
     def table(self) -> Table:
         """The figures for a terminal of 80 columns or more; a dash where there was nothing to measure.
 
-        AR@100 is the average recall with up to 100 detections an image.
+        AR@100 is the average recall with up to 100 detections an image, of which COCO's AP is, too.
         """
         table = Table(title=self._title(), title_justify="left", title_style="bold", header_style="bold")
         table.add_column("", overflow="fold", min_width=14)
@@ -103,6 +112,8 @@ class Evaluation(CocoMetrics):
         table.add_row("AR@10", "", *_figures((self.ar10,)))
         by_size = (self.ar_small, self.ar_medium, self.ar_large)
         table.add_row("AR@100", "", *_figures((self.ar100,)), "", "", *_figures(by_size))
+        if self.limit is not None and self.limit.figures is not None:
+            _add_limit(table, self.limit.limit, self.limit.figures)
         if self.masks is not None:
             _add_masks(table, self.masks)
         if self.keypoints is not None:
@@ -113,8 +124,18 @@ class Evaluation(CocoMetrics):
 
     def _title(self) -> str:
         ignored = f", {self.ignored} more ignored" if self.ignored else ""
-        left_out = f", {len(self.unreadable)} images could not be read" if self.unreadable else ""
-        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}{left_out}"
+        unread = f", {len(self.unreadable)} images could not be read" if self.unreadable else ""
+        left = "".join(f"\nnot measured, as the model does not know it: {each}" for each in self._left_out())
+        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}{unread}{left}"
+
+    def _left_out(self) -> list[str]:
+        counted = {name: count for name, count in self.left_out.items() if count}
+        return [f"{name} ({count} object{'' if count == 1 else 's'})" for name, count in counted.items()]
+
+
+def _limit_json(report: LimitReport) -> dict[str, Any]:
+    figures = None if report.figures is None else _without_gaps(asdict(report.figures))
+    return {**asdict(report), "figures": figures}
 
 
 def _json_of(figures: Figures) -> dict[str, Any]:
@@ -123,6 +144,13 @@ def _json_of(figures: Figures) -> dict[str, Any]:
     if isinstance(figures, CocoMetrics):
         found["per_class"] = [_without_gaps(asdict(each)) for each in figures.per_class]
     return found
+
+
+def _add_limit(table: Table, limit: int, metrics: LimitMetrics) -> None:
+    values = (metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large)
+    table.add_row(f"AP@{limit}", "", *_figures(values))
+    sizes = (metrics.ar_small, metrics.ar_medium, metrics.ar_large)
+    table.add_row(f"AR@{limit}", "", *_figures((metrics.ar,)), "", "", *_figures(sizes))
 
 
 def _add_masks(table: Table, metrics: CocoMetrics) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
 from fpn.heads.box_coder import BoxCoder, CoderConfig, CoderWeights
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.sampling import Randomness, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
@@ -294,6 +295,11 @@ class BoxHead(nn.Module):
         if self.config.nms_frame == "network" or images.scales is None:
             return images.pixels.new_ones(4, dtype=torch.float32)
         return images.scales[index].flip(0).repeat(2)  # (y, x) -> (x, y, x, y)
+
+    def class_rows(self) -> list[ClassRows]:
+        """The layers with rows by class: logits with background behind them, and boxes unless all classes share one."""
+        boxes = [] if self.config.class_agnostic else [ClassRows(self.deltas, each=4)]
+        return [ClassRows(self.scores, others=1), *boxes]
 
     def rewrite(self) -> None:
         """Take the faster form, which only detects."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Targets
 
 
 class DenseHead(nn.Module):
-    """Levels -> raw predictions of every cell. A head fills in three verbs, and `rewrite` if it has a faster form."""
+    """Levels -> raw predictions of every cell. A head fills in three verbs, `class_rows`, and `rewrite` if it has a
+    faster form."""
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Raw predictions: as many tensors for every image, of shapes that no value decides."""
@@ -30,6 +32,10 @@ class DenseHead(nn.Module):
 
     def detect(self, raw: tuple[Tensor, ...], images: ImageBatch) -> list[Detections]:
         """Each image's detections, best first, clipped to the image, network pixels."""
+        raise NotImplementedError
+
+    def class_rows(self) -> list[ClassRows]:
+        """The layers with rows by class."""
         raise NotImplementedError
 
     def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from fpn.heads.box import BoxHead
+from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
@@ -39,6 +40,10 @@ class RoIHeads(nn.Module):
     def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:
         """Each image's detections, best first, clipped to the image, network pixels."""
         return self.box.detect(features, images, proposals)
+
+    def class_rows(self) -> list[ClassRows]:
+        """The layers of all heads that have rows by class."""
+        return self.box.class_rows()
 
     def rewrite(self) -> None:
         """Take the faster form, which only detects."""

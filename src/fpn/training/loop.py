@@ -72,6 +72,8 @@ class Loop:
 
     def end(self) -> None:
         """Leave the best weights in the detector, ready to detect."""
+        if self.validation is not None and self.validation.advice:
+            self.reporter.note(self.validation.advice)
         self.best.put_back()
         self.run.detector.eval()
         self.callbacks.call("end", self.measured)

@@ -15,7 +15,9 @@ from fpn.data.loading.augmentation import Augment
 from fpn.data.loading.loader import Loader, make_loader
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
-from fpn.evaluation.evaluate import Found, match_classes, measure
+from fpn.evaluation.evaluate import Found, measure
+from fpn.evaluation.known_truth import count_unknown
+from fpn.evaluation.limits import describe_crowded
 from fpn.evaluation.tasks import find_task
 from fpn.runtime.device import no_compiler
 from fpn.runtime.memory import keep_freed_memory
@@ -48,10 +50,11 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
     if list(dataset.classes) != list(detector.classes):
         raise ConfigError(
             f"{dataset.name}: its classes are {_list(dataset.classes)}, the detector's are {_list(detector.classes)}. "
-            "Build the detector with classes=dataset.classes."
+            "Build the detector with classes=dataset.classes, or begin with this one: "
+            "fpn.begin_with(detector, classes=dataset.classes)."
         )
     if validation is not None:
-        match_classes(detector.classes, validation)
+        _refuse_unlearned(detector, validation)
     for role, data in (("training", dataset), ("validation", validation)):
         if data is None:
             continue
@@ -64,6 +67,33 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
             )
     if validation is not None and metric.name != "ap":  # AP is defined where there is any object
         _refuse_undefined(metric, detector, validation)
+
+
+def _refuse_unlearned(detector: Detector, validation: Dataset) -> None:
+    """Stop if a validation has objects of classes that are not among the training's; unused names do no harm."""
+    unknown = [f"{name!r} ({count})" for name, count in count_unknown(detector.classes, validation).items() if count]
+    if unknown:
+        raise ConfigError(
+            f"{validation.name}: has objects of {', '.join(unknown)}, which the training data do not have; they have "
+            f"{_list(detector.classes)}. Label them there too, or rename or remove them here."
+        )
+
+
+def tell_crowded(detector: Detector, dataset: Dataset, validation: Dataset | None) -> list[str]:
+    """A warning for each dataset with images that have more objects than the detector gives of one."""
+    limit = detector.max_detections
+    if limit is None:
+        return []
+    told = []
+    for data in (dataset, *([] if validation is None else [validation])):
+        counts = [int((~data.targets(index).ignore).sum()) for index in range(len(data))]
+        if (crowded := sum(count > limit for count in counts)) > 0:
+            said = describe_crowded(crowded, max(counts), limit)
+            told.append(
+                f"warning: {data.name}: {said}, the most detections that the detector gives of one. Allow more: "
+                f"--max-detections {2 * max(counts)}"
+            )
+    return told
 
 
 def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> None:

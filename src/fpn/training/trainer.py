@@ -12,10 +12,12 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
+from fpn.detectors.fine_tuning import take_from
 from fpn.runtime.device import algorithms
 from fpn.runtime.waiting import considerate
 from fpn.training.best_weights import BestWeights
 from fpn.training.callbacks import Callback, Callbacks
+from fpn.training.checkpoint import has_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.interrupt import Interrupt
 from fpn.training.loop import Loop
@@ -38,7 +40,7 @@ from fpn.training.run_record import (
     write_record,
 )
 from fpn.training.saving import Checkpoints
-from fpn.training.setup import assemble, refuse_bad_data
+from fpn.training.setup import assemble, refuse_bad_data, tell_crowded
 from fpn.training.trackers import Trackers
 from fpn.training.validation import Validation, find_metric, screen_labels
 
@@ -84,6 +86,7 @@ def train(
     augment: Augmentation | None = None,
     callbacks: Sequence[Callback] = (),
     optimizer: OptimizerFactory | None = None,
+    init: Detector | str | Path | None = None,
 ) -> TrainResult:
     """Train a detector in place; it ends with the best weights (averaged ones, unless `ema_decay` is 0).
 
@@ -110,6 +113,9 @@ def train(
             `params`, their `names` and a `multiplier`; all have to be passed on. Schedule and warm-up set the rates;
             their peak is `learning_rate` if given, else the optimizer's own `lr`. In the same way, `weight_decay`
             holds if given, else the optimizer's own, and 0 for norms and biases.
+        init: a detector or a model file whose weights the detector takes over before the first step: those of classes
+            by the classes' names, all others whole, see `fpn.begin_with`. A run that goes on from a checkpoint has its
+            own.
 
     Raises:
         TrainingError: nothing to train on, or a loss is not finite; or another process failed.
@@ -129,10 +135,15 @@ def train(
     metric = find_metric(config.best)
     refuse_bad_data(detector, dataset, validation, metric)
     dataset, validation, told = agree_on_range(detector, dataset, validation)
+    going_on = resume is not None and has_checkpoint(Path(resume))
+    carried = None if init is None or going_on else take_from(detector, init)
+    notes = dict(notes or {}) if carried is None else {**(notes or {}), "init": carried.to_dict()}
     with algorithms(config.deterministic):
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
         with run.processes.together(), _ending(run, reporter):
+            for said in [*([] if carried is None else [carried]), *tell_crowded(detector, dataset, validation)]:
+                reporter.note(str(said))
             record = describe(run, dataset, validation, notes)
             record = _open_output(run, folder, record, before, allow_changes)
             interrupt = Interrupt(speaks=progress and run.processes.first)
@@ -203,6 +214,8 @@ def _open_output(
         return dict(before)
     if not allow_changes:
         refuse_changes(folder, changes)
+    if "init" in before["notes"]:
+        record["notes"].setdefault("init", before["notes"]["init"])
     record["changes"] = [*before.get("changes", []), changes]
     if run.processes.first:
         write_record(folder, record)

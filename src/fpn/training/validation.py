@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
 from fpn.evaluation.evaluate import Found, find_objects, measure
+from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, find_task
 from fpn.suggestions import nearest
 from fpn.training.interrupt import Interrupt
@@ -89,6 +90,15 @@ class Validation:
         self._interrupt = interrupt
         self._proposals = find_task(metric.name).output == "proposals"
         self.unreadable: dict[str, str] = {}
+        self._limit: LimitReport | None = None
+
+    @property
+    def advice(self) -> str:
+        """What the latest measurement says of the detector's limit of detections; empty if nothing."""
+        limit = self._limit
+        if limit is None or not limit.reached:
+            return ""
+        return f"warning: {limit.advice}. Allow more: --max-detections {limit.larger}"
 
     def measure(self) -> dict[str, float]:
         """What the detector as it is now reaches, by metric: each process detects in its part, the first measures.
@@ -103,7 +113,7 @@ class Validation:
         if run.processes.first and len(whole) == run.processes.count:
             evaluation = measure(run.detector, self._dataset, whole, began=began)
             self.unreadable.update(evaluation.unreadable)
-            values = evaluation.metrics
+            values, self._limit = evaluation.metrics, evaluation.limit
         values = run.processes.from_first(values)
         if values is None:
             raise ValidationInterrupted

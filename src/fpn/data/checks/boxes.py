@@ -72,6 +72,14 @@ def gather_objects(survey: Survey, infos: Sequence[ImageInfo]) -> Objects:
     )
 
 
+def check_crowding(survey: Survey, objects: Objects, limit: int) -> Iterator[Finding]:
+    """Images with more objects than `limit`, the most detections of a model; ignored ones are not counted."""
+    counts = np.bincount(objects.owner[~objects.ignore], minlength=len(survey.dataset))
+    paths = names_of(survey)
+    for row in np.flatnonzero(counts > limit).tolist():
+        yield Finding("objects-many", f"{paths[row]} has {counts[row]} objects, a model gives {limit}", paths[row])
+
+
 def check_boxes(survey: Survey, objects: Objects) -> Iterator[Finding]:
     """Everything that can be said of boxes which the reader let pass."""
     paths = names_of(survey)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from fpn.data.formats.layout import WHOLE, plain_split
 from fpn.data.formats.survey import Survey
 from fpn.data.issues import Finding
+from fpn.suggestions import spelling
 
 _SHOWN = 6
 
@@ -21,11 +21,11 @@ def check_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]
 
 
 def alike_names(names: Sequence[str]) -> list[list[str]]:
-    """Groups of names that differ only by case, spaces, hyphens or underscores; single letters may be meant so."""
+    """Groups of names that differ only by case, spaces, hyphens or underscores; see `spelling`."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
-        groups[re.sub(r"[\s_-]+", "", name).casefold()].append(name)
-    return [group for key, group in groups.items() if len(group) > 1 and len(key) > 1]
+        groups[spelling(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def check_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:

@@ -1,0 +1,88 @@
+"""What of a dataset's truth a detector can be measured on: objects of classes that it knows, matched by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fpn.data.dataset import Dataset
+from fpn.errors import ConfigError
+from fpn.structures import Classes
+from fpn.suggestions import nearest, spelling
+
+_SHOWN = 8
+
+
+class ClassWarning(UserWarning):
+    """Objects of some classes are not measured."""
+
+
+@dataclass(frozen=True)
+class KnownTruth:
+    """A dataset as a detector is measured on it.
+
+    Attributes:
+        coco: the truth as a COCO json, without what the detector does not know.
+        category_ids: detector label -> the dataset's category id; labels that the dataset does not know are left out.
+        left_out: class that the detector does not know -> its objects in the dataset.
+    """
+
+    coco: dict[str, Any]
+    category_ids: dict[int, int]
+    left_out: dict[str, int]
+
+
+def known_truth(classes: Classes, dataset: Dataset) -> KnownTruth:
+    """Match a detector's classes with a dataset's, by name.
+
+    Raises:
+        ConfigError: they have no class in common.
+    """
+    ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
+    shared = {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
+    if not shared:
+        raise ConfigError(
+            f"{dataset.name}: the detector knows none of its classes ({_listed(list(ids))}); it was trained on "
+            f"{_listed(list(classes.names))}.{_hints(ids, classes)} Rename the classes in the annotations."
+        )
+    truth = dataset.coco()
+    left_out = count_unknown(classes, dataset)
+    if left_out:
+        known = set(shared.values())
+        truth["annotations"] = [each for each in truth["annotations"] if each["category_id"] in known]
+        truth["categories"] = [each for each in truth["categories"] if each["id"] in known]
+    return KnownTruth(truth, shared, left_out)
+
+
+def count_unknown(classes: Classes, dataset: Dataset) -> dict[str, int]:
+    """Class of the dataset that a detector does not know -> its objects, ignored ones not counted."""
+    unknown = [name for name in dataset.classes.names if name not in classes.names]
+    if not unknown:
+        return {}
+    counts: Counter[int] = Counter()
+    for index in range(len(dataset)):
+        targets = dataset.targets(index)
+        counts.update(targets.labels[~targets.ignore].tolist())
+    return {name: counts[dataset.classes.names.index(name)] for name in unknown}
+
+
+def describe_unknown(left_out: Mapping[str, int], classes: Classes, where: str) -> str:
+    """What a warning says: what is left out, and what may be meant instead."""
+    said = _listed([f"{name!r} ({count} object{'' if count == 1 else 's'})" for name, count in left_out.items()])
+    return f"{where}: the model does not know {said}; only the others are measured.{_hints(left_out, classes)}"
+
+
+def _hints(names: Iterable[str], classes: Classes) -> str:
+    found = {name: _meant(name, classes) for name in list(names)[:_SHOWN]}
+    return "".join(f" {name!r}:{hint}" for name, hint in found.items() if hint)
+
+
+def _meant(name: str, classes: Classes) -> str:
+    alike = [each for each in classes.names if spelling(each) == spelling(name)]
+    return f" Did you mean {alike[0]!r}?" if alike else nearest(name, classes.names)
+
+
+def _listed(texts: list[str]) -> str:
+    return ", ".join(texts[:_SHOWN]) + (f", ... {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
