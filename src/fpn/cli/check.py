@@ -119,8 +119,10 @@ def _save(report: CheckReport, anchors: dict[str, object], output: Path) -> None
 
 
 def _repair(report: CheckReport, output: Path) -> None:
-    from fpn.data.checks.repair import repair
+    from fpn.data.checks.repair import is_loss, repair
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))
-    say(f"repaired copy: {output} ({len(changes)} changes, listed in {output / 'CHANGES.txt'})")
+    lost = sum(map(is_loss, changes))
+    how = f"{len(changes)} changes, {lost} of them losses" if lost else f"{len(changes)} changes, nothing lost"
+    say(f"repaired copy: {output} ({how}, listed in {output / 'CHANGES.txt'})")
     say(f"See what is left to do by hand: fpn check {shlex.quote(str(output))}")
