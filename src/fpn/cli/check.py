@@ -123,6 +123,6 @@ def _repair(report: CheckReport, output: Path) -> None:
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))
     lost = sum(map(is_loss, changes))
-    how = f"{len(changes)} changes, {lost} of them losses" if lost else f"{len(changes)} changes, nothing lost"
+    how = f"{len(changes)} changes, of which {lost} leave something out" if lost else f"{len(changes)} changes"
     say(f"repaired copy: {output} ({how}, listed in {output / 'CHANGES.txt'})")
     say(f"See what is left to do by hand: fpn check {shlex.quote(str(output))}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +25,14 @@ _STEMS = ("a", "IMG 0", "2024.05.01", "Sch\u00e4den", "\u87ba\u6813", "x_1", "ph
 _NAMES = ("bolt", "nut", "no", "Sch\u00e4den", "\u87ba\u6813", "left hand", "7", "washer: small", "# 1")
 _SUFFIXES = (".png", ".jpg", ".PNG", ".JPEG", ".webp")
 _PREFIXES = ("", "./", "/home/me/set/", "D:\\data\\set\\")
+
+
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "suffix in the other case": lambda path: str(Path(path).with_suffix(Path(path).suffix.swapcase())),
+    "accents apart": lambda path: unicodedata.normalize("NFD", path),
+    "percent signs": quote,
+}
 
 
 class Shot(NamedTuple):
@@ -53,13 +64,15 @@ class Way(NamedTuple):
     crlf: bool
     sizes: bool
     shift: int
+    spelling: str = "as it is"
 
     def text(self, text: str) -> bytes:
         """With or without a byte order mark, with either end of a line."""
         return (("\ufeff" if self.mark else "") + text.replace("\n", "\r\n" if self.crlf else "\n")).encode()
 
     def path(self, path: str) -> str:
-        """As it would be written on the machine that the prefix is of."""
+        """As it would be written on the machine that the prefix is of, by the tool that spells so."""
+        path = _SPELLINGS[self.spelling](path)
         return self.prefix + (path.replace("/", "\\") if "\\" in self.prefix else path)
 
 
@@ -91,6 +104,7 @@ ways = st.builds(
     crlf=st.booleans(),
     sizes=st.booleans(),
     shift=st.integers(0, 90),
+    spelling=st.sampled_from(list(_SPELLINGS)),
 )
 
 
@@ -144,7 +158,7 @@ def write_yolo(root: Path, data: Dataset, way: Way) -> None:
     if way.layout >= 2:
         put("classes.txt", way.text("".join(f"{name}\n" for name in data.names)))(root)
         return
-    place = "list.txt" if way.shift % 2 else way.path(images)
+    place = "list.txt" if way.shift % 2 else way.prefix + images
     names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(data.names))
     put("data.yaml", way.text(f"train: {json.dumps(place)}\nnames:\n{names}"))(root)
     if way.shift % 2:
@@ -198,9 +212,12 @@ def read_or_reason(root: Path) -> dict[str, list[tuple[str, list[float]]]] | str
 
 
 def refusable(family: str, data: Dataset, way: Way) -> bool:
-    """What cannot be read for a reason: no object names a class, or nothing of what was written is a dataset."""
-    empty = not any(shot.objects for shot in data.shots)
-    return empty and ((family == "voc" and not way.shift % 2) or (family == "yolo" and way.layout == 3))
+    """What cannot be read for a reason: without an object VOC names no class, and YOLO may have no label file."""
+    if any(shot.objects for shot in data.shots):
+        return False
+    if family == "voc":
+        return not way.shift % 2
+    return family == "yolo" and (way.layout == 3 or (way.layout == 2 and not way.sizes))
 
 
 def refused(root: Path) -> bool:
