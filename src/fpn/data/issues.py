@@ -120,7 +120,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "keypoints-broken": Kind(
         "error",
-        "keypoints that are not three numbers for each of the skeleton",
+        "keypoints that are not three numbers for each of the skeleton, or a skeleton that is none",
         "Label them again.",
         "removes the keypoints, keeps the box",
     ),

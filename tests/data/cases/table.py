@@ -320,6 +320,8 @@ CASES = (
     Case(10, "a class without a name", (coco, edit(lambda data: data["categories"][0].pop("name"))), None,
          ("class-broken | category 3 has no name",), {"a": [("class-3", A)], "b": BOTH["b"]}),
     Case(10, "one id for two objects", (coco, note(1, id=1)), None, ("id-repeated | annotation id 1",), BOTH),
+    Case(10, "keypoints without names", (coco, edit(lambda data: data["categories"][0].update(keypoints=[1, 2])),
+         note(0, keypoints=[9, 9, 2, 0, 0, 0])), None, ("keypoints-broken | 'keypoints' of category 3",), BOTH),
     Case(10, "a size that is no number", (voc, rewrite(VOC_A, "<width>64<", "<width>wide<")), None,
          ("size-unusable | width 'wide'",), BOTH),
     Case(10, "a polygon of seven numbers", (coco, note(0, segmentation=[[*OUTLINE_A[:6], 8]])), BOTH,

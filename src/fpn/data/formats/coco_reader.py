@@ -72,6 +72,7 @@ class _Reader:
         options.used(Path(os.path.abspath(file)))  # noqa: PTH100
         self.mended: dict[str, str] = {}
         self.doubtful: set[int] = set()
+        self.pointless = False
         self.where = self.folder.relative(Path(os.path.abspath(file)))  # noqa: PTH100  # as Folder's own root
         self.builder = TableBuilder(self.folder.root, options)
 
@@ -111,6 +112,9 @@ class _Reader:
             return None
         header = {key: value for key, value in data.items() if key not in ("images", "annotations", "categories")}
         by_id = {entry["id"]: entry for entry in categories if type(entry.get("id")) is int}
+        if self.pointless:
+            undeclared = {"keypoints", "skeleton"}
+            by_id = {n: {k: v for k, v in entry.items() if k not in undeclared} for n, entry in by_id.items()}
         return {**header, "categories": by_id}
 
     def _list(self, data: Any, key: str) -> list[dict[str, Any]]:
@@ -175,7 +179,8 @@ class _Reader:
         try:
             return skeleton_of_categories(categories, self.where)
         except DataError as error:
-            self.options.fault("class-broken", error, self.where)
+            self.options.fault("keypoints-broken", error, self.where)
+            self.pointless = True
             return None
 
     def _is_category(self, entry: dict[str, Any], number: int) -> bool:
@@ -359,7 +364,7 @@ class _Reader:
             area=_area(record.get("area")),
             origin=position,
             keypoints=() if skeleton is None else self._keypoints(record, position, skeleton),
-            extra=self._extra(record, _OBJECT_KEYS if skeleton is None else _OBJECT_KEYS | _KEYPOINT_KEYS),
+            extra=self._extra(record, self._known_keys(skeleton)),
         )
         kind = "entry-broken"
         try:
@@ -373,6 +378,10 @@ class _Reader:
             self.options.fault(kind, DataError(message), self.where)
             if kind == "outline-broken":
                 add(box)
+
+    def _known_keys(self, skeleton: Skeleton | None) -> frozenset[str]:
+        """What of an annotation is not kept as it stands beside the table."""
+        return _OBJECT_KEYS if skeleton is None and not self.pointless else _OBJECT_KEYS | _KEYPOINT_KEYS
 
     def _keypoints(self, record: dict[str, Any], position: int, skeleton: Skeleton) -> list[float]:
         try:
