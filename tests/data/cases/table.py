@@ -243,6 +243,8 @@ CASES = (
          {"categories": [{"id": 0, "name": "bolt"}, {"id": 1, "name": "nut"}]}))), BOTH),
     Case(7, "no names anywhere", (yolo, flat), {"a": [("0", A)], "b": [("1", B)]}, ("class-unnamed | called 0 to 1",)),
     Case(7, "CVAT's YOLO 1.1", (yolo, darknet), BOTH, ("name-repaired | is taken for obj_train_data/a.png",)),
+    Case(7, "a subset whose name is a path", (yolo, darknet, rewrite("obj.data", "train = ", "../out = ")), None,
+         ("| '../out' is no name of a split",)),
     Case(7, "Ultralytics, names by number", (yolo, put("data.yaml", "path: .\ntrain: images/train\nnames:\n  0: bolt\n  1: nut\n")),
          BOTH),
     Case(7, "a yaml with a byte order mark", (yolo, put("data.yaml", "\ufeffnames: [bolt, nut]\ntrain: images/train\n")), BOTH),
