@@ -14,6 +14,7 @@ from fpn.cli.terminal import progress_bar, say, say_warning
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.evaluation import Evaluation
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
-    from fpn.spreadsheets import beside, refuse_other_csv
+    from fpn.spreadsheets import refuse_other_csv
 
     refuse_other_csv(output)
     refuse_other_csv(detections)
@@ -93,6 +94,12 @@ def run(
     if measured.limit is not None and measured.limit.advice:
         say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
     say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
+    _save(measured, output, detections)
+
+
+def _save(measured: Evaluation, output: Path | None, detections: Path | None) -> None:
+    from fpn.spreadsheets import beside
+
     if output is not None:
         say(f"figures: {measured.save(output)} and {beside(output).name}")
     if detections is not None:

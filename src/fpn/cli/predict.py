@@ -15,7 +15,7 @@ from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
-    from fpn.detectors.prediction import Prediction
+    from fpn.detectors.prediction import Prediction, Predictor
     from fpn.structures import Classes
 
 _Job = tuple[ImageSource, PurePosixPath | None]
@@ -59,7 +59,6 @@ def run(
     """
     from fpn.cli.devices import check_device
     from fpn.cli.outputs import NAME, RESULTS, TABLE, written_before
-    from fpn.data.checks.brightness import unfitting
     from fpn.detectors import load
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
@@ -78,9 +77,7 @@ def run(
     refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     say(f"network: {detector.info}")
-    pixel_range = detector.preprocessor.config.pixel_range
-    if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
-        say_warning(warning)
+    _warn_of_brightness(detector, sources)
     predictions = _begin(output, detector.classes, model, ids, sources)
     if drawn:
         _warn_of_letters(predictions.classes)
@@ -126,6 +123,14 @@ def _begin(
         predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers)
     predictions.save()
     return predictions
+
+
+def _warn_of_brightness(detector: Predictor, sources: Sequence[ImageSource]) -> None:
+    from fpn.data.checks.brightness import unfitting
+
+    pixel_range = detector.preprocessor.config.pixel_range
+    if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
+        say_warning(warning)
 
 
 def _warn_of_letters(classes: Classes) -> None:
