@@ -34,7 +34,23 @@ def coco_seeds() -> list[bytes]:
     exported = {**whole, "categories": [*group, *({**c, "supercategory": "things"} for c in categories)]}
     least: dict[str, Any] = {"images": images[1:], "annotations": [], "categories": categories[:1]}
     unsized = {**whole, "images": [{"id": 100, "file_name": "a.png"}, {"id": 102, "file_name": "c.png"}]}
-    return [json.dumps(each).encode() for each in (whole, exported, least, unsized)]
+    points = {"keypoints": [4, 5, 2, 0, 0, 0], "num_keypoints": 1}
+    odd = [
+        {"id": "x", "image_id": "100", "category_id": 7, "bbox": None, "segmentation": polygon},
+        {"id": 2, "image_id": 100, "category_id": -3, "bbox": [], "segmentation": runs},
+        {
+            "id": 2,
+            "image_id": 102,
+            "category_id": 11,
+            "bbox": [9, 4, -4, -3],
+            "attributes": {"rotation": 30.0},
+            **points,
+        },
+    ]
+    named = {**categories[2], "keypoints": ["head", "tip"], "skeleton": [[1, 2]]}
+    mended = {"images": [*images, {"id": 103, "file_name": "images\\A.PNG"}], "annotations": odd}
+    mended["categories"] = [{"id": -3}, categories[1], named]
+    return [json.dumps(each).encode() for each in (whole, exported, least, unsized, mended)]
 
 
 def voc_seeds() -> list[bytes]:
@@ -50,6 +66,14 @@ def voc_seeds() -> list[bytes]:
     unsized = f"{head}{thing}</annotation>"
     empty = f"{head}{size}</annotation>"
     listed = b"a\nc\n"
+    angle = "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes>"
+    boxes = (
+        "<polygon><x1>3</x1><y1>4</y1><x2>20</x2><y2>4</y2><x3>9</x3><y3>30</y3></polygon>",
+        "<polygon><pt><x>3</x><y>4</y></pt><pt><x>20</x><y>4</y></pt><pt><x>9</x><y>30</y></pt></polygon>",
+        "<robndbox><cx>20</cx><cy>15</cy><w>9</w><h>5</h><angle>0.7</angle></robndbox>",
+        f"{angle}<bndbox><xmin>20</xmin><ymin>30</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>",
+    )
+    odd = head + "".join(f"<object><name>nut</name>{each}</object>" for each in boxes) + "</annotation>"
     return [
         CUT.join(parts)
         for parts in (
@@ -57,16 +81,22 @@ def voc_seeds() -> list[bytes]:
             (declared.encode(), listed, b""),
             (unsized.encode(), listed, b"bolt\nnut\n"),
             (empty.encode(), b"", b"bolt\nnut\nwasher\n"),
+            (odd.encode(), b"a.png\nc 1\n", b""),
         )
     ]
 
 
 def yolo_seeds() -> list[bytes]:
-    """data.yaml, a label file, a list of images and a list of classes; an empty one is none."""
+    """data.yaml, a label file, lists of images and of classes, obj.data, notes.json; an empty one is none."""
     labels = b"1 0.25 0.5 0.3 0.7\n0 0.5 0.5 1 1\n2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.6\n"
     folder = b"path: .\ntrain: images/train\nnames: [bolt, nut, washer]\n"
     numbered = b"train: images/train\nnc: 3\nnames:\n  0: bolt\n  1: nut\n  2: washer\n"
     listed = b"path: .\ntrain: list.txt\nnames: [bolt, nut, washer]\n"
+    pose = b"train: images/train\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\nnames: [bolt, nut, washer]\n"
+    posed = b"1 0.5 0.5 0.5 0.5 0.4 0.4 2 0 0 0\n0 0.5 0.5 0.25 0.25 0.5 0.5 1 0.5 0.6 2\n"
+    odd = b"1 0.25 0.5 0.3 -0.7\n0 0.5 0.5 1 1 0.9\n2 0.1 0.1 0.5 0.1 0.5 1\n"
+    darknet = b"classes = 3\ntrain = data/list.txt\nnames = data/classes.txt\nbackup = backup/\n"
+    noted = json.dumps({"categories": [{"id": k, "name": name} for k, name in enumerate(("bolt", "nut", "washer"))]})
     several = b"train: [./list.txt]\nnc: 4\n"
     return [
         CUT.join(parts)
@@ -77,6 +107,10 @@ def yolo_seeds() -> list[bytes]:
             (several, labels, b"images/train/a.png\n", b""),
             (b"", labels, b"", b"bolt\nnut\nwasher\n"),
             (b"", labels, b"", b""),
+            (pose, posed, b"", b""),
+            (folder, odd, b"", b""),
+            (b"", labels, b"data/images/train/a.png\n", b"bolt\nnut\nwasher\n", darknet),
+            (b"", labels, b"", b"", b"", noted.encode()),
         )
     ]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 from fpn.errors import ConfigError
+from fpn.fonts import fit_font, is_drawable, warn_of_missing_letters
 from fpn.structures import Classes, Detections, Masks, Targets
 
 Colour: TypeAlias = tuple[int, int, int]
@@ -54,6 +54,9 @@ def draw(
 ) -> Image.Image:
     """Draw boxes, labels and masks onto a copy of an image.
 
+    Labels are in any script that a font of this machine has; a class whose name none can show is called by its
+    id, such as #3, and a `FontWarning` says so once.
+
     Args:
         image: RGB, in whose pixels the boxes are.
         objects: what was found, or the truth. Truth that is to be ignored is grey and dashed.
@@ -72,11 +75,12 @@ def draw(
     marks = _marks(objects, classes, min_score, scale, with_scores=scores)
     if masks and objects.masks is not None:
         canvas = _tint_masks(canvas, objects.masks, marks)
+    warn_of_missing_letters(classes.names)
     pen = ImageDraw.Draw(canvas, "RGBA")
     line = max(1, round(min(canvas.size) / 200))
     for mark in reversed(marks):
         _draw_box(pen, mark, line, canvas.size)
-    _draw_labels(pen, marks, line, canvas.size)
+    _draw_labels(pen, marks, line, canvas.size, classes.names)
     return canvas
 
 
@@ -98,20 +102,22 @@ def contact_sheet(
     if not rows or any(len(row) != len(titles) for row in rows):
         raise ConfigError(f"a contact sheet needs at least one row, and an image for each of {list(titles)} in it")
     fitted = [[_fit(image, cell) for image in row] for row in rows]
-    gap, font = max(4, cell // 40), _font(max(12, cell // 22))
-    columns, header = len(titles), font.size * 2
+    warn_of_missing_letters(titles)
+    gap, letters = max(4, cell // 40), max(12, cell // 22)
+    headings = [fit_font(title, letters, titles) for title in titles]
+    columns, header = len(titles), letters * 2
     group_width = columns * cell + (columns - 1) * gap
     lines = [fitted[start : start + across] for start in range(0, len(fitted), across)]
     heights = [max(image.height for row in line for image in row) for line in lines]
     across = min(across, len(rows))
     width = across * group_width + (across + 1) * 3 * gap
-    sheet = Image.new("RGB", (width, round(header) + sum(heights) + gap * len(lines) + 2 * gap), _PAPER)
+    sheet = Image.new("RGB", (width, header + sum(heights) + gap * len(lines) + 2 * gap), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for group in range(across):
-        for column, title in enumerate(titles):
+        for column, (font, title) in enumerate(headings):
             x = 3 * gap + group * (group_width + 3 * gap) + column * (cell + gap)
             pen.text((x + cell / 2, header / 2 + gap / 2), title, font=font, fill=_INK, anchor="mm")
-            y = round(header) + gap
+            y = header + gap
             for line, height in zip(lines, heights, strict=True):
                 if group < len(line):
                     shown = line[group][column]
@@ -143,13 +149,19 @@ def _marks(
     for number in sorted(range(len(labels)), key=lambda n: -scores[n]):
         if scores[number] < min_score:
             break
-        text = classes.names[labels[number]]
+        text = _called(classes, labels[number])
         if found and with_scores:
             # Cut, not rounded: 0.996 is not certain.
             text += f" {int(scores[number] * 100) / 100:.2f}"
         colour = _IGNORED if ignored[number] else colour_of(labels[number])
         marks.append(_Mark(number, tuple(boxes[number]), colour, text, ignored[number]))
     return marks
+
+
+def _called(classes: Classes, label: int) -> str:
+    """A class's name, or its id where no font could show the name."""
+    name = classes.names[label]
+    return name if is_drawable(name) else f"#{classes.ids[label]}"
 
 
 # --- boxes and masks ---
@@ -200,15 +212,18 @@ def _tint_masks(canvas: Image.Image, masks: Masks, marks: Sequence[_Mark]) -> Im
 # --- labels ---
 
 
-def _draw_labels(pen: ImageDraw.ImageDraw, marks: Sequence[_Mark], line: int, size: tuple[int, int]) -> None:
-    font = _font(_font_size(size, len(marks)))
-    margin = font.size * 0.25
+def _draw_labels(
+    pen: ImageDraw.ImageDraw, marks: Sequence[_Mark], line: int, size: tuple[int, int], names: Sequence[str]
+) -> None:
+    letters = _font_size(size, len(marks))
+    margin = letters * 0.25
     boxes = np.array([mark.box for mark in marks]).reshape(-1, 4)
     labels: list[tuple[_Mark, Rectangle, float]] = []
     placed: list[Rectangle] = []
     for mark in marks:
-        start, _, end, _ = pen.textbbox((0, 0), mark.text, font=font)
-        width, height = end - start + 2 * margin, font.size + 2 * margin
+        font, text = fit_font(mark.text, letters, names)
+        start, _, end, _ = pen.textbbox((0, 0), text, font=font)
+        width, height = end - start + 2 * margin, letters + 2 * margin
         spot = _place(mark.box, width, height, line, size, np.array(placed).reshape(-1, 4), boxes)
         if spot is not None:
             placed.append(spot)
@@ -217,7 +232,8 @@ def _draw_labels(pen: ImageDraw.ImageDraw, marks: Sequence[_Mark], line: int, si
     for mark, spot, inset in reversed(labels):
         pen.rounded_rectangle(spot, radius=margin, fill=(*mark.colour, 235))
         middle = (spot[0] + inset, (spot[1] + spot[3]) / 2)
-        pen.text(middle, mark.text, font=font, fill=_ink_on(mark.colour), anchor="lm")
+        font, text = fit_font(mark.text, letters, names)
+        pen.text(middle, text, font=font, fill=_ink_on(mark.colour), anchor="lm")
 
 
 def _place(
@@ -277,13 +293,6 @@ def _font_size(size: tuple[int, int], count: int) -> int:
     """Pixels: grows with the image, shrinks when there are many objects."""
     crowd: float = (max(count, 25) / 25) ** 0.3
     return int(min(40, max(10, min(size) / (34 * crowd))) + 0.5)
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font
 
 
 def _fit(image: Image.Image, cell: int) -> Image.Image:

@@ -76,6 +76,9 @@ def test_the_report_as_json_holds_findings_classes_sizes_and_anchors(fpn: Shell,
     file = tmp_path / "report.json"
     ended = fpn("check", faulty, "--output", file)
     assert (ended.status, f"report: {file}" in ended.out) == (1, True)
+    rows = file.with_suffix(".csv").read_text("utf-8-sig").splitlines()
+    assert rows[0] == "severity,kind,file,message,remedy,fix"
+    assert [row.split(",")[1] for row in rows[1:]] == ["box-empty", "images-equal", "crowd"]
     report = json.loads(file.read_text())
     assert report["passed"] is False
     assert [(each["kind"], each["count"]) for each in report["findings"]] == [
@@ -102,7 +105,10 @@ def test_a_repaired_copy_passes_and_its_changes_are_listed(fpn: Shell, faulty: P
     output = tmp_path / "repaired"
     ended = fpn("check", faulty, "--fix", output)
     assert ended.status == 1  # of what was checked
-    assert f"repaired copy: {output} (2 changes, listed in {output / 'CHANGES.txt'})" in ended.out
+    assert (
+        f"repaired copy: {output} (2 changes, of which 2 leave something out, listed in {output / 'CHANGES.txt'})"
+        in ended.out
+    )
     assert len((output / "CHANGES.txt").read_text().splitlines()) == 2
     assert fpn("check", output).status == 0
     assert {path: path.read_bytes() for path in faulty.rglob("*") if path.is_file()} == before

@@ -199,6 +199,18 @@ def test_a_run_length_code_becomes_its_box_in_yolo_and_is_listed(tmp_path: Path)
     assert objects(open_dataset(tmp_path / "to"))["c.jpg"] == [("washer", (50.25, 1.5, 99.75, 6.0), False)]
 
 
+def test_a_triangle_with_a_corner_at_the_images_edge_is_read_back_as_an_outline(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "from", SHOTS[:1])
+    data = coco_json(SHOTS[:1])
+    # In fractions 0.5 0.5 1 0.25 1 1: a box in the image, a fraction and a whole number, as trackers write them.
+    data["annotations"] = [
+        data["annotations"][0] | {"bbox": [26.5, 9.25, 26.5, 27.75], "segmentation": [[26.5, 18.5, 53, 9.25, 53, 37]]}
+    ]
+    write_json(root / "annotations/instances.json", data)
+    convert(root, "yolo", tmp_path / "to")
+    assert objects(open_dataset(tmp_path / "to"))["a.png"] == [("nut", (26.5, 9.25, 53.0, 37.0), False)]
+
+
 def test_a_box_over_the_edge_stays_in_voc_and_is_cut_and_listed_in_yolo(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "from", (Shot("a.png", 50, 40, (Annotation("nut", (-10, 4, 20, 30)),)),))
     assert convert(root, "coco", tmp_path / "coco").losses == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 from rich.console import Console
 from torch import Tensor
 
@@ -145,6 +147,36 @@ def test_the_json_says_null_for_what_was_not_measured(tmp_path: Path) -> None:
     assert saved["ap50"] == pytest.approx(1.0)
     assert saved["ap_large"] is None
     assert [each["name"] for each in saved["per_class"]] == ["bolt", "washer", "nut"]
+
+
+def test_the_table_of_figures_has_a_row_for_all_and_one_for_each_class(tmp_path: Path) -> None:
+    measured = evaluate(seer(), greys(tmp_path / "set"), workers=0, tasks=["boxes", "proposals"])
+    measured.save(tmp_path / "metrics.json")
+    with (tmp_path / "metrics.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["task"], row["class"]) for row in rows] == [
+        ("boxes", ""), ("boxes", "bolt"), ("boxes", "washer"), ("boxes", "nut"), ("proposals", "")
+    ]  # fmt: skip
+    assert float(rows[1]["ap"]) == pytest.approx(1.0)
+    assert (rows[1]["objects"], rows[1]["ap_large"]) == ("2", "")
+    assert float(rows[4]["ar1000"]) == measured.metrics["proposal_ar1000"]
+
+
+def test_saved_detections_name_their_files_and_load_in_pycocotools_with_the_datasets_ids(tmp_path: Path) -> None:
+    dataset = greys(tmp_path / "set")
+    measured = evaluate(seer(), dataset, workers=0)
+    measured.save_detections(tmp_path / "found.json")
+    (tmp_path / "truth.json").write_text(json.dumps(dataset.coco()))
+    truth = COCO(str(tmp_path / "truth.json"))
+    loaded = truth.loadRes(str(tmp_path / "found.json"))
+    assert len(loaded.getAnnIds()) == len(measured.detections) > 0
+    names = {image["id"]: image["file_name"] for image in dataset.coco()["images"]}
+    assert all(each["file_name"] == names[each["image_id"]] for each in loaded.dataset["annotations"])
+    with (tmp_path / "found.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file_name"] for row in rows] == [names[each["image_id"]] for each in measured.detections]
+    known = dict(zip(map(str, dataset.classes.ids), dataset.classes.names, strict=True))
+    assert all(row["class"] == known[row["category_id"]] for row in rows)
 
 
 def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) -> None:

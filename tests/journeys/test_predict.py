@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from shell import Shell
+from written_sets import write_coco
 
 
 def photo(path: Path, width: int = 60, height: int = 40) -> Path:
@@ -35,7 +37,7 @@ def test_images_of_a_folder_are_drawn_and_listed_with_original_ids(fpn: Shell, m
     photo(tmp_path / "in" / "deep" / "a.jpg", width=30, height=90)
     ended = fpn("predict", model, tmp_path / "in", "--output", tmp_path / "out")
     assert ended.status == 0
-    assert contents(tmp_path / "out") == ["a.jpg", "deep/a.jpg", "detections.json"]
+    assert contents(tmp_path / "out") == ["a.jpg", "deep/a.jpg", "detections.csv", "detections.json"]
     assert size_of(tmp_path / "out" / "deep" / "a.jpg") == (30, 90)
     listed = listing(tmp_path / "out")
     assert [(each["id"], each["width"], each["height"]) for each in listed["images"]] == [(1, 60, 40), (2, 30, 90)]
@@ -51,9 +53,50 @@ def test_the_list_is_a_coco_file_that_pycocotools_reads(fpn: Shell, model: Path,
 
     photo(tmp_path / "a.png")
     fpn("predict", model, tmp_path / "a.png", "--output", tmp_path / "out", "--no-images")
-    assert contents(tmp_path / "out") == ["detections.json"]
+    assert contents(tmp_path / "out") == ["detections.csv", "detections.json"]
     data = COCO(str(tmp_path / "out" / "detections.json"))
     assert len(data.loadRes(listing(tmp_path / "out")["annotations"]).getAnnIds()) == len(data.getAnnIds()) > 0
+
+
+def test_the_table_says_the_same_as_the_list_with_names(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "Sch\u00e4den, 1.png")
+    fpn("predict", model, tmp_path, "--output", tmp_path / "out", "--no-images")
+    with (tmp_path / "out" / "detections.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    listed = listing(tmp_path / "out")
+    names = {each["id"]: each["name"] for each in listed["categories"]}
+    assert len(rows) == len(listed["annotations"]) > 0
+    x, y, width, height = listed["annotations"][0]["bbox"]
+    assert rows[0]["file_name"] == listed["images"][0]["file_name"] == str(tmp_path / "Sch\u00e4den, 1.png")
+    assert rows[0]["class"] == names[listed["annotations"][0]["category_id"]]
+    assert [float(rows[0][key]) for key in ("x_min", "y_min", "x_max", "y_max")] == pytest.approx(
+        [x, y, x + width, y + height], abs=1e-3
+    )
+
+
+def test_with_a_datasets_ids_pycocotools_measures_the_results(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    root = write_coco(tmp_path / "set")
+    truth = root / "annotations" / "instances.json"
+    data = json.loads(truth.read_text())
+    for each in data["annotations"]:
+        each["area"] = each["bbox"][2] * each["bbox"][3]
+    truth.write_text(json.dumps(data))
+    out = tmp_path / "out"
+    ended = fpn("predict", model, root / "images", "--output", out, "--ids", truth, "--no-images")
+    assert ended.status == 0, ended.err
+    assert contents(out) == ["coco_results.json", "detections.csv", "detections.json"]
+    results = json.loads((out / "coco_results.json").read_text())
+    assert {each["image_id"] for each in results} <= {100, 101, 102}
+    assert {each["category_id"] for each in results} <= {3, 7, 11}
+    assert [each["id"] for each in listing(out)["images"]] == [100, 101, 102]
+    measured = COCOeval(COCO(str(truth)), COCO(str(truth)).loadRes(str(out / "coco_results.json")), "bbox")
+    measured.evaluate()
+    measured.accumulate()
+    assert measured.eval["precision"].shape[2] == 3
+    assert fpn("predict", model, root / "images", "--output", out, "--ids", truth).status == 0  # its own are replaced
 
 
 def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_images(
@@ -62,7 +105,7 @@ def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_images
     photo(tmp_path / "a.png")
     for _ in range(2):
         assert fpn("predict", model, tmp_path, "--output", tmp_path).status == 0
-        assert contents(tmp_path) == ["a.jpg", "a.png", "detections.json"]
+        assert contents(tmp_path) == ["a.jpg", "a.png", "detections.csv", "detections.json"]
 
 
 def test_a_file_of_the_user_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path) -> None:
@@ -74,12 +117,14 @@ def test_a_file_of_the_user_is_never_replaced(fpn: Shell, model: Path, tmp_path:
     assert contents(tmp_path) == ["a.jpg", "a.png"]
 
 
-def test_another_programs_list_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["detections.json", "detections.csv"])
+def test_another_programs_list_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path, name: str) -> None:
     photo(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "detections.json").write_text("[]")
+    (tmp_path / "out" / name).write_text("[]")
     assert "is already there" in fpn.fails("predict", model, tmp_path / "a.png", "--output", tmp_path / "out")
-    assert (tmp_path / "out" / "detections.json").read_text() == "[]"
+    assert (tmp_path / "out" / name).read_text() == "[]"
+    assert contents(tmp_path / "out") == [name]
 
 
 def test_a_image_is_never_replaced_by_its_own_result(fpn: Shell, model: Path, tmp_path: Path) -> None:
@@ -111,7 +156,7 @@ def test_a_image_that_cannot_be_read_is_reported_and_the_others_are_done(
     listed = listing(tmp_path / "out")
     assert [each["file_name"] for each in listed["images"]] == [str(good)]
     assert [each["file_name"] for each in listed["skipped"]] == [str(bad)]
-    assert contents(tmp_path / "out") == ["detections.json", "good.jpg"]
+    assert contents(tmp_path / "out") == ["detections.csv", "detections.json", "good.jpg"]
 
 
 def test_images_of_odd_shape_are_fine(fpn: Shell, model: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def run(
     Args:
         data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
             YOLO format.
-        output: Folder for results, models, ablation.md, ablation.json and ablation.svg.
+        output: Folder for results, models, ablation.md, ablation.json, ablation.csv and ablation.svg.
         seeds: How many times each row is trained. One seed tells nothing about spread.
         split: Split of DATA to train on. None: the only one, else all, else trainval.
         held_out: Dataset to measure on, if it is another one than DATA.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fpn.studies.benchmark.running import BenchmarkReport
 
 
 def run(
@@ -51,12 +54,12 @@ def run(
         compile: Also measure torch.compile; a GPU's report always has it.
         threads: Of torch on a CPU. None: as torch chooses.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
-        output: Also write all figures to this JSON file.
+        output: Also write all figures to this JSON file, and the rows as a table to a .csv beside it.
     """
     import torch
 
     from fpn.cli.devices import check_device
-    from fpn.files import write_text
+    from fpn.spreadsheets import refuse_other_csv
     from fpn.studies.benchmark.report import text_tables
     from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
     from fpn.studies.explain.geometry import read_size
@@ -64,6 +67,7 @@ def run(
     asked = read_size(size)
     if asked is None:
         raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")
+    refuse_other_csv(output)
     if output is not None and not output.parent.is_dir():
         raise OutputError(f"{output}: its folder does not exist. Make it first.")
     if threads is not None:
@@ -89,5 +93,13 @@ def run(
             say()
         say(table.rich())
     if output is not None:
-        write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
-        say(f"figures: {output}")
+        _save(report, output)
+
+
+def _save(report: BenchmarkReport, output: Path) -> None:
+    from fpn.files import write_text
+    from fpn.spreadsheets import beside, write_csv
+
+    write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
+    write_csv(beside(output), [{k: v for k, v in vars(row).items() if k != "turns"} for row in report.rows])
+    say(f"figures: {output} and {beside(output).name}")

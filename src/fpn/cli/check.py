@@ -47,7 +47,7 @@ def run(
         data: A folder or file in COCO, VOC or YOLO format.
         split: Look at this split only. None: at all of them, and at what they have in common.
         images: Folder of the images, if they lie elsewhere than their annotations.
-        output: Also write everything to this new JSON file.
+        output: Also write everything to this new JSON file, and the findings as a table to a .csv beside it.
         fix: Write a repaired copy to this new folder, with a list of what changed.
         all_entries: Show every finding, not the first few of each kind.
         dialect: Conventions whose anchors are tried on the objects.
@@ -77,7 +77,7 @@ def run(
     for each in show(report, fit, every=all_entries):
         say(each)
     if output is not None:
-        _save({**report.to_dict(), "anchors": fit.to_dict()}, output)
+        _save(report, fit.to_dict(), output)
     if fix is not None:
         _repair(report, fix)
     elif not report.passed:
@@ -95,27 +95,34 @@ def _crowding(inspected: Inspected, limit: int) -> list[Finding]:
 def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:
     """Stop before the work if its results can't be kept."""
     from fpn.data.formats.writer import refuse_filled
+    from fpn.spreadsheets import refuse_other_csv
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected at least 1")
-    if output is not None and output.exists():
-        raise OutputError(f"{output}: is already there. Name a new file; nothing is ever written over.")
+    if output is not None:
+        refuse_other_csv(output)
+        if output.exists():
+            raise OutputError(f"{output}: is already there. Name a new file; nothing is ever written over.")
     if fix is not None:
         if split is not None:
             raise ConfigError("--fix repairs a whole dataset: leave --split out")
         refuse_filled(fix)
 
 
-def _save(report: dict[str, object], output: Path) -> None:
+def _save(report: CheckReport, anchors: dict[str, object], output: Path) -> None:
     from fpn.files import write_text
+    from fpn.spreadsheets import beside, write_csv
 
-    write_text(output, json.dumps(report, indent=1) + "\n")
-    say(f"report: {output}")
+    write_text(output, json.dumps({**report.to_dict(), "anchors": anchors}, indent=1) + "\n")
+    write_csv(beside(output), report.rows(), ("severity", "kind", "file", "message", "remedy", "fix"))
+    say(f"report: {output} and {beside(output).name}")
 
 
 def _repair(report: CheckReport, output: Path) -> None:
-    from fpn.data.checks.repair import repair
+    from fpn.data.checks.repair import is_loss, repair
 
     changes = repair(report, output, bar=partial(progress_bar, "writing"))
-    say(f"repaired copy: {output} ({len(changes)} changes, listed in {output / 'CHANGES.txt'})")
+    lost = sum(map(is_loss, changes))
+    how = f"{len(changes)} changes, of which {lost} leave something out" if lost else f"{len(changes)} changes"
+    say(f"repaired copy: {output} ({how}, listed in {output / 'CHANGES.txt'})")
     say(f"See what is left to do by hand: fpn check {shlex.quote(str(output))}")

@@ -14,6 +14,7 @@ from fpn.cli.terminal import progress_bar, say, say_warning
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.evaluation import Evaluation
 
 
 def run(
@@ -43,8 +44,8 @@ def run(
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
-        output: Also write the figures to this JSON file.
-        detections: Also write all detections to this COCO results file.
+        output: Also write the figures to this JSON file, and as a table to a .csv beside it.
+        detections: Also write all detections to this COCO results file (.json), and to a .csv beside it.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another. Above 100, AP and AR with all of them are shown beside COCO's, which are of 100.
@@ -63,7 +64,10 @@ def run(
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
+    from fpn.spreadsheets import refuse_other_csv
 
+    refuse_other_csv(output)
+    refuse_other_csv(detections)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     accepted = (limits or LimitOptions()).limits()
     reading: dict[str, Any] = {
@@ -90,10 +94,16 @@ def run(
     if measured.limit is not None and measured.limit.advice:
         say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
     say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
+    _save(measured, output, detections)
+
+
+def _save(measured: Evaluation, output: Path | None, detections: Path | None) -> None:
+    from fpn.spreadsheets import beside
+
     if output is not None:
-        say(f"figures: {measured.save(output)}")
+        say(f"figures: {measured.save(output)} and {beside(output).name}")
     if detections is not None:
-        say(f"detections: {measured.save_detections(detections)}")
+        say(f"detections: {measured.save_detections(detections)} and {beside(detections).name}")
 
 
 def _open(data: Path, split: str | None, detector: Detector, reading: dict[str, Any]) -> Dataset:

@@ -1,9 +1,10 @@
-"""The folder that `fpn predict` writes: drawn images, and one COCO-style JSON that says which are ours."""
+"""The folder that `fpn predict` writes: drawn images, a COCO-style JSON that says which are ours, and it as CSV."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,10 +13,14 @@ from PIL import Image
 
 from fpn.files import atomic_path, write_text
 from fpn.shapes import Size
+from fpn.spreadsheets import DETECTION_COLUMNS, beside, detection_row, write_csv
 from fpn.structures import Classes, Detections
 from fpn.version import __version__
 
 NAME = "detections.json"
+TABLE = str(beside(NAME))
+# What `COCO.loadRes` takes: a bare list.
+RESULTS = "coco_results.json"
 _MADE_BY = "fpn predict"
 
 
@@ -27,9 +32,10 @@ def written_before(folder: Path) -> frozenset[str]:
         if data["info"]["made_by"] != _MADE_BY:
             return frozenset()
         drawn = [folder / image["drawn"] for image in data["images"] if "drawn" in image]
+        others = [folder / name for name in (TABLE, RESULTS) if name in data["info"]["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
-    return frozenset(os.path.realpath(each) for each in (path, *drawn))
+    return frozenset(os.path.realpath(each) for each in (path, *others, *drawn))
 
 
 @dataclass
@@ -40,20 +46,23 @@ class Predictions:
         folder: where it goes.
         classes: of the detector, with the ids of its training data.
         about: what the JSON says under `info`.
+        image_ids: those of a dataset, one for each image in order; None: 1, 2, ...
     """
 
     folder: Path
     classes: Classes
     about: dict[str, Any]
+    image_ids: Mapping[Path, int] | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, path: Path, size: Size, found: Detections, drawn: PurePosixPath | None) -> None:
         """Note one image's detections; `size`: of the upright image; `drawn`: its drawing's name in the folder."""
-        record = {"id": len(self.images) + 1, "file_name": str(path), "width": size.width, "height": size.height}
+        number = len(self.images) + 1 if self.image_ids is None else self.image_ids[path]
+        record = {"id": number, "file_name": str(path), "width": size.width, "height": size.height}
         self.images.append(record | ({} if drawn is None else {"drawn": str(drawn)}))
-        for each in found.to_coco(image_id=len(self.images), classes=self.classes):
+        for each in found.to_coco(image_id=number, classes=self.classes):
             extent = {"area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0}
             self.annotations.append({"id": len(self.annotations) + 1, **each, **extent})
 
@@ -61,22 +70,45 @@ class Predictions:
         """Note an image that can't be read."""
         self.skipped.append({"file_name": str(path), "reason": reason})
 
-    def save(self) -> Path:
-        """Write the JSON, atomically.
+    def save(self) -> None:
+        """Write the files, each atomically.
 
         Raises:
-            OutputError: it can't be written.
+            OutputError: one can't be written.
         """
         categories = [{"id": n, "name": name} for n, name in zip(self.classes.ids, self.classes.names, strict=True)]
         data = {
-            "info": {"made_by": _MADE_BY, "version": __version__, **self.about},
+            "info": {"made_by": _MADE_BY, "version": __version__, "files": self.files, **self.about},
             "images": self.images,
             "categories": categories,
             "annotations": self.annotations,
             "skipped": self.skipped,
         }
         write_text(self.folder / NAME, json.dumps(data, indent=1) + "\n")
-        return self.folder / NAME
+        write_csv(self.folder / TABLE, self._rows(), DETECTION_COLUMNS)
+        if RESULTS in self.files:
+            write_text(self.folder / RESULTS, json.dumps(self._results()) + "\n")
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files beside the drawn images."""
+        return [NAME, TABLE] if self.image_ids is None else [NAME, TABLE, RESULTS]
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        names = dict(zip(self.classes.ids, self.classes.names, strict=True))
+        files = self._file_names()
+        return (detection_row(each, files[each["image_id"]], names[each["category_id"]]) for each in self.annotations)
+
+    def _results(self) -> list[dict[str, Any]]:
+        files = self._file_names()
+        without = {"id", "area", "iscrowd"}
+        return [
+            {key: value for key, value in each.items() if key not in without} | {"file_name": files[each["image_id"]]}
+            for each in self.annotations
+        ]
+
+    def _file_names(self) -> dict[int, str]:
+        return {image["id"]: image["file_name"] for image in self.images}
 
     def count(self, score: float) -> str:
         """How many of each class reach the score, most frequent first, such as "12 RBC, 1 WBC"."""

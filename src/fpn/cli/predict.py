@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +15,8 @@ from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
-    from fpn.detectors.prediction import Prediction
+    from fpn.detectors.prediction import Prediction, Predictor
+    from fpn.structures import Classes
 
 _Job = tuple[ImageSource, PurePosixPath | None]
 
@@ -30,30 +33,32 @@ def run(
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     drawn: Annotated[bool, Parameter(name="--images")] = True,
+    ids: Path | None = None,
     max_pixels: int = 2**27,
 ) -> int:
-    """Find objects in images, draw them, and list them in one COCO-style JSON.
+    """Find objects in images, draw them, and list them in one COCO-style JSON and in a CSV table.
 
-    The JSON (`detections.json`) holds every detection that the model reports, with the category ids of its training
-    data and boxes in pixels of the image as it stands upright. An image that can't be read is reported and skipped;
-    the exit status is then 1.
+    `detections.json` and `detections.csv` hold every detection that the model reports, with the file's name, the
+    category ids of the training data, and boxes in pixels of the image as it stands upright. An image that can't be
+    read is reported and skipped; the exit status is then 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
         images: Files, folders (with all inside of them) and globs in quotes.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
-        score: Draw detections from this score on, 0 to 1. The JSON always holds all.
+        score: Draw detections from this score on, 0 to 1. The lists always hold all.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         drawn: Write the drawn images.
+        ids: COCO json that lists these images: its ids are taken, and coco_results.json is written, which pycocotools
+            compares with it (COCO.loadRes).
         max_pixels: Largest image that is read, height times width.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.outputs import NAME, Predictions, written_before
-    from fpn.data.checks.brightness import unfitting
+    from fpn.cli.outputs import NAME, RESULTS, TABLE, written_before
     from fpn.detectors import load
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
@@ -68,15 +73,15 @@ def run(
     own = written_before(output)
     sources = find_images(images, own=own)
     names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
-    refuse_overwriting([output / name for name in (NAME, *names) if name is not None], sources, own)
+    lists = (NAME, TABLE) if ids is None else (NAME, TABLE, RESULTS)
+    refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     say(f"network: {detector.info}")
-    pixel_range = detector.preprocessor.config.pixel_range
-    if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
-        say_warning(warning)
-    predictions = Predictions(output, detector.classes, {"model": str(model)})
+    _warn_of_brightness(detector, sources)
+    predictions = _begin(output, detector.classes, model, ids, sources)
+    if drawn:
+        _warn_of_letters(predictions.classes)
     full = FullImages(detector.max_detections)
-    predictions.save()  # a folder that can't be written to is noticed before the work, not after
     try:
         jobs = list(zip(sources, names, strict=True))
         with considerate(say_warning), progress_bar("detecting", len(jobs)) as progress:
@@ -99,6 +104,45 @@ def run(
     return _report(predictions, score)
 
 
+def _begin(
+    output: Path, classes: Classes, model: Path, ids: Path | None, sources: Sequence[ImageSource]
+) -> Predictions:
+    """Empty lists, on disk: a folder that can't be written to is noticed before the work, not after."""
+    from fpn.cli.outputs import Predictions
+
+    about = {"model": str(model)}
+    if ids is None:
+        predictions = Predictions(output, classes, about)
+    else:
+        from fpn.cli.image_ids import read_ids
+
+        given = read_ids(ids, [source.path for source in sources], classes)
+        for name in given.unknown:
+            say_warning(f"class {name!r} is not in {ids}")
+        numbers = {source.path: number for source, number in zip(sources, given.images, strict=True)}
+        predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers)
+    predictions.save()
+    return predictions
+
+
+def _warn_of_brightness(detector: Predictor, sources: Sequence[ImageSource]) -> None:
+    from fpn.data.checks.brightness import unfitting
+
+    pixel_range = detector.preprocessor.config.pixel_range
+    if (warning := unfitting("images", [str(source.path) for source in sources], pixel_range)) is not None:
+        say_warning(warning)
+
+
+def _warn_of_letters(classes: Classes) -> None:
+    """Say once which letters of labels can't be drawn."""
+    from fpn.fonts import FontWarning, missing_letters
+
+    message = missing_letters(classes.names)
+    if message is not None:
+        say_warning(message)
+        warnings.simplefilter("ignore", FontWarning)
+
+
 def _keep(job: _Job, prediction: Prediction, predictions: Predictions, score: float) -> None:
     """Draw and list one image's detections, or say why there are none."""
     from fpn.cli.outputs import save_image
@@ -119,7 +163,7 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, score: fl
 def _report(predictions: Predictions, score: float) -> int:
     done, skipped = len(predictions.images), len(predictions.skipped)
     say(f"{done} images: {predictions.count(score)} with a score of {score:g} or more")
-    say(f"results: {predictions.folder}")
+    say(f"results: {predictions.folder} ({', '.join(predictions.files)})")
     if skipped:
         say_error(f"{skipped} of {done + skipped} images could not be read; see above")
     return 1 if skipped else 0

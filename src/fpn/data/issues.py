@@ -51,6 +51,9 @@ KINDS: Mapping[str, Kind] = {
         _LEFT_OUT,
     ),
     "image-listed-twice": Kind("error", "images listed twice", "Remove one of the entries.", "keeps the first"),
+    "size-unusable": Kind(
+        "error", "sizes of images that are no whole numbers", "Correct them.", "writes the image's own"
+    ),
     "exif-rotation": Kind(
         "error",
         "images turned by EXIF, labelled as if they were not",
@@ -69,11 +72,20 @@ KINDS: Mapping[str, Kind] = {
     "id-unknown": Kind(
         "error", "objects of a class or image that is not listed", "Correct the id, or list it.", _LEFT_OUT
     ),
+    "id-unusable": Kind(
+        "error", "ids that are not whole numbers from 0 on", "Number the entries anew.", "gives new ids"
+    ),
     "id-repeated": Kind(
-        "error", "ids given twice", "Give each entry its own id.", "gives objects new ids, keeps the first such image"
+        "error",
+        "ids given twice",
+        "Give each entry its own id.",
+        "gives objects new ids, leaves out images whose objects can't be told apart",
     ),
     "class-broken": Kind(
-        "error", "faults in the list of classes", "Write each class once, with a name.", "keeps the first of equals"
+        "error",
+        "faults in the list of classes",
+        "Write each class once, with a name.",
+        "keeps the first of equals, calls nameless ones by their id",
     ),
     "class-spelling": Kind(
         "error",
@@ -88,6 +100,18 @@ KINDS: Mapping[str, Kind] = {
     ),
     "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
     "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
+    "box-reversed": Kind(
+        "error",
+        "boxes whose corners are swapped",
+        "Training refuses them. Write left before right and top before bottom.",
+        "swaps them back",
+    ),
+    "line-scored": Kind(
+        "error",
+        "lines of a box with a confidence behind it",
+        "That is what a model writes. Remove the last number if the boxes are labels.",
+        "removes the confidence",
+    ),
     "box-outside": Kind(
         "error", "boxes wholly outside of their image", "Label again, or use --drop-invalid.", _LEFT_OUT
     ),
@@ -96,7 +120,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "keypoints-broken": Kind(
         "error",
-        "keypoints that are not three numbers for each of the skeleton",
+        "keypoints that are not three numbers for each of the skeleton, or a skeleton that is none",
         "Label them again.",
         "removes the keypoints, keeps the box",
     ),

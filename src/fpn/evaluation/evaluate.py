@@ -293,6 +293,7 @@ def _measure(
         seconds=time.monotonic() - began,
         detections=records,
         unreadable=unreadable,
+        file_names={each["id"]: each["file_name"] for each in truth["images"]},
         **figures,  # type: ignore[arg-type]  # each task's are named like it
     )
 

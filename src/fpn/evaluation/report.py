@@ -15,6 +15,7 @@ from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, Prop
 from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
 from fpn.files import write_text
+from fpn.spreadsheets import DETECTION_COLUMNS, beside, detection_row, write_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Evaluation(CocoMetrics):
         seconds: wall time of reading, detecting and counting.
         detections: COCO result records, with the dataset's image and category ids.
         unreadable: path -> why, of images that could not be read and were left out.
+        file_names: image id -> the image's path in the dataset's folder.
         masks: the same twelve numbers and classes, masks compared instead of boxes, if they were measured.
         keypoints: of the keypoints, if they were measured.
         proposals: recall of the class-free proposals, if it was asked for.
@@ -45,6 +47,7 @@ class Evaluation(CocoMetrics):
     unreadable: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     limit: LimitReport | None = None
+    file_names: Mapping[int, str] = field(default_factory=dict)
     masks: CocoMetrics | None = None
     keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
@@ -53,14 +56,30 @@ class Evaluation(CocoMetrics):
     def metrics(self) -> dict[str, float]:
         """All numbers by the names that tasks give them, such as "ap", "mask_ap50", "proposal_ar100"; "limit_ap" and so
         on with more than COCO's 100 detections an image, where the detector gives more."""
-        of_tasks: dict[str, Figures | None] = {"boxes": self}
-        of_tasks |= {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
         found: dict[str, float] = {}
-        for name, figures in of_tasks.items():
-            if figures is not None:
-                found |= TASKS[name].named(figures)
+        for name, figures in self._measured().items():
+            found |= TASKS[name].named(figures)
         if self.limit is not None and self.limit.figures is not None:
             found |= {f"limit_{name}": value for name, value in asdict(self.limit.figures).items()}
+        return found
+
+    def _measured(self) -> dict[str, Figures]:
+        """The figures of each task that was measured."""
+        others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
+        return {"boxes": self, **{name: figures for name, figures in others.items() if figures is not None}}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The figures as a table: for each task a row for all classes together, without a class, and one for each."""
+        found: list[dict[str, Any]] = []
+        for name, figures in self._measured().items():
+            numbers = {metric: getattr(figures, metric) for metric in _metrics_of(figures)}
+            about = {"objects": self.objects} if name == "boxes" else {}
+            found.append({"task": name, "class": None, "category_id": None, **about, **_without_gaps(numbers)})
+            for each in figures.per_class if isinstance(figures, CocoMetrics) else ():
+                values = _without_gaps(asdict(each))
+                found.append({"task": name, "class": values.pop("name"), **values})
+        if self.limit is not None and self.limit.figures is not None:
+            found.append({"task": "limit", "class": None, **_without_gaps(asdict(self.limit.figures))})
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,21 +95,29 @@ class Evaluation(CocoMetrics):
         return {**about, **more, **found, **_without_gaps(figures), "per_class": per_class, **tasks}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as JSON, atomically.
+        """Write `to_dict` as JSON, and `rows` as CSV beside it, each atomically.
 
         Raises:
-            OutputError: the file can't be written.
+            OutputError: a file can't be written.
         """
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_csv(beside(path), self.rows())
         return Path(path)
 
     def save_detections(self, path: str | os.PathLike[str]) -> Path:
-        """Write the detections as a COCO results file, atomically.
+        """Write the detections as a COCO results file, and as CSV beside it, each atomically.
+
+        pycocotools takes the former (`COCO.loadRes`); each record says the image's file name, too.
 
         Raises:
-            OutputError: the file can't be written.
+            OutputError: a file can't be written.
         """
-        write_text(path, json.dumps(self.detections))
+        names = {each.category_id: each.name for each in self.per_class}
+        files = [self.file_names.get(each["image_id"], "") for each in self.detections]
+        named = [{**each, "file_name": file} for each, file in zip(self.detections, files, strict=True)]
+        write_text(path, json.dumps(named) + "\n")
+        rows = (detection_row(each, each["file_name"], names[each["category_id"]]) for each in named)
+        write_csv(beside(path), rows, DETECTION_COLUMNS)
         return Path(path)
 
     def table(self) -> Table:
@@ -136,6 +163,11 @@ class Evaluation(CocoMetrics):
 def _limit_json(report: LimitReport) -> dict[str, Any]:
     figures = None if report.figures is None else _without_gaps(asdict(report.figures))
     return {**asdict(report), "figures": figures}
+
+
+def _metrics_of(figures: Figures) -> list[str]:
+    kind = CocoMetrics if isinstance(figures, CocoMetrics) else type(figures)
+    return [each.name for each in fields(kind) if each.name != "per_class"]
 
 
 def _json_of(figures: Figures) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fpn.detectors import Detector, faster_rcnn, save
 from fpn.drawing import contact_sheet, draw
 from fpn.evaluation import Evaluation, evaluate
 from fpn.files import atomic_path, write_text
+from fpn.spreadsheets import beside, write_csv
 from fpn.structures import Detections
 from fpn.training.config import TrainConfig
 from fpn.training.trainer import train
@@ -154,6 +155,7 @@ def _write_metrics(path: Path, measured: Evaluation, recipe: DemoRecipe, seconds
         "training": recipe.training.model_dump(mode="json"),
     }
     write_text(path, json.dumps({**measured.to_dict(), "demo": demo}, indent=2) + "\n")
+    write_csv(beside(path), measured.rows())
 
 
 def _write_sheet(path: Path, detector: Detector, dataset: Dataset, count: int) -> None:

@@ -113,8 +113,8 @@ def test_boxes_of_a_scaled_image_are_scaled_and_one_of_another_shape_is_left_out
     changes = repaired(planted.save(), tmp_path / "out")
     assert boxes(tmp_path / "out", 4, "train")[0] == [4, 6, 44, 66]
     assert changes == [
-        "images/p05.png: left out, it is 50 x 48, annotated as 64 x 48",
         "images/p04.png: boxes scaled to 128 x 96",
+        "images/p05.png: left out, it is 50 x 48, annotated as 64 x 48",
     ]
     assert not (tmp_path / "out/images/p05.png").exists()
 

@@ -20,7 +20,8 @@ CONFIG = "train: images/train\nnames: [bolt, nut, washer]\n"
     ("line", "says"),
     [
         ("1 0.5 0.5 0.1", "line 2: 3 numbers after the class. A line is: class centre-x"),
-        ("1 0.5 0.5 0.1 0.1 0.9", "line 2: 5 numbers after the class"),
+        ("1 0.5 0.5 0.1 0.1 9", "line 2: 5 numbers after the class"),
+        ("1 0.5 0.5 0.1 0.1 0.9", "line 2: a box and a fifth number, 0.9: a model's confidence?"),
         ("nut 0.5 0.5 0.1 0.1", "line 2: 'nut 0.5 0.5 0.1 0.1' holds something that is not a number"),
         ("3 0.5 0.5 0.1 0.1", "line 2: class 3 is unknown, there are 3 classes (0 to 2)"),
         ("-1 0.5 0.5 0.1 0.1", "class -1 is unknown"),

@@ -130,6 +130,20 @@ class CheckReport:
             "sizes": self.sizes,
         }
 
+    def rows(self) -> list[dict[str, str]]:
+        """The findings as a table."""
+        return [
+            {
+                "severity": KINDS[each.kind].severity,
+                "kind": each.kind,
+                "file": each.file,
+                "message": each.message,
+                "remedy": KINDS[each.kind].remedy,
+                "fix": KINDS[each.kind].repair,
+            }
+            for each in self.findings
+        ]
+
     def _kind_to_dict(self, kind: str) -> dict[str, Any]:
         about, found = KINDS[kind], self.of(kind)
         entries = [{"message": each.message, **({"file": each.file} if each.file else {})} for each in found]

@@ -46,8 +46,9 @@ _LEFT_OUT = frozenset(
 # What else is done about a kind without looking at the object: said before the finding's own words.
 _DONE = {
     **dict.fromkeys(_LEFT_OUT, "left out"),
-    "id-repeated": "made unique (objects got new ids; of images the first is kept)",
-    "class-broken": "left out, or joined with its equal",
+    "id-repeated": "made unique (objects got new ids; images whose objects can't be told apart are left out)",
+    "id-unusable": "numbered anew",
+    "class-broken": "called by its id, or joined with its equal",
     "outline-broken": "outline removed",
     "keypoints-broken": "keypoints removed",
     "image-unlabelled": "not copied",
@@ -55,7 +56,12 @@ _DONE = {
     "name-repaired": "written so",
     "image-merged": "listed once",
     "box-mended": "written so",
+    "box-reversed": "swapped",
+    "line-scored": "confidence removed",
+    "size-unusable": "the image's own size written",
 }
+# What is lost, by the words that say so: listed last, after all that could be kept.
+_LOSSES = ("left out", "not copied", "taken out of", "removed", "could not be kept")
 # What the files may say beside that is drawn in the image's pixels.
 _DRAWN = frozenset({"part", "point", "polygon", "keypoints", "num_keypoints", "rotation"})
 # An image in two splits stays in the first of these: what is measured on should not shrink.
@@ -73,8 +79,13 @@ class Changes:
         self._lines.setdefault(message)
 
     def lines(self) -> list[str]:
-        """All of them in order."""
-        return list(self._lines)
+        """All of them: what was mended, then what is lost."""
+        return sorted(self._lines, key=is_loss)
+
+
+def is_loss(line: str) -> bool:
+    """Whether a line of a `repair` says that something is not in the copy."""
+    return any(words in line for words in _LOSSES)
 
 
 def repair(report: CheckReport, output: str | os.PathLike[str], *, bar: Progress | None = None) -> list[str]:

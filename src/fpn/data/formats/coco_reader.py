@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fpn.data.formats.coco_ids import names_differ, renumber
 from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, is_image, make_classes, read_json, shorten
-from fpn.data.formats.geometry import bounds_of, turned_bounds
+from fpn.data.formats.geometry import Corners, bounds_of, bounds_of_code, has_extent, turned_bounds
 from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.locate import locate
@@ -70,14 +71,15 @@ class _Reader:
         self.folder = Folder(options.images or root)
         options.used(Path(os.path.abspath(file)))  # noqa: PTH100
         self.mended: dict[str, str] = {}
+        self.doubtful: set[int] = set()
+        self.pointless = False
         self.where = self.folder.relative(Path(os.path.abspath(file)))  # noqa: PTH100  # as Folder's own root
         self.builder = TableBuilder(self.folder.root, options)
 
     def read(self) -> TableDataset:
         data = read_json(self.file, self.options.limits.json_bytes)
-        images = self._list(data, "images")
-        records = self._list(data, "annotations")
-        categories = self._list(data, "categories")
+        lists = (self._list(data, key) for key in ("images", "annotations", "categories"))
+        images, records, categories = self._renumbered(*lists)
         classes, labels = self._classes(categories, records)
         skeleton = self._skeleton(categories)
         rows = self._rows(images)
@@ -110,6 +112,9 @@ class _Reader:
             return None
         header = {key: value for key, value in data.items() if key not in ("images", "annotations", "categories")}
         by_id = {entry["id"]: entry for entry in categories if type(entry.get("id")) is int}
+        if self.pointless:
+            undeclared = {"keypoints", "skeleton"}
+            by_id = {n: {k: v for k, v in entry.items() if k not in undeclared} for n, entry in by_id.items()}
         return {**header, "categories": by_id}
 
     def _list(self, data: Any, key: str) -> list[dict[str, Any]]:
@@ -130,6 +135,15 @@ class _Reader:
             raise error
         self.options.fault("entry-broken", error, self.where)
         return [entry for entry in found if isinstance(entry, dict)]
+
+    def _renumbered(self, *lists: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
+        """In a check, the lists with other ids in place of those that are no whole numbers from 0 on."""
+        if self.options.notes is None:
+            return lists
+        renumbered = renumber(*lists)
+        for message in renumbered.told:
+            self.options.fault("id-unusable", DataError(f"{self.where}: {message}"), self.where)
+        return renumbered.images, renumbered.annotations, renumbered.categories
 
     def _whole(self, entry: dict[str, Any], key: str, what: str) -> int:
         value = entry.get(key)
@@ -165,17 +179,21 @@ class _Reader:
         try:
             return skeleton_of_categories(categories, self.where)
         except DataError as error:
-            self.options.fault("class-broken", error, self.where)
+            self.options.fault("keypoints-broken", error, self.where)
+            self.pointless = True
             return None
 
     def _is_category(self, entry: dict[str, Any], number: int) -> bool:
         try:
             self._whole(entry, "id", f"category {number}")
-            if not isinstance(entry.get("name"), str) or not entry["name"].strip():
-                raise DataError(f"{self.where}: category {entry['id']} has no name")
         except DataError as error:
             self.options.fault("class-broken", error, self.where)
             return False
+        if not isinstance(entry.get("name"), str) or not entry["name"].strip():
+            self.options.fault(
+                "class-broken", DataError(f"{self.where}: category {entry['id']} has no name"), self.where
+            )
+            entry["name"] = f"class-{entry['id']}"
         return True
 
     def _is_group(self, entry: dict[str, Any], categories: list[dict[str, Any]], used: set[int]) -> bool:
@@ -197,9 +215,12 @@ class _Reader:
                 names = (shorten(images[k].get("file_name")) for k in (rows[number], position))
                 message = f"{self.where}: image id {number} is given twice, to {' and '.join(names)}. "
                 self.options.fault("id-repeated", DataError(message + "Give each image its own."), self.where)
+                if names_differ(images[rows[number]], entry):
+                    self.doubtful.add(number)
                 continue
             rows[number] = position
-        return rows
+        # Whose their objects are can't be told.
+        return {number: position for number, position in rows.items() if number not in self.doubtful}
 
     def _locate(self, images: list[dict[str, Any]], rows: dict[int, int]) -> dict[int, str]:
         """Position in `images` -> path relative to the root.
@@ -285,7 +306,7 @@ class _Reader:
                 f"{self.where}: image {shorten(entry['file_name'])} has width {shorten(values[1])} and height "
                 f"{shorten(values[0])}; both must be whole numbers of pixels, or absent"
             )
-            self.options.fault("entry-broken", DataError(message), self.where)
+            self.options.fault("size-unusable", DataError(message), self.where)
             return None
         return Size(int(values[0]), int(values[1])) if all(values) else None
 
@@ -303,9 +324,10 @@ class _Reader:
             if image_id in rows:
                 grouped[rows[image_id]].append(position)
                 continue
+            why = "two images have" if image_id in self.doubtful else "'images' does not list"
             message = (
-                f"{self.where}: {self._called(record, position)} has image_id {image_id}, which 'images' does not "
-                "list. Add the image or remove the annotation."
+                f"{self.where}: {self._called(record, position)} has image_id {image_id}, which {why}. Add the image "
+                "or remove the annotation."
             )
             self.options.fault("id-unknown", DataError(message), self.where)
         return grouped
@@ -342,7 +364,7 @@ class _Reader:
             area=_area(record.get("area")),
             origin=position,
             keypoints=() if skeleton is None else self._keypoints(record, position, skeleton),
-            extra=self._extra(record, _OBJECT_KEYS if skeleton is None else _OBJECT_KEYS | _KEYPOINT_KEYS),
+            extra=self._extra(record, self._known_keys(skeleton)),
         )
         kind = "entry-broken"
         try:
@@ -357,6 +379,10 @@ class _Reader:
             if kind == "outline-broken":
                 add(box)
 
+    def _known_keys(self, skeleton: Skeleton | None) -> frozenset[str]:
+        """What of an annotation is not kept as it stands beside the table."""
+        return _OBJECT_KEYS if skeleton is None and not self.pointless else _OBJECT_KEYS | _KEYPOINT_KEYS
+
     def _keypoints(self, record: dict[str, Any], position: int, skeleton: Skeleton) -> list[float]:
         try:
             return checked_keypoints(record.get("keypoints"), skeleton)
@@ -365,18 +391,36 @@ class _Reader:
             self.options.fault("keypoints-broken", DataError(message), self.where)
             return checked_keypoints(None, skeleton)
 
-    def _box(self, record: dict[str, Any], position: int) -> tuple[float, float, float, float]:
-        """The box as written; the outline's bounds if there is none; its own bounds if it is a turned rectangle's."""
+    def _box(self, record: dict[str, Any], position: int) -> Corners:
+        """The box as written; the outline's bounds if it is none; its own bounds if it is a turned rectangle's."""
         bbox, outline = record.get("bbox"), record.get("segmentation")
-        if not bbox and isinstance(outline, list) and outline:
-            self._mend(record, position, "has no bbox: the bounds of its outline are taken")
-            return bounds_of(outline)
+        if outline and not _is_box(bbox):
+            bounds = self._bounds(outline, needed=not bbox)
+            if bounds is not None:
+                said = f"bbox {bbox}" if isinstance(bbox, list) and 0 < len(bbox) <= 4 else "no bbox"
+                self._mend(record, position, f"has {said}: the bounds of its outline are taken")
+                return bounds
         box = _corners(bbox)
         turn = _rotation(record.get("attributes"))
         if not turn:
             return box
         self._mend(record, position, f"is a rectangle turned by {turn:g} degrees: its bounds are taken")
         return turned_bounds(box, turn)
+
+    @staticmethod
+    def _bounds(outline: Any, *, needed: bool) -> Corners | None:
+        """The bounds of an outline; None: it has none.
+
+        Raises:
+            ValueError, TypeError, OverflowError: the same, where they are needed.
+        """
+        try:
+            bounds = bounds_of_code(outline) if isinstance(outline, dict) else bounds_of(outline)
+        except (ValueError, TypeError, OverflowError):
+            if needed:
+                raise
+            return None
+        return bounds if needed or has_extent(bounds) else None
 
     def _mend(self, record: dict[str, Any], position: int, how: str) -> None:
         called = self._called(record, position)
@@ -395,7 +439,15 @@ def _rotation(said: Any) -> float:
     return float(angle) % 180 if known else 0.0
 
 
-def _corners(bbox: Any) -> tuple[float, float, float, float]:
+def _is_box(bbox: Any) -> bool:
+    """Whether a bbox is four numbers with an extent; some tools write zeros where there is an outline."""
+    try:
+        return has_extent(_corners(bbox))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _corners(bbox: Any) -> Corners:
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"bbox is {shorten(bbox)}; it must be [x, y, width, height]")
     for value in bbox:

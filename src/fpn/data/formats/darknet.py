@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fpn.data.formats.files import Folder, head_of, listed_classes, read_lines
+from fpn.data.formats.files import Folder, head_of, is_file_name, listed_classes, read_lines, shorten
 from fpn.data.formats.yolo_config import YoloConfig, find_place, find_places
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError
@@ -44,6 +44,10 @@ def read_data_file(file: Path, images: Path | None = None) -> YoloConfig:
     said = {key.strip(): value.strip() for key, value in pairs}
     folder = Folder(images or file.parent)
     named = {key: [value] for key, value in said.items() if key not in _OTHER_KEYS and value.endswith(".txt")}
+    for key in named:
+        # A split's name becomes that of a folder where the dataset is written again.
+        if not is_file_name(key) or not key.isprintable() or {"/", "\\"} & {*key} or set(key) <= {"."}:
+            raise DataError(f"{file}: {shorten(key)} is no name of a split. Write it in letters.")
     # CVAT names a list for each of its subsets, or train alone whatever there is.
     for name in DARKNET_LISTS:
         if folder.has(folder.root / name) and not any(Path(value[0]).name == name for value in named.values()):

@@ -107,10 +107,18 @@ def read_xml(path: Path, limit: int) -> ElementTree.Element:
         ) from error
     except ElementTree.ParseError as error:
         line, column = error.position
-        remedy = "" if _DECLARED.match(raw) is None else ". Save it again as UTF-8."
+        remedy = "" if _DECLARED.match(raw) is None and _is_utf8(raw) else ". Save it again as UTF-8."
         raise DataError(f"{path}, line {line}, column {column + 1}: broken XML ({_reason(error)}){remedy}") from error
     except (ValueError, LookupError, RecursionError) as error:
         raise DataError(f"{path}: broken XML ({error}). Save it again as UTF-8.") from error
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_utf8(raw: bytes) -> bytes:

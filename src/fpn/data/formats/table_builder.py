@@ -210,6 +210,8 @@ class TableBuilder:
             boxes = np.array(self._boxes, dtype=np.float64).reshape(-1, 4).astype(np.float32)
         owner = np.repeat(np.arange(len(counts)), counts)
         bounds = self._bounds(owner)
+        if self.options.notes is not None:
+            boxes = self._straightened(boxes, owner, classes, describe)
         bad = invalid_boxes(boxes, bounds)
         dropped = [
             self._fault(k, boxes[k], bounds[k], int(owner[k]), classes, describe) for k in np.flatnonzero(bad).tolist()
@@ -244,6 +246,23 @@ class TableBuilder:
         if self.options.notes is not None:
             self.options.notes.surveys.append(self._survey(dataset, boxes, kept, describe, header or {}))
         return dataset
+
+    def _straightened(
+        self, boxes: np.ndarray, owner: np.ndarray, classes: Classes, describe: Callable[[int, int], str]
+    ) -> np.ndarray:
+        """For a check: boxes whose corners are swapped as they were meant, each noted."""
+        low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+        with np.errstate(invalid="ignore"):
+            reversed_ = (high > low).all(axis=1) & (boxes[:, :2] != low).any(axis=1)
+        for number in np.flatnonzero(reversed_ & np.isfinite(boxes).all(axis=1)).tolist():
+            row = int(owner[number])
+            values = ", ".join(f"{value:.6g}" for value in boxes[number])
+            where = f"{describe(row, self._origins[number])} ({classes[self._labels[number]]})"
+            assert self.options.notes is not None
+            name = self._names[row].decode("utf-8", "surrogateescape")
+            self.options.notes.add("box-reversed", f"{where} has box ({values}): its corners are swapped", name)
+            boxes[number] = [*low[number], *high[number]]
+        return boxes
 
     def _note_invalid(self, which: np.ndarray, boxes: np.ndarray, owner: np.ndarray, messages: list[str]) -> None:
         assert self.options.notes is not None

@@ -26,7 +26,6 @@ from fpn.data.formats.files import (
     read_lines,
     shorten,
 )
-from fpn.data.formats.geometry import turned_bounds
 from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
@@ -344,12 +343,12 @@ class _Reader:
             )
             self.options.fault("id-unknown", DataError(message), self._named(path))
             return
-        box = entry.box
-        if entry.turn:
+        if entry.mended:
             called = self._called(path, entry.number)
-            self.mended[called] = f"{called} is a rectangle turned by {entry.turn:g} degrees: its bounds are taken"
-            box = turned_bounds(box, entry.turn)
-        self.builder.add_object(box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra)
+            self.mended[called] = f"{called} {entry.mended}: its bounds are taken"
+        self.builder.add_object(
+            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra
+        )
 
 
 def _place_of(split: str, places: tuple[_Place, ...]) -> _Place:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from fpn.data.formats.files import read_xml, shorten
+from fpn.data.formats.geometry import Corners, has_extent, turned_bounds
 from fpn.errors import DataError
 from fpn.shapes import Size
+
+_COORDINATE = re.compile(r"[xy]\d*")
 
 
 class VocObject(NamedTuple):
     """A class name, a box as written, whether it is `difficult`, its number in the file, and what else is said.
 
-    `turn`: degrees by which CVAT says that the rectangle is turned about its centre.
+    `mended`: how the box was made, if it is none as written.
     """
 
     name: str
@@ -24,7 +28,7 @@ class VocObject(NamedTuple):
     difficult: bool
     number: int
     extra: Mapping[str, Any]
-    turn: float = 0.0
+    mended: str = ""
 
 
 class VocFile(NamedTuple):
@@ -50,7 +54,7 @@ def read_voc(
         path: the XML file, of at most `limit` bytes.
         where: what messages call it.
         limit: bytes that are accepted.
-        fault: is told of an object without a name or an upright box, which is then left out.
+        fault: is told of an object without a name or a box, which is then left out, and of a size that is none.
         everything: keep also what a `Dataset` has no place for, in `extra`.
 
     Raises:
@@ -91,7 +95,7 @@ def _size(tree: Element, where: str, fault: Callable[[str, DataError], None]) ->
         height = width = math.nan
     if not all(0 <= value < 2**31 and value == int(value) for value in (height, width)):
         message = f"{where}: width {shorten(texts[1])} and height {shorten(texts[0])} in <size>; both must be whole "
-        fault("entry-broken", DataError(message + "numbers of pixels"))
+        fault("size-unusable", DataError(message + "numbers of pixels"))
         return None
     return Size(int(height), int(width)) if height and width else None
 
@@ -100,9 +104,58 @@ def _object(entry: Element, number: int, where: str) -> VocObject:
     name = _text(entry, "name")
     if not name:
         raise DataError(f"{where} has no <name>. Label it again.")
-    left, top, right, bottom = (_corner(entry, key, f"{where} ({name})") for key in ("xmin", "ymin", "xmax", "ymax"))
     difficult = _text(entry, "difficult").lower() in ("1", "true")
-    return VocObject(name, (left, top, right, bottom), difficult, number, {}, _turn(entry))
+    box, mended = _box(entry, f"{where} ({name})")
+    return VocObject(name, box, difficult, number, {}, mended)
+
+
+def _box(entry: Element, where: str) -> tuple[Corners, str]:
+    """The box as written, else the bounds of what there is in its place; and how it was made."""
+    try:
+        left, top, right, bottom = (_corner(entry, key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
+        box, error = (left, top, right, bottom), None
+    except DataError as reason:
+        box, error = (math.nan,) * 4, reason
+    turn = _turn(entry)
+    if error is None and has_extent(box):
+        return (turned_bounds(box, turn), f"is a rectangle turned by {turn:g} degrees") if turn else (box, "")
+    for bounds, what in ((_polygon_bounds(entry), "a polygon"), (_turned_box_bounds(entry), "a turned box")):
+        if bounds is not None:
+            return bounds, f"has {what} and no box"
+    if error is not None:
+        raise error
+    return box, ""
+
+
+def _polygon_bounds(entry: Element) -> Corners | None:
+    """Around <polygon>, whose corners tools write as <x1><y1><x2>..., or as <pt><x><y></pt>, in any depth."""
+    values: dict[str, list[float]] = {"x": [], "y": []}
+    for child in entry.iterfind("polygon//*"):
+        if _COORDINATE.fullmatch(child.tag):
+            values[child.tag[0]].append(_number(child.text))
+    xs, ys = values["x"], values["y"]
+    if len(xs) != len(ys) or len(xs) < 3:
+        return None
+    bounds = min(xs), min(ys), max(xs), max(ys)
+    # NaN hides in min() and max().
+    return bounds if has_extent(bounds) and all(map(math.isfinite, (*xs, *ys))) else None
+
+
+def _turned_box_bounds(entry: Element) -> Corners | None:
+    """Around roLabelImg's <robndbox>: centre, size, and an angle in radians."""
+    x, y, width, height, angle = (_number(entry.findtext(f"robndbox/{key}")) for key in ("cx", "cy", "w", "h", "angle"))
+    if not math.isfinite(angle):
+        return None
+    bounds = turned_bounds((x - width / 2, y - height / 2, x + width / 2, y + height / 2), math.degrees(angle))
+    return bounds if has_extent(bounds) else None
+
+
+def _number(text: str | None) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
 
 
 def _turn(entry: Element) -> float:

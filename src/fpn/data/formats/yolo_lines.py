@@ -13,12 +13,16 @@ _FAR = 1.0
 
 
 class Line(NamedTuple):
-    """A class index as written, a box xyxy in fractions, its outline, and what stands behind the box of a pose."""
+    """A class index as written, a box xyxy in fractions, its outline, and what stands behind the box of a pose.
+
+    `confidence` is a fifth number, which a model writes and a label has not.
+    """
 
     label: float
     box: Corners
     polygon: list[float] | None
     points: list[float] | None
+    confidence: float | None = None
 
 
 def read_line(text: str, keypoints: tuple[int, int] | None) -> Line:
@@ -40,6 +44,8 @@ def read_line(text: str, keypoints: tuple[int, int] | None) -> Line:
         return _pose(index, values, keypoints)
     if len(values) == 4:
         return Line(index, _near(_corners(values)), None, None)
+    if len(values) == 5 and 0 <= values[4] <= 1 and _in_image(values):
+        return Line(index, _corners(values[:4]), None, None, values[4])
     if len(values) < 6 or len(values) % 2:
         raise ValueError(f"{len(values)} numbers after the class. {EXPECTED}")
     if _is_tracked(words[1:], values):
@@ -83,8 +89,11 @@ def _near(box: Corners) -> Corners:
 
 def _is_tracked(words: list[str], values: list[float]) -> bool:
     """Whether six numbers may be a box, a confidence of 0..1 and a track's whole number."""
-    if len(values) != 6 or not words[5].isdecimal() or not 0 <= values[4] <= 1:
-        return False
+    return len(values) == 6 and words[5].isdecimal() and 0 <= values[4] <= 1 and _in_image(values)
+
+
+def _in_image(values: list[float]) -> bool:
+    """Whether four numbers are a box of a YOLO line."""
     box = _corners(values[:4])
     return 0 < values[2] <= 1 and 0 < values[3] <= 1 and min(box) >= -0.01 and max(box) <= 1.01
 

@@ -337,6 +337,12 @@ class _Reader:
         except ValueError as error:
             self.options.fault("entry-broken", DataError(f"{where}: {error}"), file)
             return
+        if read.confidence is not None:
+            message = (
+                f"{where}: a box and a fifth number, {read.confidence:g}: a model's confidence? Remove it if the "
+                "box is a label."
+            )
+            self.options.fault("line-scored", DataError(message), file)
         if read.label not in range(len(classes)):
             message = (
                 f"{where}: class {text.split()[0]} is unknown, there are {len(classes)} classes "
@@ -371,7 +377,7 @@ class _Reader:
                 "holds all the others: keypoints, not an outline? Say so in data.yaml, such as kpt_shape: "
                 f"[{(length - 4) // 2}, 2], or leave them out."
             )
-            self.options.fault("entry-broken", DataError(message))
+            raise DataError(message)
 
 
 def _label_file(image: str, root: Path) -> str:

@@ -183,7 +183,10 @@ def _corners(polygon: np.ndarray, annotation: Annotation, image: ImageRecord, lo
     losses.add(
         "boxes that differ from their outline's bounds by more than a pixel", bool((abs(bounds - box) > 1).any())
     )
-    return " ".join(f"{value:.9g}" for value in (cut / scale).ravel())
+    words = [f"{value:.9g}" for value in (cut / scale).ravel()]
+    if len(words) == 6 and words[-1].isdecimal():
+        words[-1] += ".0"  # a whole number behind a box and a fraction is read as a track's
+    return " ".join(words)
 
 
 def _box(annotation: Annotation, size: Size, losses: Losses) -> str:

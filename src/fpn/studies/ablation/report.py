@@ -14,12 +14,13 @@ import torch
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.features.necks.paper_designs import DESIGNS
 from fpn.files import write_text
+from fpn.spreadsheets import write_csv
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.outcomes import OutcomeFolder
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
-PAGE, FIGURES, CHART = "ablation.md", "ablation.json", "ablation.svg"
+PAGE, FIGURES, CHART, TABLE = "ablation.md", "ablation.json", "ablation.svg", "ablation.csv"
 
 
 def findings_of(folder: OutcomeFolder) -> Findings:
@@ -28,7 +29,7 @@ def findings_of(folder: OutcomeFolder) -> Findings:
 
 
 def write_report(folder: OutcomeFolder, *, command: str, page: Path | None = None) -> list[Path]:
-    """Write `ablation.md`, `ablation.json` and `ablation.svg` into the folder.
+    """Write `ablation.md`, `ablation.json`, `ablation.csv` and `ablation.svg` into the folder.
 
     Args:
         folder: with at least one complete row.
@@ -55,7 +56,12 @@ def write_report(folder: OutcomeFolder, *, command: str, page: Path | None = Non
         files |= {page: _filled(page, body.replace("CHART", beside.name)), beside: image}
     for path, text in files.items():
         write_text(path, text)
-    return list(files)
+    return [*files, write_csv(folder.root / TABLE, _rows(findings))]
+
+
+def _rows(findings: Findings) -> list[dict[str, object]]:
+    """Each design with each seed."""
+    return [{**{k: v for k, v in vars(each).items() if k != "figures"}, **each.figures} for each in findings.outcomes]
 
 
 def check_page(page: Path) -> None:

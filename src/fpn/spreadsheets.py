@@ -1,0 +1,85 @@
+"""Results as CSV, for spreadsheets and data frames: one header, one row a thing, numbers with a point.
+
+UTF-8 with a byte order mark: without one, a well-known spreadsheet shows every letter beyond ASCII as two others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpn.errors import OutputError
+from fpn.files import write_text
+
+# Of detections: boxes in pixels of the upright image, from its left upper corner.
+DETECTION_COLUMNS = (
+    "file_name", "image_id", "class", "category_id", "score", "x_min", "y_min", "x_max", "y_max",
+)  # fmt: skip
+
+
+def write_csv(
+    target: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> Path:
+    """Write a table, atomically; None and what a row lacks are empty cells.
+
+    Args:
+        target: the file.
+        rows: column -> value.
+        columns: in order; None: as the rows have them, the first row's first.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    rows = list(rows)
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    # Spreadsheets and pandas read either end of a line; a terminal's tools want this one.
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    # A file's name may hold bytes that are no letters.
+    write_text(target, "\ufeff" + text.getvalue().encode("utf-8", "replace").decode())
+    return Path(target)
+
+
+def beside(target: str | os.PathLike[str]) -> Path:
+    """The name of the CSV of a JSON file: the same with another suffix."""
+    return Path(target).with_suffix(".csv")
+
+
+def refuse_other_csv(target: Path | None) -> None:
+    """Stop before the work if the CSV beside a JSON file would replace one that came without it.
+
+    Args:
+        target: the JSON file; None: nothing will be written.
+
+    Raises:
+        OutputError: there is such a file, or the JSON itself is called .csv.
+    """
+    if target is None:
+        return
+    if target.suffix.lower() == ".csv":
+        raise OutputError(f"{target}: this is the JSON file; a .csv is written beside it. Call it .json.")
+    if beside(target).exists() and not target.exists():
+        raise OutputError(
+            f"{beside(target)}: is already there, and {target.name}, beside which it would be written, is not. "
+            "Move it, or choose another name."
+        )
+
+
+def detection_row(record: Mapping[str, Any], file_name: str, class_name: str) -> dict[str, Any]:
+    """A COCO result record as a row of `DETECTION_COLUMNS`."""
+    x, y, width, height = record["bbox"]
+    corners = dict(zip(("x_min", "y_min", "x_max", "y_max"), (x, y, x + width, y + height), strict=True))
+    return {
+        "file_name": file_name,
+        "image_id": record["image_id"],
+        "class": class_name,
+        "category_id": record["category_id"],
+        "score": round(record["score"], 6),
+        **{name: round(value, 3) for name, value in corners.items()},
+    }
