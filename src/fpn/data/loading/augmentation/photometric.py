@@ -44,7 +44,7 @@ def blur(sample: Sample, config: AugmentationConfig, chances: Chances) -> Sample
 def noise(sample: Sample, config: AugmentationConfig, chances: Chances) -> Sample:
     """Add to each value what a normal distribution draws.
 
-    Of 256 steps, by random bytes: 5 ms at 640 x 480, where drawing floats takes 30.
+    Of 256 steps, by random bytes: 6 ms at 640 x 480, where drawing floats takes 14.
     """
     random = chances.of("noise")
     if random.random() >= config.noise:
@@ -52,8 +52,9 @@ def noise(sample: Sample, config: AugmentationConfig, chances: Chances) -> Sampl
     steps = np.rint(_NORMAL * random.uniform(*config.noise_sigma)).astype(np.int16)
     values = np.asarray(sample.image)
     drawn = np.frombuffer(random.bytes(values.size), dtype=np.uint8).reshape(values.shape)
-    noisy = np.clip(values + steps[drawn], 0, 255).astype(np.uint8)
-    return replace(sample, image=Image.fromarray(noisy))
+    noisy = steps.take(drawn)
+    noisy += values
+    return replace(sample, image=Image.fromarray(noisy.clip(0, 255, out=noisy).astype(np.uint8)))
 
 
 def jpeg(sample: Sample, config: AugmentationConfig, chances: Chances) -> Sample:
