@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -16,6 +17,9 @@ from fpn.suggestions import nearest
 LARGEST = 10_000_000
 
 _UNKNOWN, _MEANT = "unknown setting '", "Did you mean '"
+
+# The choices in pydantic's own sentence about them.
+_QUOTED = re.compile("'([^']*)'")
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Section")
@@ -88,6 +92,23 @@ class Section(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """What JSON holds: tuples become lists, sections become objects."""
         return self.model_dump(mode="json")
+
+
+class CheckedSettings(BaseModel):
+    """Named settings. Frozen; an unknown name is an error that says the nearest one.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        refuse_unknown(values, type(self).model_fields)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_complaint(detail) for detail in error.errors())) from None
 
 
 class Option:
@@ -191,3 +212,21 @@ def _or_number(details: list[Any]) -> str:
 
 def _known(declared: Mapping[str, FieldInfo]) -> str:
     return f" Known: {', '.join(declared)}."
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Stop at a name that is not known, and say the nearest one that is."""
+    for name in values:
+        if name not in known:
+            hint = nearest(name, known) or f" Known: {', '.join(known)}."
+            raise ConfigError(f"unknown setting {name!r}.{hint}")
+
+
+def _complaint(detail: Any) -> str:
+    """One of pydantic's complaints as: name value: what was expected."""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "literal_error":
+        message += "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
+    if not detail["loc"]:
+        return message
+    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r}: {message[0].lower()}{message[1:]}"

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from planted_faults import Planted, a_box_without_height, a_crowd, a_file_twice_in_a_split, paint
 from shell import Shell
 from written_sets import Annotation, Shot, write_voc
@@ -169,3 +170,36 @@ def test_tables_and_findings_fit_a_terminal(
     # What does not fit goes on below, under its own beginning.
     assert first.startswith("        annotations/instances_train.json: annotation id 23 of")
     assert second.startswith("        ")
+
+
+# --- what augmentation does to it ---
+
+
+def test_each_kind_of_change_is_drawn_on_a_sheet(fpn: Shell, sound: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "kinds.jpg"
+    ended = fpn("check", sound, "--augment-preview", sheet)
+    assert ended.status == 0
+    assert f"augmentation, each kind of change alone: {sheet}" in ended.out
+    with Image.open(sheet) as drawn:
+        assert (drawn.format, drawn.width) == ("JPEG", 4 * 440 + 3 * 11 + 6 * 11)
+
+
+def test_the_changes_of_options_and_file_are_drawn_epoch_by_epoch(fpn: Shell, sound: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("mosaic = 0.5\nepochs = 3\n")
+    sheet = tmp_path / "epochs.png"
+    ended = fpn("check", sound, "--augment-preview", sheet, "--config", file, "--jitter", "0.5", "1.5")
+    assert f"as training would see it in its first epochs: {sheet}" in ended.out
+    with Image.open(sheet) as drawn:
+        assert (drawn.format, drawn.width) == ("PNG", 5 * 440 + 4 * 11 + 6 * 11)
+
+
+def test_a_preview_that_can_not_be_kept_or_was_not_asked_for_stops_before_the_work(
+    fpn: Shell, sound: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.png"
+    there.write_bytes(b"mine")
+    assert "there.png: is already there" in fpn.fails("check", sound, "--augment-preview", there)
+    assert there.read_bytes() == b"mine"
+    assert "expected a name that ends in .jpg" in fpn.fails("check", sound, "--augment-preview", tmp_path / "a.gif")
+    assert "do nothing without --augment-preview" in fpn.fails("check", sound, "--mosaic", "1")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from fpn.cli.options import DataOptions, Given, ModelOptions
+from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.features.necks.paper_designs import DESIGNS
-from fpn.training.config import TrainConfig
+from fpn.training.config import RunSettings, TrainConfig
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -82,3 +83,16 @@ def test_the_defaults_of_the_command_are_those_of_the_library() -> None:
 def test_the_help_names_every_design() -> None:
     told = ModelOptions.model_fields["neck"].description or ""
     assert all(re.search(rf"\b{name}\b", told) for name in DESIGNS)
+
+
+def test_options_of_augmentation_are_settings_of_the_run_and_may_stand_in_its_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "run.toml", "mosaic = 0.5\njitter = [0.5, 1.5]\nepochs = 3\nrepeat-rare = 0.1\n")
+    options = {"training": RunSettings(epochs=4), "augmentation": AugmentationConfig(mosaic=0.25)}
+    config = TrainConfig(**Given(None, file, options).training)
+    assert (config.mosaic, config.jitter, config.epochs, config.repeat_rare) == (0.25, (0.5, 1.5), 4, 0.1)
+    assert config.augmentation == AugmentationConfig(mosaic=0.25, jitter=(0.5, 1.5))
+
+
+def test_a_settings_file_with_a_range_that_falls_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml: jitter 2 1: expected least and greatest"):
+        Given(None, written(tmp_path, "run.toml", "jitter = [2, 1]\n"), {})

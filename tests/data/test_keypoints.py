@@ -18,7 +18,8 @@ from written_sets import coco_json, write_coco, write_json, write_text, write_yo
 from fpn.data import open_dataset
 from fpn.data.convert import convert
 from fpn.data.dataset import Dataset, Sample
-from fpn.data.loading.augmentation import Augment, random_for
+from fpn.data.loading.augmentation.augment import Augment
+from fpn.data.loading.augmentation.chances import random_for
 from fpn.data.loading.loader import make_loader
 from fpn.detectors import PAPER
 from fpn.errors import ConfigError, DataError

@@ -204,3 +204,11 @@ def test_a_crop_needs_a_box_a_mask_and_a_known_sampling() -> None:
         both().crop(torch.zeros(1, 4), 2)
     with pytest.raises((ConfigError, TypeError), match="dense"):  # types are checked in tests
         both().crop(torch.zeros(2, 4), 2, sampling="dense")
+
+
+def test_rows_and_columns_are_exchanged_in_both_kinds() -> None:
+    turned = both().transposed()
+    assert (turned.size, turned.coded.tolist()) == ((8, 6), [False, True])
+    assert pixels(turned) == [[2, 1, 5, 4, 9], [0, 4, 1, 6, 2]]
+    assert turned.transposed() == both()
+    assert len(Masks.empty(SIZE).transposed()) == 0

@@ -40,6 +40,18 @@ def test_every_setting_has_a_description():
     assert [name for name, each in TrainConfig.model_fields.items() if not each.description] == []
 
 
+def test_all_that_is_new_is_off_unless_asked_for():
+    """Today's defaults: a flip in every second image, nothing else."""
+    off = {
+        "jitter": (1.0, 1.0),
+        "scale": (1.0, 1.0),
+        **dict.fromkeys(("vertical_flip", "rotate", "crop", "mosaic"), 0.0),
+    }
+    off |= dict.fromkeys(("mix_up", "copy_paste", "colour", "blur", "noise", "jpeg", "repeat_rare"), 0.0)
+    assert {name: getattr(TrainConfig(), name) for name in off} == off
+    assert TrainConfig().flip == 0.5
+
+
 def test_what_was_written_to_json_comes_back_equal():
     config = TrainConfig(steps=7, scale=(0.5, 2.0), frozen=("features.backbone",))
     assert TrainConfig(**config.model_dump(mode="json")) == config

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from fpn.data.loading.augmentation import random_for
+from fpn.data.loading.augmentation.chances import random_for
 from fpn.errors import ConfigError, TrainingError
 from fpn.structures import Targets
 from fpn.training.config import TrainConfig

@@ -229,6 +229,22 @@ def test_a_killed_and_resumed_run_ends_bit_by_bit_like_an_undisturbed_one(tmp_pa
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_composed_and_repeated_images_are_the_same_for_any_workers_and_after_a_stop(tmp_path, monkeypatch):
+    config = changed(
+        mosaic=0.5, mix_up=0.5, copy_paste=0.5, jitter=(0.5, 1.5), repeat_rare=1.0, epochs=2, checkpoint_minutes=1e-9
+    )  # fmt: skip
+    straight, killed, resumed = tiny_detector(), tiny_detector(), tiny_detector()
+    done = train(straight, tiny_scenes(), config, output=tmp_path / "straight", progress=False)
+    assert done.steps > 6  # of 6 images, some come again
+    kill_at(monkeypatch, 5)
+    with pytest.raises(MemoryError):
+        train(killed, tiny_scenes(), config, output=tmp_path / "killed", progress=False)
+    kill_at(monkeypatch, None)
+    more = config.model_copy(update={"workers": 1})
+    train(resumed, tiny_scenes(), more, resume=tmp_path / "killed", progress=False)
+    assert equal(straight, resumed)
+
+
 def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch):
     def take_and_press(self, group):
         TAKE_STEP(self, group)

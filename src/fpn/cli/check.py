@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fpn.cli.options import LimitOptions
+from fpn.cli.options import Given, LimitOptions
 from fpn.cli.terminal import progress_bar, say
+from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from fpn.data import Dataset
     from fpn.data.checks.inspection import CheckReport, Inspected
     from fpn.data.issues import Finding
 
 FAULTY = 1
+_SHEETS = (".jpg", ".jpeg", ".png")
 
 
 def run(
@@ -36,6 +39,9 @@ def run(
     anchor_sizes: tuple[float, ...] | None = None,
     anchor_ratios: tuple[float, ...] | None = None,
     workers: int | None = None,
+    augment_preview: Path | None = None,
+    config: Path | None = None,
+    augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Preview of augmentation")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> int:
     """Read all labels and images once and say what is wrong with them.
@@ -56,13 +62,19 @@ def run(
         anchor_sizes: Anchor side of each level, finest first, in network pixels. None: the dialect's.
         anchor_ratios: Aspect ratios (height / width) of the anchors. None: the dialect's.
         workers: Threads that look at images. None: one a core, at most 8.
+        augment_preview: Also draw augmented images with their objects onto one sheet, this new JPEG or PNG file: as
+            training would see them with the augmentation's options below, or each kind alone if none is given.
+        config: Settings file of `fpn train`, whose augmentation is previewed. Options win over it.
     """
     from fpn.cli.check_tables import show
+    from fpn.data import open_dataset
     from fpn.data.checks.inspection import check as look_through
+    from fpn.data.formats.open import usual_split
     from fpn.detectors.presets import adapt_dialect
     from fpn.studies.anchor_fit import fit_dataset
 
     _refuse(output, fix, split, workers)
+    changes = _refuse_preview(augment_preview, config, augmentation)
     conventions = {
         "anchors_sizes": None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
         "anchors_ratios": anchor_ratios,
@@ -78,6 +90,15 @@ def run(
         say(each)
     if output is not None:
         _save(report, fit.to_dict(), output)
+    if augment_preview is not None:
+        dataset = open_dataset(
+            data,
+            split=split or usual_split(data, "train", images=images),
+            images=images,
+            drop_invalid=True,
+            limits=accepted,
+        )
+        _preview(dataset, changes, augment_preview)
     if fix is not None:
         _repair(report, fix)
     elif not report.passed:
@@ -107,6 +128,34 @@ def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: i
         if split is not None:
             raise ConfigError("--fix repairs a whole dataset: leave --split out")
         refuse_filled(fix)
+
+
+def _refuse_preview(
+    sheet: Path | None, config: Path | None, options: AugmentationConfig | None
+) -> AugmentationConfig | None:
+    """The changes to preview, or None: each kind alone. Stops where there is nothing to draw, or nowhere to."""
+    asked = Given(None, config, {"augmentation": options}).training
+    changes = {name: value for name, value in asked.items() if name in AugmentationConfig.model_fields}
+    if sheet is None:
+        if config is not None or changes:
+            raise ConfigError("options of augmentation do nothing without --augment-preview SHEET.jpg")
+        return None
+    if sheet.suffix.lower() not in _SHEETS:
+        raise ConfigError(f"--augment-preview {sheet}: expected a name that ends in {', '.join(_SHEETS)}")
+    if sheet.exists():
+        raise OutputError(f"{sheet}: is already there. Name a new file; nothing is ever written over.")
+    return AugmentationConfig(**changes) if changes else None
+
+
+def _preview(dataset: Dataset, changes: AugmentationConfig | None, output: Path) -> None:
+    from fpn.files import atomic_path
+    from fpn.studies.augmentation_preview import preview_epochs, preview_kinds
+
+    sheet = preview_kinds(dataset) if changes is None else preview_epochs(dataset, changes)
+    with atomic_path(output) as path:
+        sheet.save(path, quality=92)
+    what = "each kind of change alone" if changes is None else "as training would see it in its first epochs"
+    say(f"augmentation, {what}: {output}")
 
 
 def _save(report: CheckReport, anchors: dict[str, object], output: Path) -> None:

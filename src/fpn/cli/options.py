@@ -11,7 +11,8 @@ from pydantic import Field
 
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS, FPN
-from fpn.training.config import CheckedSettings, TrainConfig, read_settings, refuse_unknown
+from fpn.sections import CheckedSettings, refuse_unknown
+from fpn.training.config import TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from fpn.cli.held_out import HeldOut
@@ -202,6 +203,8 @@ class Given:
         self.data, self.model, self.training = (
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
+        # Options have a group of their own for them, the file and the settings of a run do not.
+        self.training |= _asked(options.get("augmentation"))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from fpn.cli.decoding import check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out
 from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.cli.terminal import say, say_warning
+from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError
-from fpn.training.config import TrainConfig
+from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -33,7 +34,8 @@ def run(
     allow_changes: bool = False,
     data: Annotated[DataOptions | None, Parameter(name="*", group="Data and output")] = None,
     model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
-    training: Annotated[TrainConfig | None, Parameter(name="*", group="Training")] = None,
+    training: Annotated[RunSettings | None, Parameter(name="*", group="Training")] = None,
+    augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Training: augmentation")] = None,
 ) -> None:
     """Train a detector on labelled images.
 
@@ -49,7 +51,7 @@ def run(
     from fpn.training.run_record import begun_before_restart
     from fpn.training.validation import find_metric
 
-    given = Given(path, config, {"data": data, "model": model, "training": training})
+    given = Given(path, config, {"data": data, "model": model, "training": training, "augmentation": augmentation})
     find_metric(TrainConfig(**given.training).best)  # reading the data may take long
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:

@@ -266,6 +266,14 @@ class Masks:
             return self.mapped(scale=(-1.0, 1.0), offset=(float(height), 0.0), size=self.size)
         return self.mapped(scale=(1.0, -1.0), offset=(0.0, float(width)), size=self.size)
 
+    def transposed(self) -> Masks:
+        """The masks of the image with rows and columns exchanged: a quarter turn is this and a flip."""
+        points, runs = self.polygons.points[:, ::-1], self.runs
+        if self.coded.any():
+            boxes = run_ops.boxes_of_runs(runs, self.size.height)
+            runs = Runs.of([_transposed(runs.one(k), box, self.size) for k, box in enumerate(boxes)])
+        return Masks(Size(self.size.width, self.size.height), self.polygons._replace(points=points), runs, self.coded)
+
     def shifted(self, *, top: int, left: int, size: Size) -> Masks:
         """The masks of the image laid with its corner at (top, left) of a canvas of that size; negative cuts off."""
         return self.mapped(scale=(1.0, 1.0), offset=(float(top), float(left)), size=size)
@@ -338,6 +346,13 @@ def _resampled(
     pixels = run_ops.columns_of_runs(spans, size.height, (left, top, right, bottom))
     moved = pixels[np.ix_(column_from - left, row_from - top)]
     return run_ops.runs_of_columns(moved, top=rows.start, left=columns.start, height=new.height)
+
+
+def _transposed(spans: Integers, box: Int[np.ndarray, " 4"], size: Size) -> Integers:
+    """Runs of the image with rows and columns exchanged; `box` is tight around them."""
+    left, top, right, bottom = box.tolist()
+    pixels = run_ops.columns_of_runs(spans, size.height, (left, top, right, bottom))
+    return run_ops.runs_of_columns(pixels.T, top=left, left=top, height=size.width)
 
 
 def _sources(first: int, end: int, scale: float, offset: float, side: int) -> tuple[range, Integers]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.suggestions import nearest
+from fpn.sections import CheckedSettings
 
 # These may change when a run is resumed: they alter neither weights nor metrics, but that without `skip_unreadable` a
 # run with such images could not have gone on.
@@ -21,29 +20,9 @@ FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "track
 # As accelerate calls them.
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
 
-# The choices in pydantic's own sentence about them.
-_QUOTED = re.compile("'([^']*)'")
 
-
-class CheckedSettings(BaseModel):
-    """Named settings. Frozen; an unknown name is an error that says the nearest one.
-
-    Raises:
-        ConfigError: an unknown name, or a value out of range.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **values: Any) -> None:
-        refuse_unknown(values, type(self).model_fields)
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
-
-
-class TrainConfig(CheckedSettings):
-    """How to train.
+class RunSettings(CheckedSettings):
+    """How to train, but for the images' random changes.
 
     Raises:
         ConfigError: an unknown name, or a value out of range.
@@ -125,18 +104,16 @@ class TrainConfig(CheckedSettings):
         description="Parts that are not trained, such as features.backbone or rpn, beside the preset's own.",
     )
 
-    flip: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
-    vertical_flip: float = Field(
-        default=0.0, ge=0, le=1, description="Probability of an upside-down flip. 0.5 suits cells and aerial images."
-    )
-    scale: tuple[float, float] = Field(
-        default=(1.0, 1.0), description="Least and greatest factor of a random zoom, such as 0.8 1.25. 1 1: none."
-    )
-    colour: float = Field(
-        default=0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation. 0: none."
-    )
     aspect_grouping: bool = Field(
         default=True, description="Batch wide images with wide ones and tall with tall: less padding, less time."
+    )
+    repeat_rare: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="A class that fewer than this share of the images have is shown more often: images with it come "
+        "sqrt(this / its share) times an epoch. 0: each image once. 0.001 is LVIS's (arXiv:1908.03195), for its 1200 "
+        "classes; 0.1 to 0.3 suits a few.",
     )
     reduced_decoding: bool = Field(
         default=True,
@@ -178,12 +155,23 @@ class TrainConfig(CheckedSettings):
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _agree(self) -> TrainConfig:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale {self.scale}: expected 0 < smallest <= largest")
+    def _agree(self) -> RunSettings:
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones {self.milestones}: expected rising fractions of the run between 0 and 1")
         return self
+
+
+class TrainConfig(RunSettings, AugmentationConfig):
+    """How to train: all settings of a run, those of its augmentation among them, in one flat table.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of range.
+    """
+
+    @property
+    def augmentation(self) -> AugmentationConfig:
+        """The settings of the images' random changes alone."""
+        return AugmentationConfig(**{name: getattr(self, name) for name in AugmentationConfig.model_fields})
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: Any) -> TrainConfig:
@@ -220,21 +208,3 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"expected lines such as 'epochs: 12', got a {type(values).__name__}")
     return {str(name): value for name, value in values.items()}
-
-
-def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Stop at a name that is not known, and say the nearest one that is."""
-    for name in values:
-        if name not in known:
-            hint = nearest(name, known) or f" Known: {', '.join(known)}."
-            raise ConfigError(f"unknown setting {name!r}.{hint}")
-
-
-def _sentence(detail: Any) -> str:
-    """One of pydantic's complaints as: name value: what was expected."""
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "literal_error":
-        message += "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
-    if not detail["loc"]:
-        return message
-    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r}: {message[0].lower()}{message[1:]}"

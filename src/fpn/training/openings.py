@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from fpn.data.dataset import Sample
+from fpn.data.loading.augmentation.compositing import Partners
+from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError, TrainingError
 from fpn.training.callbacks import Callback, refuse_other_than_callbacks
 from fpn.training.config import TrainConfig
@@ -20,7 +22,7 @@ from fpn.training.optimization import OptimizerFactory
 Augmentation = Callable[[Sample, torch.Generator], Sample]
 
 # Settings of what is built in, which do nothing beside what takes its place.
-_OF_AUGMENTATION = ("flip", "vertical_flip", "scale", "colour")
+_OF_AUGMENTATION = tuple(AugmentationConfig.model_fields)
 _OF_OPTIMIZER = ("optimizer", "momentum")
 
 
@@ -70,8 +72,13 @@ class OutsideAugmentation:
 
     augment: Augmentation
 
-    def __call__(self, sample: Sample, random: torch.Generator) -> Sample:
-        """What the caller made of the sample.
+    @property
+    def wants_masks(self) -> bool:
+        """It gets objects without masks."""
+        return False
+
+    def __call__(self, sample: Sample, random: torch.Generator, partners: Partners) -> Sample:
+        """What the caller made of the sample; it sees no partners.
 
         Raises:
             TrainingError: that is no sample, or has a box without area.

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from fpn.data.dataset import Dataset
-from fpn.data.loading.augmentation import Augment
+from fpn.data.loading.augmentation.augment import Augment
 from fpn.data.loading.loader import Loader, make_loader
+from fpn.data.loading.order import repeat_factors
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import Found, measure
@@ -179,18 +181,19 @@ def _loader(
     accelerator: Accelerator,
     augment: Augmentation | None,
 ) -> Loader:
-    min_size = partial(detector.preprocessor.min_size, zoom=config.scale[1]) if config.reduced_decoding else None
+    min_size = partial(detector.preprocessor.min_size, zoom=config.zoom) if config.reduced_decoding else None
     return make_loader(
         dataset,
         prepare=detector.preprocessor.prepare,
         collate=detector.preprocessor.collate,
-        augment=_built_in(config) if augment is None else OutsideAugmentation(augment),
+        augment=Augment(config.augmentation) if augment is None else OutsideAugmentation(augment),
         # How far an outside one zooms in is not known, and it may think in pixels of the file.
         min_size=min_size if augment is None else None,
         batch_size=config.batch_size // accelerator.num_processes,
         seed=config.seed,
         num_workers=config.workers,
         aspect_grouping=config.aspect_grouping,
+        repeats=_repeats(dataset, config.repeat_rare),
         # A last batch of one image would weigh as much as a full one. Which images are left out changes each epoch.
         drop_last=len(dataset) >= config.batch_size,
         skip_unreadable=config.skip_unreadable,
@@ -200,8 +203,12 @@ def _loader(
     )
 
 
-def _built_in(config: TrainConfig) -> Augment:
-    return Augment(flip=config.flip, vertical_flip=config.vertical_flip, scale=config.scale, colour=config.colour)
+def _repeats(dataset: Dataset, threshold: float) -> np.ndarray | None:
+    """How often each image comes an epoch; None: once."""
+    if threshold == 0:
+        return None
+    targets = (dataset.targets(index) for index in range(len(dataset)))
+    return repeat_factors((each.labels[~each.ignore].tolist() for each in targets), threshold)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 import os
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from fpn.data.dataset import Dataset
-from fpn.data.loading.augmentation import Augment
+from fpn.data.loading.augmentation.augment import Augment
 from fpn.data.loading.loader import make_loader
 from fpn.data.loading.order import Order
 from fpn.data.loading.workers import default_workers
 from fpn.errors import ConfigError, ImageError, TrainingError
+from fpn.image_io import ImageWarning
 from fpn.shapes import Size
 from fpn.structures import Classes, ImageBatch, Masks, Targets
 
@@ -22,7 +24,7 @@ class Tiles(Dataset):
     """Images of one colour, the colour being their number; number 13 can't be read if `broken`."""
 
     def __init__(self, count, *, broken=False, upright=lambda index: False):
-        self.classes, self.name = Classes.of(["a"]), "tiles"
+        self.classes, self.name, self.root = Classes.of(["a"]), "tiles", Path("tiles")
         self.count, self.broken, self.upright = count, broken, upright
 
     def __len__(self):
@@ -274,3 +276,49 @@ def test_nothing_to_train_on_is_an_error():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):
         loader_of(Tiles(3), **settings)
+
+
+# --- images that come together, and images that come again ---
+
+
+def test_partners_are_drawn_by_the_images_own_chances_whoever_reads_them():
+    everything = Augment(mosaic=0.5, mix_up=0.5, copy_paste=0.5, jitter=(0.5, 1.5), rotate=0.5)
+    settings = {"augment": everything, "batch_size": 3, "seed": 5, "repeats": np.linspace(1, 2, 6)}
+    alone = contents(loader_of(Tiles(6), **settings))
+    assert len(alone) == 3
+    with loader_of(Tiles(6), num_workers=2, **settings) as helped:
+        assert contents(helped) == alone
+        helped.set_epoch(0, skip=2)
+        assert contents(helped) == alone[2:]
+
+
+def test_an_image_that_comes_again_looks_different_and_has_its_own_number():
+    augment = Augment(jitter=(0.3, 1.0))
+    batches = contents(loader_of(Tiles(2), augment=augment, batch_size=4, repeats=np.array([1.0, 3.0])))
+    [(numbers, _, targets)] = batches
+    assert sorted(numbers) == [0, 1, 1, 1]
+    assert len({str(boxes) for boxes, *_ in targets}) > 2
+
+
+def test_masks_are_read_for_pasting_and_handed_out_only_when_asked_for():
+    for asked in (False, True):
+        [batch] = loader_of(Tiles(3), augment=Augment(copy_paste=1.0), batch_size=3, masks=asked)
+        assert [each.masks is not None for each in batch.targets] == [asked] * 3
+
+
+def test_a_partner_that_cannot_be_read_is_named_or_left_out():
+    settings = {"augment": Augment(mosaic=1.0), "shuffle": False, "batch_size": 1}
+    tiles = Tiles(20, broken=True).subset([0, 13])
+    with pytest.raises(ImageError) as caught:
+        contents(loader_of(tiles, **settings))
+    assert str(caught.value) == "tiles/13.png: the image is damaged"
+    loader = loader_of(tiles, skip_unreadable=True, **settings)
+    with pytest.warns(ImageWarning, match=r"left out: tiles/13\.png"):
+        assert [numbers for numbers, *_ in contents(loader)] == [[0], [0]]
+    assert list(loader.unreadable) == ["tiles/13.png"]
+
+
+def test_a_dataset_without_objects_gives_batches_without_objects():
+    augment = Augment(mosaic=1.0, mix_up=1.0, copy_paste=1.0, crop=1.0, rotate=1.0)
+    [batch] = loader_of(Tiles(10).subset([0, 3, 6]), augment=augment, batch_size=3)
+    assert [each.boxes.shape for each in batch.targets] == [(0, 4)] * 3

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fpn.data.dataset import Dataset, Sample
-from fpn.data.loading.augmentation import random_for
+from fpn.data.loading.augmentation.chances import random_for
+from fpn.data.loading.augmentation.compositing import Partners
 from fpn.data.loading.batch import LabelledBatch, _Parcel
 from fpn.data.loading.order import Order, _Plan
 from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
@@ -44,7 +46,20 @@ class PreparedImage(Protocol):
 Prepare = Callable[[Image.Image, Targets], PreparedImage]
 Collate = Callable[[Sequence[Tensor]], ImageBatch]
 MinSize = Callable[[Size], Size]
-Change = Callable[[Sample, torch.Generator], Sample]
+
+
+@runtime_checkable
+class Change(Protocol):
+    """What changes a labelled image at random, such as `Augment`: the image, its chances, and what it may join."""
+
+    @property
+    def wants_masks(self) -> bool:
+        """Whether objects should come with their masks, also where the network doesn't learn from them."""
+
+    def __call__(self, sample: Sample, random: torch.Generator, partners: Partners) -> Sample: ...  # noqa: D102
+
+
+_T = TypeVar("_T")
 # Damaged images one after another that are skipped: more, and something else is wrong.
 _MOST_SKIPPED = 100
 
@@ -163,6 +178,7 @@ def make_loader(
     num_workers: int | None = None,
     shuffle: bool = True,
     aspect_grouping: bool = True,
+    repeats: np.ndarray | None = None,
     drop_last: bool = False,
     masks: bool = False,
     skip_unreadable: bool = False,
@@ -176,7 +192,8 @@ def make_loader(
         dataset: the labelled images.
         prepare: the detector's `preprocessor.prepare`: image and targets into network pixels.
         collate: the detector's `preprocessor.collate`: pads network pixels to a batch.
-        augment: random changes, see `Augment`.
+        augment: random changes, see `Augment`; what it draws is a function of (seed, epoch, number), and of how many
+            times the image came in the epoch.
         min_size: from an image's full size to what `prepare` needs of it, such as the preprocessor's `min_size`: JPEG
             files far larger are then decoded at a part of their size. None: in full.
         batch_size: images a batch and process.
@@ -184,6 +201,7 @@ def make_loader(
         num_workers: processes that read ahead; 0: this one reads; None: as many as `default_workers` says.
         shuffle: another order each epoch.
         aspect_grouping: put upright and lying images into different batches, where possible.
+        repeats: how often each image comes an epoch, see `Order`; such as `repeat_factors` say.
         drop_last: leave out the last batch when it is not full.
         masks: also bring the objects' masks.
         skip_unreadable: put the next image that can be read in the place of one that can't, and note it in
@@ -204,6 +222,7 @@ def make_loader(
         shuffle=shuffle,
         drop_last=drop_last,
         upright=_upright(dataset, skip_unreadable) if aspect_grouping else None,
+        repeats=repeats,
         rank=rank,
         world_size=world_size,
     )
@@ -240,27 +259,28 @@ class _Workbench:
     skip_unreadable: bool = False
 
     def __getitem__(self, item: tuple[int, list[int]]) -> _Parcel | FpnError:
-        epoch, numbers = item
+        epoch, entries = item
         lost: dict[str, str] = {}
         cut: dict[str, str] = {}
         try:
-            pairs = [self._readable(epoch, number, lost, cut) for number in numbers]
+            pairs = [
+                self._readable(entry, lost, lambda each: self._prepare(epoch, each, lost, cut)) for entry in entries
+            ]
         except FpnError as error:
             # As a value: torch would wrap what a worker raises into a page of traceback.
             return error
         images = self.collate([each.pixels for _, each in pairs])
         targets = [Targets.empty() if each.targets is None else each.targets for _, each in pairs]
-        used = [number for number, _ in pairs]
+        used = [entry % len(self.dataset) for entry, _ in pairs]
         return _Parcel.pack(images, targets, used, unreadable=lost, cut_short=cut)
 
-    def _readable(
-        self, epoch: int, number: int, lost: dict[str, str], cut: dict[str, str]
-    ) -> tuple[int, PreparedImage]:
-        """Image `number`, or the next that can be read if that is allowed: which one, and its pixels."""
+    def _readable(self, entry: int, lost: dict[str, str], read: Callable[[int], _T]) -> tuple[int, _T]:
+        """An image, or the next that can be read if that is allowed: which entry, and what `read` made of it."""
         count = len(self.dataset)
+        turn, number = divmod(entry, count)
         for each in range(number, number + min(count, _MOST_SKIPPED)):
             try:
-                return each % count, self._prepare(epoch, each % count, cut)
+                return turn * count + each % count, read(turn * count + each % count)
             except (ImageError, DataNotFoundError) as error:
                 if not self.skip_unreadable:
                     raise
@@ -270,24 +290,45 @@ class _Workbench:
             f"{next(iter(lost.values()))}. See all with `fpn check`."
         )
 
-    def _prepare(self, epoch: int, number: int, cut: dict[str, str]) -> PreparedImage:
+    def _prepare(self, epoch: int, entry: int, lost: dict[str, str], cut: dict[str, str]) -> PreparedImage:
+        number = entry % len(self.dataset)
+        sample, beside = self._sample(number, cut), [self.dataset.path(number)]
+
+        def join(partner: int) -> Sample:
+            beside.append(self.dataset.path(partner))
+            return self._readable(partner, lost, lambda each: self._sample(each, cut))[1]
+
+        with _naming(beside):
+            if self.augment is not None:
+                partners = Partners(len(self.dataset), join)
+                sample = self.augment(sample, random_for(self.seed, epoch, entry), partners)
+            targets = sample.targets if self.masks else replace(sample.targets, masks=None)
+            return self.prepare(sample.image, targets)
+
+    def _sample(self, number: int, cut: dict[str, str]) -> Sample:
         path = self.dataset.path(number)
-        try:
+        masks = self.masks or (self.augment is not None and self.augment.wants_masks)
+        with _naming([path]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ImageWarning)  # the loader says so, once
-                sample = self.dataset.sample(number, min_size=self.min_size, masks=self.masks)
+                sample = self.dataset.sample(number, min_size=self.min_size, masks=masks)
             if CUT_SHORT in sample.image.info:
                 cut[path] = sample.image.info[CUT_SHORT]
-            if self.augment is not None:
-                sample = self.augment(sample, random_for(self.seed, epoch, number))
-            return self.prepare(sample.image, sample.targets)
-        except FpnError as error:
-            if path in str(error):
-                raise
-            raise type(error)(f"{path}: {error}") from error
-        except Exception as error:
-            error.add_note(f"while preparing {path}")
+        return sample
+
+
+@contextmanager
+def _naming(paths: Sequence[str]) -> Iterator[None]:
+    """Whatever goes wrong names the first image, unless it names one of them already."""
+    try:
+        yield
+    except FpnError as error:
+        if any(path in str(error) for path in paths):
             raise
+        raise type(error)(f"{paths[0]}: {error}") from error
+    except Exception as error:
+        error.add_note(f"while preparing {paths[0]}")
+        raise
 
 
 def _upright(dataset: Dataset, skip_unreadable: bool) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fpn.training.config import CheckedSettings, TrainConfig
+from fpn.sections import CheckedSettings
+from fpn.training.config import TrainConfig
 
 # The paper's, for images whose shorter side is 800; they are scaled with the side, as objects are.
 _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 512.0), 224.0

@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 from fpn.data.dataset import Sample
-from fpn.data.loading.augmentation import Augment, random_for
+from fpn.data.loading.augmentation.augment import Augment
+from fpn.data.loading.augmentation.chances import random_for
+from fpn.data.loading.augmentation.compositing import Partners
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError
 from fpn.shapes import Size
@@ -166,6 +168,39 @@ def test_changes_are_a_function_of_seed_epoch_and_index():
     assert len({once(*key)[0] for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (3, 2, 1)]}) == 5
 
 
+def test_todays_changes_are_what_they_were():
+    """Numbers of the first version: runs that were begun with it go on with the same images."""
+    scene = SceneDataset(1, seed=2)[0]
+    changed = Augment(scale=(0.5, 2.0))(scene, random_for(0, 1, 5))
+    # 310 x 256 before, zoomed by 1.71: a cut that begins at x 15, y 18.
+    assert changed.image.size == (181, 150)
+    assert changed.targets.boxes.tolist() == [[0, 81, 75, 150], [66, 146, 75, 150], [78, 109, 154, 150]]
+
+
+def test_one_change_leaves_the_chances_of_the_others_alone():
+    sample, other = sample_of([[10, 20, 30, 50]]), Partners(1, lambda number: sample_of([], width=70))
+    for index in range(12):
+        alone = Augment(crop=0.5, rotate=0.5)(sample, random_for(0, 0, index))
+        beside = Augment(crop=0.5, rotate=0.5, mix_up=1.0, blur=1.0, noise=1.0)(sample, random_for(0, 0, index), other)
+        assert beside.targets.boxes.equal(alone.targets.boxes)
+        assert beside.image.size == alone.image.size
+
+
+def test_mosaic_without_other_images_is_refused():
+    with pytest.raises(ConfigError, match="mosaic, mix-up and copy-paste need other images"):
+        Augment(mosaic=0.1)(sample_of([]), random_for(0, 0, 0))
+
+
+def test_masks_are_wanted_for_pasting_alone():
+    assert [Augment(**{name: 0.1}).wants_masks for name in ("copy_paste", "mosaic", "mix_up")] == [True, False, False]
+
+
+def test_images_are_read_as_large_as_the_greatest_zoom_needs_them():
+    assert Augment().config.zoom == 1.0
+    assert Augment(scale=(0.5, 0.8)).config.zoom == 0.8
+    assert Augment(scale=(1.0, 2.0), jitter=(0.5, 1.5), crop=0.1, crop_sides=(0.25, 1.0)).config.zoom == 12.0
+
+
 def test_torchs_own_source_is_left_alone():
     before = torch.get_rng_state()
     Augment(scale=(0.5, 2.0), colour=1.0)(SceneDataset(1)[0], random_for(0, 0, 0))
@@ -191,7 +226,18 @@ def test_a_image_of_one_pixel_survives():
     assert changed.image.size == (1, 1)
 
 
-@pytest.mark.parametrize("settings", [{"flip": 1.5}, {"colour": -1.0}, {"scale": (2.0, 1.0)}, {"scale": (0.0, 1.0)}])
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ConfigError, match="augmentation"):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"flip": 1.5}, r"flip 1\.5: input should be less than or equal to 1"),
+        ({"colour": -1.0}, "colour -1"),
+        ({"scale": (2.0, 1.0)}, r"scale 2 1: expected least and greatest, from 0\.1 to 10"),
+        ({"scale": (0.0, 1.0)}, "scale 0 1"),
+        ({"jpeg_quality": (20, 99)}, "jpeg_quality 20 99: expected least and greatest, from 1 to 95"),
+        ({"copy_paste_objects": 0}, "copy_paste_objects 0"),
+        ({"mosiac": 0.5}, r"unknown setting 'mosiac'\. Did you mean 'mosaic'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
         Augment(**settings)
