@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from fpn.errors import DataNotFoundError, ImageError
+from fpn.runtime.unheard import unheard
 from fpn.shapes import Size, in_pixels
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -57,6 +58,8 @@ CUT_SHORT = "cut_short"
 _MOST_MISSING = 0.1
 # What ISO base media files of HEIF call themselves. mif1 and msf1 may be AVIF, too.
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+# Modules whose warnings about a file say nothing that we do not say ourselves.
+_DECODERS = r"PIL\b|pillow_heif\b"
 _WIDTH, _HEIGHT, _CHANNELS = 256, 257, 277  # of TIFF
 
 
@@ -252,11 +255,9 @@ def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
     """An image file, its header read. Whatever goes wrong while it is open is an error about the file."""
     try:
         _check_file(path, max_bytes)
-        with warnings.catch_warnings():
-            # We check the size ourselves, before any pixel is decoded.
-            warnings.simplefilter("ignore")
-            with _open(path) as opened:
-                yield opened
+        # We check the size ourselves, before any pixel is decoded.
+        with unheard(module=_DECODERS), _open(path) as opened:
+            yield opened
     except DataNotFoundError:
         raise
     except ImageError as error:
@@ -351,7 +352,7 @@ def _decoded(
 
 
 def _warn_if_cut_short(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Once what was opened is closed, so that the filters of warnings are the caller's own again."""
+    """Attributed to who reads the image."""
     if CUT_SHORT in image.info:
         message = f"{path}: the file is cut short, {image.info[CUT_SHORT]}. It is used; restore it."
         warnings.warn(ImageWarning(message), stacklevel=3)

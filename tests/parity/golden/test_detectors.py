@@ -104,7 +104,10 @@ def fpn_pytorch_101(salt: str) -> Detector:
 def fpn_pytorch(figures: Case) -> Detector:
     figures.arrays["image_rgb"] = case("fpnpt_i_preprocess")["image_rgb"]
     detector = fpn_pytorch_101(figures.salt)
-    detector.features.neck.top_down = "bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
+    neck = detector.features.neck
+    neck.config = neck.config.changed(
+        top_down="bilinear_corners" if figures.meta["upsample_align_corners"] else "bilinear"
+    )
     sampler = {"align": "align_avg", "pool": "pool"}[figures.meta["pooling_mode"]]
     detector.roi_heads.box.pooler = replace(
         detector.roi_heads.box.pooler, config=detector.roi_heads.box.pooler.config.changed(sampler=sampler)

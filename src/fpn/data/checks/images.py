@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import FpnError
 from fpn.image_io import CUT_SHORT, FORMATS, ImageWarning, header_of, is_wide, read_image, white_of
+from fpn.runtime.unheard import unheard
 from fpn.shapes import Size
 
 # Each may hold an image of 128 million pixels, so more of them would need more memory than small machines have.
@@ -134,8 +134,7 @@ def inspect_image(path: str, limits: Limits) -> ImageInfo:
 
 
 def _look(path: str, limits: Limits) -> ImageInfo:
-    with Path(path).open("rb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with Path(path).open("rb") as stream, unheard(module=r"PIL\b|pillow_heif\b"):
         if os.fstat(stream.fileno()).st_size > limits.image_bytes:
             return _as_training_does(path, limits)
         digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
@@ -179,8 +178,7 @@ def _unread(opened: Image.Image) -> str:
 
 def _as_training_does(path: str, limits: Limits) -> ImageInfo:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImageWarning)
+        with unheard(ImageWarning):
             image = read_image(path, max_pixels=limits.image_pixels, max_bytes=limits.image_bytes)
     except FpnError as error:
         return ImageInfo(problem=str(error).removeprefix(f"{path}: "))

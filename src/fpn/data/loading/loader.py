@@ -28,6 +28,7 @@ from fpn.data.loading.order import Order, _Plan
 from fpn.data.loading.workers import default_workers, make_data_loader, start_workers
 from fpn.errors import ConfigError, DataNotFoundError, FpnError, ImageError, TrainingError
 from fpn.image_io import CUT_SHORT, ImageWarning
+from fpn.runtime.unheard import unheard
 from fpn.shapes import Size
 from fpn.structures import ImageBatch, Targets
 
@@ -309,8 +310,7 @@ class _Workbench:
         path = self.dataset.path(number)
         masks = self.masks or (self.augment is not None and self.augment.wants_masks)
         with _naming([path]):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ImageWarning)  # the loader says so, once
+            with unheard(ImageWarning):  # the loader says so, once
                 sample = self.dataset.sample(number, min_size=self.min_size, masks=masks)
             if CUT_SHORT in sample.image.info:
                 cut[path] = sample.image.info[CUT_SHORT]
