@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from fpn.cli.model_settings import NAMED, combine, read_assignments
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.sections import CheckedSettings, refuse_unknown
@@ -99,16 +100,6 @@ class DataOptions(LimitOptions):
         return any(each is not None for each in (self.validation, self.validation_split, self.validation_share))
 
 
-# Options that have a shorter name than the setting.
-_SETTINGS = {
-    "anchor_sizes": "anchors_sizes",
-    "anchor_ratios": "anchors_ratios",
-    "roi_samples": "box_sampling_count",
-    "score_limit": "box_score_limit",
-    "max_detections": "box_limit",
-}
-
-
 class ModelOptions(CheckedSettings):
     """Which detector; the defaults are those of `fpn.faster_rcnn`."""
 
@@ -165,7 +156,7 @@ class ModelOptions(CheckedSettings):
         values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True, exclude_unset=given)
         if self.anchor_sizes is not None:
             values["anchor_sizes"] = tuple((size,) for size in self.anchor_sizes)  # one size a level
-        named = {_SETTINGS.get(name, name): value for name, value in values.items()}
+        named = {NAMED.get(name, name): value for name, value in values.items()}
         return {**named, **read_assignments(self.set or ())}
 
 
@@ -199,10 +190,11 @@ class Given:
         """
         from_file = {} if file is None else _read(file)
         from_path = from_file.pop(_POSITIONAL, None)
-        self.path = path if path is not None or from_path is None else Path(str(from_path))
+        self.path = path if path is not None or from_path is None else Path(from_path)
         self.data, self.model, self.training = (
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
+        self.model = combine(_pick(from_file, ModelOptions), _asked(options.get("model")))
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
 
@@ -214,6 +206,9 @@ def _read(file: Path) -> dict[str, Any]:
         values = {name.replace("-", "_"): value for name, value in read_settings(file).items()}
         values = _sections(values)
         refuse_unknown(values, known)
+        if not isinstance(values.get(_POSITIONAL, ""), str):
+            raise ConfigError(f"{_POSITIONAL} {values[_POSITIONAL]!r}: expected the path of a folder or file")
+        combine(_pick(values, ModelOptions), {})
         for kind in GROUPS.values():
             kind(**_pick(values, kind))
     except ConfigError as error:
@@ -231,26 +226,11 @@ def _sections(values: dict[str, Any]) -> dict[str, Any]:
     PAPER.changed(**tables)
     rest = {name: value for name, value in values.items() if name not in tables}
     if tables:
-        rest["set"] = [*rest.get("set", []), *(f"{name}={json.dumps(value)}" for name, value in tables.items())]
+        texts = rest.get("set", [])
+        if not isinstance(texts, list):
+            raise ConfigError(f"set {texts!r}: expected a list, such as ['roi.sampler=pool']")
+        rest["set"] = [*texts, *(f"{name}={json.dumps(value)}" for name, value in tables.items())]
     return rest
-
-
-def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """ "roi.sampler=pool" as a setting's path and its value: as JSON writes it, or else a text.
-
-    Raises:
-        ConfigError: there is no "=".
-    """
-    found = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text!r}: expected a setting and its value, such as roi.sampler=pool")
-        try:
-            found[path.strip()] = json.loads(value)
-        except ValueError:
-            found[path.strip()] = value.strip()
-    return found
 
 
 def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:

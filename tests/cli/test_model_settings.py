@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from fpn.cli.model_settings import combine, read_assignments
+from fpn.cli.options import ModelOptions
+from fpn.errors import ConfigError
+
+
+def settings(values: dict[str, object]) -> dict[str, object]:
+    return ModelOptions(**values).recipe(given=True)
+
+
+def test_sections_of_a_file_stay_when_an_option_sets_something_else() -> None:
+    file = {"short_side": 96, "set": ['roi.sampler="pool"', "box.limit=5"]}
+    together = settings(combine(file, {"set": ("rpn.nms=0.6",)}))
+    assert together == {"short_side": 96, "roi.sampler": "pool", "box.limit": 5, "rpn.nms": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "expected"),
+    [
+        ({"set": ["box.limit=5"]}, {"max_detections": 300}, {"box_limit": 300}),
+        ({"max_detections": 5}, {"set": ("box.limit=300",)}, {"box.limit": 300}),
+        ({"set": ['pixels={"short_side": 333}']}, {"short_side": 640}, {"short_side": 640}),
+        ({"set": ["box_limit=5"]}, {"set": ("box.limit=300",)}, {"box.limit": 300}),
+        ({"channels": 8}, {"set": ("neck.channels=6",)}, {"neck_output_channels": 8, "neck.channels": 6}),
+        (
+            {"anchor_sizes": [8, 16]},
+            {"set": ("anchors.sizes=[[4], [8]]",)},
+            {"anchors.sizes": [[4], [8]]},
+        ),
+    ],
+)
+def test_an_option_wins_however_the_two_name_the_setting(
+    file: dict[str, object], option: dict[str, object], expected: dict[str, object]
+) -> None:
+    assert settings(combine(file, option)) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"max_detections": 300, "set": ["box.limit=5"]},
+        {"set": ["roi.sampler=crop", 'roi={"sampler": "pool"}']},
+        {"short_side": 640, "set": ["pixels.short_side=333"]},
+    ],
+)
+def test_two_values_of_one_setting_in_one_place_are_refused(source: dict[str, object]) -> None:
+    for file, options in ((source, {}), ({}, source)):
+        with pytest.raises(ConfigError, match=r"two values of one setting\. Keep one\."):
+            combine(file, options)
+
+
+def test_the_same_value_twice_does_no_harm() -> None:
+    assert settings(combine({"max_detections": 5, "set": ["box.limit=5"]}, {})) == {"box_limit": 5}
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text() -> None:
+    together = combine({"set": ['box={"score_limit": "0.5"}']}, {})
+    assert read_assignments(together["set"]) == {"box.score_limit": "0.5"}
+
+
+def test_a_text_in_place_of_a_list_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"set 'roi.sampler=pool': expected a list, such as \['roi.sampler=pool'\]"):
+        combine({"set": "roi.sampler=pool"}, {})
