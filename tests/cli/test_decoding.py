@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from planted_faults import paint
 from shell import Shell
 from written_sets import Annotation, Shot, write_text, write_yolo
 
+from fpn.cli.terminal import warnings_as_lines
 from fpn.image_io import ImageWarning
 
 from .test_held_out import SETTINGS
@@ -55,3 +57,16 @@ def test_images_that_can_not_be_read_stop_a_run_before_its_first_step_or_are_nam
     assert "5 images, 5 objects, 1 images could not be read" in " ".join(ended.out.split())
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["images"], figures["objects"], len(figures["unreadable"])) == (5, 5, 1)
+
+
+def test_a_run_that_stops_at_an_image_says_how_to_go_on_without_it(fpn: Shell, tmp_path: Path, root: Path) -> None:
+    words = ["train", root, "--config", write_text(tmp_path / "small.yaml", SETTINGS), "--output", tmp_path / "run"]
+    message = fpn.fails(*words, "--no-aspect-grouping")
+    assert "2.jpg" in message
+    assert "--skip-unreadable goes on without such images, also with --resume" in message
+
+
+def test_warnings_of_python_are_one_line_without_the_code_they_come_from() -> None:
+    with warnings_as_lines():
+        assert warnings.formatwarning("a.jpg is cut short", UserWarning, "run.py", 1) == "warning: a.jpg is cut short\n"
+    assert "run.py" in warnings.formatwarning("a.jpg is cut short", UserWarning, "run.py", 1)

@@ -14,7 +14,7 @@ from importlib import import_module
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
-from fpn.cli.terminal import errors, say_error
+from fpn.cli.terminal import errors, say_error, warnings_as_lines
 from fpn.errors import FpnError
 from fpn.version import __version__
 
@@ -68,9 +68,10 @@ def make_app(asked: str | None = None) -> App:
 def run_command(words: Sequence[str]) -> int:
     """Run one command; see `fpn.cli.main`."""
     try:
-        status = make_app(words[0] if words else None)(
-            list(words), exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with warnings_as_lines():
+            status = make_app(words[0] if words else None)(
+                list(words), exit_on_error=False, print_error=False, result_action="return_value"
+            )
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
         say_error(_plain(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,21 @@ def say_error(message: str) -> None:
 def say_warning(message: str) -> None:
     """Something that does not stop the work."""
     _print(errors(), Text.assemble(("warning: ", "bold yellow"), message))
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Python's warnings are shown as ours are, without the line of code that they come from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _as_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _as_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
 
 
 def say(message: RenderableType = "") -> None:

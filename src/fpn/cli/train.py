@@ -16,7 +16,7 @@ from fpn.cli.held_out import NOTE, HeldOut, hold_out
 from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, ImageError
 from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
@@ -174,6 +174,13 @@ def say_about(dataset: Dataset) -> None:
         say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
 
 
+# What to do about one image that can't be read, beside mending it.
+_GO_ON = (
+    "--skip-unreadable goes on without such images, also with --resume; --check-images finds all of them before the "
+    "first step."
+)
+
+
 def _run(
     given: Given,
     dataset: Dataset,
@@ -190,21 +197,24 @@ def _run(
     # Killed before its first checkpoint, a run begins again.
     going_on = resume if resume is not None and has_checkpoint(resume) else None
     detector, notes = _build(ModelOptions(**given.model), dataset, going_on=going_on, seed=training.seed)
-    return run_training(
-        detector,
-        dataset,
-        training,
-        validation=validation,
-        output=options.output if resume is None else None,
-        resume=resume,
-        allow_changes=allow_changes,
-        notes={
-            "command": shlex.join(["fpn", *sys.argv[1:]]),
-            "options": _notes(given),
-            **notes,
-            **({} if held_out is None else {NOTE: held_out.to_json()}),
-        },
-    )
+    try:
+        return run_training(
+            detector,
+            dataset,
+            training,
+            validation=validation,
+            output=options.output if resume is None else None,
+            resume=resume,
+            allow_changes=allow_changes,
+            notes={
+                "command": shlex.join(["fpn", *sys.argv[1:]]),
+                "options": _notes(given),
+                **notes,
+                **({} if held_out is None else {NOTE: held_out.to_json()}),
+            },
+        )
+    except ImageError as error:
+        raise ImageError(f"{error} {_GO_ON}") from error
 
 
 def _build(

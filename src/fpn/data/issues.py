@@ -40,7 +40,12 @@ KINDS: Mapping[str, Kind] = {
         "Restore the annotation, or take the image off the list.",
         _LEFT_OUT,
     ),
-    "image-missing": Kind("error", "labels without their image", "Restore the image, or remove its labels.", _LEFT_OUT),
+    "image-missing": Kind(
+        "error",
+        "labels without their image",
+        "Restore it, say where images are (--images), or remove its labels.",
+        _LEFT_OUT,
+    ),
     "image-unreadable": Kind(
         "error", "images that can't be read", "Save them again as JPEG or PNG, or remove them.", _LEFT_OUT
     ),

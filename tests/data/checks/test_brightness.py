@@ -8,7 +8,7 @@ from PIL import Image
 from written_sets import write_text
 
 from fpn.data import open_dataset
-from fpn.data.checks.brightness import find_pixel_range
+from fpn.data.checks.brightness import find_pixel_range, unfitting
 from fpn.data.checks.inspection import check
 from fpn.errors import ImageError
 
@@ -82,3 +82,17 @@ def test_a_jpeg_cut_short_is_told_and_does_not_stop(tmp_path: Path) -> None:
     report = check(data)
     assert [each.file for each in report.of("image-cut-short")] == ["images/a.jpg"]
     assert report.passed
+
+
+def test_one_image_of_sixteen_bits_is_found_among_many_of_eight(tmp_path: Path) -> None:
+    plain = {f"{k:02}.jpg": _ramp(0, 255, np.uint8) for k in range(30)}
+    data = _dataset(tmp_path, {**plain, "13b.png": _ramp(1872, 3840)})
+    assert find_pixel_range(open_dataset(data)) == (0, 4095)
+
+
+def test_images_that_a_range_does_not_fit_are_told_by_name(tmp_path: Path) -> None:
+    _dataset(tmp_path, {"a.png": _ramp(0, 60000), "b.png": _ramp(1872, 3840)})
+    paths = [str(tmp_path / "images/b.png")]
+    seen = "photos: values of 1872 to 3840 are seen with 0 as black and 65535 as white"
+    assert unfitting("photos", paths, None) == f"{seen}, so that little can be told apart, such as in {paths[0]}"
+    assert unfitting("photos", paths, (0.0, 4095.0)) is None

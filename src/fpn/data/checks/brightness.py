@@ -17,8 +17,12 @@ from fpn.image_io import PixelRange, has_wide_values
 _DEPTHS = (8, 10, 12, 14, 16)
 # Less of a range, and what is dark looks black.
 _USED = 1 / 8
-# Images that are looked at first: where none of them has more than 8 bits, the dataset is taken to have none.
-_FIRST, _MOST = 8, 200
+# Suffixes of formats that have 8 bits.
+_EIGHT_BITS = (".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp")
+# Headers that are read to find images of more than 8 bits, and how many of these are decoded.
+_HEADERS, _DECODED = 2000, 200
+# The same where only a warning depends on it.
+_FEW = 8
 
 
 def suggest_range(infos: Sequence[ImageInfo]) -> PixelRange | None:
@@ -37,9 +41,9 @@ def suggest_range(infos: Sequence[ImageInfo]) -> PixelRange | None:
 
 
 def find_pixel_range(dataset: Dataset) -> PixelRange | None:
-    """`suggest_range` of up to 200 images of a dataset, evenly spread; None where the first few have 8 bits."""
-    paths = [dataset.path(k) for k in range(len(dataset))]
-    return suggest_range(inspect_images(_spread(paths, _MOST))) if _wide(paths) else None
+    """`suggest_range` of up to 200 of a dataset's images of more than 8 bits; None if there are none."""
+    wide = _wide([dataset.path(k) for k in range(len(dataset))], _HEADERS)
+    return suggest_range(inspect_images(_spread(wide, _DECODED)))
 
 
 def unfitting(name: str, paths: Sequence[str], pixel_range: PixelRange | None) -> str | None:
@@ -47,16 +51,18 @@ def unfitting(name: str, paths: Sequence[str], pixel_range: PixelRange | None) -
 
     Args:
         name: what the message calls the images.
-        paths: of which up to 8 are looked at, evenly spread.
+        paths: of which up to 8 are looked at, evenly spread, of those whose format can have more than 8 bits.
         pixel_range: the range; None: that of 16 bits, for images that have them.
 
     Returns:
         The message; None: nothing is wrong, or the images have 8 bits.
     """
-    infos = inspect_images(_wide(paths))
-    values = [info.values for info in infos if info.values is not None and (pixel_range or info.white)]
-    if not values:
+    wide = _wide(paths, _FEW)
+    looked_at = zip(wide, inspect_images(wide), strict=True)
+    found = {path: info.values for path, info in looked_at if info.values is not None and (pixel_range or info.white)}
+    if not found:
         return None
+    values = found.values()
     black, white = pixel_range or (0.0, 65535.0)
     least, most = min(low for low, _ in values), max(high for _, high in values)
     used = max(0.0, min(most, white) - max(least, black)) / (white - black)
@@ -64,13 +70,14 @@ def unfitting(name: str, paths: Sequence[str], pixel_range: PixelRange | None) -
         return None
     return (
         f"{name}: values of {least:g} to {most:g} are seen with {black:g} as black and {white:g} as white, so that "
-        "little can be told apart"
+        f"little can be told apart, such as in {next(iter(found))}"
     )
 
 
-def _wide(paths: Sequence[str]) -> list[str]:
-    """Of up to 8 images, evenly spread, those of more than 8 bits."""
-    return [path for path in _spread(paths, _FIRST) if has_wide_values(path)]
+def _wide(paths: Sequence[str], most: int) -> list[str]:
+    """Of up to `most` images whose format can have more than 8 bits, evenly spread, those that do."""
+    able = [path for path in paths if not path.lower().endswith(_EIGHT_BITS)]
+    return [path for path in _spread(able, most) if has_wide_values(path)]
 
 
 def _spread(paths: Sequence[str], most: int) -> Sequence[str]:
