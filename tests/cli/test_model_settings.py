@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fpn.cli.model_settings import combine, read_assignments
-from fpn.cli.options import ModelOptions
+from fpn.cli.options import Given, ModelOptions
 from fpn.errors import ConfigError
 
 
@@ -64,3 +66,8 @@ def test_a_text_that_looks_like_a_number_stays_a_text() -> None:
 def test_a_text_in_place_of_a_list_is_named() -> None:
     with pytest.raises(ConfigError, match=r"set 'roi.sampler=pool': expected a list, such as \['roi.sampler=pool'\]"):
         combine({"set": "roi.sampler=pool"}, {})
+
+
+def test_a_wrong_setting_is_refused_before_the_data_are_read() -> None:
+    with pytest.raises(ConfigError, match=r"roi\.sampler 'aling': choose one of .* Did you mean 'align'"):
+        Given(Path("there/is/no/such/data"), None, {"model": ModelOptions(set=("roi.sampler=aling",))})

@@ -195,6 +195,7 @@ class Given:
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
         self.model = combine(_pick(from_file, ModelOptions), _asked(options.get("model")))
+        _refuse_wrong_settings(self.model)
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
 
@@ -231,6 +232,15 @@ def _sections(values: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"set {texts!r}: expected a list, such as ['roi.sampler=pool']")
         rest["set"] = [*texts, *(f"{name}={json.dumps(value)}" for name, value in tables.items())]
     return rest
+
+
+def _refuse_wrong_settings(model: Mapping[str, Any]) -> None:
+    """Before the data are read. With an earlier model it is its dialect that counts, and it is read first."""
+    from fpn.detectors.toolkits import DIALECTS
+
+    options = ModelOptions(**model)
+    if options.init is None and options.dialect in DIALECTS:
+        DIALECTS[options.dialect].changed(**read_assignments(options.set or ()))
 
 
 def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:
