@@ -26,6 +26,7 @@ def run(
     recall: float | None = None,
     guarantee: float | None = None,
     false_alarms: float | None = None,
+    sure: float = 0.95,
     together: bool = False,
     split: str | None = None,
     images: Path | None = None,
@@ -44,8 +45,8 @@ def run(
     model was not trained on. Found is an object of which a detection of its class covers half (IoU 0.5) or more.
 
     --f1, --precision and --recall describe the images at hand. --guarantee and --false-alarms are bounds for images to
-    come, of the same kind as these (conformal risk control): they hold on average over such calibrations, whatever
-    the model is, and need more images the more they promise.
+    come, of the same kind as these: they hold in 95 of 100 such calibrations (--sure), whatever the model is, and need
+    more images the more they promise.
 
     A class that can't reach the goal gets the nearest threshold, a star and a warning. If none can, nothing is written,
     and the exit status is 1.
@@ -58,6 +59,8 @@ def run(
         recall: At least this share of the objects is found, 0 to 1, with as few false detections as that leaves.
         guarantee: Of an image's objects of a class at least this share is found on average, 0 to 1, by a bound.
         false_alarms: At most so many false detections an image on average, by a bound: one threshold for all classes.
+        sure: Share of calibrations in which a bound holds, 0 to 1. 0: on average over calibrations (conformal risk
+            control), which needs fewer images.
         together: One threshold for all classes.
         split: Which split of it. None: the only one, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
@@ -75,7 +78,7 @@ def run(
     from fpn.detectors.model_file import save_thresholds
     from fpn.evaluation import calibrate, match_detections
 
-    goal = _goal(f1, precision, recall, guarantee, false_alarms)
+    goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
     target = _target(model, output)
     dataset = open_measured(data, split, images, drop_invalid, limits, doing="calibrating")
     measuring = Measuring(dataset, batch_size, workers, arithmetic, check_device(device))
@@ -95,7 +98,12 @@ def run(
 
 
 def _goal(
-    f1: bool, precision: float | None, recall: float | None, guarantee: float | None, false_alarms: float | None
+    f1: bool,
+    precision: float | None,
+    recall: float | None,
+    guarantee: float | None,
+    false_alarms: float | None,
+    sure: float,
 ) -> Goal:
     """The one that was asked for."""
     from fpn.evaluation import Goal
@@ -106,8 +114,8 @@ def _goal(
         names = [f"--{kind}" for kind, _ in asked] + ["--f1"] * f1
         raise ConfigError(f"{' '.join(names)}: choose one of them")
     for kind, level in asked:
-        return Goal(kind, level)  # type: ignore[arg-type]  # the keys above are its kinds
-    return Goal("f1")
+        return Goal(kind, level, sure)  # type: ignore[arg-type]  # the keys above are its kinds
+    return Goal("f1", sure=sure)
 
 
 def _target(model: Path, output: Path | None) -> Path:
@@ -129,14 +137,14 @@ def _explain(calibration: Calibration) -> bool:
             say_warning(f"{each.name}: {goal} can't be reached: {each.why}")
     if not reached:
         return False
-    whose = "all classes" if len(reached) == len(calibration.classes) else f"{len(reached)} classes, those without *"
+    whose = "all classes" if len(reached) == len(calibration.classes) else "the classes without *"
+    how = f"in {goal.sure:.0%} of such calibrations" if goal.sure else "on average over such calibrations"
     if goal.kind == "guarantee":
-        say(f"bound for {whose}: of an image's objects at most {1 - (goal.level or 0):.3g} are missed on average")
+        share = 1 - (goal.level or 0)
+        say(f"bound for {whose}: on average at most {share:.3g} of an image's objects are missed, {how}")
     if goal.kind == "false-alarms":
-        say(
-            f"bound: on average at most {goal.level:g} false detections an image; of one image {goal.most_alarms:g} "
-            "count at most"
-        )
+        most = f"of one image {goal.most_alarms:g} count at most"
+        say(f"bound: on average at most {goal.level:g} false detections an image ({most}), {how}")
     return True
 
 

@@ -76,7 +76,7 @@ def run(
     from fpn.cli.measuring import Measuring, open_measured
     from fpn.evaluation import match_detections
     from fpn.evaluation.bootstrap import check_confidence
-    from fpn.evaluation.comparison import compare, count_steps
+    from fpn.evaluation.comparison import compare_matches, count_steps
 
     if resamples < 1 or worst < 0:
         raise ConfigError(f"--resamples {resamples} --worst {worst}: at least 1 and 0")
@@ -91,7 +91,7 @@ def run(
     say(f"A: {a}")
     say(f"B: {b}")
     with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:
-        comparison = compare(
+        comparison = compare_matches(
             *matches,
             names=(str(a), str(b)),
             dataset=dataset.name,

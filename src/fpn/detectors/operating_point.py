@@ -26,10 +26,9 @@ def choose_score(score: Score, thresholds: Thresholds | None) -> float | Thresho
                 "give a number."
             )
         return thresholds
-    # From Python another text may come.
-    if str(score) == score or not 0 <= score <= 1:
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ConfigError(f'score {score!r}: a number from 0 to 1, or "calibrated"')
-    return score
+    return float(score)
 
 
 def sure_ones(found: Detections, chosen: float | Thresholds) -> Detections:

@@ -10,7 +10,7 @@ from fpn.evaluation.coco import (
     keypoint_metrics,
     proposal_recall,
 )
-from fpn.evaluation.comparison import Comparison, compare
+from fpn.evaluation.comparison import Comparison, compare_matches
 from fpn.evaluation.evaluate import choose_tasks, evaluate
 from fpn.evaluation.matches import Matches, match_detections
 from fpn.evaluation.report import Evaluation
@@ -33,7 +33,7 @@ __all__ = [
     "calibrate",
     "choose_tasks",
     "coco_metrics",
-    "compare",
+    "compare_matches",
     "evaluate",
     "keypoint_metrics",
     "match_detections",

@@ -6,8 +6,10 @@ that is counted anew for it are sums of these numbers along the detections of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -186,21 +188,30 @@ def mean_of_defined(values: Float64[np.ndarray, "r k"]) -> Float64[np.ndarray, "
     return np.where(count > 0, np.where(defined, values, 0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
-def interval(value: float, resampled: Float64[np.ndarray, " r"], confidence: float) -> Interval:
-    """The middle part of what the resamples gave (the percentile bootstrap; Efron 1979).
+def interval(value: float, resampled: Float64[np.ndarray, " r"], confidence: float, *, images: int) -> Interval:
+    """The middle part of what the resamples gave (the percentile bootstrap), a little wider where images are few.
 
-    In 100 simulated sets of 30 and of 100 images it held the true AP as often as the bias-corrected and the basic one.
+    Drawn again, n images spread by sqrt((n - 1) / n) too little, and as for a mean the t distribution has the right
+    tails (Hesterberg 2015, arXiv:1411.5279, "expanded percentile").
 
     Args:
         value: the figure on the data as it is.
         resampled: the same on each resample; NaN where it had no value.
         confidence: 0..1.
+        images: how many there are.
     """
     defined = resampled[~np.isnan(resampled)]
     if not len(defined):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    outside = NormalDist().cdf(-math.sqrt(images / (images - 1)) * _student((1 + confidence) / 2, images - 1))
+    low, high = np.quantile(defined, [outside, 1 - outside])
     return Interval(value, float(low), float(high))
+
+
+def _student(share: float, freedom: int) -> float:
+    """Quantile of the t distribution (Abramowitz and Stegun 1964, 26.7.5), within 1 % from 5 degrees of freedom on."""
+    z = NormalDist().inv_cdf(share)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def bootstrap_intervals(
@@ -233,7 +244,9 @@ def bootstrap_intervals(
     for (metric, name), values in drawn.items():
         value = float(at_hand[metric, name][0])
         if not np.isnan(value):
-            (overall if name is None else per_class[name])[metric] = interval(value, values, confidence)
+            (overall if name is None else per_class[name])[metric] = interval(
+                value, values, confidence, images=len(matches)
+            )
     return Intervals(confidence, resamples, overall, per_class)
 
 

@@ -3,26 +3,29 @@
 A threshold lies half-way between two scores, so that rounding, of which other processors do a little more or less,
 changes nothing. All figures are of detections that overlap an object of their class by half (IoU 0.5) or more.
 
-The bounds are conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814): for n images, and a loss of an image
-that lies within 0..B and can only grow with the threshold (or only fall), the highest (lowest) threshold with
+The bounds hold for one more image of the same kind, whatever the detector and the images are, as an image's loss lies
+within 0..B and can only grow with the threshold (or only fall). The highest (lowest) threshold is taken for which
 
-    n / (n + 1) * mean loss + B / (n + 1) <= level
-
-has an expected loss of at most `level` on one more image of the same kind, whatever the detector and the images are.
+- surely, with a probability of 1 - d over calibrations: betting that the mean loss is above the level would have lost
+  all but the share d of its stake (Waudby-Smith and Ramdas; Bates et al. 2021, arXiv:2101.02703, proposition 5);
+- on average over calibrations: n / (n + 1) * mean loss + B / (n + 1) <= level, for n images (conformal risk control,
+  Angelopoulos et al. 2022, arXiv:2208.02814). That needs fewer images, and many single calibrations miss more.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from rich.table import Table
 
 from fpn.errors import ConfigError, DataError
@@ -48,14 +51,18 @@ class Goal:
     Attributes:
         kind: "f1": the best. "precision", "recall": at least `level` on these images, with as many objects found, or as
             few false ones, as that leaves. "guarantee": of an image's objects on average at least the share `level` is
-            found, by a conformal bound. "false-alarms": on average at most `level` an image, by a conformal bound.
+            found, by a bound. "false-alarms": on average at most `level` an image, by a bound.
         level: 0..1; of false alarms any number above 0; None for f1.
+        sure: share of calibrations in which a bound holds, 0..1. 0: it holds on average over them.
     """
 
     kind: GoalKind
     level: float | None = None
+    sure: float = 0.95
 
     def __post_init__(self) -> None:
+        if not 0 <= self.sure < 1:
+            raise ConfigError(f"sure {self.sure}: a share of calibrations from 0 to below 1, such as 0.95")
         if self.kind == "f1":
             if self.level is not None:
                 raise ConfigError(f"f1 {self.level}: is as high as can be, without a level")
@@ -278,52 +285,75 @@ def _choose_precision(cuts: _Cuts, true: np.ndarray, false: np.ndarray, level: f
 
 
 def _choose_bound(table: ClassMatches, cuts: _Cuts, goal: Goal) -> tuple[float, str]:
-    """By conformal risk control."""
+    """From the threshold without loss on, as far as the bound holds all the way."""
     assert goal.level is not None, "Goal has checked it"
     missing = goal.kind == "guarantee"
-    level = 1 - goal.level if missing else goal.level
-    most = 1.0 if missing else goal.most_alarms
-    risk = _missed(table, cuts) if missing else _alarms(table, cuts, most)
-    images = int((table.objects > 0).sum()) if missing else len(table.objects)
-    allowed = images / (images + 1) * risk + most / (images + 1) <= level + 1e-12
-    if allowed.any():
-        # Missed objects grow with the threshold, false alarms fall with it: the last or the first that is allowed.
-        place = int(np.argmax(allowed)) if missing else int(np.flatnonzero(allowed)[-1])
-        return float(cuts.scores[place]), ""
-    needed = math.ceil(most / level - 1 - 1e-9)
+    level = 1 - goal.level if missing else goal.level / goal.most_alarms
+    chosen: int | None = None
+    first = last = math.nan
+    for cut, counts in _walk(table, cuts, missing=missing):
+        losses = _missed(table, counts) if missing else np.minimum(counts, goal.most_alarms) / goal.most_alarms
+        mean = float(losses.mean())
+        first = mean if math.isnan(first) else first
+        if mean != last and not _holds(losses, level, goal.sure):
+            break
+        chosen, last = cut, mean
+    if chosen is not None:
+        return float(cuts.scores[chosen]), ""
+    images, needed = len(losses), _images_needed(level, goal.sure)
     if images < needed:
         what = "images with it" if missing else "images"
         return float(cuts.scores[-1 if missing else 0]), f"{images} {what} are too few for any bound: {needed} at least"
-    found = f"at any score {risk[-1]:.1%} of an image's objects are missed, in {images} images"
-    return float(cuts.scores[-1]), found
+    missed = f"at any score {first:.1%} of an image's objects are missed, in {images} images"
+    return float(cuts.scores[-1]), missed
 
 
-def _missed(table: ClassMatches, cuts: _Cuts) -> Float64[np.ndarray, " c"]:
-    """Mean share of an image's objects that each threshold misses; images without any do not count."""
+def _walk(table: ClassMatches, cuts: _Cuts, *, missing: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Each threshold with every image's true (or false) detections, from the one with the least loss on."""
+    flags = (table.true if missing else table.false)[_OVERLAP]
+    images = len(table.objects)
+    counts = np.bincount(table.images[flags], minlength=images) if missing else np.zeros(images, dtype=np.int64)
+    places = range(len(cuts.ends) - 1, -1, -1) if missing else range(len(cuts.ends))
+    for before, cut in pairwise([places[0], *places]):
+        start, end = sorted((int(cuts.ends[before]), int(cuts.ends[cut])))
+        some = np.bincount(table.images[start:end][flags[start:end]], minlength=images)
+        counts = counts - some if missing else counts + some
+        yield cut, counts
+
+
+def _missed(table: ClassMatches, found: np.ndarray) -> Float64[np.ndarray, " j"]:
+    """The share of its objects that is missed, for each image that has any."""
     there = table.objects > 0
-    share = np.where(there, 1 / np.maximum(table.objects, 1), 0.0)
-    gain = np.where(table.true[_OVERLAP], share[table.images], 0.0) / there.sum()
-    return np.asarray(1 - np.concatenate([[0.0], np.cumsum(gain)])[cuts.ends])
+    return np.asarray(1 - found[there] / table.objects[there])
 
 
-def _alarms(table: ClassMatches, cuts: _Cuts, most: float) -> Float64[np.ndarray, " c"]:
-    """Mean number of false detections an image, of each at most `most`."""
-    places = np.flatnonzero(table.false[_OVERLAP])
-    images = table.images[places]
-    # The how many-th of its image each one is, best first.
-    order = np.argsort(images, kind="stable")
-    starts = np.flatnonzero(np.append(True, images[order][1:] != images[order][:-1])) if len(order) else order
-    rank = np.empty(len(order))
-    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    loss = np.zeros(len(table.scores))
-    loss[places] = np.clip(most - rank, 0, 1)
-    return np.asarray(np.concatenate([[0.0], np.cumsum(loss)])[cuts.ends] / len(table.objects))
+def _holds(losses: Float64[np.ndarray, " j"], level: float, sure: float) -> bool:
+    """Whether the expected loss is at most `level`; losses are within 0..1, of one image each."""
+    count = len(losses)
+    if sure == 0:
+        return bool((losses.sum() + 1) / (count + 1) <= level + 1e-12)
+    so_far = np.arange(1, count + 1)
+    means = (0.5 + np.cumsum(losses)) / (so_far + 1)
+    spread = (0.25 + np.cumsum((losses - means) ** 2)) / (so_far + 1)
+    # Each stake is made before its image is seen.
+    before = np.concatenate([[0.25], spread[:-1]])
+    stakes = np.minimum(1, np.sqrt(2 * math.log(1 / (1 - sure)) / (count * before)))
+    won = np.cumsum(np.log1p(np.maximum(-stakes * (losses - level), -1 + 1e-12)))
+    return bool(won.max() >= math.log(1 / (1 - sure)))
+
+
+def _images_needed(level: float, sure: float) -> int:
+    """How many images a bound needs that have no loss at all."""
+    if sure == 0:
+        return math.ceil(1 / level - 1 - 1e-9)
+    least = math.ceil(math.log(1 / (1 - sure)) / math.log1p(level))
+    return next(count for count in itertools.count(least) if _holds(np.zeros(count), level, sure))
 
 
 def _chosen(
     name: str | None,
     tables: Sequence[ClassMatches],
-    kept: Sequence[Bool[np.ndarray, " d"]],
+    kept: Sequence[np.ndarray],
     threshold: float,
     why: str,
 ) -> Chosen:

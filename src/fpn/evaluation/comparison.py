@@ -184,7 +184,7 @@ class Comparison:
         return table
 
 
-def compare(
+def compare_matches(
     a: Matches,
     b: Matches,
     *,
@@ -218,7 +218,13 @@ def compare(
     at_hand = [metric_values(average_precisions(each, as_it_is(each)), each.classes.names) for each in (a, b)]
     drawn = [_counted(each, weights, tell) for each in (a, b)]
     pairs = [
-        _difference(key, [float(values[key][0]) for values in at_hand], [values[key] for values in drawn], confidence)
+        _difference(
+            key,
+            [float(values[key][0]) for values in at_hand],
+            [values[key] for values in drawn],
+            confidence=confidence,
+            images=len(a),
+        )
         for key in _keys(a.classes.names)
         if not np.isnan(at_hand[0][key][0])
     ]
@@ -236,7 +242,7 @@ def compare(
 
 
 def count_steps(images: int, resamples: int) -> int:
-    """How many times `compare` counts, for its progress: resamples, then without each image, for each model."""
+    """How many times it counts, for its progress: resamples, then without each image, for each model."""
     return 2 * (resamples + min(images, MOST_IMAGES))
 
 
@@ -272,11 +278,13 @@ def _difference(
     key: tuple[str, str | None],
     values: Sequence[float],
     drawn: Sequence[Float64[np.ndarray, " r"]],
+    *,
     confidence: float,
+    images: int,
 ) -> Difference:
     (metric, name), (a, b) = key, values
     differences = drawn[1] - drawn[0]
-    found = interval(b - a, differences, confidence)
+    found = interval(b - a, differences, confidence, images=images)
     defined = differences[~np.isnan(differences)]
     probability = np.mean((defined > 0) + (defined == 0) / 2) if len(defined) else math.nan
     return Difference(metric, name, a, b, found.value, found.low, found.high, float(probability))
