@@ -74,9 +74,9 @@ def test_json_and_two_csv_files_hold_what_the_table_shows(tmp_path: Path) -> Non
     assert [path.name for path in written] == ["figures.json", "figures.csv", "figures-images.csv"]
     figures = json.loads(written[0].read_text())
     assert figures["differences"][0]["difference"] == pytest.approx(50 / 101)
-    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
+    rows = list(csv.DictReader(io.StringIO(written[1].read_text("utf-8-sig"))))
     assert [(row["metric"], row["name"]) for row in rows[:2]] == [("ap", ""), ("ap50", "")]
-    images = list(csv.DictReader(io.StringIO(written[2].read_text())))
+    images = list(csv.DictReader(io.StringIO(written[2].read_text("utf-8-sig"))))
     assert [row["file_name"] for row in images] == ["1.jpg", "2.jpg"]
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(comparison.table(), comparison.image_table(1))

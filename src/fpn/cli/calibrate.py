@@ -62,7 +62,8 @@ def run(
         sure: Share of calibrations in which a bound holds, 0 to 1. 0: on average over calibrations (conformal risk
             control), which needs fewer images.
         together: One threshold for all classes.
-        split: Which split of it. None: the only one, else all, else trainval, else val, else test.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Write the model with its thresholds to this new file. None: into MODEL; its weights stay as they are.
         report: Also write the figures to this JSON file.
@@ -73,18 +74,22 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.measuring import Measuring, open_measured
+    from fpn.cli.measuring import Measuring, common_truth, open_for
     from fpn.detectors import load
     from fpn.detectors.model_file import save_thresholds
     from fpn.evaluation import calibrate, match_detections
 
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: at least 1")
     goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
     target = _target(model, output)
-    dataset = open_measured(data, split, images, drop_invalid, limits, doing="calibrating")
+    accepted = (limits or LimitOptions()).limits()
+    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    dataset = open_for((model,), data, split, reading, doing="calibrating")
+    truth = common_truth((model,), dataset)
     measuring = Measuring(dataset, batch_size, workers, arithmetic, check_device(device))
-    measuring.refuse(model)
     detector = load(model, device=measuring.device)
-    matches = match_detections(dataset.coco(), measuring.detect(detector, model.name))
+    matches = match_detections(truth, measuring.detect(detector, model.name))
     calibration = calibrate(matches, goal, dataset=dataset.name, together=together)
     say(calibration.table())
     if report is not None:

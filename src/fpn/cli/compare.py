@@ -54,7 +54,8 @@ def run(
             wrote for these images.
         b: The same of the other model.
         data: A folder or file in COCO, VOC or YOLO format.
-        split: Which split of it. None: the only one, else all, else trainval, else val, else test.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file, and beside it as .csv and, image by image, as -images.csv.
         fail_below: End with exit status 3 if B less A is below this, such as -0.01 or 0.
@@ -73,21 +74,23 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.measuring import Measuring, open_measured
+    from fpn.cli.measuring import Measuring, common_truth, open_for
     from fpn.evaluation import match_detections
     from fpn.evaluation.bootstrap import check_confidence
     from fpn.evaluation.comparison import compare_matches, count_steps
+    from fpn.spreadsheets import refuse_other_csv
 
-    if resamples < 1 or worst < 0:
-        raise ConfigError(f"--resamples {resamples} --worst {worst}: at least 1 and 0")
+    if resamples < 1 or batch_size < 1 or worst < 0:
+        raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
     check_confidence(confidence)
-    dataset = open_measured(data, split, images, drop_invalid, limits)
+    refuse_other_csv(output)
+    accepted = (limits or LimitOptions()).limits()
+    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    dataset = open_for((a, b), data, split, reading, doing="comparing")
+    truth = common_truth((a, b), dataset)
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
-    for path in (a, b):
-        measuring.refuse(path)
-    truth = dataset.coco()
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
-    matches = [match_detections(truth, measuring.results(path), iou_type=iou_type) for path in (a, b)]
+    matches = [match_detections(truth, measuring.results(path, truth), iou_type=iou_type) for path in (a, b)]
     say(f"A: {a}")
     say(f"B: {b}")
     with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:

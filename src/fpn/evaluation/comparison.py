@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -31,6 +29,7 @@ from fpn.evaluation.bootstrap import (
 from fpn.evaluation.matches import Matches
 from fpn.evaluation.report import without_nan
 from fpn.files import write_text
+from fpn.spreadsheets import beside, write_csv
 
 _HEADINGS = {
     "ap": "AP",
@@ -143,11 +142,10 @@ class Comparison:
             OutputError: a file can't be written.
         """
         path = Path(path)
-        table, images = path.with_suffix(".csv"), path.with_name(f"{path.stem}-images.csv")
+        images = path.with_name(f"{path.stem}-images.csv")
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
-        write_text(table, _as_csv(Difference, self.differences))
-        write_text(images, _as_csv(ImageDifference, self.by_image))
-        return path, table, images
+        table = write_csv(beside(path), (without_nan(asdict(each)) for each in self.differences))
+        return path, table, write_csv(images, (without_nan(asdict(each)) for each in self.by_image))
 
     def table(self) -> Table:
         """Differences for a terminal of 80 columns or more: of all metrics, and of each class's AP and AP50."""
@@ -326,11 +324,3 @@ def _left_out(matches: Matches, places: Int64[np.ndarray, " j"], tell: _Steps) -
 
 def _over_overlaps(matches: Matches, weights: Int32[np.ndarray, "r i"]) -> Float64[np.ndarray, "r k"]:
     return np.asarray(average_precisions(matches, weights, sizes=1)[..., 0].mean(axis=1))
-
-
-def _as_csv(kind: type[Difference] | type[ImageDifference], rows: Sequence[Difference | ImageDifference]) -> str:
-    page = io.StringIO()
-    writer = csv.DictWriter(page, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(without_nan(asdict(each)) for each in rows)
-    return page.getvalue()
