@@ -91,8 +91,7 @@ def run(
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
     matches = [match_detections(truth, measuring.results(path, truth), iou_type=iou_type) for path in (a, b)]
-    say(f"A: {a}")
-    say(f"B: {b}")
+    say(f"A: {a}\nB: {b}")
     with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:
         comparison = compare_matches(
             *matches,
@@ -103,14 +102,18 @@ def run(
             seed=seed,
             progress=progress,
         )
+    _show(comparison, worst)
+    if output is not None:
+        say(f"figures: {', '.join(map(str, comparison.save(output)))}")
+    return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
+
+
+def _show(comparison: Comparison, worst: int) -> None:
     say(comparison.table())
     if comparison.identical:
         say("A and B are equal in every draw: not a bit of a difference")
     elif worst:
         say(comparison.image_table(worst))
-    if output is not None:
-        say(f"figures: {', '.join(map(str, comparison.save(output)))}")
-    return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
 
 
 def _judge(comparison: Comparison, limit: float, metric: str, by: str) -> int:

@@ -14,7 +14,7 @@ from fpn.cli.terminal import progress_bar, say, say_warning
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
-    from fpn.evaluation import Evaluation, Intervals
+    from fpn.evaluation import Evaluation
 
 _RESAMPLES = 1000
 
@@ -60,8 +60,6 @@ def run(
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
-    from dataclasses import replace
-
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
     from fpn.cli.measuring import open_measured
@@ -76,13 +74,8 @@ def run(
     refuse_other_csv(output)
     refuse_other_csv(detections)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
-    accepted = (limits or LimitOptions()).limits()
-    reading: dict[str, Any] = {
-        "images": images,
-        "drop_invalid": drop_invalid,
-        "skip_unreadable": skip_unreadable,
-        "limits": accepted,
-    }
+    reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
+    reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_measured(data, split, detector.training_record, detector.preprocessor.config.pixel_range, reading)
     _tell_unknown(detector, dataset)
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress, warnings.catch_warnings():
@@ -97,10 +90,7 @@ def run(
             skip_unreadable=skip_unreadable,
         )
     say(measured.table())
-    if intervals:
-        found = _resample(dataset, detector, measured)
-        measured = replace(measured, intervals=found)
-        say(found.table())
+    measured = _resample(dataset, detector, measured) if intervals else measured
     say_unreadable(measured.unreadable, "the figures are of the others")
     if measured.limit is not None and measured.limit.advice:
         say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
@@ -117,7 +107,10 @@ def _save(measured: Evaluation, output: Path | None, detections: Path | None) ->
         say(f"detections: {measured.save_detections(detections)} and {beside(detections).name}")
 
 
-def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Intervals:
+def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Evaluation:
+    """The same with intervals, which are shown."""
+    from dataclasses import replace
+
     from fpn.evaluation import bootstrap_intervals, match_detections
     from fpn.evaluation.known_truth import known_truth
 
@@ -125,9 +118,10 @@ def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Int
     rows = [number for number in range(len(dataset)) if dataset.path(number) not in names]
     truth = known_truth(detector.classes, dataset.subset(rows) if names else dataset).coco
     with progress_bar("resampling", _RESAMPLES) as progress:
-        return bootstrap_intervals(
-            match_detections(truth, measured.detections), resamples=_RESAMPLES, progress=progress
-        )
+        matches = match_detections(truth, measured.detections)
+        found = bootstrap_intervals(matches, resamples=_RESAMPLES, progress=progress)
+    say(found.table())
+    return replace(measured, intervals=found)
 
 
 def _tell_unknown(detector: Detector, dataset: Dataset) -> None:

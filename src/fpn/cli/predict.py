@@ -82,11 +82,8 @@ def run(
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)
-    predictions = _begin(
-        output, detector.classes, {"model": str(model), **_about(chosen, detector.classes)}, ids, sources
-    )
-    if drawn:
-        _warn_of_letters(predictions.classes)
+    about = {"model": str(model), **_about(chosen, detector.classes)}
+    predictions = _begin(output, detector.classes, about, ids, sources, drawn=drawn)
     full = FullImages(detector.max_detections)
     try:
         jobs = list(zip(sources, names, strict=True))
@@ -124,7 +121,13 @@ def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:
 
 
 def _begin(
-    output: Path, classes: Classes, about: dict[str, Any], ids: Path | None, sources: Sequence[ImageSource]
+    output: Path,
+    classes: Classes,
+    about: dict[str, Any],
+    ids: Path | None,
+    sources: Sequence[ImageSource],
+    *,
+    drawn: bool,
 ) -> Predictions:
     """Empty lists, on disk: a folder that can't be written to is noticed before the work, not after."""
     from fpn.cli.outputs import Predictions
@@ -140,6 +143,8 @@ def _begin(
         numbers = {source.path: number for source, number in zip(sources, given.images, strict=True)}
         predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers)
     predictions.save()
+    if drawn:
+        _warn_of_letters(predictions.classes)
     return predictions
 
 
