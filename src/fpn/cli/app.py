@@ -23,6 +23,8 @@ COMMANDS = {
     "demo": ("fpn.cli.demo", "Train, measure and draw on made-up scenes, in minutes. No data needed."),
     "train": ("fpn.cli.train", "Train a detector on your labelled images."),
     "evaluate": ("fpn.cli.evaluate", "Measure a model: COCO average precision and recall."),
+    "compare": ("fpn.cli.compare", "Say whether one model is better than another, and how sure that is."),
+    "calibrate": ("fpn.cli.calibrate", "Choose each class's threshold, and write it into the model."),
     "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),

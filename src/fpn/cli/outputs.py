@@ -110,10 +110,11 @@ class Predictions:
     def _file_names(self) -> dict[int, str]:
         return {image["id"]: image["file_name"] for image in self.images}
 
-    def count(self, score: float) -> str:
-        """How many of each class reach the score, most frequent first, such as "12 RBC, 1 WBC"."""
+    def count(self, scores: Mapping[str, float]) -> str:
+        """How many of each class reach its score, most frequent first, such as "12 RBC, 1 WBC"."""
         names = dict(zip(self.classes.ids, self.classes.names, strict=True))
-        sure = [names[each["category_id"]] for each in self.annotations if each["score"] >= score]
+        found = ((names[each["category_id"]], each["score"]) for each in self.annotations)
+        sure = [name for name, score in found if score >= scores[name]]
         counts = sorted({name: sure.count(name) for name in names.values()}.items(), key=lambda pair: -pair[1])
         return ", ".join(f"{count} {name}" for name, count in counts if count) or "nothing"
 

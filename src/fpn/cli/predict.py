@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -16,8 +16,10 @@ from fpn.errors import ConfigError, FpnError
 if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
     from fpn.detectors.prediction import Prediction, Predictor
-    from fpn.structures import Classes
+    from fpn.structures import Classes, Thresholds
 
+# From which score on detections are shown where nobody said and the model was not calibrated.
+_USUAL_SCORE = 0.5
 _Job = tuple[ImageSource, PurePosixPath | None]
 
 
@@ -27,7 +29,7 @@ def run(
     /,
     *,
     output: Path = Path("predictions"),
-    score: float = 0.5,
+    score: float | Literal["calibrated"] | None = None,
     max_detections: int | None = None,
     batch_size: int = 4,
     precision: Literal["float32", "bf16", "auto"] = "auto",
@@ -46,7 +48,8 @@ def run(
         model: A .safetensors file that `fpn train` wrote.
         images: Files, folders (with all inside of them) and globs in quotes.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
-        score: Draw detections from this score on, 0 to 1. The lists always hold all.
+        score: Draw and count detections from this score on, 0 to 1. calibrated: from each class's own threshold, that
+            `fpn calibrate` chose. None: calibrated where the model has that, else 0.5. The lists always hold all.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.
@@ -66,7 +69,7 @@ def run(
     from fpn.runtime.waiting import considerate
     from fpn.structures import Detections
 
-    if not 0 <= score <= 1 or batch_size < 1 or max_pixels < 1:
+    if (isinstance(score, float) and not 0 <= score <= 1) or batch_size < 1 or max_pixels < 1:
         raise ConfigError(
             f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
         )
@@ -76,11 +79,11 @@ def run(
     lists = (NAME, TABLE) if ids is None else (NAME, TABLE, RESULTS)
     refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
+    chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)
-    predictions = _begin(output, detector.classes, model, ids, sources)
-    if drawn:
-        _warn_of_letters(predictions.classes)
+    about = {"model": str(model), **_about(chosen, detector.classes)}
+    predictions = _begin(output, detector.classes, about, ids, sources, drawn=drawn)
     full = FullImages(detector.max_detections)
     try:
         jobs = list(zip(sources, names, strict=True))
@@ -94,23 +97,41 @@ def run(
                 max_pixels=max_pixels,
             )
             for job, each in zip(jobs, coming, strict=True):
-                _keep(job, each, predictions, score)
+                _keep(job, each, predictions, chosen)
                 if isinstance(each.found, Detections):
                     full.look(each.found, str(job[0].path))
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
     if full.count:
         say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
-    return _report(predictions, score)
+    return _report(predictions, chosen)
+
+
+def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds | None) -> float | Thresholds:
+    from fpn.detectors.operating_point import choose_score
+
+    return choose_score(_USUAL_SCORE if score is None and thresholds is None else score, thresholds)
+
+
+def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:
+    """What the JSON says of the scores from which on detections were drawn."""
+    if isinstance(chosen, float):
+        return {"score": chosen}
+    return {"score": "calibrated", "goal": chosen.goal, "thresholds": chosen.by_class(classes)}
 
 
 def _begin(
-    output: Path, classes: Classes, model: Path, ids: Path | None, sources: Sequence[ImageSource]
+    output: Path,
+    classes: Classes,
+    about: dict[str, Any],
+    ids: Path | None,
+    sources: Sequence[ImageSource],
+    *,
+    drawn: bool,
 ) -> Predictions:
     """Empty lists, on disk: a folder that can't be written to is noticed before the work, not after."""
     from fpn.cli.outputs import Predictions
 
-    about = {"model": str(model)}
     if ids is None:
         predictions = Predictions(output, classes, about)
     else:
@@ -122,6 +143,8 @@ def _begin(
         numbers = {source.path: number for source, number in zip(sources, given.images, strict=True)}
         predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers)
     predictions.save()
+    if drawn:
+        _warn_of_letters(predictions.classes)
     return predictions
 
 
@@ -143,9 +166,10 @@ def _warn_of_letters(classes: Classes) -> None:
         warnings.simplefilter("ignore", FontWarning)
 
 
-def _keep(job: _Job, prediction: Prediction, predictions: Predictions, score: float) -> None:
+def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: float | Thresholds) -> None:
     """Draw and list one image's detections, or say why there are none."""
     from fpn.cli.outputs import save_image
+    from fpn.detectors.operating_point import sure_ones
     from fpn.drawing import draw
 
     (source, name), found = job, prediction.found
@@ -156,13 +180,19 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, score: fl
     assert prediction.size is not None, "an image that was read has a size"
     if name is not None:
         assert prediction.image is not None, "images are kept where they are drawn"
-        save_image(draw(prediction.image, found, predictions.classes, min_score=score), predictions.folder / name)
+        shown = sure_ones(found, chosen)
+        save_image(draw(prediction.image, shown, predictions.classes), predictions.folder / name)
     predictions.add(source.path, prediction.size, found, name)
 
 
-def _report(predictions: Predictions, score: float) -> int:
+def _report(predictions: Predictions, chosen: float | Thresholds) -> int:
     done, skipped = len(predictions.images), len(predictions.skipped)
-    say(f"{done} images: {predictions.count(score)} with a score of {score:g} or more")
+    if isinstance(chosen, float):
+        scores = dict.fromkeys(predictions.classes, chosen)
+        say(f"{done} images: {predictions.count(scores)} with a score of {chosen:g} or more")
+    else:
+        scores = chosen.by_class(predictions.classes)
+        say(f"{done} images: {predictions.count(scores)} from their class's threshold on ({chosen.goal})")
     say(f"results: {predictions.folder} ({', '.join(predictions.files)})")
     if skipped:
         say_error(f"{skipped} of {done + skipped} images could not be read; see above")

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from fpn.detectors.operating_point import Score, choose_score, sure_ones
 from fpn.detectors.prediction import READERS, TaskName, predict_images
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
@@ -18,7 +19,7 @@ from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets, Thresholds
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Detector(nn.Module, ABC):
         preprocessor: from original to network pixels and back.
         recipe: all that is needed to build the same detector again.
         training_record: how the weights came to be, JSON-able; kept in the model file.
+        thresholds: from which score on `predict` gives detections of each class, as `fpn calibrate` chose it; kept in
+            the model file. None: not chosen yet.
         saveable: whether a file of it could be loaded and trained on.
     """
 
@@ -53,6 +56,7 @@ class Detector(nn.Module, ABC):
         self.preprocessor = preprocessor
         self.recipe = recipe
         self.training_record: dict[str, Any] = {}
+        self.thresholds: Thresholds | None = None
         # A faster form of `dense_part`, for detecting alone.
         self.compiled_dense: Callable[[Tensor], tuple[Tensor, ...]] | None = None
         # `predict` puts images together whose padded sides agree when rounded up to a multiple of this.
@@ -144,6 +148,7 @@ class Detector(nn.Module, ABC):
         images: Sequence[ImageLike],
         *,
         batch_size: int = 8,
+        score: Score = None,
         progress: Callable[[int], None] | None = None,
         errors: Literal["raise"] = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -156,6 +161,7 @@ class Detector(nn.Module, ABC):
         images: Sequence[ImageLike],
         *,
         batch_size: int = 8,
+        score: Score = None,
         progress: Callable[[int], None] | None = None,
         errors: Literal["return"],
         max_pixels: int = MAX_PIXELS,
@@ -167,6 +173,7 @@ class Detector(nn.Module, ABC):
         images: Sequence[ImageLike],
         *,
         batch_size: int = 8,
+        score: Score = None,
         progress: Callable[[int], None] | None = None,
         errors: Literal["raise", "return"] = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -177,6 +184,8 @@ class Detector(nn.Module, ABC):
         Args:
             images: paths, PIL images, or uint8 / uint16 arrays (H, W) or (H, W, 3 or 4) in RGB order.
             batch_size: images that go through the network together, at most: only those of about the same size do.
+            score: give detections from this score on. "calibrated": from each class's own threshold. None: calibrated
+                where `thresholds` are there, else all that the detector reports.
             progress: called with the number of images done after each batch.
             errors: what happens to an image that can't be read. "raise": the call ends with its error. "return": the
                 error stands in the list in the place of its detections, and the others are done.
@@ -189,8 +198,9 @@ class Detector(nn.Module, ABC):
 
         Raises:
             DataNotFoundError, ImageError: an image is missing or can't be read.
-            ConfigError: a setting is out of range.
+            ConfigError: a setting is out of range, or there are no calibrated thresholds.
         """
+        operating = choose_score(score, self.thresholds)
         if isinstance(images, str) or not isinstance(images, Sequence):
             raise ConfigError(f"predict takes a list of images, got {type(images).__name__}: write predict([...])")
         if errors not in ("raise", "return"):
@@ -208,7 +218,7 @@ class Detector(nn.Module, ABC):
         for each in coming:
             if errors == "raise" and isinstance(each.found, FpnError):
                 raise each.found
-            found.append(each.found)
+            found.append(each.found if isinstance(each.found, FpnError) else sure_ones(each.found, operating))
         return found
 
 

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fpn.detectors.builder import build_detector
 from fpn.detectors.detector import Detector
-from fpn.detectors.recipe import parameter_limit, read_recipe
+from fpn.detectors.recipe import Recipe, parameter_limit, read_recipe
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import atomic_path
+from fpn.structures import Thresholds
+from fpn.structures.thresholds import read_thresholds
 from fpn.version import __version__
 
 # Raised when a file of this version could not be read by an older `fpn`.
@@ -47,13 +49,40 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> Path:
         "recipe": detector.recipe.to_json(),
         "training": detector.training_record,
     }
+    if detector.thresholds is not None:
+        header["thresholds"] = detector.thresholds.to_json()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    _write(path, state, {"fpn": json.dumps(header)})
+    return path
+
+
+def save_thresholds(model: str | os.PathLike[str], thresholds: Thresholds, output: str | os.PathLike[str]) -> Path:
+    """Write a model file with other thresholds: weights, recipe and record are what they were, to the bit.
+
+    Args:
+        model: a file that `save` wrote.
+        thresholds: as many as it has classes.
+        output: where to; `model` itself: it is replaced when the new file is complete.
+
+    Raises:
+        DataNotFoundError, ModelFileError: no such model.
+        OutputError: the file can't be written.
+    """
+    # Where the name is a link, what it leads to is replaced, not the link.
+    path = Path(os.path.realpath(output))
+    metadata, state = _open(Path(model), lambda file: (dict(file.metadata() or {}), _tensors(file)))
+    header = _header(metadata, Path(model))
+    header["thresholds"] = thresholds.to_json()
+    _write(path, state, {**metadata, "fpn": json.dumps(header)})
+    return Path(output)
+
+
+def _write(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with atomic_path(path) as temporary:
         try:
-            save_file(state, temporary, metadata={"fpn": json.dumps(header)})
+            save_file(state, temporary, metadata=metadata)
         except SafetensorError as error:
             raise OutputError(f"{path}: writing failed ({error}). Free some space or choose another place.") from error
-    return path
 
 
 def load(
@@ -80,12 +109,25 @@ def load(
     except RuntimeError as error:
         raise ModelFileError(f"{path}: weights do not fit their own recipe: {_shortened(error)}") from error
     detector.training_record = header.get("training", {})
+    detector.thresholds = _thresholds(header, detector, path)
     return detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A model file's metadata alone: `format`, `fpn`, `recipe`, `training`."""
+    """A model file's metadata alone: `format`, `fpn`, `recipe`, `training`, and `thresholds` if they were chosen."""
     return _open(Path(path), lambda file: _header(file.metadata(), Path(path)))
+
+
+def recipe_of(header: Mapping[str, Any], where: str) -> Recipe:
+    """What a model is made of, from its metadata alone.
+
+    Raises:
+        ModelFileError: its recipe can't be understood.
+    """
+    try:
+        return read_recipe(header["recipe"])
+    except (ConfigError, LookupError, TypeError) as error:
+        raise ModelFileError(f"{where}: its recipe can't be understood ({_shortened(error)})") from error
 
 
 def build_from_header(
@@ -124,7 +166,20 @@ def _understanding(header: Mapping[str, Any], where: str) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    return _open(path, lambda file: (_header(file.metadata(), path), {k: file.get_tensor(k) for k in file.keys()}))  # noqa: SIM118
+    return _open(path, lambda file: (_header(file.metadata(), path), _tensors(file)))
+
+
+def _tensors(file: Any) -> dict[str, Tensor]:
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _thresholds(header: Mapping[str, Any], detector: Detector, path: Path) -> Thresholds | None:
+    if "thresholds" not in header:  # written before there were any, or never calibrated
+        return None
+    try:
+        return read_thresholds(header["thresholds"], len(detector.classes))
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: its thresholds are damaged ({error}). Calibrate it again.") from error
 
 
 def _open(path: Path, use: Callable[[Any], T]) -> T:

@@ -289,6 +289,27 @@ def proposal_recall(ground_truth: Mapping[str, Any], boxes: Mapping[int, np.ndar
     return ProposalRecall(**figures)
 
 
+def match_objects(
+    ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]], *, iou_type: Literal["bbox", "segm"] = "bbox"
+) -> Iterable[tuple[int, dict[str, Any]]]:
+    """Which detection found which object, one record of the evaluator an image, class and size.
+
+    Returns:
+        Pairs of a place in `SIZES` and a record with the keys of pycocotools: `image_id`, `category_id`, `dtScores`,
+        `dtMatched` and `dtIgnore` (IoU, detection), `gtIgnore`. Where there is nothing there is no record.
+
+    Raises:
+        DataError: a detection names an image or category that the truth does not have.
+    """
+    _refuse_strange_results(ground_truth, results)
+    if iou_type == "segm":
+        results = _without(results, "bbox", "keypoints")
+    counter = _counter(ground_truth, results, iou_type=iou_type, limits=_LIMITS, by_class=True)
+    counter.evaluate()
+    sizes = {tuple(borders): place for place, borders in enumerate(counter.params.area_rng)}
+    return [(sizes[tuple(each["aRng"])], each) for each in counter.eval_imgs if each is not None]
+
+
 def _count(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]] | np.ndarray,
@@ -299,11 +320,7 @@ def _count(
     sigmas: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision (IoU, recall, class, size, limit) and recall (IoU, class, size, limit); -1 where undefined."""
-    truth = COCO(dict(ground_truth))
-    found = truth.load_res(results if isinstance(results, np.ndarray) else list(results))
-    counter = COCOeval(truth, found, iou_type)
-    counter.params.max_dets = list(limits)
-    counter.params.use_cats = by_class
+    counter = _counter(ground_truth, results, iou_type=iou_type, limits=limits, by_class=by_class)
     if sigmas is not None:
         counter.params.kpt_oks_sigmas = list(sigmas)
     with warnings.catch_warnings():
@@ -313,6 +330,23 @@ def _count(
     counts = counter.eval
     assert counts is not None, "accumulate fills it"
     return np.asarray(counts["precision"]), np.asarray(counts["recall"])
+
+
+def _counter(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[dict[str, Any]] | np.ndarray,
+    *,
+    iou_type: IouType,
+    limits: tuple[int, ...],
+    by_class: bool,
+) -> COCOeval:
+    """The evaluator, before it begins."""
+    truth = COCO(dict(ground_truth))
+    found = truth.load_res(results if isinstance(results, np.ndarray) else list(results))
+    counter = COCOeval(truth, found, iou_type)
+    counter.params.max_dets = list(limits)
+    counter.params.use_cats = by_class
+    return counter
 
 
 def _per_class(ground_truth: Mapping[str, Any], best: np.ndarray, recall: np.ndarray) -> tuple[ClassMetrics, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fpn.evaluation.bootstrap import Intervals
 from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, ProposalRecall
 from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
@@ -36,6 +38,7 @@ class Evaluation(CocoMetrics):
         masks: the same twelve numbers and classes, masks compared instead of boxes, if they were measured.
         keypoints: of the keypoints, if they were measured.
         proposals: recall of the class-free proposals, if it was asked for.
+        intervals: of the boxes' AP, by drawing images with replacement, if they were asked for.
     """
 
     dataset: str
@@ -51,6 +54,7 @@ class Evaluation(CocoMetrics):
     masks: CocoMetrics | None = None
     keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
+    intervals: Intervals | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -92,7 +96,9 @@ class Evaluation(CocoMetrics):
         others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
         tasks = {name: None if each is None else _json_of(each) for name, each in others.items()}
         more = {"left_out": dict(self.left_out), "limit": None if self.limit is None else _limit_json(self.limit)}
-        return {**about, **more, **found, **_without_gaps(figures), "per_class": per_class, **tasks}
+        # Only where they were asked for: what reads these files knows nothing of them otherwise.
+        intervals = {} if self.intervals is None else {"intervals": self.intervals.to_dict()}
+        return {**about, **more, **found, **_without_gaps(figures), "per_class": per_class, **tasks, **intervals}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as JSON, and `rows` as CSV beside it, each atomically.
@@ -216,3 +222,8 @@ def _figures(values: Iterable[float]) -> list[str]:
 
 def _without_gaps(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and value < 0 else value for name, value in figures.items()}
+
+
+def without_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What has no value as None, which JSON and CSV can hold."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()}

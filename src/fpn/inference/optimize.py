@@ -72,6 +72,7 @@ class OptimizedDetector(Detector):
     def __init__(self, inner: Detector, info: OptimizationInfo) -> None:
         super().__init__(classes=inner.classes, preprocessor=inner.preprocessor, recipe=inner.recipe)
         self.training_record = inner.training_record
+        self.thresholds = inner.thresholds
         self.inner = inner
         self.info = info
         self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket

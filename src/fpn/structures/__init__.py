@@ -7,6 +7,7 @@ from fpn.structures.keypoints import Skeleton
 from fpn.structures.levels import Features, Level
 from fpn.structures.loss_terms import LossTerms
 from fpn.structures.masks import Masks
+from fpn.structures.thresholds import Thresholds
 
 __all__ = [
     "Classes",
@@ -19,4 +20,5 @@ __all__ = [
     "Proposals",
     "Skeleton",
     "Targets",
+    "Thresholds",
 ]

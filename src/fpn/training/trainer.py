@@ -138,6 +138,7 @@ def train(
     going_on = resume is not None and has_checkpoint(Path(resume))
     carried = None if init is None or going_on else take_from(detector, init)
     notes = dict(notes or {}) if carried is None else {**(notes or {}), "init": carried.to_dict()}
+    detector.thresholds = None  # they were chosen for the weights that it had
     with algorithms(config.deterministic):
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)

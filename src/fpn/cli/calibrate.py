@@ -1,0 +1,162 @@
+"""`fpn calibrate`: from which score on a detection counts, class by class, written into the model file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.options import LimitOptions
+from fpn.cli.terminal import say, say_error, say_warning
+from fpn.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fpn.evaluation import Calibration, Goal
+
+
+def run(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    f1: bool = False,
+    precision: float | None = None,
+    recall: float | None = None,
+    guarantee: float | None = None,
+    false_alarms: float | None = None,
+    sure: float = 0.95,
+    together: bool = False,
+    split: str | None = None,
+    images: Path | None = None,
+    output: Path | None = None,
+    report: Path | None = None,
+    drop_invalid: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    arithmetic: Literal["float32", "bf16", "auto"] = "auto",
+    device: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
+) -> int:
+    """Choose from which score on detections of each class count, and write it into the model file.
+
+    `fpn predict` and `predict` in Python then show what reaches its class's threshold. The images must be ones that the
+    model was not trained on. Found is an object of which a detection of its class covers half (IoU 0.5) or more.
+
+    --f1, --precision and --recall describe the images at hand. --guarantee and --false-alarms are bounds for images to
+    come, of the same kind as these: they hold in 95 of 100 such calibrations (--sure), whatever the model is, and need
+    more images the more they promise.
+
+    A class that can't reach the goal gets the nearest threshold, a star and a warning. If none can, nothing is written,
+    and the exit status is 1.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote.
+        data: A folder or file in COCO, VOC or YOLO format.
+        f1: The best F1. This is also what is done if no goal is named.
+        precision: At least this share of the detections is right, 0 to 1, with as many objects found as that leaves.
+        recall: At least this share of the objects is found, 0 to 1, with as few false detections as that leaves.
+        guarantee: Of an image's objects of a class at least this share is found on average, 0 to 1, by a bound.
+        false_alarms: At most so many false detections an image on average, by a bound: one threshold for all classes.
+        sure: Share of calibrations in which a bound holds, 0 to 1. 0: on average over calibrations (conformal risk
+            control), which needs fewer images.
+        together: One threshold for all classes.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
+        images: Folder of the images, if they lie elsewhere than their annotations.
+        output: Write the model with its thresholds to this new file. None: into MODEL; its weights stay as they are.
+        report: Also write the figures to this JSON file.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        batch_size: Images that go through the network together.
+        workers: Processes that read images. None: half of the cores. 0: none.
+        arithmetic: Precision of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.cli.measuring import Measuring, common_truth, open_for
+    from fpn.detectors import load
+    from fpn.detectors.model_file import save_thresholds
+    from fpn.evaluation import calibrate, match_detections
+
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: at least 1")
+    goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
+    target = _target(model, output)
+    accepted = (limits or LimitOptions()).limits()
+    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    dataset = open_for((model,), data, split, reading, doing="calibrating")
+    truth = common_truth((model,), dataset)
+    measuring = Measuring(dataset, batch_size, workers, arithmetic, check_device(device))
+    detector = load(model, device=measuring.device)
+    matches = match_detections(truth, measuring.detect(detector, model.name))
+    calibration = calibrate(matches, goal, dataset=dataset.name, together=together)
+    say(calibration.table())
+    if report is not None:
+        say(f"figures: {calibration.save(report)}")
+    if not _explain(calibration):
+        say_error(f"{goal} is reached by no class, so {target} was not written")
+        return 1
+    _name_unlabelled(calibration, tuple(detector.classes))
+    say(f"model: {save_thresholds(model, calibration.thresholds(detector.classes), target)}")
+    return 0
+
+
+def _goal(
+    f1: bool,
+    precision: float | None,
+    recall: float | None,
+    guarantee: float | None,
+    false_alarms: float | None,
+    sure: float,
+) -> Goal:
+    """The one that was asked for."""
+    from fpn.evaluation import Goal
+
+    levels = {"precision": precision, "recall": recall, "guarantee": guarantee, "false-alarms": false_alarms}
+    asked = [(kind, level) for kind, level in levels.items() if level is not None]
+    if len(asked) + f1 > 1:
+        names = [f"--{kind}" for kind, _ in asked] + ["--f1"] * f1
+        raise ConfigError(f"{' '.join(names)}: choose one of them")
+    for kind, level in asked:
+        return Goal(kind, level, sure)  # type: ignore[arg-type]  # the keys above are its kinds
+    return Goal("f1", sure=sure)
+
+
+def _target(model: Path, output: Path | None) -> Path:
+    """Where the model is to be written; nothing that is already there is replaced but MODEL itself."""
+    if output is None or os.path.realpath(output) == os.path.realpath(model):
+        return model
+    if output.exists():
+        raise OutputError(f"{output}: is already there. Move it, or choose another --output.")
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"--output {output}: a model's name ends with .safetensors")
+    return output
+
+
+def _explain(calibration: Calibration) -> bool:
+    """Warn of what can't be reached, and say what the thresholds promise; whether any class reaches the goal."""
+    goal, reached = calibration.goal, [each for each in calibration.classes if each.reached]
+    for each in calibration.classes:
+        if not each.reached:
+            say_warning(f"{each.name}: {goal} can't be reached: {each.why}")
+    if not reached:
+        return False
+    whose = "all classes" if len(reached) == len(calibration.classes) else "the classes without *"
+    how = f"in {goal.sure:.0%} of such calibrations" if goal.sure else "on average over such calibrations"
+    if goal.kind == "guarantee":
+        share = 1 - (goal.level or 0)
+        say(f"bound for {whose}: on average at most {share:.3g} of an image's objects are missed, {how}")
+    if goal.kind == "false-alarms":
+        most = f"of one image {goal.most_alarms:g} count at most"
+        say(f"bound: on average at most {goal.level:g} false detections an image ({most}), {how}")
+    return True
+
+
+def _name_unlabelled(calibration: Calibration, names: tuple[str, ...]) -> None:
+    unlabelled = [name for name in names if name not in {each.name for each in calibration.classes}]
+    if unlabelled:
+        say_warning(
+            f"{', '.join(unlabelled)}: not among the classes of {calibration.dataset}; the threshold is that in the "
+            "middle of the others'"
+        )

@@ -1,0 +1,130 @@
+"""`fpn compare`: whether one model is better than another, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.options import LimitOptions
+from fpn.cli.terminal import progress_bar, say, say_error
+from fpn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fpn.evaluation import Comparison
+
+# Exit status when all went well and B is below what was asked for.
+BELOW = 3
+
+
+def run(
+    a: Path,
+    b: Path,
+    data: Path,
+    /,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    output: Path | None = None,
+    fail_below: float | None = None,
+    metric: Literal["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"] = "ap",
+    fail_by: Literal["difference", "low", "high"] = "difference",
+    task: Literal["boxes", "masks"] = "boxes",
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    worst: int = 10,
+    drop_invalid: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+    device: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
+) -> int:
+    """Say whether model B is better than model A on labelled images, and how sure that is.
+
+    The images are drawn over again with replacement, the same for both models; what differs from one draw to the next
+    tells how far the difference of average precision may lie from what other images of this kind would show.
+
+    The exit status is 0, or 3 if --fail-below is given and B is not that good.
+
+    Args:
+        a: A .safetensors file that `fpn train` wrote, or a COCO results file (.json) that `fpn evaluate --detections`
+            wrote for these images.
+        b: The same of the other model.
+        data: A folder or file in COCO, VOC or YOLO format.
+        split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
+            else the only split, else all, else trainval, else val, else test.
+        images: Folder of the images, if they lie elsewhere than their annotations.
+        output: Also write the figures to this JSON file, and beside it as .csv and, image by image, as -images.csv.
+        fail_below: End with exit status 3 if B less A is below this, such as -0.01 or 0.
+        metric: What --fail-below looks at.
+        fail_by: Whether --fail-below looks at the difference itself, or at an end of its interval. low: B must surely
+            be that good. high: B must not surely be worse.
+        task: What overlaps: boxes or masks.
+        resamples: How many times the images are drawn.
+        confidence: Share of such intervals that hold the true difference, 0 to 1.
+        seed: Of the draw.
+        worst: How many images to list; the files hold all.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        batch_size: Images that go through the network together.
+        workers: Processes that read images. None: half of the cores. 0: none.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.cli.measuring import Measuring, common_truth, open_for
+    from fpn.evaluation import match_detections
+    from fpn.evaluation.bootstrap import check_confidence
+    from fpn.evaluation.comparison import compare_matches, count_steps
+    from fpn.spreadsheets import refuse_other_csv
+
+    if resamples < 1 or batch_size < 1 or worst < 0:
+        raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
+    check_confidence(confidence)
+    refuse_other_csv(output)
+    accepted = (limits or LimitOptions()).limits()
+    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    dataset = open_for((a, b), data, split, reading, doing="comparing")
+    truth = common_truth((a, b), dataset)
+    measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
+    iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
+    matches = [match_detections(truth, measuring.results(path, truth), iou_type=iou_type) for path in (a, b)]
+    say(f"A: {a}\nB: {b}")
+    with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:
+        comparison = compare_matches(
+            *matches,
+            names=(str(a), str(b)),
+            dataset=dataset.name,
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+            progress=progress,
+        )
+    _show(comparison, worst)
+    if output is not None:
+        say(f"figures: {', '.join(map(str, comparison.save(output)))}")
+    return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
+
+
+def _show(comparison: Comparison, worst: int) -> None:
+    say(comparison.table())
+    if comparison.identical:
+        say("A and B are equal in every draw: not a bit of a difference")
+    elif worst:
+        say(comparison.image_table(worst))
+
+
+def _judge(comparison: Comparison, limit: float, metric: str, by: str) -> int:
+    """Whether B is as good as was asked for; status 3 if not."""
+    found = comparison.find(metric)
+    value: float = getattr(found, by)
+    what = {"difference": "is", "low": "is at the least", "high": "is at the most"}[by]
+    verdict = f"{metric} of B less A {what} {value:+.4f}"
+    # An interval that could not be had (NaN) proves nothing.
+    if not value >= limit:
+        say_error(f"{verdict}, below {limit:g}")
+        return BELOW
+    say(f"{verdict}, not below {limit:g}")
+    return 0

@@ -1,0 +1,38 @@
+"""Which of its detections a detector gives: those from one score on, or from each class's own threshold on."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from fpn.errors import ConfigError
+from fpn.structures import Detections, Thresholds
+
+# What `predict` takes: a score, "calibrated", or None for calibrated where that is there, else everything.
+Score: TypeAlias = float | Literal["calibrated"] | None
+
+
+def choose_score(score: Score, thresholds: Thresholds | None) -> float | Thresholds:
+    """A score for all classes, or each class's own.
+
+    Raises:
+        ConfigError: not a score, or calibrated ones are asked for that are not there.
+    """
+    if score is None:
+        return 0.0 if thresholds is None else thresholds
+    if score == "calibrated":
+        if thresholds is None:
+            raise ConfigError(
+                'score "calibrated": this model has no thresholds yet. `fpn calibrate MODEL DATA` chooses them; or '
+                "give a number."
+            )
+        return thresholds
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise ConfigError(f'score {score!r}: a number from 0 to 1, or "calibrated"')
+    return float(score)
+
+
+def sure_ones(found: Detections, chosen: float | Thresholds) -> Detections:
+    """The detections that reach the score, or their class's threshold."""
+    if isinstance(chosen, Thresholds):
+        return found[chosen.which(found)]
+    return found if chosen == 0 else found[found.scores >= chosen]
