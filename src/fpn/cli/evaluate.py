@@ -77,7 +77,7 @@ def run(
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_measured(data, split, detector.training_record, detector.preprocessor.config.pixel_range, reading)
-    _tell_unknown(detector, dataset)
+    tell_unknown(detector, dataset)
     with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", ClassWarning)  # said above
         measured = measure(
@@ -124,7 +124,7 @@ def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Eva
     return replace(measured, intervals=found)
 
 
-def _tell_unknown(detector: Detector, dataset: Dataset) -> None:
+def tell_unknown(detector: Detector, dataset: Dataset) -> None:
     """Say which classes only one of the two knows: neither what the data nor what the model has of them counts."""
     from fpn.data.checks.classes import some
     from fpn.evaluation.known_truth import count_unknown, describe_unknown

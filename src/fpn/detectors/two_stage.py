@@ -58,12 +58,12 @@ class TwoStageDetector(Detector):
 
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
-        features, raw = self._look(images.pixels)
+        features, raw = self.look(images.pixels)
         return self.roi_heads.detect(features, images, self.rpn.propose(raw, images))
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """B images' class-free candidate boxes in network pixels, best first."""
-        return self.rpn.propose(self._look(images.pixels)[1], images)
+        return self.rpn.propose(self.look(images.pixels)[1], images)
 
     def dense_part(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See `Detector.dense_part`: the maps of all levels, then objectness and deltas of those the RPN reads."""
@@ -90,7 +90,7 @@ class TwoStageDetector(Detector):
         self.roi_heads.rewrite()
         return self.features.backbone.rewrite(tools.fold)
 
-    def _look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
+    def look(self, pixels: Tensor) -> tuple[Features, RawProposals]:
         """Pixels (B, 3, H, W) to maps and raw proposals."""
         found = self.run_dense(pixels)
         levels, read = len(self.features.levels), len(self.rpn.levels)

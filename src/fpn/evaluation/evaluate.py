@@ -90,7 +90,7 @@ def evaluate(
     """
     began = time.monotonic()
     _refuse_empty(dataset)
-    dataset = _seen_by(detector, dataset)
+    dataset = seen_by(detector, dataset)
     known = known_truth(detector.classes, dataset)
     wanted = _choose_tasks(detector, dataset.name, known.coco, tasks)
     if any(known.left_out.values()):
@@ -109,7 +109,7 @@ def evaluate(
     return _measure(detector, dataset, known, found, wanted, began=began)
 
 
-def _seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
+def seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
     """The dataset, read with the pixel range that the detector learned with."""
     learned, given = detector.preprocessor.config.pixel_range, dataset.pixel_range
     if learned is None or learned == given:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -135,6 +135,22 @@ class SampledRoIs(NamedTuple):
     deltas: Tensor
 
 
+class BoxCandidates(NamedTuple):
+    """Every pair of a RoI and a class that scores above the limit, in one image, before NMS.
+
+    Attributes:
+        boxes: (n, 4) refined and clipped, network pixels.
+        scores: (n,).
+        labels: (n,).
+        rois: (n,), the number of the RoI.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    rois: Tensor
+
+
 class BoxHead(nn.Module):
     """Pools RoIs, runs a trunk, and tells class and box of each.
 
@@ -171,7 +187,11 @@ class BoxHead(nn.Module):
         self, features: Features, images: ImageBatch, boxes: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "r k1"], Float[Tensor, "r d"]]:
         """Class logits (R, K+1), background last, and deltas (R, 4K) class by class (or (R, 4)) of all RoIs."""
-        hidden = self.trunk(self.pooler(features, images, boxes))
+        return self.judge(self.pooler(features, images, boxes))
+
+    def judge(self, pooled: Float[Tensor, "r c s s"]) -> tuple[Float[Tensor, "r k1"], Float[Tensor, "r d"]]:
+        """As `forward`, of RoIs that are already read from the levels."""
+        hidden = self.trunk(pooled)
         return self.scores(hidden), self.deltas(hidden)
 
     def losses(
@@ -245,6 +265,49 @@ class BoxHead(nn.Module):
             for index, (r, s, d) in enumerate(zip(rois, scores, per_class, strict=True))
         ]
 
+    def candidates(
+        self,
+        rois: Float[Tensor, "n 4"],
+        scores: Float[Tensor, "n k1"],
+        deltas: Float[Tensor, "n boxes 4"],
+        images: ImageBatch,
+        index: int,
+    ) -> BoxCandidates:
+        """What NMS chooses from in image `index`; `scores` are probabilities, background last."""
+        wanted = self.class_scores(scores)
+        roi, label = (wanted > self.config.score_limit).nonzero(as_tuple=True)
+        delta = deltas[roi, 0 if self.config.class_agnostic else label]
+        boxes, score = self.boxes_of(rois[roi], delta, images, index), wanted[roi, label]
+        if self.config.min_size is not None:
+            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
+            boxes, score, label, roi = boxes[large], score[large], label[large], roi[large]
+        return BoxCandidates(boxes, score, label, roi)
+
+    def class_scores(self, scores: Float[Tensor, "n k1"]) -> Float[Tensor, "n k"]:
+        """Probabilities without background's; -1 for all but a RoI's best class where only that one counts."""
+        wanted = scores[:, : self.num_classes]
+        if self.config.choice == "best":
+            best = scores.argmax(dim=1, keepdim=True)
+            wanted = wanted.where(torch.arange(self.num_classes, device=best.device) == best, -1.0)
+        return wanted
+
+    def boxes_of(
+        self, rois: Float[Tensor, "n 4"], deltas: Float[Tensor, "n 4"], images: ImageBatch, index: int
+    ) -> Float[Tensor, "n 4"]:
+        """RoIs of image `index`, moved by deltas and clipped."""
+        return self._clip(self.coder.decode(deltas, rois), images, index)
+
+    def survivors(self, found: BoxCandidates, images: ImageBatch, index: int) -> Int[Tensor, " k"]:
+        """Which candidates of image `index` pass NMS and the limit, best first."""
+        return nms(
+            found.boxes / self._nms_scale(images, index),
+            found.scores,
+            self.config.nms,
+            groups=found.labels,
+            limit=self.config.limit,
+            legacy_plus_one=self.coder.legacy_plus_one,
+        )
+
     def _draw(self, proposals: Proposals, truth: Targets, generator: torch.Generator | None) -> SampledRoIs:
         real = truth[~truth.ignore]
         boxes = torch.cat([proposals.boxes, real.boxes])  # ground truth joins the proposals
@@ -264,26 +327,9 @@ class BoxHead(nn.Module):
 
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
         """Image `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
-        wanted = scores[:, : self.num_classes]
-        if self.config.choice == "best":
-            best = scores.argmax(dim=1, keepdim=True)
-            wanted = wanted.where(torch.arange(self.num_classes, device=best.device) == best, -1.0)
-        roi, label = (wanted > self.config.score_limit).nonzero(as_tuple=True)
-        delta = deltas[roi, 0 if self.config.class_agnostic else label]
-        boxes = self._clip(self.coder.decode(delta, rois[roi]), images, index)
-        score = wanted[roi, label]
-        if self.config.min_size is not None:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
-            boxes, score, label = boxes[large], score[large], label[large]
-        kept = nms(
-            boxes / self._nms_scale(images, index),
-            score,
-            self.config.nms,
-            groups=label,
-            limit=self.config.limit,
-            legacy_plus_one=self.coder.legacy_plus_one,
-        )
-        return Detections(boxes[kept], score[kept], label[kept])
+        found = self.candidates(rois, scores, deltas, images, index)
+        kept = self.survivors(found, images, index)
+        return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
 
     def _clip(self, boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
         if images.windows is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +37,46 @@ class RawProposals:
     objectness: list[Tensor]
     deltas: list[Tensor]
     training_objectness: list[Tensor]
+
+
+class ProposalCandidates(NamedTuple):
+    """What top-k lets through, decoded and clipped to the image, network pixels.
+
+    Attributes:
+        boxes: (B, k, 4).
+        scores: (B, k), logits.
+        parts: (k,), which level each is of; all 0 where the scope is all levels together.
+        places: for each part (B, k of it), where each was among the anchors of the part.
+        counts: anchors of each part.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    parts: Tensor
+    places: list[Tensor]
+    counts: list[int]
+
+    @property
+    def anchors(self) -> Int[Tensor, "b k"]:
+        """The number of each one's anchor among those of all levels, finest first."""
+        starts = [sum(self.counts[:part]) for part in range(len(self.counts))]
+        return torch.cat([place + start for place, start in zip(self.places, starts, strict=True)], dim=1)
+
+
+class DecodedAnchors(NamedTuple):
+    """All anchors before top-k, finest level first.
+
+    Attributes:
+        anchors: (N, 4) network pixels.
+        scores: (B, N), logits.
+        boxes: (B, N, 4) what each is decoded to, clipped to the image.
+        parts: (N,), as in `ProposalCandidates`.
+    """
+
+    anchors: Tensor
+    scores: Tensor
+    boxes: Tensor
+    parts: Tensor
 
 
 class RPNConfig(Section):
@@ -133,19 +173,52 @@ class RPN(nn.Module):
     @torch.no_grad()
     def propose(self, raw: RawProposals, images: ImageBatch, *, training: bool = False) -> list[Proposals]:
         """Each image's proposals, best first, clipped to the image, network pixels."""
-        anchors = self._grids(raw, images)
-        moment = 0 if training else 1
-        before, after = self.config.before_nms[moment], self.config.after_nms[moment]
-        scores = [_flat(x, 1).squeeze(-1).float() for x in raw.objectness]  # each (B, H*W*A)
-        deltas = [_flat(x, 4) for x in raw.deltas]  # each (B, H*W*A, 4)
-        if self.config.scope == "all":
-            scores, deltas, anchors = [torch.cat(scores, 1)], [torch.cat(deltas, 1)], [torch.cat(anchors)]
+        found = self.candidates(raw, images, training=training)
+        after = self.config.after_nms[0 if training else 1]
+        return [self._suppress(b, s, found.parts, after) for b, s in zip(found.boxes, found.scores, strict=True)]
+
+    @torch.no_grad()
+    def candidates(self, raw: RawProposals, images: ImageBatch, *, training: bool = False) -> ProposalCandidates:
+        """Each image's anchors that top-k lets through, decoded: what NMS chooses from."""
+        scores, deltas, anchors = self._parts(raw, images)
+        before = self.config.before_nms[0 if training else 1]
         best = [self._best(s, d, a, before) for s, d, a in zip(scores, deltas, anchors, strict=True)]
-        part = torch.cat([torch.full_like(s[0], i, dtype=torch.int64) for i, (s, _) in enumerate(best)])
-        top_scores, boxes = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
-        height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
-        boxes = self.coder.clip(boxes, height, width)
-        return [self._suppress(b, s, part, after) for b, s in zip(boxes, top_scores, strict=True)]
+        parts = torch.cat([torch.full_like(s[0], i, dtype=torch.int64) for i, (s, _, _) in enumerate(best)])
+        top_scores, boxes = (torch.cat(each, dim=1) for each in list(zip(*best, strict=True))[:2])
+        boxes = self._clip(boxes, images)
+        return ProposalCandidates(boxes, top_scores, parts, [place for _, _, place in best], [len(a) for a in anchors])
+
+    @torch.no_grad()
+    def decode_all(self, raw: RawProposals, images: ImageBatch) -> DecodedAnchors:
+        """Each image's anchors, all of them decoded: what top-k chooses from."""
+        scores, deltas, anchors = self._parts(raw, images)
+        parts = torch.cat([torch.full_like(a[:, 0], i, dtype=torch.int64) for i, a in enumerate(anchors)])
+        grid = torch.cat(anchors)
+        together = torch.cat(deltas, dim=1).float()
+        boxes = self._clip(self.coder.decode(together, grid.expand_as(together)), images)
+        return DecodedAnchors(grid, torch.cat(scores, dim=1), boxes, parts)
+
+    def survivors(
+        self,
+        boxes: Float[Tensor, "k 4"],
+        scores: Float[Tensor, " k"],
+        parts: Int[Tensor, " k"],
+        limit: int | None,
+    ) -> Int[Tensor, " n"]:
+        """Which candidates of one image are large enough and pass NMS, best first; `limit`: at most so many."""
+        large = None
+        if self.config.min_size is not None:
+            large = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size).nonzero().squeeze(1)
+            boxes, scores, parts = boxes[large], scores[large], parts[large]
+        kept = nms(
+            boxes,
+            scores,
+            self.config.nms,
+            groups=parts if self.config.scope == "level" else None,
+            limit=limit,
+            legacy_plus_one=self.coder.legacy_plus_one,
+        )
+        return kept if large is None else large[kept]
 
     def losses(
         self,
@@ -204,24 +277,26 @@ class RPN(nn.Module):
         sizes = [Size(*x.shape[-2:]) for x in raw.objectness]
         return self.anchors.grids(self.levels, sizes, images.padded_size, images.pixels.device)
 
-    def _best(self, scores: Tensor, deltas: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Top-k before decoding: (B, k) scores and (B, k, 4) boxes."""
+    def _parts(self, raw: RawProposals, images: ImageBatch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Scores (B, n), deltas (B, n, 4) and anchors (n, 4) of each level, or of all in one."""
+        anchors = self._grids(raw, images)
+        scores = [_flat(x, 1).squeeze(-1).float() for x in raw.objectness]  # each (B, H*W*A)
+        deltas = [_flat(x, 4) for x in raw.deltas]  # each (B, H*W*A, 4)
+        if self.config.scope == "all":
+            return [torch.cat(scores, 1)], [torch.cat(deltas, 1)], [torch.cat(anchors)]
+        return scores, deltas, anchors
+
+    def _best(self, scores: Tensor, deltas: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Top-k before decoding: (B, k) scores, (B, k, 4) boxes, and (B, k) which anchors they are of."""
         values, index = top_k(scores, count)
         chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        return values, self.coder.decode(chosen.float(), anchors[index])
+        return values, self.coder.decode(chosen.float(), anchors[index]), index
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, part: Tensor, limit: int) -> Proposals:
-        if self.config.min_size is not None:
-            large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
-            boxes, scores, part = boxes[large], scores[large], part[large]
-        kept = nms(
-            boxes,
-            scores,
-            self.config.nms,
-            groups=part if self.config.scope == "level" else None,
-            limit=limit,
-            legacy_plus_one=self.coder.legacy_plus_one,
-        )
+    def _clip(self, boxes: Tensor, images: ImageBatch) -> Tensor:
+        return self.coder.clip(boxes, images.sizes[:, 0, None], images.sizes[:, 1, None])
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, parts: Tensor, limit: int) -> Proposals:
+        kept = self.survivors(boxes, scores, parts, limit)
         boxes, scores = boxes[kept], scores[kept].sigmoid()
         if self.config.padded and len(kept) < limit:
             missing = limit - len(kept)

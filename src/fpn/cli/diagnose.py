@@ -1,0 +1,134 @@
+"""`fpn diagnose`: which stage lost what a model misses, and what it would give back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fpn.cli.options import LimitOptions
+from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fpn.data import Dataset
+    from fpn.studies.diagnosis.diagnosis import Diagnosis
+
+_RESULT = "diagnosis.json"
+_DRAWINGS = "missed"
+
+
+def run(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    output: Path | None = None,
+    draw: int = 0,
+    score: float = 0.5,
+    drop_invalid: bool = False,
+    skip_unreadable: bool = False,
+    batch_size: int = 4,
+    workers: int | None = None,
+    device: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
+) -> None:
+    """Say why objects are missed: which stage lost each, what it costs in AP, and what to do about it.
+
+    Stages are, in order: no anchor fits, anchor scored low, decoded badly, cut by top-k, suppressed in the RPN, level
+    by equation 1, classified wrongly, box poor, suppressed in the end, below the threshold. Detections that found
+    nothing are sorted into TIDE's kinds.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote.
+        data: A folder or file in COCO, VOC or YOLO format.
+        split: Which split of it. None: as `fpn evaluate` chooses.
+        images: Folder of the images, if they lie elsewhere than their annotations.
+        output: Folder for diagnosis.json, budget.csv, misses.csv and false_alarms.csv.
+        draw: Also draw so many missed objects, into the folder "missed" of --output: the truth and the best anchor,
+            proposal and detection.
+        score: An object is found by a detection with this score or more. AP is of these detections, too.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
+        batch_size: Images that go through the network together.
+        workers: Processes that read images. None: half of the cores. 0: none.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    _refuse(score, draw, output)
+    from fpn.cli.decoding import say_unreadable
+    from fpn.cli.devices import check_device
+    from fpn.cli.evaluate import tell_unknown
+    from fpn.cli.measuring import open_measured
+    from fpn.detectors import load
+    from fpn.runtime.waiting import considerate
+    from fpn.studies.diagnosis.diagnosis import diagnose, find_tracer
+    from fpn.studies.diagnosis.diagnosis_tables import diagnosis_tables
+
+    detector = load(model, device=check_device(device))
+    find_tracer(detector, score)
+    accepted = (limits or LimitOptions()).limits()
+    reading: dict[str, Any] = {
+        "images": images,
+        "drop_invalid": drop_invalid,
+        "skip_unreadable": skip_unreadable,
+        "limits": accepted,
+    }
+    dataset = open_measured(data, split, detector.training_record, detector.preprocessor.config.pixel_range, reading)
+    tell_unknown(detector, dataset)
+    with considerate(say_warning), progress_bar("tracing", len(dataset)) as progress:
+        found = diagnose(
+            detector,
+            dataset,
+            threshold=score,
+            batch_size=batch_size,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+            progress=progress,
+        )
+    for table in diagnosis_tables(found):
+        say(table.rich())
+        say()
+    say_unreadable(found.unreadable, "the figures are of the others")
+    if output is not None:
+        _save(found, dataset, output, draw)
+
+
+def _refuse(score: float, draw: int, output: Path | None) -> None:
+    """Stop before anything is done if it can't be, or if the folder holds something else than an earlier diagnosis."""
+    if not 0 <= score <= 1 or draw < 0:
+        raise ConfigError(f"--score {score:g} --draw {draw}: expected 0 to 1, and at least 0")
+    if output is None:
+        if draw:
+            raise ConfigError("--draw: needs a folder for the drawings. Name one with --output.")
+        return
+    if output.is_dir() and any(output.iterdir()) and not (output / _RESULT).is_file():
+        raise OutputError(f"{output}: holds files that no `fpn diagnose` wrote. Choose another --output.")
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output}: is a file. Choose a folder as --output.")
+
+
+def _save(found: Diagnosis, dataset: Dataset, output: Path, draw: int) -> None:
+    from fpn.studies.diagnosis.diagnosis_tables import save_diagnosis
+
+    paths = save_diagnosis(found, output)
+    say(f"all of it: {paths[0]}; as tables: {', '.join(path.name for path in paths[1:])}")
+    if drawn := _draw(found, dataset, output, draw):
+        say(f"{drawn} missed objects drawn: {output / _DRAWINGS}")
+
+
+def _draw(found: Diagnosis, dataset: Dataset, output: Path, count: int) -> int:
+    """Draw lost objects, in place of those that an earlier run drew; how many there are."""
+    from fpn.cli.outputs import save_image
+    from fpn.studies.diagnosis.miss_drawings import draw_miss, most_telling
+
+    for old in (output / _DRAWINGS).glob("[0-9]*-*.jpg"):
+        old.unlink()
+    titles = {line.name: line.title for line in found.stages}
+    chosen = most_telling(found, count)
+    for number, miss in enumerate(chosen, start=1):
+        drawn = draw_miss(dataset.image(miss.index), miss, titles[miss.lost.stage])
+        save_image(drawn, output / _DRAWINGS / f"{number:03d}-{miss.lost.stage}.jpg")
+    return len(chosen)

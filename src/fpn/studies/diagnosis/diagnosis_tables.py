@@ -1,0 +1,168 @@
+"""A diagnosis as tables for people, and as JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fpn.files import write_text
+from fpn.studies.diagnosis.budget import SIZE_NAMES, BudgetLine
+from fpn.studies.diagnosis.diagnosis import Diagnosis, FalseAlarm, Miss
+from fpn.studies.tables import TextTable
+from fpn.version import __version__
+
+# Stages that a row of a class or level names.
+_NAMED = 3
+
+
+def diagnosis_tables(found: Diagnosis) -> list[TextTable]:
+    """Stages, classes and levels, and false alarms."""
+    tables = [_stages(found)]
+    if found.misses:
+        titles = {line.name: line.title for line in found.stages}
+        tables.append(_groups("By class", "class", found.per_class, _count(found, "class_name"), titles))
+        tables.append(_groups("By level", "level of its size", found.per_level, _count(found, "level"), titles))
+    return [*tables, _kinds(found)]
+
+
+def _stages(found: Diagnosis) -> TextTable:
+    lost, all_ = len(found.misses), found.objects
+    return TextTable(
+        title=f"{all_ - lost} of {all_} objects are found in {found.images} images, {lost} are lost",
+        columns=("where it was lost", ">lost", ">share", ">AP points", *(f">{name}" for name in SIZE_NAMES)),
+        rows=tuple(_row(line, sized=True) for line in found.stages if line.count)
+        or (("nothing is lost", "", "", "", "", "", ""),),
+        notes=(
+            f"Found: by a detection of its class with a score of {found.threshold:g} or more and IoU 0.5. AP of these "
+            f"detections: {100 * max(found.now.ap, 0):.1f}, at IoU 0.5: {100 * max(found.now.ap50, 0):.1f}.",
+            "AP points: what would come back if the stage did its part for the objects that it lost, and the rest "
+            "went on from there. Stages overlap, so that points do not add up.",
+        ),
+    )
+
+
+def _kinds(found: Diagnosis) -> TextTable:
+    return TextTable(
+        title=f"{len(found.alarms)} detections found nothing",
+        columns=("what is wrong", ">count", ">share", ">AP points"),
+        rows=tuple(_row(line, sized=False) for line in found.kinds if line.count)
+        or (("nothing is found in vain", "", "", ""),),
+        notes=("Kinds and repairs of TIDE (arXiv:2008.08115); share of the missed: of all lost objects.",),
+    )
+
+
+def _row(line: BudgetLine, *, sized: bool) -> tuple[str, ...]:
+    sizes = [str(line.by_size.get(name, (0, 0.0))[0] or "") for name in SIZE_NAMES] if sized else []
+    return (f"{line.title}\n{line.remedy}", str(line.count), f"{line.share:.0%}", f"{line.points:+.1f}", *sizes)
+
+
+def _count(found: Diagnosis, key: str) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {}
+    for miss in found.misses:
+        group = miss.class_name if key == "class_name" else miss.lost.level
+        counts.setdefault(group, Counter())[miss.lost.stage] += 1
+    return counts
+
+
+def _groups(
+    title: str, column: str, objects: Mapping[str, int], lost: Mapping[str, Counter[str]], titles: Mapping[str, str]
+) -> TextTable:
+    rows = []
+    for name, count in objects.items():
+        mine = lost.get(name, Counter())
+        most = ", ".join(f"{titles[stage]} {number}" for stage, number in mine.most_common(_NAMED))
+        rows.append((name, str(count), str(mine.total()), f"{mine.total() / count:.0%}", most))
+    columns = (column, ">objects", ">lost", ">share", "mostly")
+    return TextTable(title=title, columns=columns, rows=tuple(rows))
+
+
+def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
+    """All of it, JSON-able."""
+    return {
+        "made_by": "fpn diagnose",
+        "version": __version__,
+        "dataset": found.dataset,
+        "threshold": found.threshold,
+        "images": found.images,
+        "objects": found.objects,
+        "lost": len(found.misses),
+        "false_alarms": len(found.alarms),
+        "ap": found.now.ap,
+        "ap50": found.now.ap50,
+        "objects_by_class": dict(found.per_class),
+        "objects_by_level": dict(found.per_level),
+        "stages": [line.to_dict() for line in found.stages],
+        "kinds": [line.to_dict() for line in found.kinds],
+        "misses": [_miss(miss) for miss in found.misses],
+        "alarms": [asdict(alarm) for alarm in found.alarms],
+        "unreadable": dict(found.unreadable),
+    }
+
+
+def save_diagnosis(found: Diagnosis, folder: Path) -> list[Path]:
+    """Write diagnosis.json, budget.csv, misses.csv and false_alarms.csv, each whole or not at all.
+
+    Raises:
+        OutputError: one can't be written.
+    """
+    texts = {
+        "diagnosis.json": json.dumps(diagnosis_json(found), indent=1) + "\n",
+        "budget.csv": _csv(_BUDGET_COLUMNS, _budget_rows([*found.stages, *found.kinds])),
+        "misses.csv": _csv(_MISS_COLUMNS, map(_miss_row, found.misses)),
+        "false_alarms.csv": _csv(_ALARM_COLUMNS, map(_alarm_row, found.alarms)),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+_BUDGET_COLUMNS = ("stage", "by", "group", "count", "ap_points")
+_MISS_COLUMNS = ("image", "class", "stage", "reason", "level", "area", "x1", "y1", "x2", "y2")
+_ALARM_COLUMNS = ("image", "class", "kind", "score", "x1", "y1", "x2", "y2")
+
+
+def _budget_rows(lines: Sequence[BudgetLine]) -> Iterable[tuple[object, ...]]:
+    for line in lines:
+        yield line.name, "all", "all", line.count, round(line.points, 3)
+        for by, groups in (("class", line.by_class), ("size", line.by_size)):
+            for name, (count, points) in groups.items():
+                yield line.name, by, name, count, round(points, 3)
+        for name, count in line.by_level.items():
+            yield line.name, "level", name, count, ""
+
+
+def _miss(miss: Miss) -> dict[str, Any]:
+    return {
+        "image": miss.path,
+        "image_id": miss.image_id,
+        "class": miss.class_name,
+        "area": miss.area,
+        "stage": miss.lost.stage,
+        "reason": miss.lost.reason,
+        "level": miss.lost.level,
+        "boxes": {mark.what: {"box": list(mark.box), "text": mark.text} for mark in miss.lost.marks},
+    }
+
+
+def _miss_row(miss: Miss) -> tuple[object, ...]:
+    box = (round(value, 2) for value in miss.lost.marks[0].box)
+    return (miss.path, miss.class_name, miss.lost.stage, miss.lost.reason, miss.lost.level, miss.area, *box)
+
+
+def _alarm_row(alarm: FalseAlarm) -> tuple[object, ...]:
+    box = (round(value, 2) for value in alarm.box)
+    return (alarm.path, alarm.class_name, alarm.kind, round(alarm.score, 4), *box)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,78 @@
+"""What to do about a stage that loses objects, with the numbers of those that it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from fpn.detectors.dialect import Dialect
+
+_OF_ALARMS = {
+    "classification": "check labels of classes that are taken for one another; more images of the rarer one",
+    "localisation": "more epochs; larger images (--short-side); boxes in the labels that are drawn loosely",
+    "both": "more images; larger images (--short-side)",
+    "duplicate": "a lower box.nms: fpn train --set box.nms=0.4",
+    "background": "a higher --score; images without objects; look for objects that are not labelled",
+    "missed": "see the stages above",
+}
+
+
+def remedy(stage: str, values: Sequence[float], dialect: Dialect) -> str:
+    """One line for a stage; settings are those of `fpn train`.
+
+    Args:
+        stage: its name.
+        values: what was measured of the objects that it lost, as `LostObject.value`.
+        dialect: the detector's.
+    """
+    if stage in _OF_ALARMS:
+        return _OF_ALARMS[stage]
+    middle = median(values) if values else None
+    return {"top_k": _more_proposals, "rpn_nms": _looser, "suppression": _looser_end, "threshold": _lower}.get(
+        stage, _in_words
+    )(stage, middle, dialect)
+
+
+def _in_words(stage: str, middle: float | None, dialect: Dialect) -> str:
+    return {
+        "anchors": "fpn check DATA suggests --anchor-sizes, --anchor-ratios and --short-side that reach them",
+        "objectness": "more epochs; anchors that fit better (fpn check DATA); more images with such objects",
+        "rpn_box": "more epochs; anchors nearer to their shapes (fpn check DATA)",
+        "level": f"another size for equation 1: --set roi.canonical_size={_canonical(middle, dialect):g}, then train",
+        "class": "look at the labels of what it was taken for; more images of these classes; more epochs",
+        "box": "more epochs; larger images (--short-side)",
+    }[stage]
+
+
+def _canonical(step: float | None, dialect: Dialect) -> float:
+    """One level finer is twice the size."""
+    return float(f"{dialect.roi.canonical_size * 2.0 ** -(step or 0.0):.3g}")
+
+
+def _more_proposals(_: str, rank: float | None, dialect: Dialect) -> str:
+    train, test = dialect.rpn.before_nms
+    wanted = max(2 * test, round(rank or 0))
+    after = max(2 * dialect.rpn.after_nms[1], wanted)
+    return f"--set rpn.before_nms=[{max(train, wanted)},{wanted}] --set rpn.after_nms=[{max(train, after)},{after}]"
+
+
+def _looser(_: str, overlap: float | None, dialect: Dialect) -> str:
+    return f"they overlap with IoU {overlap or 0:.2f} (median): --set rpn.nms={_above(overlap, dialect.rpn.nms):g}"
+
+
+def _looser_end(_: str, overlap: float | None, dialect: Dialect) -> str:
+    if overlap is None:
+        return f"more detections an image: --max-detections {2 * dialect.box.limit}"
+    if overlap <= dialect.box.nms:
+        return "boxes of one class that are surer and worse: more epochs"
+    return f"they overlap with IoU {overlap:.2f} (median): --set box.nms={_above(overlap, dialect.box.nms):g}"
+
+
+def _above(overlap: float | None, now: float) -> float:
+    return min(0.95, round(max(overlap or 0.0, now) + 0.05, 2))
+
+
+def _lower(_: str, score: float | None, dialect: Dialect) -> str:
+    if score is not None and score <= dialect.box.score_limit:
+        return f"half of them reach --set box.score_limit={int(score * 100) / 100:g}"
+    return f"half of them reach --score {int((score or 0) * 100) / 100:g} (of fpn predict)"

@@ -1,0 +1,136 @@
+"""What a two-stage detector thought on its way to the detections of a batch, and of one image of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fpn.detectors.two_stage import TwoStageDetector
+from fpn.heads.box import BoxCandidates, BoxHead
+from fpn.heads.rpn import DecodedAnchors, ProposalCandidates, RawProposals
+from fpn.ops.boxes import pairwise_iou
+from fpn.structures import Detections, Features, ImageBatch, Proposals
+from fpn.studies.diagnosis.pairing import own
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """A batch, up to what the box head says of all proposals."""
+
+    detector: TwoStageDetector
+    images: ImageBatch
+    features: Features
+    raw: RawProposals
+
+    @cached_property
+    def proposals(self) -> list[Proposals]:
+        """As the detector has them."""
+        return self.detector.rpn.propose(self.raw, self.images)
+
+    @cached_property
+    def candidates(self) -> ProposalCandidates:
+        """What its RPN's NMS chooses from."""
+        return self.detector.rpn.candidates(self.raw, self.images)
+
+    @cached_property
+    def anchors(self) -> DecodedAnchors:
+        """What its top-k chooses from."""
+        return self.detector.rpn.decode_all(self.raw, self.images)
+
+    @cached_property
+    def views(self) -> list[ImageView]:
+        """Image by image."""
+        rois = [each.boxes for each in self.proposals]
+        logits, deltas = self.detector.roi_heads.box(self.features, self.images, rois)
+        counts = [len(boxes) for boxes in rois]
+        said = zip(rois, torch.split(logits.float(), counts), torch.split(deltas.float(), counts), strict=True)
+        return [ImageView(self, index, *each) for index, each in enumerate(said)]
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """One image of a batch.
+
+    Attributes:
+        batch: all of it.
+        index: which image.
+        rois: (N, 4) proposals.
+        logits: (N, K+1) what the head says of each.
+        deltas: (N, 4K or 4).
+    """
+
+    batch: BatchView
+    index: int
+    rois: Tensor
+    logits: Tensor
+    deltas: Tensor
+
+    @property
+    def head(self) -> BoxHead:
+        """The box head."""
+        return self.batch.detector.roi_heads.box
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(N, K+1), background last."""
+        return self.logits.softmax(dim=1)
+
+    @cached_property
+    def candidates(self) -> BoxCandidates:
+        """What the last NMS chooses from."""
+        return self.head.candidates(
+            self.rois, self.probabilities, self._by_class(self.deltas), self.batch.images, self.index
+        )
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Which candidates the detector gives, best first."""
+        return self.head.survivors(self.candidates, self.batch.images, self.index)
+
+    @cached_property
+    def detections(self) -> Detections:
+        """As the detector gives them."""
+        found = self.candidates
+        return Detections(found.boxes[self.kept], found.scores[self.kept], found.labels[self.kept])
+
+    def boxes_of(self, rois: Tensor, deltas: Tensor, label: int) -> Tensor:
+        """(n, 4) RoIs refined to the boxes of one class."""
+        chosen = self._by_class(deltas)[:, 0 if self.head.config.class_agnostic else label]
+        return self.head.boxes_of(rois, chosen, self.batch.images, self.index)
+
+    def judge(self, rois: Tensor, level: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and deltas of other RoIs of this image, read from a level by its place among the head's; None: by
+        equation 1."""
+        head, pooler = self.head, self.head.pooler
+        if level is not None:
+            pooler = replace(pooler, levels=pooler.levels[level : level + 1])
+        pooled = pooler(self.batch.features, self.batch.images, self._alone(rois))
+        logits, deltas = head.judge(pooled)
+        return logits.float(), deltas.float()
+
+    def select(self, rois: Tensor, logits: Tensor, deltas: Tensor) -> Detections:
+        """What the detector would give of these."""
+        return self.head.select(self._alone(rois), logits, deltas, self.batch.images)[self.index]
+
+    def set_box(self, deltas: Tensor, rows: Tensor, label: int, wanted: Tensor) -> None:
+        """Change `deltas` in place so that these RoIs' boxes of that class are `wanted` (4,)."""
+        by_class = self._by_class(deltas)
+        place = 0 if self.head.config.class_agnostic else label
+        by_class[rows, place] = self.head.coder.encode(wanted.expand(len(rows), 4), self.rois[rows])
+
+    def own_of_class(self, boxes: Tensor, truth_boxes: Tensor, truth_labels: Tensor, row: int) -> Tensor:
+        """(n,) which boxes of the class of object `row` are for it."""
+        rivals = (truth_labels == truth_labels[row]).nonzero().squeeze(1)
+        return own(pairwise_iou(boxes, truth_boxes[rivals]))[:, (rivals == row).nonzero()[0, 0]]
+
+    def _by_class(self, deltas: Tensor) -> Tensor:
+        return deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+
+    def _alone(self, rois: Tensor) -> Sequence[Tensor]:
+        """RoIs of this image, none of the others: some conventions depend on the whole batch."""
+        nothing = rois.new_zeros(0, 4)
+        return [rois if index == self.index else nothing for index in range(len(self.batch.images))]
