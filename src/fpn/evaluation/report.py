@@ -83,8 +83,8 @@ class Evaluation(CocoMetrics):
                 values = _without_gaps(asdict(each))
                 found.append({"task": name, "class": values.pop("name"), **values})
         if self.limit is not None and self.limit.figures is not None:
-            figures = _without_gaps(asdict(self.limit.figures))
-            found.append({"task": f"limit {self.limit.limit}", "class": None, **figures})
+            numbers = _without_gaps(asdict(self.limit.figures))
+            found.append({"task": f"limit {self.limit.limit}", "class": None, **numbers})
         return found
 
     def to_dict(self) -> dict[str, Any]:
