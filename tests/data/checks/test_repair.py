@@ -149,6 +149,13 @@ def test_a_split_that_would_be_empty_is_left_to_a_person(tmp_path: Path) -> None
     assert len(open_dataset(tmp_path / "out", split="train")) == 3
 
 
+def test_a_name_that_no_list_can_hold_is_replaced_and_told(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "set", (Shot("a\x01b.png", 20, 10), *SHOTS[2:]))
+    changes = repaired(tmp_path / "set", tmp_path / "out")
+    assert any(r"a\x01b.png': renamed to a_b.png" in change for change in changes)
+    assert (tmp_path / "out/images/train/a_b.png").exists()
+
+
 def test_yolo_labels_without_image_and_broken_lines_go(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set")
     write_text(root / "labels/train/ghost.txt", "0 0.5 0.5 0.2 0.2\n")

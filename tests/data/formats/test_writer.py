@@ -21,6 +21,13 @@ def test_names_stay_unless_two_would_be_alike_up_to_the_suffix() -> None:
     assert unique_names(["a.jpg", "a.png", "a.jpg"]) == {"a.jpg": "a.jpg", "a.png": "a-2.png"}
 
 
+def test_names_that_no_list_can_hold_are_replaced() -> None:
+    names = ["a\nb.jpg", "a_b.jpg", " c\x85.jpg", "d\u2028\udcff.jpg", "x/e.jpg", "y\r/e.jpg", "\u3000.jpg"]
+    assert list(unique_names(names).values()) == [
+        "a_b.jpg", "a_b-2.jpg", "c_.jpg", "d__.jpg", "x_e.jpg", "y__e.jpg", "image.jpg",
+    ]  # fmt: skip
+
+
 def test_a_float32_is_written_in_the_fewest_digits_that_read_back_the_same() -> None:
     assert shortest(float(np.float32(0.1))) == "0.1"
     assert shortest(181.0) == "181"

@@ -145,7 +145,12 @@ class _Repair:
             if old != new:
                 self.changes.add(f"{old}: is a {self.inspected.infos[old].format} file, renamed to {Path(new).name}")
         flat = unique_names(list(right))
-        return {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
+        names = {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
+        for old, new in names.items():
+            if Path(right[old]).name != new:
+                shown = old if old.isprintable() else repr(old)
+                self.changes.add(f"{shown}: renamed to {new}, so that lists can hold its name and no other has it")
+        return names
 
     # --- images ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ A dataset is written beside its place and then moved there, so that it is there 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -26,6 +27,8 @@ from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton
 from fpn.structures.masks import Segmentation
 
+# What no list with a name a line, no XML and no UTF-8 can hold: control characters, ends of lines, halves of letters.
+_UNLISTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Of losses: there are as many as a file has invented names of fields.
 _MOST_LINES = 100
 
@@ -162,21 +165,26 @@ def unique_names(paths: Sequence[str]) -> dict[str, str]:
     """A name without folders for each path, so that no two are alike up to their suffix.
 
     VOC and YOLO tell images apart by name without suffix; where two folders or two suffixes share one, the folder's
-    name is put before it, or a number behind it.
+    name is put before it, or a number behind it. Their lists hold a name a line, without space around it: characters
+    that would end the line become `_`.
     """
     taken: set[str] = set()
     names = {}
-    stems = Counter(Path(path).stem.lower() for path in dict.fromkeys(paths))
+    stems = Counter(_listable(Path(path).stem).lower() for path in dict.fromkeys(paths))
     for path in dict.fromkeys(paths):
-        stem, suffix = Path(path).stem, Path(path).suffix
+        stem, suffix = _listable(Path(path).stem), Path(path).suffix
         if stems[stem.lower()] > 1 and Path(path).parent.name:
-            stem = f"{Path(path).parent.name}_{stem}"
+            stem = _listable(f"{Path(path).parent.name}_{stem}")
         base, number = stem, 2
         while stem.lower() in taken:
             stem, number = f"{base}-{number}", number + 1
         taken.add(stem.lower())
         names[path] = stem + suffix
     return names
+
+
+def _listable(stem: str) -> str:
+    return _UNLISTABLE.sub("_", stem).strip() or "image"
 
 
 @contextmanager
