@@ -94,11 +94,16 @@ def test_an_empty_folder_is_filled_wherever_it_is_named_from(
 
 
 def test_an_empty_folder_stays_empty_if_not_all_can_be_moved_into_it(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"b: was put there meanwhile"), new_folder(tmp_path) as draft:
+    with pytest.raises(OutputError, match=r"b: was put there meanwhile"):
+        _write_while_another_writes(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b", "mine")]
+
+
+def _write_while_another_writes(output: Path) -> None:
+    with new_folder(output) as draft:
         for name in "ab":
             (draft / name).write_text("new")
-        (tmp_path / "b").write_text("mine")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b", "mine")]
+        (output / "b").write_text("mine")
 
 
 def test_what_a_killed_run_left_hidden_in_a_folder_is_named(tmp_path: Path) -> None:
