@@ -128,6 +128,8 @@ def test_a_seed_that_is_none_is_refused_before_any_image_is_looked_at(tmp_path: 
 def test_a_part_without_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image is left for val: its 10 images are in 1 groups"):
         divide(open_dataset(written(tmp_path)), validation=0.2, by_group="film")
+    with pytest.raises(DataError, match=r"Take a larger share or smaller groups\.$"):
+        divide(open_dataset(tmp_path), validation=0.2, by_group="film", similar=False)
 
 
 def test_rare_classes_and_parts_off_their_share_are_told(tmp_path: Path) -> None:

@@ -98,10 +98,10 @@ def divide(
     parts = stratify(counts, joined, shares, seed=seed)
     for name, rows in parts.items():
         if not rows:
+            tear = ", or tear apart those that look alike (--no-similar)" if similar else ""
             raise DataError(
                 f"{dataset.name}: no image is left for {name}: its {len(dataset)} images are in {len(set(joined))} "
-                "groups whose images stay together. Take a larger share or smaller groups, or tear apart those that "
-                "look alike (--no-similar)."
+                f"groups whose images stay together. Take a larger share or smaller groups{tear}."
             )
     remarks += _off_share(parts, shares, joined)
     return Division(tuple(dataset.classes), counts, parts, [*remarks, *_too_rare(dataset, counts, parts)])
