@@ -30,6 +30,13 @@ def test_a_name_that_is_no_text_is_written_with_a_question_mark(tmp_path: Path) 
     assert (tmp_path / "a.csv").read_text("utf-8-sig") == "file_name\na?.png\n"
 
 
+def test_no_text_out_of_a_file_is_a_formula_and_a_path_still_names_its_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [{"file_name": "=1+1.png", "class": "@nut", "score": -0.5, "message": "a=b"}])
+    assert (tmp_path / "a.csv").read_text("utf-8-sig").splitlines()[1] == "./=1+1.png,'@nut,-0.5,a=b"
+    (tmp_path / "=1+1.png").touch()
+    assert (tmp_path / "./=1+1.png").exists()
+
+
 def test_a_detection_is_corners_in_pixels() -> None:
     record = {"image_id": 7, "category_id": 3, "bbox": [1.5, 2.0, 10.12345, 4.0], "score": 0.123456789}
     assert detection_row(record, "a.png", "bolt") == {

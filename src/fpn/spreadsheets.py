@@ -15,6 +15,10 @@ from typing import Any
 from fpn.errors import OutputError
 from fpn.files import write_text
 
+# What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Columns of paths. Programs join tables by them, so they must still name the file: `./=1.png` is `=1.png`.
+_PATHS = frozenset({"file", "file_name"})
 # Of detections: boxes in pixels of the upright image, from its left upper corner.
 DETECTION_COLUMNS = (
     "file_name", "image_id", "class", "category_id", "score", "x_min", "y_min", "x_max", "y_max",
@@ -25,6 +29,8 @@ def write_csv(
     target: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> Path:
     """Write a table, atomically; None and what a row lacks are empty cells.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, and a path `./`.
 
     Args:
         target: the file.
@@ -40,10 +46,16 @@ def write_csv(
     # Spreadsheets and pandas read either end of a line; a terminal's tools want this one.
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _inert(name, value) for name, value in row.items()} for row in rows)
     # A file's name may hold bytes that are no letters.
     write_text(target, "\ufeff" + text.getvalue().encode("utf-8", "replace").decode())
     return Path(target)
+
+
+def _inert(column: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    return f"./{value}" if column in _PATHS else f"'{value}"
 
 
 def beside(target: str | os.PathLike[str]) -> Path:

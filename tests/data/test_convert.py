@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from written_sets import (
+    CLASSES,
     SHOTS,
     Annotation,
     Shot,
@@ -283,6 +284,22 @@ def test_images_of_one_name_in_two_folders_are_renamed_and_told(tmp_path: Path) 
         "left_a.png": [],
         "right_a.png": [("bolt", (1, 1, 10, 10), False)],
     }
+
+
+@pytest.mark.parametrize("family", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("name", ["a\nb.jpg", "c\x85d.jpg", " e .jpg", b"f\xff.jpg".decode(errors="surrogateescape")])
+def test_a_name_that_no_list_can_hold_is_replaced_and_told(name: str, family: Any, tmp_path: Path) -> None:
+    shot = Shot(name, 20, 10, (Annotation("nut", (1, 2, 11, 7)),))
+    try:
+        write_yolo(tmp_path / "from", (shot,))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    # Both splits have all images, so that YOLO needs lists of them, too.
+    write_text(tmp_path / "from/data.yaml", f"train: images/train\nval: images/train\nnames: [{', '.join(CLASSES)}]\n")
+    converted = convert(tmp_path / "from", family, tmp_path / "to")
+    assert [Path(old).name for old in converted.renamed] == [name]
+    for split in ("train", "val"):
+        assert open_dataset(tmp_path / "to", split=split)[0].targets.boxes.round().tolist() == [[1, 2, 11, 7]]
 
 
 def test_broken_datasets_are_not_converted(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_groups_are_what_an_expression_finds_in_the_path(tmp_path: Path) -> None
         ({"validation": 1.0}, "validation 1 and test 0: expected shares"),
         ({"validation": 0.5, "test": 0.5}, "together below 1"),
         ({"validation": -0.1, "test": 0.5}, "above 0"),
+        ({"validation": 0.2, "seed": -1}, "seed -1: expected a whole number from 0"),
         ({"validation": 0.2, "by_group": "("}, r"by_group '\(': no regular expression"),
         ({"validation": 0.2, "by_group": "reel"}, "by_group 'reel': is found in no image's path, such as images/film0"),
     ],
@@ -119,9 +120,16 @@ def test_wishes_that_can_not_be_met_are_refused(tmp_path: Path, asked: dict, mes
         divide(open_dataset(written(tmp_path)), similar=False, **asked)
 
 
+def test_a_seed_that_is_none_is_refused_before_any_image_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed -1"):
+        split_dataset(tmp_path / "not-there", tmp_path / "to", validation=0.2, seed=-1)
+
+
 def test_a_part_without_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image is left for val: its 10 images are in 1 groups"):
         divide(open_dataset(written(tmp_path)), validation=0.2, by_group="film")
+    with pytest.raises(DataError, match=r"Take a larger share or smaller groups\.$"):
+        divide(open_dataset(tmp_path), validation=0.2, by_group="film", similar=False)
 
 
 def test_rare_classes_and_parts_off_their_share_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
-from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.cli.terminal import progress_bar, say, say_renamed, say_warning
 
 
 def run(
@@ -42,8 +42,6 @@ def run(
     say(f"{converted.folder}: {to.upper()}, images: {splits}")
     for loss in converted.losses:
         say_warning(f"not kept: {loss}")
-    if converted.renamed:
-        old, new = next(iter(converted.renamed.items()))
-        say_warning(f"{len(converted.renamed)} images renamed so that no two share a name, such as {old}: now {new}")
+    say_renamed(converted.renamed)
     if not converted.losses:
         say("Nothing was lost.")

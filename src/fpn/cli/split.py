@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
-from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.cli.terminal import progress_bar, say, say_renamed, say_warning
 
 if TYPE_CHECKING:
     from fpn.data.split import Division, WrittenDivision
@@ -86,9 +86,7 @@ def _report(written: WrittenDivision) -> None:
         say_warning(remark)
     for loss in written.losses:
         say_warning(f"not kept: {loss}")
-    if written.renamed:
-        old, new = next(iter(written.renamed.items()))
-        say_warning(f"{len(written.renamed)} images renamed so that no two share a name, such as {old}: now {new}")
+    say_renamed(written.renamed)
     count = len(written.division.counts)
     how = {0: "copied", count: "linked, which takes no space"}.get(written.linked, f"{written.linked} linked")
     say(f"{written.folder}: {written.format.upper()}, {count} images, {how}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
@@ -40,6 +40,17 @@ def warnings_as_lines() -> Iterator[None]:
 
 def _as_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {message}\n"
+
+
+def say_renamed(names: Mapping[str, str]) -> None:
+    """A warning of images whose names had to change; `names`: old path -> new name."""
+    if names:
+        old, new = next(iter(names.items()))
+        shown = old if old.isprintable() else repr(old)
+        say_warning(
+            f"{len(names)} images renamed so that lists can hold their names and no two share one, such as {shown}: "
+            f"now {new}"
+        )
 
 
 def say(message: RenderableType = "") -> None:

@@ -80,10 +80,12 @@ def divide(
         bar: shows how many images were read.
 
     Raises:
-        ConfigError: shares that leave nothing for a part, or an expression that is none or is found in no image.
+        ConfigError: shares that leave nothing for a part, a negative seed, or an expression that is none or is found in
+            no image.
         DataError: there are too few images, or groups of them, for each part to have one.
     """
     shares = _shares(validation, test)
+    _check_seed(seed)
     names = [image_name(dataset, row) for row in range(len(dataset))]
     groups, remarks = _named_groups(names, by_group)
     if similar:
@@ -96,10 +98,10 @@ def divide(
     parts = stratify(counts, joined, shares, seed=seed)
     for name, rows in parts.items():
         if not rows:
+            tear = ", or tear apart those that look alike (--no-similar)" if similar else ""
             raise DataError(
                 f"{dataset.name}: no image is left for {name}: its {len(dataset)} images are in {len(set(joined))} "
-                "groups whose images stay together. Take a larger share or smaller groups, or tear apart those that "
-                "look alike (--no-similar)."
+                f"groups whose images stay together. Take a larger share or smaller groups{tear}."
             )
     remarks += _off_share(parts, shares, joined)
     return Division(tuple(dataset.classes), counts, parts, [*remarks, *_too_rare(dataset, counts, parts)])
@@ -113,6 +115,11 @@ def _shares(validation: float, test: float) -> dict[str, float]:
         )
     shares = {"train": 1 - validation - test, "val": validation, "test": test}
     return {name: share for name, share in shares.items() if share > 0}
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: expected a whole number from 0")
 
 
 def image_name(dataset: Dataset, row: int) -> str:
@@ -251,6 +258,7 @@ def split_dataset(
     output = Path(output)
     refuse_filled(output)
     _shares(validation, test)
+    _check_seed(seed)
     chosen = choose_split(path, split, images=images)
     surveyed = survey_dataset(path, split=chosen, images=images, limits=limits)
     dropped = refuse_broken(surveyed, Path(path), drop_invalid=drop_invalid)

@@ -14,6 +14,7 @@ from fpn.data.checks.repair import repair
 from fpn.data.formats.open import open_dataset
 from fpn.data.issues import KINDS
 from fpn.errors import DataError, OutputError
+from fpn.ops.run_lengths import text_of_counts
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -73,6 +74,7 @@ def test_a_sound_dataset_comes_out_the_same(tmp_path: Path) -> None:
 
 
 # An image stored as 64 x 48 with a box at its left upper corner, 10 wide and 20 high.
+@pytest.mark.parametrize("outline", ["polygon", "counts", "text"])
 @pytest.mark.parametrize(
     ("orientation", "expected"),
     [
@@ -83,15 +85,22 @@ def test_a_sound_dataset_comes_out_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_boxes_and_outlines_are_turned_as_exif_turns_the_image(
-    tmp_path: Path, orientation: int, expected: list[float]
+    tmp_path: Path, orientation: int, expected: list[float], outline: str
 ) -> None:
+    # Ten columns of 48 pixels whose upper 20 are the object's.
+    runs = {"size": [48, 64], "counts": [0, 20, *[28, 20] * 9, 28 + 54 * 48]}
+    segmentation: object = {
+        "polygon": [[0, 0, 10, 0, 10, 20, 0, 20]],
+        "counts": runs,
+        "text": {**runs, "counts": text_of_counts(np.array(runs["counts"]))},
+    }[outline]
     planted = Planted(tmp_path / "set")
     grey = np.full((48, 64), 30, dtype=np.uint8)
     grey[:20, :10] = 220
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(grey).convert("RGB").save(planted.image(3), exif=exif)
-    planted.bolt(3).update(bbox=[0, 0, 10, 20], segmentation=[[0, 0, 10, 0, 10, 20, 0, 20]], keypoints=[1, 1, 2])
+    planted.bolt(3).update(bbox=[0, 0, 10, 20], segmentation=segmentation, keypoints=[1, 1, 2])
     changes = repaired(planted.save(), tmp_path / "out")
     dataset = open_dataset(tmp_path / "out", split="train")
     sample = dataset[3]
@@ -104,6 +113,7 @@ def test_boxes_and_outlines_are_turned_as_exif_turns_the_image(
     masks = dataset.targets(3, masks=True).masks.dense()
     assert np.array_equal(masks[0].numpy(), bright)
     assert any("keypoints removed, it was drawn on another size" in change for change in changes)
+    assert not any("outline removed" in change for change in changes)
 
 
 def test_boxes_of_a_scaled_image_are_scaled_and_one_of_another_shape_is_left_out(tmp_path: Path) -> None:
@@ -147,6 +157,13 @@ def test_a_split_that_would_be_empty_is_left_to_a_person(tmp_path: Path) -> None
     repair(check(root), tmp_path / "out")
     assert not check(tmp_path / "out").passed
     assert len(open_dataset(tmp_path / "out", split="train")) == 3
+
+
+def test_a_name_that_no_list_can_hold_is_replaced_and_told(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "set", (Shot("a\x01b.png", 20, 10), *SHOTS[2:]))
+    changes = repaired(tmp_path / "set", tmp_path / "out")
+    assert any(r"a\x01b.png': renamed to a_b.png" in change for change in changes)
+    assert (tmp_path / "out/images/train/a_b.png").exists()
 
 
 def test_yolo_labels_without_image_and_broken_lines_go(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from written_sets import (
 )
 
 import fpn
-from fpn.data import open_dataset
+from fpn.data import list_splits, open_dataset
 from fpn.data.checks.inspection import check
 from fpn.errors import DataError, DataNotFoundError
 
@@ -121,6 +121,71 @@ def test_a_yaml_with_a_byte_order_mark_has_its_names_and_splits(tmp_path: Path) 
     root = write_yolo(tmp_path)
     write_text(root / "data.yaml", "\ufeffnames: [bolt, nut, washer]\ntrain: images/train\n")
     assert boxes(root) == ALL
+
+
+# --- YOLO: what is a split, and what a dataset ---
+
+
+def _parted(root: Path, *, config: bool = True) -> Path:
+    """images/train, images/val and their labels: two images and one."""
+    for split, shots in (("train", SHOTS[:2]), ("val", SHOTS[2:])):
+        for shot in shots:
+            save_image(root / "images" / split / shot.file, shot.width, shot.height)
+            write_text(root / "labels" / split / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
+    if config:
+        write_text(root / "data.yaml", f"train: images/train\nval: images/val\nnames: [{', '.join(CLASSES)}]\n")
+    return root
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_set_one_folder_down_keeps_its_splits(config: bool, tmp_path: Path) -> None:
+    _parted(tmp_path / "outer/ds", config=config)
+    write_text(tmp_path / "outer/notes.md", "what unpacking an archive leaves beside the folder")
+    assert list_splits(tmp_path / "outer") == list_splits(tmp_path / "outer/ds") == ("train", "val")
+    assert boxes(tmp_path / "outer", split="train").keys() == {"a.png", "b.png"}
+    with pytest.raises(DataError, match="has the splits train, val"):
+        open_dataset(tmp_path / "outer")
+
+
+def test_labels_beside_images_one_folder_down_keep_the_splits_of_their_yaml(tmp_path: Path) -> None:
+    root = tmp_path / "outer/ds"
+    for shot in SHOTS:
+        save_image(root / shot.file, shot.width, shot.height)
+        write_text(root / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
+    write_text(root / "data.yaml", f"train: train.txt\nval: val.txt\nnames: [{', '.join(CLASSES)}]\n")
+    write_text(root / "train.txt", "a.png\nb.png\n")
+    write_text(root / "val.txt", "c.jpg\n")
+    assert list_splits(tmp_path / "outer") == ("train", "val")
+    assert boxes(tmp_path / "outer", split="val").keys() == {"c.jpg"}
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_two_sets_in_one_folder_are_no_splits_of_one(config: bool, tmp_path: Path) -> None:
+    _parted(tmp_path / "first", config=config)
+    _parted(tmp_path / "second", config=config)
+    with pytest.raises(DataError, match=r"datasets of their own \(first, second\)\. Give one folder, such as .*first"):
+        list_splits(tmp_path)
+
+
+def test_a_set_beside_a_folder_of_images_and_labels_is_no_split(tmp_path: Path) -> None:
+    _parted(tmp_path / "ds")
+    _twins(tmp_path / "more")
+    with pytest.raises(DataError, match=r"a dataset of its own \(ds\), and beside it more\. Give one folder"):
+        list_splits(tmp_path)
+
+
+def test_folders_inside_of_a_split_leave_it_one(tmp_path: Path) -> None:
+    for split, shot in (("train", SHOTS[0]), ("valid", SHOTS[2])):
+        save_image(tmp_path / split / "images/film" / shot.file, shot.width, shot.height)
+        write_text(tmp_path / split / "labels/film" / f"{Path(shot.file).stem}.txt", yolo_lines(shot))
+    assert list_splits(tmp_path) == ("train", "valid")
+    assert len(boxes(tmp_path, split="train")["a.png"]) == 2
+
+
+def test_folders_of_images_and_labels_are_splits_by_their_names(tmp_path: Path) -> None:
+    _twins(tmp_path / "left")
+    _twins(tmp_path / "right")
+    assert list_splits(tmp_path) == ("left", "right")
 
 
 # --- CVAT, Darknet, Ultralytics ---

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fpn.data.formats.coco_writer import plain_box
-from fpn.data.formats.writer import Losses, new_folder, shortest, unique_names
+from fpn.data.formats.writer import Losses, new_folder, refuse_filled, shortest, unique_names
 from fpn.data.formats.yolo_writer import joined
 from fpn.errors import OutputError
 
@@ -19,6 +19,13 @@ def test_names_stay_unless_two_would_be_alike_up_to_the_suffix() -> None:
         "A.jpg": "A.jpg",
     }
     assert unique_names(["a.jpg", "a.png", "a.jpg"]) == {"a.jpg": "a.jpg", "a.png": "a-2.png"}
+
+
+def test_names_that_no_list_can_hold_are_replaced() -> None:
+    names = ["a\nb.jpg", "a_b.jpg", " c\x85.jpg", "d\u2028\udcff.jpg", "x/e.jpg", "y\r/e.jpg", "\u3000.jpg"]
+    assert list(unique_names(names).values()) == [
+        "a_b.jpg", "a_b-2.jpg", "c_.jpg", "d__.jpg", "x_e.jpg", "y__e.jpg", "image.jpg",
+    ]  # fmt: skip
 
 
 def test_a_float32_is_written_in_the_fewest_digits_that_read_back_the_same() -> None:
@@ -67,6 +74,44 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _stop_while_writing(tmp_path / "deep/other")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("way", ["here", "link", "folder"])
+def test_an_empty_folder_is_filled_wherever_it_is_named_from(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    output = {"here": Path(), "link": tmp_path / "link", "folder": tmp_path / "empty"}[way]
+    with new_folder(output) as draft:
+        (draft / "images").mkdir()
+        (draft / "images/a").write_text("a")
+        (draft / "b").write_text("b")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["b", "images"]
+    assert (tmp_path / "link/images/a").read_text() == "a"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+
+
+def test_an_empty_folder_stays_empty_if_not_all_can_be_moved_into_it(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"b: was put there meanwhile"):
+        _write_while_another_writes(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b", "mine")]
+
+
+def _write_while_another_writes(output: Path) -> None:
+    with new_folder(output) as draft:
+        for name in "ab":
+            (draft / name).write_text("new")
+        (output / "b").write_text("mine")
+
+
+def test_what_a_killed_run_left_hidden_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".out-x1.fpn-draft").mkdir()
+    with pytest.raises(
+        OutputError, match=r"holds the hidden folder \.out-x1\.fpn-draft.*If none is running, remove it"
+    ):
+        refuse_filled(tmp_path)
 
 
 def _stop_while_writing(output: Path) -> None:

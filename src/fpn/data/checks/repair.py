@@ -25,7 +25,7 @@ from fpn.data.progress import Progress
 from fpn.errors import DataError
 from fpn.shapes import Size
 from fpn.structures import Classes
-from fpn.structures.masks import Segmentation
+from fpn.structures.masks import Masks, Segmentation
 
 # What can't be kept: mostly what the readers leave out by themselves.
 _LEFT_OUT = frozenset(
@@ -145,7 +145,12 @@ class _Repair:
             if old != new:
                 self.changes.add(f"{old}: is a {self.inspected.infos[old].format} file, renamed to {Path(new).name}")
         flat = unique_names(list(right))
-        return {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
+        names = {old: str(Path(flat[old]).with_suffix(Path(new).suffix)) for old, new in right.items()}
+        for old, new in names.items():
+            if Path(right[old]).name != new:
+                shown = old if old.isprintable() else repr(old)
+                self.changes.add(f"{shown}: renamed to {new}, so that lists can hold its name and no other has it")
+        return names
 
     # --- images ---------------------------------------------------------------------------------------------------
 
@@ -338,12 +343,24 @@ def _fitted(
     box: np.ndarray, outline: Segmentation | None, info: ImageInfo, said: Size, say: partial[None]
 ) -> tuple[np.ndarray, Segmentation | None]:
     """Box and outline in the image as it stands upright, from the size that was said."""
-    if isinstance(outline, dict):
-        say("outline removed, its run-length code is of another size than the image")
-        outline = None
     corners = _moved(box.reshape(2, 2), info, said)
+    bounds = np.concatenate((corners.min(axis=0), corners.max(axis=0)))
+    if isinstance(outline, dict):
+        if _plan(info, said) == "turn":
+            return bounds, _turned(outline, info, said)
+        say("outline removed, its run-length code is of another size than the image")
+        return bounds, None
     polygons = [_moved(np.array(part).reshape(-1, 2), info, said).ravel().tolist() for part in outline or ()]
-    return np.concatenate((corners.min(axis=0), corners.max(axis=0))), polygons or None
+    return bounds, polygons or None
+
+
+def _turned(code: dict[str, Any], info: ImageInfo, said: Size) -> Segmentation:
+    """A run-length code in the upright image, pixel for pixel, written as it was: compressed or not."""
+    masks = Masks.from_coco([code], said).transposed()
+    # As `_moved`: orientations 6 and 7 reverse what is now x, 7 and 8 what is now y.
+    masks = masks.flipped() if info.orientation in (6, 7) else masks
+    masks = masks.flipped(vertical=True) if info.orientation in (7, 8) else masks
+    return masks.to_coco(compressed=isinstance(code["counts"], str))[0]
 
 
 def _fitted_keypoints(keypoints: np.ndarray, info: ImageInfo, said: Size) -> np.ndarray:

@@ -6,6 +6,7 @@ A dataset is written beside its place and then moved there, so that it is there 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -26,6 +27,10 @@ from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton
 from fpn.structures.masks import Segmentation
 
+# What no list with a name a line, no XML and no UTF-8 can hold: control characters, ends of lines, halves of letters.
+_UNLISTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# How the name of a folder ends that is not yet written whole.
+_DRAFT = ".fpn-draft"
 # Of losses: there are as many as a file has invented names of fields.
 _MOST_LINES = 100
 
@@ -162,15 +167,16 @@ def unique_names(paths: Sequence[str]) -> dict[str, str]:
     """A name without folders for each path, so that no two are alike up to their suffix.
 
     VOC and YOLO tell images apart by name without suffix; where two folders or two suffixes share one, the folder's
-    name is put before it, or a number behind it.
+    name is put before it, or a number behind it. Their lists hold a name a line, without space around it: characters
+    that would end the line become `_`.
     """
     taken: set[str] = set()
     names = {}
-    stems = Counter(Path(path).stem.lower() for path in dict.fromkeys(paths))
+    stems = Counter(_listable(Path(path).stem).lower() for path in dict.fromkeys(paths))
     for path in dict.fromkeys(paths):
-        stem, suffix = Path(path).stem, Path(path).suffix
+        stem, suffix = _listable(Path(path).stem), Path(path).suffix
         if stems[stem.lower()] > 1 and Path(path).parent.name:
-            stem = f"{Path(path).parent.name}_{stem}"
+            stem = _listable(f"{Path(path).parent.name}_{stem}")
         base, number = stem, 2
         while stem.lower() in taken:
             stem, number = f"{base}-{number}", number + 1
@@ -179,23 +185,35 @@ def unique_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def _listable(stem: str) -> str:
+    return _UNLISTABLE.sub("_", stem).strip() or "image"
+
+
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `output` when all went well and vanishes otherwise.
+
+    An empty folder that is there already is filled and not replaced: it may be a link, a mounted disk, or where the
+    caller's terminal stands, and the folder around it may not be theirs to write in.
 
     Raises:
         OutputError: there is something already, or it can't be written.
     """
     refuse_filled(output)
+    place = output.resolve()
+    is_there = place.is_dir()
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", suffix=_DRAFT, dir=place if is_there else place.parent))
     except OSError as error:
         raise OutputError(f"{output}: can't write there ({error.strerror}). Choose another folder.") from error
     try:
         yield draft
-        draft.chmod(0o777 & ~read_umask())
-        draft.replace(output)
+        if is_there:
+            _move_up(draft)
+        else:
+            draft.chmod(0o777 & ~read_umask())
+            draft.replace(place)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -205,14 +223,41 @@ def new_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _move_up(draft: Path) -> None:
+    """Move what is in a folder into the one around it: all, or nothing if one can't be moved.
+
+    Raises:
+        OutputError: something of the same name was put there meanwhile.
+        OSError: it can't be moved.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for old in sorted(draft.iterdir()):
+            new = draft.parent / old.name
+            if new.exists() or new.is_symlink():
+                raise OutputError(f"{new}: was put there meanwhile; nothing is ever written over. Try another folder.")
+            old.rename(new)
+            moved.append((old, new))
+    except BaseException:
+        for old, new in moved:
+            new.rename(old)
+        raise
+
+
 def refuse_filled(output: Path) -> None:
     """Stop before any work if the result would lie on something.
 
     Raises:
         OutputError: `output` is a file, or a folder that is not empty.
     """
-    if output.is_dir() and not any(output.iterdir()):
+    held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
+    if output.is_dir() and not held:
         return
+    if held and all(name.endswith(_DRAFT) for name in held):
+        raise OutputError(
+            f"{output}: holds the hidden folder {held[0]}, which a run writes into or left when it was killed. If none "
+            "is running, remove it."
+        )
     if output.exists() or output.is_symlink():
         raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
 

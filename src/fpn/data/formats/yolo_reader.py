@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from pathlib import Path
 from fpn.data.formats.darknet import DARKNET_LISTS, find_data_file, read_data_file
 from fpn.data.formats.files import Folder, enumerate_issues, head_of, is_image, is_set_apart, read_lines, read_text
 from fpn.data.formats.keypoints import checked_keypoints
-from fpn.data.formats.layout import WHOLE, Layout
+from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
-from fpn.data.formats.yolo_config import YoloConfig, YoloPose, looks_like_config, read_config
+from fpn.data.formats.yolo_config import SPLITS, YoloConfig, YoloPose, looks_like_config, read_config
 from fpn.data.formats.yolo_lines import Line, keypoints_of, looks_like_pose, read_line
 from fpn.data.formats.yolo_names import CLASS_LISTS, find_names
 from fpn.data.issues import Finding
@@ -35,6 +35,8 @@ _NOT_LABELS = frozenset(
 )
 # Of a folder's text files, how many are looked at before it is taken for one without labels.
 _LOOKED_AT = 20
+# What a folder that is a split is called, see `plain_split`.
+_SPLITS = frozenset({*SPLITS, "trainval"})
 # Class indices that are believed without a list of names; above it is a typing error, not a dataset.
 _MAX_UNNAMED = 10_000
 
@@ -129,17 +131,51 @@ def _find_apart(path: Path, images: Path) -> Layout | str:
 def _label_folders(folder: Folder) -> dict[str, str]:
     root = folder.root
     if folder.listing(root / "images") and folder.has(root / "labels"):
-        parts = [name for name in folder.folders(root / "images") if folder.listing(root / "images" / name)]
-        if parts and not folder.images(root / "images"):
+        if parts := _parts(folder, root / "images"):
             return {name: f"images/{name}" for name in parts}
         return {WHOLE: "images"}
     parts = [name for name in folder.folders(root) if folder.listing(root / name / "images")]
     divided = {name: f"{name}/images" for name in parts if folder.has(root / name / "labels")}
     if divided:
-        return divided
+        return _without_datasets(folder, divided)
     if _has_labels_beside(folder, root):
         return {WHOLE: "."}
-    return {name: name for name in folder.folders(root) if _has_labels_beside(folder, root / name)}
+    beside = {name: name for name in folder.folders(root) if _has_labels_beside(folder, root / name)}
+    return _without_datasets(folder, beside)
+
+
+def _parts(folder: Folder, images: Path) -> list[str]:
+    """The folders that a folder of images is divided into: none if images lie in it themselves."""
+    return [] if folder.images(images) else [name for name in folder.folders(images) if folder.listing(images / name)]
+
+
+def _without_datasets(folder: Folder, places: Mapping[str, str]) -> dict[str, str]:
+    """The splits among folders; a dataset of its own is none: as one its own splits would be run together.
+
+    Raises:
+        DataError: there are several datasets, or one beside others.
+    """
+    own = [name for name in places if _is_dataset(folder, name)]
+    if own and len(places) > 1:
+        others = [name for name in places if name not in own]
+        beside = f", and beside it {', '.join(others[:8])}" if others else ""
+        raise DataError(
+            f"{folder.root}: holds {'datasets of their own' if len(own) > 1 else 'a dataset of its own'} "
+            f"({', '.join(own[:8])}){beside}. Give one folder, such as {folder.root / own[0]}."
+        )
+    return {} if own else dict(places)
+
+
+def _is_dataset(folder: Folder, name: str) -> bool:
+    """Whether a folder says itself how it is divided: by a file, or by folders in its images/."""
+    root = folder.root / name
+    files = (root / each for each in folder.listing(root) if each.lower().endswith((".yaml", ".yml")))
+    if find_data_file(root) is not None or any(looks_like_config(file) for file in files):
+        return True
+    parts = _parts(folder, root / "images")
+    # A split may have folders inside of it, such as one for each film.
+    named = (plain_split(each) in _SPLITS for each in parts)
+    return bool(parts) and (plain_split(name) not in _SPLITS or any(named))
 
 
 def _has_labels_beside(folder: Folder, place: Path) -> bool:

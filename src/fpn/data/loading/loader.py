@@ -288,7 +288,7 @@ class _Workbench:
                 lost[self.dataset.path(each % count)] = str(error)
         raise TrainingError(
             f"{self.dataset.name}: {len(lost)} images one after another can't be read, such as "
-            f"{next(iter(lost.values()))}. See all with `fpn check`."
+            f"{next(iter(lost.values())).removesuffix('.')}. See all with `fpn check`."
         )
 
     def _prepare(self, epoch: int, entry: int, lost: dict[str, str], cut: dict[str, str]) -> PreparedImage:
