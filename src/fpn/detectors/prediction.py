@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
@@ -164,6 +165,8 @@ def predict_images(
     Raises:
         ConfigError: a setting is out of range.
     """
+    if not (isinstance(batch_size, Integral) and isinstance(readers, Integral)):
+        raise ConfigError(f"batch_size {batch_size!r}, readers {readers!r}: expected whole numbers")
     if batch_size < 1 or readers < 0 or max_pixels < 1 or max_bytes < 1:
         raise ConfigError(
             f"batch_size {batch_size}, readers {readers}, max_pixels {max_pixels}, max_bytes {max_bytes}: must be at "
