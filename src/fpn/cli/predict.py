@@ -61,7 +61,7 @@ def run(
         max_pixels: Largest image that is read, height times width.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.outputs import NAME, RESULTS, TABLE, real_paths, written_before
+    from fpn.cli.outputs import real_paths, written_before
     from fpn.detectors import load
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
@@ -76,9 +76,7 @@ def run(
     earlier = written_before(output)
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
-    names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
-    lists = (NAME, TABLE) if ids is None else (NAME, TABLE, RESULTS)
-    refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
+    names = _name_drawings(output, sources, own, drawn=drawn, listed=ids is not None)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
@@ -107,6 +105,18 @@ def run(
     if full.count:
         say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
     return _report(predictions, chosen)
+
+
+def _name_drawings(
+    output: Path, sources: Sequence[ImageSource], own: frozenset[str], *, drawn: bool, listed: bool
+) -> Sequence[PurePosixPath | None]:
+    """A name for each image's drawing; stops if one, or a list, would replace a file that is not ours."""
+    from fpn.cli.outputs import NAME, RESULTS, TABLE
+
+    names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
+    lists = (NAME, TABLE, RESULTS) if listed else (NAME, TABLE)
+    refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
+    return names
 
 
 def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds | None) -> float | Thresholds:

@@ -165,7 +165,7 @@ def predict_images(
     Raises:
         ConfigError: a setting is out of range.
     """
-    if not (isinstance(batch_size, Integral) and isinstance(readers, Integral)):
+    if not (_is_whole(batch_size) and _is_whole(readers)):
         raise ConfigError(f"batch_size {batch_size!r}, readers {readers!r}: expected whole numbers")
     if batch_size < 1 or readers < 0 or max_pixels < 1 or max_bytes < 1:
         raise ConfigError(
@@ -177,6 +177,10 @@ def predict_images(
     reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
     return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral)
 
 
 def _predict_windows(
