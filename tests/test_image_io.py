@@ -128,6 +128,13 @@ def test_missing_files_and_folders_say_so(tmp_path) -> None:
         read_image(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["nope", "link.jpg"])
+def test_a_link_that_leads_nowhere_is_told_as_one(tmp_path, target) -> None:
+    (tmp_path / "link.jpg").symlink_to(target)
+    with pytest.raises(DataNotFoundError, match=f"link.jpg: a link that leads nowhere, to {target}"):
+        read_image(tmp_path / "link.jpg")
+
+
 def test_the_limit_of_pixels_is_the_callers_to_set(tmp_path) -> None:
     Image.new("RGB", (100, 10)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", max_pixels=1000).width == 100

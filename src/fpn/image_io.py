@@ -112,14 +112,16 @@ def read_image(
 
     Raises:
         DataNotFoundError: the path does not exist.
-        ImageError: not an image, damaged, empty, larger than `max_pixels` or `max_bytes`, or of channels that can't
-            be understood.
+        ImageError: not an image, damaged, empty, larger than `max_pixels` or `max_bytes`, or of channels or a type
+            that can't be understood.
     """
     check_pixel_range(pixel_range)
     if isinstance(source, np.ndarray):
         return _from_array(source, pixel_range)
     if isinstance(source, Image.Image):
         return _to_rgb(ImageOps.exif_transpose(source), source.format, pixel_range)
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(_unlike_an_image(source))
     path = Path(source)
     with _opened(path, max_bytes) as opened:
         _check_size(opened.size, str(path), max_pixels)
@@ -385,7 +387,12 @@ def _refuse_deep_colour(header: ImageHeader, pixel_range: PixelRange | None) -> 
 
 
 def _check_file(path: Path, max_bytes: int) -> None:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise DataNotFoundError(f"{path}: a link that leads nowhere, to {path.readlink()}") from error
+        raise
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path}: is a folder, not an image")
     # Opening a pipe would wait for someone to write into it.
@@ -426,6 +433,18 @@ def _from_array(array: np.ndarray, pixel_range: PixelRange | None) -> Image.Imag
             )
         array = _scaled(array, pixel_range, sixteen_bits=array.dtype == np.uint16)
     return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), None, None)
+
+
+def _unlike_an_image(source: object) -> str:
+    """What to do with a value of a type that is not read."""
+    remedy = ""
+    if hasattr(source, "is_floating_point"):  # a tensor, without loading torch for those who have none
+        numbers = "(tensor * 255).round().byte()" if source.is_floating_point() else "tensor"
+        of = " of values from 0 to 1" if source.is_floating_point() else ""
+        remedy = f". An RGB tensor (3, H, W){of} becomes one by {numbers}.permute(1, 2, 0).cpu().numpy()"
+    elif isinstance(source, bytes | bytearray | memoryview):
+        remedy = ". A file's bytes become one by PIL.Image.open(io.BytesIO(data))"
+    return f"image of type {type(source).__name__}: expected a path, a PIL image or a NumPy array{remedy}"
 
 
 def is_wide(image: Image.Image) -> bool:

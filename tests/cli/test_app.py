@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from shell import Shell
+from written_sets import write_coco
 
 from fpn import __version__
-from fpn.cli.app import COMMANDS, flowing, make_app
+from fpn.cli.app import COMMANDS, flowing, make_app, run_command
 
 
 def test_help_lists_every_verb_with_what_it_does(fpn: Shell) -> None:
@@ -109,6 +112,58 @@ def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, monkeypatch: pytes
     monkeypatch.setattr("fpn.detectors.load", interrupted)
     ended = fpn("evaluate", "model.safetensors", "data")
     assert (ended.status, ended.err) == (130, "stopped by Ctrl-C\n")
+
+
+LONG = "x" * 256  # one more than file systems take
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "model", LONG],
+        ["evaluate", "{model}", "{data}", "--output", f"{LONG}.json"],
+        ["train", "{data}", "--output", LONG],
+        ["split", "{data}", LONG],
+    ],
+    ids=lambda words: " ".join(words).replace(LONG, "LONG"),
+)
+def test_what_the_file_system_refuses_is_one_line_about_the_file(
+    fpn: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"model": tmp_path / "model.safetensors", "data": write_coco(tmp_path / "set")}
+    places["model"].touch()
+    message = fpn.fails(*(word.format(**places) for word in words))
+    last = message.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert LONG in last
+    assert last.endswith(": File name too long")
+
+
+def test_who_reads_no_further_is_no_error_of_the_command(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("fpn.cli.app.make_app", lambda _: left)
+    with pytest.raises(BrokenPipeError):
+        run_command(["check"])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["predict", "model", ""], 'word 3 is empty (""), after model'),
+        (["predict", "model", "a.png", "--output", ""], 'word 5 is empty (""), after --output'),
+        (["train", "data", "--output="], "--output= is empty"),
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(fpn: Shell, words: list[str], reason: str) -> None:
+    ended = fpn(*words)
+    assert ended.status == 2
+    assert ended.err.splitlines() == [
+        f"error: {reason}. Was a variable of the shell not set? Write a name, or . for the current folder.",
+        f"See: fpn {words[0]} --help",
+    ]
 
 
 def test_help_flows_however_the_source_breaks_its_lines() -> None:

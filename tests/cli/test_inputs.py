@@ -48,6 +48,15 @@ def test_a_missing_file_is_left_for_the_reader_to_report(tmp_path: Path) -> None
     assert found(tmp_path, str(tmp_path / "absent.png")) == ["absent.png"]
 
 
+def test_links_that_lead_nowhere_are_left_for_the_reader_to_report(tmp_path: Path) -> None:
+    files(tmp_path, "a.png")
+    (tmp_path / "gone.jpg").symlink_to("nope")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    (tmp_path / "notes").symlink_to("nope")
+    assert found(tmp_path, str(tmp_path)) == ["a.png", "gone.jpg", "self.jpg"]
+    assert found(tmp_path, str(tmp_path / "*.jpg")) == ["gone.jpg", "self.jpg"]
+
+
 def test_a_folder_or_glob_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match="no image in this folder"):
         find_images([str(files(tmp_path, "notes.txt"))], own=NONE)

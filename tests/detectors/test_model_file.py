@@ -95,6 +95,31 @@ def test_a_recipe_that_does_not_hold_is_refused(saved, tmp_path, change, message
         fpn.load(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: weight.long(), r"is of torch.int64, expected torch.float32\. Save the model again"),
+        (lambda weight: weight.index_fill(0, torch.tensor([1]), float("nan")), "not finite numbers: it is damaged"),
+        (lambda weight: weight.index_fill(0, torch.tensor([0]), float("-inf")), "not finite numbers: it is damaged"),
+    ],
+    ids=["whole", "nan", "inf"],
+)
+def test_weights_that_would_find_nothing_without_a_word_are_refused(saved, tmp_path, change, message) -> None:
+    state, path = load_file(saved), tmp_path / "changed.safetensors"
+    name = next(name for name in state if name.endswith("bias"))
+    save_file({**state, name: change(state[name])}, path, metadata={"fpn": json.dumps(read_header(saved))})
+    with pytest.raises(ModelFileError, match=f"{name} .*{message}"):
+        fpn.load(path)
+
+
+def test_weights_of_half_precision_and_absurdly_large_ones_are_weights(saved, tmp_path) -> None:
+    state, path = load_file(saved), tmp_path / "changed.safetensors"
+    name = next(name for name in state if name.endswith("bias"))
+    state = {key: value.half() for key, value in state.items()} | {name: torch.full_like(state[name], 3e38)}
+    save_file(state, path, metadata={"fpn": json.dumps(read_header(saved))})
+    assert torch.equal(fpn.load(path, device="cpu").state_dict()[name], state[name])
+
+
 def test_what_was_there_survives_a_failed_save(small, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError):

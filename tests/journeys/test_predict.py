@@ -108,6 +108,49 @@ def test_a_second_run_replaces_its_own_results_and_does_not_take_them_for_images
         assert contents(tmp_path) == ["a.jpg", "a.png", "detections.csv", "detections.json"]
 
 
+def test_drawings_inside_of_the_folder_of_images_are_known_after_any_number_of_runs(
+    fpn: Shell, model: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "deep" / "b.jpg")
+    words, drawings = ["predict", model, tmp_path, "--output", tmp_path / "out"], ["a.jpg", "deep/b.jpg"]
+    for drawn in ("--images", "--no-images", "--no-images", "--images"):
+        assert fpn(*words, drawn).status == 0
+        assert len(listing(tmp_path / "out")["images"]) == 2
+        assert contents(tmp_path / "out") == [*drawings, "detections.csv", "detections.json"]
+
+
+def test_results_of_runs_before_the_last_are_replaced_too(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    root, out = write_coco(tmp_path / "set"), tmp_path / "out"
+    first, second = sorted((root / "images").iterdir())[:2]
+    ids = ["--ids", root / "annotations" / "instances.json"]
+    for image, more in ((first, ids), (second, []), (first, ids)):
+        assert fpn("predict", model, image, "--output", out, *more).status == 0
+    assert contents(out) == sorted(
+        [f"{first.stem}.jpg", f"{second.stem}.jpg", "coco_results.json", "detections.csv", "detections.json"]
+    )
+
+
+def test_what_a_killed_run_drew_is_known_to_the_next_and_what_it_did_not_draw_is_the_users(
+    fpn: Shell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fpn.cli.outputs import Predictions
+
+    first, second = photo(tmp_path / "1.png"), photo(tmp_path / "2.png")
+    save = Predictions.save
+    with monkeypatch.context() as killed:  # which leaves no time for a last word
+        killed.setattr(Predictions, "save", lambda self, **words: save(self, **words) if words else None)
+        assert fpn("predict", model, first, "--output", tmp_path).status == 0
+    assert listing(tmp_path)["images"] == []
+    assert fpn("predict", model, tmp_path, "--output", tmp_path).status == 0
+    assert [each["file_name"] for each in listing(tmp_path)["images"]] == [str(first), str(second)]
+    second.write_text("no image")
+    (tmp_path / "2.jpg").unlink()
+    assert fpn("predict", model, tmp_path, "--output", tmp_path).status == 1  # 2.jpg is not drawn
+    photo(tmp_path / "2.jpg")
+    assert "would replace the image itself" in fpn.fails("predict", model, tmp_path, "--output", tmp_path)
+
+
 def test_a_file_of_the_user_is_never_replaced(fpn: Shell, model: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     (tmp_path / "a.jpg").write_text("mine")

@@ -37,6 +37,13 @@ def test_one_string_is_not_a_list_of_names() -> None:
         Classes.of("cell")
 
 
+@pytest.mark.parametrize("name", ["", "  ", "red\ncell", "bell\a", "half \ud83d"])
+def test_names_that_no_dataset_could_hold_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"classes\[1\]='.*': expected a name of letters that can be printed"):
+        Classes.of(["cell", name])
+    assert Classes.of(["Schäden, 1", "血球 🩸"]).names == ("Schäden, 1", "血球 🩸")
+
+
 def _found() -> Detections:
     boxes = torch.tensor([[1.0, 2.0, 11.0, 22.0], [0.0, 0.0, 5.0, 5.0]])
     return Detections(boxes, torch.tensor([0.9, 0.4]), torch.tensor([1, 0]))

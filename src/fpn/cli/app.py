@@ -37,6 +37,8 @@ COMMANDS = {
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
+_EMPTY = "Was a variable of the shell not set? Write a name, or . for the current folder."
+
 _PROLOGUE = """\
 Feature Pyramid Network object detectors: train one on your own images, measure it, use it.
 
@@ -70,6 +72,10 @@ def make_app(asked: str | None = None) -> App:
 
 def run_command(words: Sequence[str]) -> int:
     """Run one command; see `fpn.cli.main`."""
+    if (empty := _empty_word(words)) is not None:
+        say_error(empty)
+        _hint_at_help(words)
+        return MISUSED
     try:
         with warnings_as_lines():
             status = make_app(words[0] if words else None)(
@@ -83,9 +89,25 @@ def run_command(words: Sequence[str]) -> int:
     except FpnError as error:
         say_error(str(error))
         return FAILED
+    except BrokenPipeError:
+        raise  # is no error of the command; see `fpn.cli.main`
+    except OSError as error:  # such as of a name that is too long for the file system
+        say_error(_plain_system(error))
+        return FAILED
     except KeyboardInterrupt:
         errors().print("stopped by Ctrl-C")
         return INTERRUPTED
+
+
+def _empty_word(words: Sequence[str]) -> str | None:
+    """What is wrong with an empty word. As a path it would be the current folder, which nobody meant."""
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if not word:
+            return f'word {number + 1} is empty (""), after {words[number - 1] if number else "fpn"}. {_EMPTY}'
+        if option.startswith("--") and equals and not value:
+            return f"{option}= is empty. {_EMPTY}"
+    return None
 
 
 def _with_flowing_help(where: str) -> Callable[..., object]:
@@ -128,6 +150,12 @@ def _plain(error: CycloptsError) -> str:
         cause = cause.__cause__
     message = error.__rich__()
     return message.plain if isinstance(message, Text) else str(error)
+
+
+def _plain_system(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def _hint_at_help(words: Sequence[str]) -> None:

@@ -109,4 +109,6 @@ def _in_glob(pattern: str, own: frozenset[str]) -> list[ImageSource]:
 def _is_image(path: Path, own: frozenset[str]) -> bool:
     # Of kinds that can't be read, too: each of these is told, as a damaged image is.
     looks_like_one = path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES and not path.name.startswith(".")
-    return looks_like_one and path.is_file() and os.path.realpath(path) not in own
+    # A link that leads nowhere was meant as an image: reading it will say so.
+    there = path.is_file() or (path.is_symlink() and not path.exists())
+    return looks_like_one and there and os.path.realpath(path) not in own

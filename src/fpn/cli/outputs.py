@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,18 +24,24 @@ RESULTS = "coco_results.json"
 _MADE_BY = "fpn predict"
 
 
-def written_before(folder: Path) -> frozenset[str]:
-    """Real paths of what an earlier `fpn predict` wrote to the folder; nothing if it wrote none."""
-    path = folder / NAME
+def written_before(folder: Path) -> tuple[str, ...]:
+    """Names, in the folder, of what `fpn predict` wrote to it before, in any number of runs, and is still there.
+
+    One that was killed had named what it would draw.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if data["info"]["made_by"] != _MADE_BY:
-            return frozenset()
-        drawn = [folder / image["drawn"] for image in data["images"] if "drawn" in image]
-        others = [folder / name for name in (TABLE, RESULTS) if name in data["info"]["files"]]
+            return ()
+        drawn = [image["drawn"] for image in data["images"] if "drawn" in image]
+        return tuple(name for name in (*data["info"]["files"], *drawn) if os.path.lexists(folder / name))
     except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
-    return frozenset(os.path.realpath(each) for each in (path, *others, *drawn))
+        return ()
+
+
+def real_paths(folder: Path, names: Iterable[str]) -> frozenset[str]:
+    """Where files of a folder really are, links followed."""
+    return frozenset(os.path.realpath(folder / name) for name in names)
 
 
 @dataclass
@@ -47,12 +53,14 @@ class Predictions:
         classes: of the detector, with the ids of its training data.
         about: what the JSON says under `info`.
         image_ids: those of a dataset, one for each image in order; None: 1, 2, ...
+        known: names of what earlier runs wrote to the folder, and of what this one will draw.
     """
 
     folder: Path
     classes: Classes
     about: dict[str, Any]
     image_ids: Mapping[Path, int] | None = None
+    known: Sequence[str] = ()
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -70,15 +78,18 @@ class Predictions:
         """Note an image that can't be read."""
         self.skipped.append({"file_name": str(path), "reason": reason})
 
-    def save(self) -> None:
-        """Write the files, each atomically.
+    def save(self, *, beginning: bool = False) -> None:
+        """Write the files, each atomically; the JSON, which says what is ours in the folder, before all others.
+
+        Args:
+            beginning: nothing is drawn yet: also what will be is called ours, so that it is after a kill.
 
         Raises:
             OutputError: one can't be written.
         """
         categories = [{"id": n, "name": name} for n, name in zip(self.classes.ids, self.classes.names, strict=True)]
         data = {
-            "info": {"made_by": _MADE_BY, "version": __version__, "files": self.files, **self.about},
+            "info": {"made_by": _MADE_BY, "version": __version__, "files": self._ours(beginning), **self.about},
             "images": self.images,
             "categories": categories,
             "annotations": self.annotations,
@@ -91,8 +102,14 @@ class Predictions:
 
     @property
     def files(self) -> list[str]:
-        """Names of the files beside the drawn images."""
+        """Names of the files that this run writes beside the drawn images."""
         return [NAME, TABLE] if self.image_ids is None else [NAME, TABLE, RESULTS]
+
+    def _ours(self, beginning: bool) -> list[str]:
+        """Names of all files of `fpn predict` in the folder that `images` does not tell."""
+        told = {image.get("drawn") for image in self.images}
+        there = [name for name in self.known if beginning or os.path.lexists(self.folder / name)]
+        return [name for name in dict.fromkeys([*self.files, *there]) if name not in told]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         names = dict(zip(self.classes.ids, self.classes.names, strict=True))

@@ -61,7 +61,7 @@ def run(
         max_pixels: Largest image that is read, height times width.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.outputs import NAME, RESULTS, TABLE, written_before
+    from fpn.cli.outputs import real_paths, written_before
     from fpn.detectors import load
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
@@ -73,17 +73,17 @@ def run(
         raise ConfigError(
             f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
         )
-    own = written_before(output)
+    earlier = written_before(output)
+    own = real_paths(output, earlier)
     sources = find_images(images, own=own)
-    names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
-    lists = (NAME, TABLE) if ids is None else (NAME, TABLE, RESULTS)
-    refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
+    names = _name_drawings(output, sources, own, drawn=drawn, listed=ids is not None)
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)
     about = {"model": str(model), **_about(chosen, detector.classes)}
-    predictions = _begin(output, detector.classes, about, ids, sources, drawn=drawn)
+    known = [*(str(name) for name in names if name is not None), *earlier]
+    predictions = _begin(output, detector.classes, about, ids, sources, known, drawn=drawn)
     full = FullImages(detector.max_detections)
     try:
         jobs = list(zip(sources, names, strict=True))
@@ -107,6 +107,18 @@ def run(
     return _report(predictions, chosen)
 
 
+def _name_drawings(
+    output: Path, sources: Sequence[ImageSource], own: frozenset[str], *, drawn: bool, listed: bool
+) -> Sequence[PurePosixPath | None]:
+    """A name for each image's drawing; stops if one, or a list, would replace a file that is not ours."""
+    from fpn.cli.outputs import NAME, RESULTS, TABLE
+
+    names = name_results(sources, ".jpg") if drawn else [None] * len(sources)
+    lists = (NAME, TABLE, RESULTS) if listed else (NAME, TABLE)
+    refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
+    return names
+
+
 def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds | None) -> float | Thresholds:
     from fpn.detectors.operating_point import choose_score
 
@@ -126,14 +138,18 @@ def _begin(
     about: dict[str, Any],
     ids: Path | None,
     sources: Sequence[ImageSource],
+    known: Sequence[str],
     *,
     drawn: bool,
 ) -> Predictions:
-    """Empty lists, on disk: a folder that can't be written to is noticed before the work, not after."""
+    """Empty lists, on disk: a folder that can't be written to is noticed before the work, not after.
+
+    They name the files in the folder that are ours, `known`, those to be drawn among them: a kill leaves no others.
+    """
     from fpn.cli.outputs import Predictions
 
     if ids is None:
-        predictions = Predictions(output, classes, about)
+        predictions = Predictions(output, classes, about, known=known)
     else:
         from fpn.cli.image_ids import read_ids
 
@@ -141,8 +157,8 @@ def _begin(
         for name in given.unknown:
             say_warning(f"class {name!r} is not in {ids}")
         numbers = {source.path: number for source, number in zip(sources, given.images, strict=True)}
-        predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers)
-    predictions.save()
+        predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers, known)
+    predictions.save(beginning=True)
     if drawn:
         _warn_of_letters(predictions.classes)
     return predictions

@@ -97,13 +97,15 @@ def load(
 
     Raises:
         DataNotFoundError: no such file.
-        ModelFileError: damaged, a pickle, another program's weights, or of a newer format.
+        ModelFileError: damaged, a pickle, another program's weights, of a newer format, or its weights are of another
+            type or not finite.
         ConfigError: a limit below 1, or this kind of detector has none.
     """
     path = Path(path)
     header, state = _read(path)
     room = _ROOM * sum(tensor.numel() for tensor in state.values()) + _MORE_ROOM
     detector = build_from_header(header, where=str(path), room=room, max_detections=max_detections)
+    _refuse_numbers(state, detector, path)
     try:
         detector.load_state_dict(state)
     except RuntimeError as error:
@@ -199,6 +201,21 @@ def _open(path: Path, use: Callable[[Any], T]) -> T:
         raise ModelFileError(
             f"{path}: damaged or not a .safetensors file ({_shortened(error)}). Copy it again from where it came."
         ) from error
+
+
+def _refuse_numbers(state: Mapping[str, Tensor], detector: Detector, path: Path) -> None:
+    """Stop for weights that would be rounded or find nothing, without a word. Names are checked elsewhere."""
+    expected = detector.state_dict()
+    for name, given in state.items():
+        own = expected.get(name, given)
+        if own.is_floating_point() != given.is_floating_point():
+            raise ModelFileError(f"{path}: {name} is of {given.dtype}, expected {own.dtype}. Save the model again.")
+        # The sum takes a fraction of the time, and is finite unless a number is not, or all are absurdly large.
+        if not given.sum().isfinite() and not given.isfinite().all():
+            raise ModelFileError(
+                f"{path}: {name} holds values that are not finite numbers: it is damaged, or its training went astray. "
+                "Copy it again from where it came, or train again with a smaller learning rate."
+            )
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
@@ -164,6 +165,8 @@ def predict_images(
     Raises:
         ConfigError: a setting is out of range.
     """
+    if not (_is_whole(batch_size) and _is_whole(readers)):
+        raise ConfigError(f"batch_size {batch_size!r}, readers {readers!r}: expected whole numbers")
     if batch_size < 1 or readers < 0 or max_pixels < 1 or max_bytes < 1:
         raise ConfigError(
             f"batch_size {batch_size}, readers {readers}, max_pixels {max_pixels}, max_bytes {max_bytes}: must be at "
@@ -174,6 +177,10 @@ def predict_images(
     reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
     return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral)
 
 
 def _predict_windows(

@@ -83,6 +83,7 @@ def adapt_dialect(
     spoken = dialect if isinstance(dialect, Dialect) else named_dialect(dialect)
     pixels = spoken.pixels
     if short_side is not None and long_side is None and pixels.long_side is not None:
+        short_side = spoken.changed(pixels_short_side=short_side).pixels.short_side  # a number from here on
         long_side = round(pixels.long_side * short_side / pixels.short_side)
     sides = {"pixels_short_side": short_side, "pixels_long_side": long_side}
     return spoken.changed(**{name: side for name, side in sides.items() if side is not None}, **conventions)

@@ -31,12 +31,21 @@ class Classes(Sequence[str]):
 
     @classmethod
     def of(cls, classes: Classes | Iterable[str]) -> Classes:
-        """`classes` itself, or names with the ids 1..K."""
+        """`classes` itself, or names with the ids 1..K.
+
+        Raises:
+            ConfigError: no list of names, or one that no dataset could hold: empty, not to be printed, given twice.
+        """
         if isinstance(classes, Classes):
             return classes
-        if isinstance(classes, str):
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
             raise ConfigError(f"classes={classes!r}: expected a list of names, such as ['cell', 'platelet']")
-        names = tuple(str(name) for name in classes)
+        names = tuple(classes)
+        for label, name in enumerate(names):
+            if not isinstance(name, str):
+                raise ConfigError(f"classes[{label}]={name!r}: expected a name, in quotes")
+            if not name.strip() or any(ord(letter) < 32 or "\ud800" <= letter <= "\udfff" for letter in name):
+                raise ConfigError(f"classes[{label}]={name!a}: expected a name of letters that can be printed")
         return cls(names, tuple(range(1, len(names) + 1)))
 
     def __len__(self) -> int:
