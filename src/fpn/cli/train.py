@@ -13,7 +13,8 @@ from cyclopts import Parameter
 
 from fpn.cli.decoding import check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out
-from fpn.cli.options import DataOptions, Given, ModelOptions
+from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
+from fpn.cli.planning import note_of, plan_run
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError, ImageError
@@ -22,6 +23,7 @@ from fpn.training.config import RunSettings, TrainConfig
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.training.recipes import TrainingPlan
     from fpn.training.trainer import TrainResult
 
 
@@ -32,12 +34,16 @@ def run(
     config: Path | None = None,
     resume: Path | None = None,
     allow_changes: bool = False,
+    planning: Annotated[PlanOptions | None, Parameter(name="*", group="Recipe")] = None,
     data: Annotated[DataOptions | None, Parameter(name="*", group="Data and output")] = None,
     model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
     training: Annotated[RunSettings | None, Parameter(name="*", group="Training")] = None,
     augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Training: augmentation")] = None,
 ) -> None:
     """Train a detector on labelled images.
+
+    What is not given is chosen by a recipe, which looks at the data and the machine and is printed with its reasons and
+    the time it will take; --plan stops there.
 
     All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
     of them: torchrun --standalone --nproc-per-node N -m fpn train ...
@@ -46,22 +52,33 @@ def run(
         path: A folder or file in COCO, VOC or YOLO format, recognised by itself.
         config: TOML or YAML file with the same names as the options below (and `data`). Options win over the file.
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
-        allow_changes: Resume though data, recipe or settings changed.
+        allow_changes: Resume though data, detector or settings changed.
     """
     from fpn.training.run_record import begun_before_restart
     from fpn.training.validation import find_metric
 
-    given = Given(path, config, {"data": data, "model": model, "training": training, "augmentation": augmentation})
+    groups = {"data": data, "model": model, "training": training, "augmentation": augmentation, "planning": planning}
+    given = Given(path, config, groups)
     find_metric(TrainConfig(**given.training).best)  # reading the data may take long
+    _refuse_new_plan(given, resume)
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
     datasets, held_out = _open(given)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
-    result = _run(given, *datasets, held_out, resume=resume, allow_changes=allow_changes)
+    plan = plan_run(given, *datasets, speaks=_speaks()) if resume is None else None
+    if PlanOptions(**given.planning).plan:
+        return
+    result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
     if _speaks():
         _report(given, result)
+
+
+def _refuse_new_plan(given: Given, resume: Path | None) -> None:
+    if resume is not None and given.planning:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given.planning))
+        raise ConfigError(f"{names}: {resume} goes on with the settings that were chosen when it began. Leave it out.")
 
 
 def _as_before(given: Given, run: Path) -> Given:
@@ -101,7 +118,7 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     options = DataOptions(**given.data)
     if given.path is None:
         raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
-    if options.output is None:
+    if options.output is None and not PlanOptions(**given.planning).plan:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     _refuse_two_validations(options)
     kept: dict[str, Any] = {
@@ -186,6 +203,7 @@ def _run(
     dataset: Dataset,
     validation: Dataset | None,
     held_out: HeldOut | None,
+    plan: TrainingPlan | None,
     *,
     resume: Path | None,
     allow_changes: bool,
@@ -210,6 +228,7 @@ def _run(
                 "command": shlex.join(["fpn", *sys.argv[1:]]),
                 "options": _notes(given),
                 **notes,
+                **note_of(plan),
                 **({} if held_out is None else {NOTE: held_out.to_json()}),
             },
         )
