@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fpn.cli.model_settings import combine, read_assignments
 from fpn.errors import ConfigError
@@ -174,10 +174,15 @@ class PlanOptions(CheckedSettings):
     plan: bool = Field(False, description="Print what would be done and how long it would take, and stop.")
     time_budget: str | None = Field(
         None,
-        pattern=r"^(\d+h)?(\d+m)?(\d+s)?$",
-        min_length=2,
         description="Train about this long, such as 45m or 1h30m: as many epochs as fit, with the whole schedule.",
     )
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(?=.)(\d+h)?(\d+m)?(\d+s)?", value):
+            raise ValueError("expected hours, minutes and seconds, such as 45m or 1h30m")
+        return value
 
     def seconds(self) -> float | None:
         """Of the budget, if there is one."""

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -83,20 +84,25 @@ def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
     if plan.settings:
         say(f"data: {plan.facts}")
         say(f"device: {plan.capacity}")
-        say(_table(plan))
+        _show_settings(plan)
     for note in plan.notes:
         say_warning(note)
     if pace is not None:
         _show_time(plan, pace, validated)
 
 
-def _table(plan: TrainingPlan) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
+def _show_settings(plan: TrainingPlan) -> None:
+    """A table on a terminal, a line each elsewhere, as for grep."""
+    width = max(len(each.option) for each in plan.settings)
+    table = Table.grid(padding=(0, 2, 0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
     for each in plan.settings:
-        table.add_row(Text(f"  {each.option}", style="" if each.given else "bold"), Text(each.reason, style="dim"))
-    return table
+        table.add_row(Text(each.option, style="" if each.given else "bold"), Text(each.reason))
+    if Console().is_terminal:
+        say(table)
+    else:
+        say("\n".join(f"  {each.option:{width}}  {each.reason}" for each in plan.settings))
 
 
 def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:

@@ -17,7 +17,7 @@ from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
 from fpn.cli.planning import note_of, plan_run
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError, ImageError
+from fpn.errors import ConfigError, DataError, ImageError
 from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fpn.detectors import Detector
     from fpn.training.recipes import TrainingPlan
     from fpn.training.trainer import TrainResult
+
+# Share of a dataset's boxes that may be left out as invalid without being asked for.
+_FEW_INVALID = 0.01
 
 
 def run(
@@ -64,6 +67,8 @@ def run(
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
+    elif _speaks():  # the others may come when the first one has begun
+        _refuse_taken(given)
     datasets, held_out = _open(given)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
@@ -79,6 +84,14 @@ def _refuse_new_plan(given: Given, resume: Path | None) -> None:
     if resume is not None and given.planning:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given.planning))
         raise ConfigError(f"{names}: {resume} goes on with the settings that were chosen when it began. Leave it out.")
+
+
+def _refuse_taken(given: Given) -> None:
+    from fpn.training.run_record import refuse_taken
+
+    output = DataOptions(**given.data).output
+    if output is not None and not PlanOptions(**given.planning).plan:
+        refuse_taken(output)
 
 
 def _as_before(given: Given, run: Path) -> Given:
@@ -112,7 +125,6 @@ def _refuse_other_beginning(given: Given, before: Mapping[str, Any], run: Path) 
 
 def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]:
     """Read everything about both datasets but their pixels."""
-    from fpn.data import open_dataset
     from fpn.data.formats.open import choose_split
 
     options = DataOptions(**given.data)
@@ -128,7 +140,7 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
         "skip_unreadable": TrainConfig(**given.training).skip_unreadable,
     }
     trained, split = _splits(given.path, options)
-    dataset = open_dataset(given.path, split=trained, images=options.images, **kept)
+    dataset = _open_one(given, given.path, split=trained, images=options.images, **kept)
     say_about(dataset)
     if options.validation_share is not None:
         chosen = choose_split(given.path, trained, images=options.images)
@@ -137,9 +149,31 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     if options.validation is None and split is None:
         return (dataset, None), None
     where = options.validation or given.path
-    validation = open_dataset(where, split=split, images=None if options.validation else options.images, **kept)
+    kept["drop_invalid"] = DataOptions(**given.data).drop_invalid
+    images = None if options.validation else options.images
+    validation = _open_one(given, where, split=split, images=images, **kept)
     say_about(validation)
     return (dataset, validation), None
+
+
+def _open_one(given: Given, path: Path, **options: Any) -> Dataset:
+    """A dataset; a few invalid boxes are left out of it, unless somebody said otherwise."""
+    from fpn.data import open_dataset
+
+    try:
+        return open_dataset(path, **options)
+    except DataError:
+        if "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none":
+            raise
+        dataset = open_dataset(path, **{**options, "drop_invalid": True})
+        total = len(dataset.dropped) + sum(len(dataset.targets(index).labels) for index in range(len(dataset)))
+        if not 0 < len(dataset.dropped) <= _FEW_INVALID * total:
+            raise
+        given.data["drop_invalid"] = True
+        if _speaks():
+            number = f"{len(dataset.dropped)} of {total} boxes are"
+            say_warning(f"{dataset.name}: {number} invalid and left out; --no-drop-invalid stops at them instead")
+        return dataset
 
 
 def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:

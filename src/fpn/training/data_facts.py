@@ -71,7 +71,9 @@ class DataFacts:
 
     def stretch(self, percent: float) -> float:
         """A percentile of longer by shorter side."""
-        return float(np.percentile(self.sizes.max(axis=1) / self.sizes.min(axis=1), percent)) if len(self.sizes) else 1
+        return (
+            float(np.percentile(self.sizes.max(axis=1) / self.sizes.min(axis=1), percent)) if len(self.sizes) else 1.0
+        )
 
     def rarest(self) -> tuple[str, float]:
         """The class that fewest images have, of those that any has, and their share; "" where there is none."""
@@ -81,7 +83,7 @@ class DataFacts:
 
     def __str__(self) -> str:
         height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
-        low, middle, high = (100 * self.side(percent) for percent in (10, 50, 90))
+        low, middle, high = (100 * self.side(percent) for percent in (10.0, 50.0, 90.0))
         return (
             f"{self.images} images, half of them of {width:.0f} x {height:.0f} and more, {100 * self.empty:.0f} % "
             f"without objects; {self.objects} objects in {len(self.shares)} classes, {low:.0f}, {middle:.0f} and "

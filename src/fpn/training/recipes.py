@@ -6,6 +6,7 @@ chosen around it: anchors for the image size that was asked for, weights for the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,7 +228,7 @@ class Chooser:
             return
         if name in self.given:
             who = self._sources.get(name, "you")
-            same = self.given[name] == value
+            same = value is None or self.given[name] == value
             said = f"given by {who}" + ("" if same else f" (the recipe's: {PlannedSetting(name, value, '').option})")
             self.rows[name] = PlannedSetting(name, self.given[name], said, given=who)
         else:
@@ -239,9 +240,12 @@ class Chooser:
             return self.given[name]
         return self.rows[name].value if name in self.rows else otherwise
 
-    def length_is_given(self) -> bool:
-        """Whether somebody else said how long to train."""
-        return "steps" in self.given or "epochs" in self.given
+    def choose_length(self, epochs: int, reason: str) -> None:
+        """So many epochs, unless somebody else said how long to train."""
+        if "steps" in self.given:
+            self.choose("steps", None, "")
+        else:
+            self.choose("epochs", epochs, reason)
 
     def starting_weights(self, names: tuple[str, ...]) -> tuple[str, str, str]:
         """Backbone, weights and reason: the first of these that is on this machine, else by the hub, else none."""
@@ -281,12 +285,12 @@ def choose_backbone(chooser: Chooser, names: tuple[str, ...]) -> None:
 
 def choose_size(chooser: Chooser, *, floor: int, ceiling: int) -> None:
     """As large as small objects need, between two bounds."""
-    facts, small = chooser.facts, chooser.facts.side(10)
+    facts, small = chooser.facts, chooser.facts.side(10.0)
     native = 32 * max(1, round(facts.short_side() / 32))
-    wanted = 32 * -(-_SMALL_OBJECT // (32 * max(small, 1e-3)))
+    wanted = 32 * math.ceil(_SMALL_OBJECT / max(small, 1e-3) / 32 - 1e-6)
     short = int(min(max(wanted, min(floor, native)), ceiling, max(2 * native, 64)))
     chooser.choose("short_side", short, f"small objects (10th percentile) are {small * short:.0f} pixels there")
-    short, stretch = chooser.value("short_side", short), facts.stretch(95)
+    short, stretch = chooser.value("short_side", short), facts.stretch(95.0)
     if stretch > 5 / 3 + 0.05:
         long = 32 * -(-int(short * min(stretch, 3.0)) // 32)
         chooser.choose("long_side", long, f"images are up to {stretch:.1f} times as long as wide (95th percentile)")
@@ -361,11 +365,10 @@ def _small_data(chooser: Chooser) -> None:
     choose_widths(chooser)
     choose_anchors(chooser)
     choose_batch(chooser, 4 if cpu else 8)
-    if not chooser.length_is_given():
-        steps = _STEPS[cpu] * (2 if chooser.value("weights") == "none" else 1)
-        epochs = round(steps * _images_a_step(chooser) / max(1, facts.images))
-        epochs = min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
-        chooser.choose("epochs", epochs, f"about {steps} steps, {_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs")
+    steps = _STEPS[cpu] * (2 if chooser.value("weights") == "none" else 1)
+    epochs = round(steps * _images_a_step(chooser) / max(1, facts.images))
+    epochs = min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
+    chooser.choose_length(epochs, f"about {steps} steps, but {_FEWEST_EPOCHS} to {_MOST_EPOCHS} epochs")
     choose_validations(chooser)
     chooser.choose("optimizer", "adamw", "needs less tuning in short runs than sgd")
     chooser.choose("ema_decay", 0.999, "averaged weights are measured and kept: steadier on few images")
@@ -394,8 +397,7 @@ def _usual(chooser: Chooser, epochs: int, why: str) -> None:
     choose_widths(chooser)
     choose_anchors(chooser)
     choose_batch(chooser, 4 if chooser.cpu else 16)
-    if not chooser.length_is_given():
-        chooser.choose("epochs", epochs, why)
+    chooser.choose_length(epochs, why)
     choose_validations(chooser)
     chooser.choose("optimizer", "adamw", "needs less tuning in short runs than sgd")
     chooser.choose("ema_decay", 0.999, "averaged weights are measured and kept")
@@ -427,8 +429,7 @@ def _torchvision(chooser: Chooser) -> None:
     chooser.choose("dialect", "torchvision", "its conventions")
     chooser.choose("short_side", 800, "as published")
     _sgd(chooser)
-    if not chooser.length_is_given():
-        chooser.choose("epochs", 26, "as its reference script (lr-steps 16 22)")
+    chooser.choose_length(26, "as its reference script (lr-steps 16 22)")
     chooser.choose("milestones", (16 / 26, 22 / 26), "after epochs 16 and 22 of 26")
 
 
@@ -436,8 +437,7 @@ def _paper(chooser: Chooser) -> None:
     chooser.choose("dialect", "paper", "Lin et al. 2017, arXiv:1612.03144")
     chooser.choose("short_side", 800, "section 5")
     _sgd(chooser)
-    if not chooser.length_is_given():
-        chooser.choose("epochs", 11, "80 000 steps of 16 images are 11 passes over COCO (section 5.2)")
+    chooser.choose_length(11, "80 000 steps of 16 images are 11 passes over COCO (section 5.2)")
     chooser.choose("milestones", (0.75,), "after 60 000 of 80 000 steps (section 5.2)")
 
 
