@@ -11,7 +11,7 @@ from fpn.runtime.capacity import Capacity
 from fpn.training import recipes
 from fpn.training.config import RecipeName, TrainConfig
 from fpn.training.optimization import learning_rate
-from fpn.training.recipes import RECIPES, plan_training
+from fpn.training.recipes import NAMED_RECIPES, plan_training
 
 from .counted import CountedDataset, square
 
@@ -152,7 +152,7 @@ def test_published_recipes_have_their_rates_and_milestones():
     assert plan(data, "long").config.jitter == (0.1, 2.0)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", NAMED_RECIPES)
 @pytest.mark.parametrize("capacity", [LAPTOP, GPU], ids=["cpu", "gpu"])
 def test_what_a_recipe_chooses_are_options_and_mean_the_same_in_python(recipe, capacity):
     chosen = plan(CountedDataset(100, square(60, count=90), rare=3), recipe, capacity=capacity)
@@ -174,6 +174,6 @@ def test_a_set_without_objects_can_be_planned_for():
 
 
 def test_names_are_those_of_the_option_and_a_wrong_one_is_refused_with_the_nearest():
-    assert set(get_args(RecipeName)) == {"auto", "none", *RECIPES}
+    assert set(get_args(RecipeName)) == {"auto", "none", *NAMED_RECIPES}
     with pytest.raises(ConfigError, match=r"recipe 'smal-data'.*Did you mean 'small-data'"):
         plan(CountedDataset(3, square(60)), "smal-data")

@@ -65,17 +65,19 @@ def _refuse_two_lengths(given: Given, budget: float | None, *, alone: bool) -> N
 
 def _measure(given: Given, plan: TrainingPlan, dataset: Dataset) -> Pace | None:
     """Time some steps of what will be trained, on a detector of its own."""
-    from fpn.detectors import begin_with, faster_rcnn
+    from fpn.detectors import Detector, begin_with, faster_rcnn
     from fpn.training.pace import measure_pace
 
     if len(dataset) == 0 or plan.facts.objects == 0:
         return None  # which training refuses with its own words
-    errors().print("timing a few steps ...")
     model = ModelOptions(**{**given.model, **{k: v for k, v in plan.chosen.items() if k in ModelOptions.model_fields}})
-    if model.init is not None:
-        detector = begin_with(model.init, classes=dataset.classes, **model.recipe(given=True))[0]
-        return measure_pace(detector, dataset, plan.config)
-    return measure_pace(faster_rcnn(classes=dataset.classes, weights=None, **model.recipe()), dataset, plan.config)
+    detector: Detector
+    if model.init is None:
+        detector = faster_rcnn(classes=dataset.classes, weights=None, **model.recipe())
+    else:
+        detector, _ = begin_with(model.init, classes=dataset.classes, **model.recipe(given=True))
+    errors().print("timing a few steps ...")
+    return measure_pace(detector, dataset, plan.config)
 
 
 def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:

@@ -134,7 +134,7 @@ def plan_training(
 
     Args:
         dataset: what will be trained on. Its images are not read.
-        recipe: a name of `RECIPES`, "none" for the library's own defaults, or "auto".
+        recipe: a name of `NAMED_RECIPES`, "none" for the library's own defaults, or "auto".
         given: settings by the names of the command's options (`short_side`, `epochs`, `anchor_sizes`, ...), which are
             kept as they are.
         sources: who gave them, for people.
@@ -150,7 +150,7 @@ def plan_training(
     capacity = capacity or find_capacity(cpu=given.get("device") == "cpu")
     chooser = Chooser(facts, capacity, given, dict(sources or {}), begun=begun, ask_hub=ask_hub)
     if name != "none":
-        RECIPES[name](chooser)
+        NAMED_RECIPES[name](chooser)
     return TrainingPlan(
         recipe=name,
         because=because,
@@ -165,8 +165,8 @@ def plan_training(
 def _which(recipe: str, facts: DataFacts, given: Mapping[str, Any], *, begun: bool) -> tuple[str, str]:
     """The recipe that is meant, and why."""
     if recipe != "auto":
-        if recipe not in (*RECIPES, "none"):
-            known = ("auto", *RECIPES, "none")
+        if recipe not in (*NAMED_RECIPES, "none"):
+            known = ("auto", *NAMED_RECIPES, "none")
             raise ConfigError(f"recipe {recipe!r}: no such recipe; known: {', '.join(known)}.{nearest(recipe, known)}")
         return recipe, "as asked"
     length = next((name for name in ("epochs", "steps") if name in given), None)
@@ -441,7 +441,7 @@ def _paper(chooser: Chooser) -> None:
     chooser.choose("milestones", (0.75,), "after 60 000 of 80 000 steps (section 5.2)")
 
 
-RECIPES: Mapping[str, Callable[[Chooser], None]] = {
+NAMED_RECIPES: Mapping[str, Callable[[Chooser], None]] = {
     "small-data": _small_data,
     "standard": _standard,
     "long": _long,
