@@ -299,7 +299,7 @@ def choose_size(chooser: Chooser, *, floor: int, ceiling: int) -> None:
 def choose_widths(chooser: Chooser) -> None:
     """Narrow on a CPU."""
     if chooser.cpu:
-        chooser.choose("channels", 96, "of 256: much faster on a CPU, and reaches the same on few classes")
+        chooser.choose("channels", 96, "of 256: much faster on a CPU")
         chooser.choose("head_width", 512, "of 1024: goes with 96 channels")
 
 
