@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +73,11 @@ def run(
     datasets, held_out = _open(given)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
-    plan = plan_run(given, *datasets, speaks=_speaks()) if resume is None else None
-    if PlanOptions(**given.planning).plan:
-        return
-    result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
+    with _telling_how_to_go_on():
+        plan = plan_run(given, *datasets, speaks=_speaks()) if resume is None else None
+        if PlanOptions(**given.planning).plan:
+            return
+        result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
     if _speaks():
         _report(given, result)
 
@@ -232,6 +234,14 @@ _GO_ON = (
 )
 
 
+@contextmanager
+def _telling_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{error} {_GO_ON}") from error
+
+
 def _run(
     given: Given,
     dataset: Dataset,
@@ -249,25 +259,22 @@ def _run(
     # Killed before its first checkpoint, a run begins again.
     going_on = resume if resume is not None and has_checkpoint(resume) else None
     detector, notes = _build(ModelOptions(**given.model), dataset, going_on=going_on, seed=training.seed)
-    try:
-        return run_training(
-            detector,
-            dataset,
-            training,
-            validation=validation,
-            output=options.output if resume is None else None,
-            resume=resume,
-            allow_changes=allow_changes,
-            notes={
-                "command": shlex.join(["fpn", *sys.argv[1:]]),
-                "options": _notes(given),
-                **notes,
-                **note_of(plan),
-                **({} if held_out is None else {NOTE: held_out.to_json()}),
-            },
-        )
-    except ImageError as error:
-        raise ImageError(f"{error} {_GO_ON}") from error
+    return run_training(
+        detector,
+        dataset,
+        training,
+        validation=validation,
+        output=options.output if resume is None else None,
+        resume=resume,
+        allow_changes=allow_changes,
+        notes={
+            "command": shlex.join(["fpn", *sys.argv[1:]]),
+            "options": _notes(given),
+            **notes,
+            **note_of(plan),
+            **({} if held_out is None else {NOTE: held_out.to_json()}),
+        },
+    )
 
 
 def _build(
