@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from fpn.detectors import TwoStageDetector
@@ -15,6 +16,10 @@ os.environ.setdefault("OMP_PROC_BIND", "false")
 # Tests that run side by side have one core each; two teams of threads on the same cores would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run, so that a change alone can turn a test red.
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.load_profile("fixed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

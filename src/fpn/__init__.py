@@ -24,6 +24,7 @@ _PUBLIC = {
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
+    "plan_training": "fpn.training.recipes",
     "save": "fpn.detectors",
     "train": "fpn.training.trainer",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "open_dataset",
     "optimize",
+    "plan_training",
     "save",
     "train",
 ]
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from fpn.structures import Classes, Detections
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
+    from fpn.training.recipes import plan_training
     from fpn.training.trainer import train
 
 

@@ -88,7 +88,7 @@ def test_an_unknown_verb_is_a_usage_error_that_says_the_nearest(fpn: Shell) -> N
     [
         (["--epochs", "0"], "epochs '0': input should be greater than or equal to 1"),
         (["--batch-size", "many"], "batch_size 'many': input should be a valid integer"),
-        (["--scale", "2", "1"], "expected 0 < smallest <= largest"),
+        (["--scale", "2", "1"], "expected least and greatest"),
         (["--optimizer", "adam"], "'adam'"),
     ],
 )

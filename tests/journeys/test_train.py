@@ -143,7 +143,8 @@ def test_an_earlier_model_is_tuned_on_other_classes_and_goes_on_without_its_file
     assert "neck 'bottom_up': the model to begin with has 'fpn'" in message
     ended = fpn(*words, "--output", run, "--weights", "none")
     assert ended.status == 0, ended.err
-    assert ended.out.splitlines()[1:7] == [
+    assert ended.out.splitlines()[1:8] == [
+        "recipe none: epochs are given, which is a recipe of its own; all else has the library's defaults",
         f"begins with {init}",
         "  classes kept: nut",
         "  begun anew, as the model does not know them: BOLT, gear",

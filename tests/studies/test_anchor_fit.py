@@ -8,9 +8,10 @@ import pytest
 from written_sets import Annotation, Shot, write_voc
 
 from fpn.data.checks.inspection import check
+from fpn.detectors.anchor_reach import Boxes, fit_anchors
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.toolkits import PAPER
-from fpn.studies.anchor_fit import Boxes, fit_anchors, fit_dataset
+from fpn.studies.anchor_fit import fit_dataset
 
 # Square anchors of 32 and 64 on grids of 4 and 8 pixels; images keep their size of 128 x 96.
 SPOKEN = PAPER.changed(

@@ -18,7 +18,7 @@ SETTINGS = {"epochs": 3, "batch_size": 2, "workers": 0, "device": "cpu", "precis
 
 def run(**options):
     output = options.pop("output", None)
-    config = TrainConfig(**SETTINGS, **options)
+    config = TrainConfig(**{**SETTINGS, **options})
     return train(tiny_detector(), tiny_scenes(), config, validation=tiny_scenes(2), output=output, progress=False)
 
 
@@ -104,3 +104,36 @@ def test_the_metric_that_decides_is_always_on_the_screen():
     always = ["AP", "AP50", "small", "medium", "large", "masks AP", "keypoints AP"]
     assert list(screen_labels(find_metric("ap")).values()) == always
     assert screen_labels(find_metric("ar10"))["ar10"] == "ar10"
+
+
+def test_training_stops_early_when_validations_in_a_row_are_not_better_and_keeps_the_best(aps, capsys):
+    aps += [0.3, 0.5, 0.5, 0.4]
+    result = train(
+        tiny_detector(),
+        tiny_scenes(),
+        TrainConfig(**{**SETTINGS, "epochs": 9}, patience=2),
+        validation=tiny_scenes(2),
+    )
+    assert (result.epochs, result.best_epoch, result.steps) == (4, 2, 12)
+    assert "stopped early after epoch 4: ap was not better in 2 validations" in capsys.readouterr().err
+
+
+def test_a_run_that_stopped_early_and_is_resumed_is_finished(aps, tmp_path):
+    aps += [0.5, 0.5]
+    config = TrainConfig(**{**SETTINGS, "epochs": 9}, patience=1)
+    options = {"validation": tiny_scenes(2), "progress": False}
+    train(tiny_detector(), tiny_scenes(), config, output=tmp_path / "run", **options)
+    again = train(tiny_detector(), tiny_scenes(), config, resume=tmp_path / "run", **options)
+    assert (again.epochs, again.best_epoch) == (2, 1)
+
+
+def test_patience_counts_validations_not_epochs(aps):
+    aps += [0.5, 0.5]
+    assert run(epochs=8, validate_every=2, patience=1).epochs == 4
+
+
+def test_patience_without_anything_to_measure_is_refused():
+    with pytest.raises(ConfigError, match="patience 2: counts validations, and there is nothing to validate on"):
+        train(tiny_detector(), tiny_scenes(), TrainConfig(**SETTINGS, patience=2), progress=False)
+    with pytest.raises(ConfigError, match="patience 2: counts validations, and validate_every 0 has only one"):
+        TrainConfig(patience=2, validate_every=0)

@@ -11,18 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fpn.errors import ConfigError
+from fpn.training.config import MODEL_SETTINGS
 
-# Names of options whose settings are called otherwise.
-NAMED = {
-    "anchor_sizes": "anchors_sizes",
-    "anchor_ratios": "anchors_ratios",
-    "roi_samples": "box_sampling_count",
-    "score_limit": "box_score_limit",
-    "max_detections": "box_limit",
-}
 # Every option that is a setting, or two, of the dialect.
 _SETTINGS_OF = {
-    **{name: (setting,) for name, setting in NAMED.items()},
+    **{name: (setting,) for name, setting in MODEL_SETTINGS.items()},
     "short_side": ("pixels_short_side",),
     "long_side": ("pixels_long_side",),
     "channels": ("neck_channels", "neck_output_channels"),

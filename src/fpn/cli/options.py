@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fpn.cli.model_settings import NAMED, combine, read_assignments
+from fpn.cli.model_settings import combine, read_assignments
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.sections import CheckedSettings, refuse_unknown
-from fpn.training.config import TrainConfig, read_settings
+from fpn.training.config import MODEL_SETTINGS, RecipeName, TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from fpn.cli.held_out import HeldOut
@@ -156,11 +157,47 @@ class ModelOptions(CheckedSettings):
         values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True, exclude_unset=given)
         if self.anchor_sizes is not None:
             values["anchor_sizes"] = tuple((size,) for size in self.anchor_sizes)  # one size a level
-        named = {NAMED.get(name, name): value for name, value in values.items()}
+        named = {MODEL_SETTINGS.get(name, name): value for name, value in values.items()}
         return {**named, **read_assignments(self.set or ())}
 
 
-GROUPS: Mapping[str, type[CheckedSettings]] = {"data": DataOptions, "model": ModelOptions, "training": TrainConfig}
+class PlanOptions(CheckedSettings):
+    """Who chooses what is not given, and how long it may take."""
+
+    recipe: RecipeName = Field(
+        "auto",
+        description="Chooses every setting that is not given, by the data and the machine, and prints each with its "
+        "reason: small-data, standard (1x), long (3x), torchvision, paper, or none for the defaults below. auto: "
+        "small-data under 2000 images, else standard; none, where backbone, short side and epochs (or steps) are "
+        "given.",
+    )
+    plan: bool = Field(False, description="Print what would be done and how long it would take, and stop.")
+    time_budget: str | None = Field(
+        None,
+        description="Train about this long, such as 45m or 1h30m: as many epochs as fit, with the whole schedule.",
+    )
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(?=.)(\d+h)?(\d+m)?(\d+s)?", value):
+            raise ValueError("expected hours, minutes and seconds, such as 45m or 1h30m")
+        return value
+
+    def seconds(self) -> float | None:
+        """Of the budget, if there is one."""
+        if self.time_budget is None:
+            return None
+        parts = re.findall(r"(\d+)([hms])", self.time_budget)
+        return float(sum(int(count) * {"h": 3600, "m": 60, "s": 1}[unit] for count, unit in parts))
+
+
+GROUPS: Mapping[str, type[CheckedSettings]] = {
+    "data": DataOptions,
+    "model": ModelOptions,
+    "training": TrainConfig,
+    "planning": PlanOptions,
+}
 # What the file may name beside the options: DATA itself.
 _POSITIONAL = "data"
 
@@ -170,7 +207,8 @@ class Given:
 
     Attributes:
         path: DATA, or None.
-        data, model, training: names and values of each group of options.
+        data, model, training, planning: names and values of each group of options.
+        sources: who gave each of them: "option", or the file.
         held_out: what an earlier run with the same wishes held out; None: it has to be chosen.
     """
 
@@ -191,13 +229,21 @@ class Given:
         from_file = {} if file is None else _read(file)
         from_path = from_file.pop(_POSITIONAL, None)
         self.path = path if path is not None or from_path is None else Path(from_path)
-        self.data, self.model, self.training = (
+        self.sources = dict.fromkeys(from_file, str(file))
+        for asked in options.values():
+            self.sources |= dict.fromkeys(_asked(asked), "option")
+        self.data, self.model, self.training, self.planning = (
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
         self.model = combine(_pick(from_file, ModelOptions), _asked(options.get("model")))
         _refuse_wrong_settings(self.model)
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
+
+    def take(self, chosen: Mapping[str, Any]) -> None:
+        """Add what a recipe chose to what was asked for."""
+        self.model |= _pick(chosen, ModelOptions)
+        self.training |= _pick(chosen, TrainConfig)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +14,21 @@ from cyclopts import Parameter
 
 from fpn.cli.decoding import check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out
-from fpn.cli.options import DataOptions, Given, ModelOptions
+from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
+from fpn.cli.planning import note_of, plan_run
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError, ImageError
+from fpn.errors import ConfigError, DataError, ImageError
 from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.training.recipes import TrainingPlan
     from fpn.training.trainer import TrainResult
+
+# Share of a dataset's boxes that may be left out as invalid without being asked for.
+_FEW_INVALID = 0.01
 
 
 def run(
@@ -32,12 +38,16 @@ def run(
     config: Path | None = None,
     resume: Path | None = None,
     allow_changes: bool = False,
+    planning: Annotated[PlanOptions | None, Parameter(name="*", group="Recipe")] = None,
     data: Annotated[DataOptions | None, Parameter(name="*", group="Data and output")] = None,
     model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
     training: Annotated[RunSettings | None, Parameter(name="*", group="Training")] = None,
     augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Training: augmentation")] = None,
 ) -> None:
     """Train a detector on labelled images.
+
+    What is not given is chosen by a recipe, which looks at the data and the machine and is printed with its reasons and
+    the time it will take; --plan stops there.
 
     All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
     of them: torchrun --standalone --nproc-per-node N -m fpn train ...
@@ -46,22 +56,44 @@ def run(
         path: A folder or file in COCO, VOC or YOLO format, recognised by itself.
         config: TOML or YAML file with the same names as the options below (and `data`). Options win over the file.
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
-        allow_changes: Resume though data, recipe or settings changed.
+        allow_changes: Resume though data, detector or settings changed.
     """
     from fpn.training.run_record import begun_before_restart
     from fpn.training.validation import find_metric
 
-    given = Given(path, config, {"data": data, "model": model, "training": training, "augmentation": augmentation})
+    groups = {"data": data, "model": model, "training": training, "augmentation": augmentation, "planning": planning}
+    given = Given(path, config, groups)
     find_metric(TrainConfig(**given.training).best)  # reading the data may take long
+    _refuse_new_plan(given, resume)
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
     if resume is not None:
         given = _as_before(given, resume)
+    elif _speaks():  # the others may come when the first one has begun
+        _refuse_taken(given)
     datasets, held_out = _open(given)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
-    result = _run(given, *datasets, held_out, resume=resume, allow_changes=allow_changes)
+    with _telling_how_to_go_on():
+        plan = plan_run(given, *datasets, speaks=_speaks()) if resume is None else None
+        if PlanOptions(**given.planning).plan:
+            return
+        result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
     if _speaks():
         _report(given, result)
+
+
+def _refuse_new_plan(given: Given, resume: Path | None) -> None:
+    if resume is not None and given.planning:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given.planning))
+        raise ConfigError(f"{names}: {resume} goes on with the settings that were chosen when it began. Leave it out.")
+
+
+def _refuse_taken(given: Given) -> None:
+    from fpn.training.run_record import refuse_taken
+
+    output = DataOptions(**given.data).output
+    if output is not None and not PlanOptions(**given.planning).plan:
+        refuse_taken(output)
 
 
 def _as_before(given: Given, run: Path) -> Given:
@@ -95,13 +127,12 @@ def _refuse_other_beginning(given: Given, before: Mapping[str, Any], run: Path) 
 
 def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]:
     """Read everything about both datasets but their pixels."""
-    from fpn.data import open_dataset
     from fpn.data.formats.open import choose_split
 
     options = DataOptions(**given.data)
     if given.path is None:
         raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
-    if options.output is None:
+    if options.output is None and not PlanOptions(**given.planning).plan:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     _refuse_two_validations(options)
     kept: dict[str, Any] = {
@@ -111,7 +142,7 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
         "skip_unreadable": TrainConfig(**given.training).skip_unreadable,
     }
     trained, split = _splits(given.path, options)
-    dataset = open_dataset(given.path, split=trained, images=options.images, **kept)
+    dataset = _open_one(given, given.path, split=trained, images=options.images, **kept)
     say_about(dataset)
     if options.validation_share is not None:
         chosen = choose_split(given.path, trained, images=options.images)
@@ -120,9 +151,31 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     if options.validation is None and split is None:
         return (dataset, None), None
     where = options.validation or given.path
-    validation = open_dataset(where, split=split, images=None if options.validation else options.images, **kept)
+    kept["drop_invalid"] = DataOptions(**given.data).drop_invalid
+    images = None if options.validation else options.images
+    validation = _open_one(given, where, split=split, images=images, **kept)
     say_about(validation)
     return (dataset, validation), None
+
+
+def _open_one(given: Given, path: Path, **options: Any) -> Dataset:
+    """A dataset; a few invalid boxes are left out of it, unless somebody said otherwise."""
+    from fpn.data import open_dataset
+
+    try:
+        return open_dataset(path, **options)
+    except DataError:
+        if "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none":
+            raise
+        dataset = open_dataset(path, **{**options, "drop_invalid": True})
+        total = len(dataset.dropped) + sum(len(dataset.targets(index).labels) for index in range(len(dataset)))
+        if not 0 < len(dataset.dropped) <= _FEW_INVALID * total:
+            raise
+        given.data["drop_invalid"] = True
+        if _speaks():
+            number = f"{len(dataset.dropped)} of {total} boxes are"
+            say_warning(f"{dataset.name}: {number} invalid and left out; --no-drop-invalid stops at them instead")
+        return dataset
 
 
 def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:
@@ -181,11 +234,20 @@ _GO_ON = (
 )
 
 
+@contextmanager
+def _telling_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{error} {_GO_ON}") from error
+
+
 def _run(
     given: Given,
     dataset: Dataset,
     validation: Dataset | None,
     held_out: HeldOut | None,
+    plan: TrainingPlan | None,
     *,
     resume: Path | None,
     allow_changes: bool,
@@ -197,24 +259,22 @@ def _run(
     # Killed before its first checkpoint, a run begins again.
     going_on = resume if resume is not None and has_checkpoint(resume) else None
     detector, notes = _build(ModelOptions(**given.model), dataset, going_on=going_on, seed=training.seed)
-    try:
-        return run_training(
-            detector,
-            dataset,
-            training,
-            validation=validation,
-            output=options.output if resume is None else None,
-            resume=resume,
-            allow_changes=allow_changes,
-            notes={
-                "command": shlex.join(["fpn", *sys.argv[1:]]),
-                "options": _notes(given),
-                **notes,
-                **({} if held_out is None else {NOTE: held_out.to_json()}),
-            },
-        )
-    except ImageError as error:
-        raise ImageError(f"{error} {_GO_ON}") from error
+    return run_training(
+        detector,
+        dataset,
+        training,
+        validation=validation,
+        output=options.output if resume is None else None,
+        resume=resume,
+        allow_changes=allow_changes,
+        notes={
+            "command": shlex.join(["fpn", *sys.argv[1:]]),
+            "options": _notes(given),
+            **notes,
+            **note_of(plan),
+            **({} if held_out is None else {NOTE: held_out.to_json()}),
+        },
+    )
 
 
 def _build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,18 @@ from fpn.sections import CheckedSettings
 # These may change when a run is resumed: they alter neither weights nor metrics, but that without `skip_unreadable` a
 # run with such images could not have gone on.
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
+
+# Options of the command that have a shorter name than the detector's setting.
+MODEL_SETTINGS: Mapping[str, str] = {
+    "anchor_sizes": "anchors_sizes",
+    "anchor_ratios": "anchors_ratios",
+    "roi_samples": "box_sampling_count",
+    "score_limit": "box_score_limit",
+    "max_detections": "box_limit",
+}
+
+# Of `fpn.training.recipes`, whose functions need more than this module may import.
+RecipeName = Literal["auto", "small-data", "standard", "long", "torchvision", "paper", "none"]
 
 # As accelerate calls them.
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
@@ -143,6 +156,11 @@ class RunSettings(CheckedSettings):
         description="Metric of a validation that says which weights are best: ap, ap50, ap_small, ar100, ...; other "
         "tasks' are called mask_ap, keypoint_ap50, proposal_ar100, ...",
     )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="Stop early after this many validations in a row whose `best` metric was not better. 0: never.",
+    )
     tracker: tuple[Tracker, ...] = Field(
         default=(),
         description="Also send metrics to these trackers, whose packages have to be installed (tensorboard: the extra "
@@ -156,6 +174,8 @@ class RunSettings(CheckedSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> RunSettings:
+        if self.patience and not self.validate_every:
+            raise ValueError(f"patience {self.patience}: counts validations, and validate_every 0 has only one")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones {self.milestones}: expected rising fractions of the run between 0 and 1")
         return self

@@ -72,6 +72,10 @@ class Loop:
 
     def end(self) -> None:
         """Leave the best weights in the detector, ready to detect."""
+        run = self.run
+        if run.given_up and run.position.step < run.total:
+            better = f"{run.position.best_metric} was not better in {run.config.patience} validations"
+            self.reporter.note(f"stopped early after epoch {run.position.epoch}: {better} (patience)")
         if self.validation is not None and self.validation.advice:
             self.reporter.note(self.validation.advice)
         self.best.put_back()

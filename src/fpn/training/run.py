@@ -97,8 +97,16 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """No step is left."""
-        return self.position.step >= self.total
+        """No step is left, or no hope that more of them help."""
+        return self.position.step >= self.total or self.given_up
+
+    @property
+    def given_up(self) -> bool:
+        """As many validations in a row as `patience` says were not better than the best one before them."""
+        position, config = self.position, self.config
+        if not config.patience or position.best_epoch == 0 or position.batch > 0:
+            return False
+        return (position.epoch - position.best_epoch) // config.validate_every >= config.patience
 
     @property
     def finished(self) -> bool:

@@ -101,6 +101,16 @@ def claim_output(run: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the folder holds something already, or can't be written to.
     """
+    refuse_taken(run)
+    write_record(run, record)
+
+
+def refuse_taken(run: Path) -> None:
+    """Stop if a new run's folder holds something.
+
+    Raises:
+        OutputError: it does, or can't be read.
+    """
     try:
         taken = run.exists() and (not run.is_dir() or any(not _is_left_over(path) for path in run.iterdir()))
     except OSError as error:
@@ -108,7 +118,6 @@ def claim_output(run: Path, record: Mapping[str, Any]) -> None:
     if taken:
         going_on = f", or go on with that run: --resume {run}" if (run / RUN).exists() else ""
         raise OutputError(f"{run}: is not empty. Choose another --output{going_on}.")
-    write_record(run, record)
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.detectors.fine_tuning import take_from
+from fpn.errors import ConfigError
 from fpn.runtime.device import algorithms
 from fpn.runtime.waiting import considerate
 from fpn.training.best_weights import BestWeights
@@ -133,6 +134,11 @@ def train(
     openings = Openings(augment=augment, optimizer=optimizer, callbacks=callbacks)
     openings.check(config)
     metric = find_metric(config.best)
+    if config.patience and validation is None:
+        raise ConfigError(
+            f"patience {config.patience}: counts validations, and there is nothing to validate on. Name a validation "
+            "set, such as --validation-share 0.2"
+        )
     refuse_bad_data(detector, dataset, validation, metric)
     dataset, validation, told = agree_on_range(detector, dataset, validation)
     going_on = resume is not None and has_checkpoint(Path(resume))

