@@ -52,7 +52,9 @@ def has_extent(box: Any) -> bool:
 
 
 def turned_bounds(box: Corners, degrees: float) -> Corners:
-    """xyxy around a rectangle that is turned about its centre."""
+    """xyxy around a rectangle that is turned about its centre; not finite where the angle is not."""
+    if not math.isfinite(degrees):
+        return (math.nan,) * 4
     x1, y1, x2, y2 = box
     cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     width, height = x2 - x1, y2 - y1
