@@ -18,7 +18,7 @@ from fpn.files import write_text
 # What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Columns of paths. Programs join tables by them, so they must still name the file: `./=1.png` is `=1.png`.
-_PATHS = frozenset({"file", "file_name"})
+_PATHS = frozenset({"file", "file_name", "image"})
 # Of detections: boxes in pixels of the upright image, from its left upper corner.
 DETECTION_COLUMNS = (
     "file_name", "image_id", "class", "category_id", "score", "x_min", "y_min", "x_max", "y_max",

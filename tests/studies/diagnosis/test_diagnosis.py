@@ -74,9 +74,9 @@ def test_tables_json_and_csv_say_the_same(unseen: tuple[Diagnosis, Dataset], tmp
     assert (data["objects"], data["lost"]) == (32, 8)
     assert data["misses"][0]["stage"] == "class"
     assert data["misses"][0]["boxes"]["truth"]["box"] == pytest.approx([4.0, 4.0, 52.18, 40.70], abs=0.01)
-    rows = list(csv.DictReader((tmp_path / "misses.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "misses.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert [row["stage"] for row in rows] == ["class"] * 8
-    budget = list(csv.DictReader((tmp_path / "budget.csv").read_text().splitlines()))
+    budget = list(csv.DictReader((tmp_path / "budget.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert [row["count"] for row in budget if (row["stage"], row["by"]) == ("class", "all")] == ["8"]
     first = diagnosis_tables(found)[0]
     assert first.title == "24 of 32 objects are found in 2 images, 8 are lost"

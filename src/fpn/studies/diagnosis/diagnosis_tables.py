@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.files import write_text
+from fpn.spreadsheets import write_csv
 from fpn.studies.diagnosis.budget import SIZE_NAMES, BudgetLine
 from fpn.studies.diagnosis.diagnosis import Diagnosis, FalseAlarm, Miss
 from fpn.studies.tables import TextTable
@@ -111,15 +110,15 @@ def save_diagnosis(found: Diagnosis, folder: Path) -> list[Path]:
     Raises:
         OutputError: one can't be written.
     """
-    texts = {
-        "diagnosis.json": json.dumps(diagnosis_json(found), indent=1) + "\n",
-        "budget.csv": _csv(_BUDGET_COLUMNS, _budget_rows([*found.stages, *found.kinds])),
-        "misses.csv": _csv(_MISS_COLUMNS, map(_miss_row, found.misses)),
-        "false_alarms.csv": _csv(_ALARM_COLUMNS, map(_alarm_row, found.alarms)),
+    tables = {
+        "budget.csv": (_BUDGET_COLUMNS, _budget_rows([*found.stages, *found.kinds])),
+        "misses.csv": (_MISS_COLUMNS, map(_miss_row, found.misses)),
+        "false_alarms.csv": (_ALARM_COLUMNS, map(_alarm_row, found.alarms)),
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]
+    write_text(folder / "diagnosis.json", json.dumps(diagnosis_json(found), indent=1) + "\n")
+    for name, (columns, rows) in tables.items():
+        write_csv(folder / name, (dict(zip(columns, row, strict=True)) for row in rows), columns)
+    return [folder / name for name in ("diagnosis.json", *tables)]
 
 
 _BUDGET_COLUMNS = ("stage", "by", "group", "count", "ap_points")
@@ -158,11 +157,3 @@ def _miss_row(miss: Miss) -> tuple[object, ...]:
 def _alarm_row(alarm: FalseAlarm) -> tuple[object, ...]:
     box = (round(value, 2) for value in alarm.box)
     return (alarm.path, alarm.class_name, alarm.kind, round(alarm.score, 4), *box)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
