@@ -60,8 +60,7 @@ def run(
     _refuse(score, draw, output)
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
-    from fpn.cli.evaluate import tell_unknown
-    from fpn.cli.measuring import open_measured
+    from fpn.cli.measuring import open_for_detector
     from fpn.detectors import load
     from fpn.runtime.waiting import considerate
     from fpn.studies.diagnosis.diagnosis import diagnose, find_tracer
@@ -76,8 +75,7 @@ def run(
         "skip_unreadable": skip_unreadable,
         "limits": accepted,
     }
-    dataset = open_measured(data, split, detector.training_record, detector.preprocessor.config.pixel_range, reading)
-    tell_unknown(detector, dataset)
+    dataset = open_for_detector(detector, data, split, reading)
     with considerate(say_warning), progress_bar("tracing", len(dataset)) as progress:
         found = diagnose(
             detector,

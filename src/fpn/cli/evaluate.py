@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -62,12 +61,13 @@ def run(
     """
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
-    from fpn.cli.measuring import open_measured
+    from fpn.cli.measuring import open_for_detector
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.inference.optimize import optimize
+    from fpn.runtime.unheard import unheard
     from fpn.runtime.waiting import considerate
     from fpn.spreadsheets import refuse_other_csv
 
@@ -76,10 +76,9 @@ def run(
     detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
-    dataset = open_measured(data, split, detector.training_record, detector.preprocessor.config.pixel_range, reading)
-    tell_unknown(detector, dataset)
-    with considerate(say_warning), progress_bar("measuring", len(dataset)) as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ClassWarning)  # said above
+    dataset = open_for_detector(detector, data, split, reading)
+    bar = progress_bar("measuring", len(dataset))
+    with considerate(say_warning), bar as progress, unheard(ClassWarning):  # said above
         measured = measure(
             detector,
             dataset,
@@ -122,15 +121,3 @@ def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Eva
         found = bootstrap_intervals(matches, resamples=_RESAMPLES, progress=progress)
     say(found.table())
     return replace(measured, intervals=found)
-
-
-def tell_unknown(detector: Detector, dataset: Dataset) -> None:
-    """Say which classes only one of the two knows: neither what the data nor what the model has of them counts."""
-    from fpn.data.checks.classes import some
-    from fpn.evaluation.known_truth import count_unknown, describe_unknown
-
-    if unknown := count_unknown(detector.classes, dataset):
-        say_warning(describe_unknown(unknown, detector.classes, dataset.name))
-    unlabelled = [name for name in detector.classes if name not in dataset.classes.names]
-    if unlabelled:
-        say(f"what the model finds of {some(unlabelled)} does not count: {dataset.name} does not have it")

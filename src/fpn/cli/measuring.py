@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +58,31 @@ def open_measured(
     return dataset
 
 
+def open_for_detector(detector: Detector, data: Path, split: str | None, reading: dict[str, Any]) -> Dataset:
+    """The same for a detector; which classes only one of the two knows is said, too."""
+    pixel_range = detector.preprocessor.config.pixel_range
+    dataset = open_measured(data, split, detector.training_record, pixel_range, reading)
+    _tell_unknown(detector.classes, dataset)
+    return dataset
+
+
+def _tell_unknown(classes: Classes, dataset: Dataset) -> None:
+    """Neither what the data nor what the model has of such classes counts."""
+    from fpn.data.checks.classes import some
+
+    _tell_left_out(classes, dataset)
+    unlabelled = [name for name in classes if name not in dataset.classes.names]
+    if unlabelled:
+        say(f"what the model finds of {some(unlabelled)} does not count: {dataset.name} does not have it")
+
+
+def _tell_left_out(classes: Classes, dataset: Dataset) -> None:
+    from fpn.evaluation.known_truth import count_unknown, describe_unknown
+
+    if unknown := count_unknown(classes, dataset):
+        say_warning(describe_unknown(unknown, classes, dataset.name))
+
+
 def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dict[str, Any], *, doing: str) -> Dataset:
     """The same for model files, or files of results; they are looked at before the dataset is.
 
@@ -92,15 +116,14 @@ def common_truth(models: Sequence[Path], dataset: Dataset) -> dict[str, Any]:
         ConfigError: there is none that all know.
     """
     from fpn.detectors.model_file import read_header, recipe_of
-    from fpn.evaluation.known_truth import count_unknown, describe_unknown, known_truth
+    from fpn.evaluation.known_truth import known_truth, shared_ids
 
     known = dataset.classes
     for path in models:
         if not is_results(path):
             classes = recipe_of(read_header(path), str(path)).found
-            if unknown := count_unknown(classes, dataset):
-                say_warning(describe_unknown(unknown, classes, dataset.name))
-            known_truth(classes, dataset)
+            _tell_left_out(classes, dataset)
+            shared_ids(classes, dataset)  # stops where there are none
             names = tuple(name for name in known if name in classes.names)
             known = Classes(names, tuple(known.ids[known.names.index(name)] for name in names))
     return known_truth(known, dataset).coco
@@ -146,12 +169,12 @@ class Measuring:
         from fpn.evaluation import evaluate
         from fpn.evaluation.known_truth import ClassWarning
         from fpn.inference.optimize import optimize
+        from fpn.runtime.unheard import unheard
         from fpn.runtime.waiting import considerate
 
         detector = optimize(detector, self.precision)
         bar = progress_bar(f"detecting {name}", len(self.dataset))
-        with considerate(say_warning), bar as progress, warnings.catch_warnings():
-            warnings.simplefilter("ignore", ClassWarning)  # said before
+        with considerate(say_warning), bar as progress, unheard(ClassWarning):  # said before
             measured = evaluate(
                 detector,
                 self.dataset,

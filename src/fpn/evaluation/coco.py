@@ -173,12 +173,7 @@ def coco_metrics(
     precision, recall = _count(ground_truth, results, iou_type=iou_type, limits=_LIMITS, by_class=True)
     best = precision[..., -1]
     return CocoMetrics(
-        ap=_mean(best[:, :, :, _ALL]),
-        ap50=_mean(best[_IOU_50, :, :, _ALL]),
-        ap75=_mean(best[_IOU_75, :, :, _ALL]),
-        ap_small=_mean(best[:, :, :, _SMALL]),
-        ap_medium=_mean(best[:, :, :, _MEDIUM]),
-        ap_large=_mean(best[:, :, :, _LARGE]),
+        **_average_precisions(best),
         ar1=_mean(recall[:, :, _ALL, 0]),
         ar10=_mean(recall[:, :, _ALL, 1]),
         ar100=_mean(recall[:, :, _ALL, 2]),
@@ -206,17 +201,24 @@ def limit_metrics(
     precision, recall = _count(ground_truth, results, iou_type="bbox", limits=(limit,), by_class=True)
     best, found = precision[..., -1], recall[..., -1]
     return LimitMetrics(
-        ap=_mean(best[:, :, :, _ALL]),
-        ap50=_mean(best[_IOU_50, :, :, _ALL]),
-        ap75=_mean(best[_IOU_75, :, :, _ALL]),
-        ap_small=_mean(best[:, :, :, _SMALL]),
-        ap_medium=_mean(best[:, :, :, _MEDIUM]),
-        ap_large=_mean(best[:, :, :, _LARGE]),
+        **_average_precisions(best),
         ar=_mean(found[:, :, _ALL]),
         ar_small=_mean(found[:, :, _SMALL]),
         ar_medium=_mean(found[:, :, _MEDIUM]),
         ar_large=_mean(found[:, :, _LARGE]),
     )
+
+
+def _average_precisions(best: np.ndarray) -> dict[str, float]:
+    """AP and its parts, of precision (IoU, recall, class, size)."""
+    return {
+        "ap": _mean(best[..., _ALL]),
+        "ap50": _mean(best[_IOU_50, ..., _ALL]),
+        "ap75": _mean(best[_IOU_75, ..., _ALL]),
+        "ap_small": _mean(best[..., _SMALL]),
+        "ap_medium": _mean(best[..., _MEDIUM]),
+        "ap_large": _mean(best[..., _LARGE]),
+    }
 
 
 def keypoint_metrics(

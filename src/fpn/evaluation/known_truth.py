@@ -34,8 +34,8 @@ class KnownTruth:
     left_out: dict[str, int]
 
 
-def known_truth(classes: Classes, dataset: Dataset) -> KnownTruth:
-    """Match a detector's classes with a dataset's, by name.
+def shared_ids(classes: Classes, dataset: Dataset) -> dict[int, int]:
+    """Match a detector's classes with a dataset's, by name: detector label -> the dataset's category id.
 
     Raises:
         ConfigError: they have no class in common.
@@ -47,6 +47,16 @@ def known_truth(classes: Classes, dataset: Dataset) -> KnownTruth:
             f"{dataset.name}: the detector knows none of its classes ({_listed(list(ids))}); it was trained on "
             f"{_listed(list(classes.names))}.{_hints(ids, classes)} Rename the classes in the annotations."
         )
+    return shared
+
+
+def known_truth(classes: Classes, dataset: Dataset) -> KnownTruth:
+    """What of a dataset's truth a detector is measured on.
+
+    Raises:
+        ConfigError: they have no class in common.
+    """
+    shared = shared_ids(classes, dataset)
     truth = dataset.coco()
     left_out = count_unknown(classes, dataset)
     if left_out:
