@@ -111,7 +111,8 @@ def _take(mebibytes: int) -> None:
 
 
 def test_peak_memory_is_that_of_the_work():
-    assert 64 <= peak_mebibytes(CPU, _take, 64) < 128
+    """Linux counts pages a processor at a time, so a peak may be a fraction of a MiB off."""
+    assert 255 < peak_mebibytes(CPU, _take, 256) < 320
 
 
 def test_the_rate_of_a_matrix_product_is_positive():
