@@ -14,6 +14,7 @@ from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
 from fpn.structures import Targets
+from fpn.studies.diagnosis.budget import only_level
 from fpn.studies.diagnosis.diagnosis import Diagnosis, diagnose
 from fpn.studies.diagnosis.diagnosis_tables import diagnosis_tables, save_diagnosis
 from fpn.studies.diagnosis.miss_drawings import draw_miss, most_telling
@@ -56,8 +57,23 @@ def test_the_budget_names_the_planted_stage_and_what_it_costs(unseen: tuple[Diag
     assert line.points50 == pytest.approx(25, abs=8)
     assert line.by_class["cat"][0] + line.by_class["dog"][0] == 8
     assert sum(count for count, _ in line.by_size.values()) == 8
-    assert sum(line.by_level.values()) == 8
+    assert sum(count for count, _ in line.by_level.values()) == 8
     assert all(other.points == 0 for other in found.stages if other.name != "class")
+
+
+def test_points_of_a_level_are_of_the_ap_of_its_own_objects(unseen: tuple[Diagnosis, Dataset]) -> None:
+    """Each level lost a part of its own recall, and the repaired stage gives that back."""
+    found, _ = unseen
+    line = next(line for line in found.stages if line.name == "class")
+    for level, (count, points) in line.by_level.items():
+        assert points == pytest.approx(100 * count / found.per_level[level], abs=20)
+
+
+def test_objects_of_other_levels_are_to_be_ignored() -> None:
+    truth = {"annotations": [{"id": 1, "iscrowd": 0}, {"id": 2, "iscrowd": 0}, {"id": 3, "iscrowd": 1}]}
+    crowds = [each["iscrowd"] for each in only_level(truth, {1: "p2", 2: "p3"}, "p2")["annotations"]]
+    assert crowds == [0, 1, 1]
+    assert [each["iscrowd"] for each in truth["annotations"]] == [0, 0, 1]
 
 
 def test_objects_that_no_false_alarm_is_about_are_missed_altogether(unseen: tuple[Diagnosis, Dataset]) -> None:
