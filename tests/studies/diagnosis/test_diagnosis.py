@@ -13,10 +13,11 @@ from fpn.cli.entry import main
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
+from fpn.evaluation.unfinished import Unfinished
 from fpn.structures import Targets
 from fpn.studies.diagnosis.budget import only_level
 from fpn.studies.diagnosis.diagnosis import Diagnosis, diagnose
-from fpn.studies.diagnosis.diagnosis_tables import diagnosis_tables, save_diagnosis
+from fpn.studies.diagnosis.diagnosis_tables import diagnosis_json, diagnosis_tables, save_diagnosis
 from fpn.studies.diagnosis.miss_drawings import draw_miss, most_telling
 from studies.diagnosis.planted import NAMES, SIDE, Spoil, detector, scattered
 
@@ -133,3 +134,24 @@ def test_another_kind_of_detector_is_refused(unseen: tuple[Diagnosis, Dataset]) 
     torch.manual_seed(0)
     with pytest.raises(ConfigError, match="only two-stage"):
         diagnose(tiny_detector(), unseen[1])
+
+
+def test_a_stopped_diagnosis_goes_on_with_equal_figures(tmp_path: Path) -> None:
+    truths = scattered(2)
+    dataset = written(tmp_path / "set", truths * 2)  # the planted detector knows batches of two images
+    made = detector(truths, Spoil(unseen=(0, 1, 5, 6)))
+    whole = diagnosis_json(diagnose(made, dataset, workers=0, batch_size=2))
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Unfinished(tmp_path / "look", often=0.0) as stopped:
+        diagnose(made, dataset, workers=0, batch_size=2, unfinished=stopped, progress=stop)
+    seen: list[int] = []
+    again = Unfinished(tmp_path / "look")
+    assert len(again.known) == 2
+    assert (
+        diagnosis_json(diagnose(made, dataset, workers=0, batch_size=2, unfinished=again, progress=seen.append))
+        == whole
+    )
+    assert seen == [4]

@@ -18,6 +18,7 @@ from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import KnownTruth, known_truth
+from fpn.evaluation.unfinished import Unfinished
 from fpn.preprocessing.frame import Frame
 from fpn.structures import Detections, Targets
 from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, only_level, size_name, with_points
@@ -25,6 +26,7 @@ from fpn.studies.diagnosis.false_alarms import FALSE_KINDS, MISSED, Alarm, sort_
 from fpn.studies.diagnosis.remedies import remedy
 from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage, Tracer
 from fpn.studies.diagnosis.two_stage import TwoStageTracer
+from fpn.studies.diagnosis.unfinished_traces import pack_trace, unpack_trace
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def diagnose(
     workers: int | None = None,
     skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Diagnosis:
     """Trace what a detector misses in a dataset, and what it finds in vain.
 
@@ -119,6 +122,7 @@ def diagnose(
         workers: processes that read ahead; see `fpn.evaluate`.
         skip_unreadable: leave out images that can't be read, and name them.
         progress: called with the number of images done after each batch.
+        unfinished: keeps what became of each image, and has what an earlier call traced that was stopped.
 
     Raises:
         ConfigError: the threshold is not in 0..1, another kind of detector, or no class in common.
@@ -133,9 +137,16 @@ def diagnose(
     dataset = seen_by(detector, dataset)
     gathered = _Gathered(detector, dataset, known_truth(detector.classes, dataset), tracer)
     unreadable: dict[int, str] | None = {} if skip_unreadable else None
-    done = 0
+    for number, finding in ({} if unfinished is None else unfinished.known).items():
+        frame, trace = unpack_trace(finding)
+        gathered.add(number, frame, _into_network(gathered.truth(number), frame), trace)
     for numbers, prepared in read_batches(
-        dataset, detector.preprocessor, batch_size=batch_size, workers=workers, unreadable=unreadable
+        dataset,
+        detector.preprocessor,
+        batch_size=batch_size,
+        workers=workers,
+        unreadable=unreadable,
+        known=tuple(gathered.rows),
     ):
         images = enter(detector, prepared)
         truths = [gathered.truth(number) for number in numbers]
@@ -143,10 +154,13 @@ def diagnose(
         with detecting(detector):
             traces = tracer.trace(images, [each.to(detector.device) for each in seen])
         for number, each, truth, trace in zip(numbers, prepared, seen, traces, strict=True):
-            gathered.add(number, each.frame, truth, trace)
-        done += len(numbers)
+            if number not in gathered.rows:
+                gathered.add(number, each.frame, truth, trace)
+        if unfinished is not None:
+            parts = zip(numbers, prepared, traces, strict=True)
+            unfinished.keep({number: pack_trace(each.frame, trace) for number, each, trace in parts})
         if progress is not None:
-            progress(done + len(unreadable or ()))
+            progress(len(gathered.rows) + len(unreadable or ()))
     return gathered.sum_up(threshold, unreadable or {})
 
 
