@@ -100,7 +100,7 @@ def measure(recipe: str, sets: tuple[Dataset, Dataset], seed: int, seconds: floa
         folder = Path(name)
         steps = max(1, round(seconds / seconds_a_step(chosen, dataset, folder)))
         best, spent = train(chosen, dataset, folder / "run", steps)
-        metrics = fpn.evaluate(fpn.load(best), tested, workers=0).boxes
+        metrics = fpn.evaluate(fpn.load(best), tested, workers=0)
     each = {row.name: row.ap for row in metrics.per_class}
     told = {"recipe": recipe, "seed": seed, "steps": steps, "seconds": spent, "ap": metrics.ap, "ap50": metrics.ap50}
     return {**told, "ap_by_class": each, "settings": dict(chosen.chosen)}
@@ -118,11 +118,9 @@ def main(words: Sequence[str] | None = None) -> None:
         for seed in asked.seeds:
             sets = SETS[name](seed)
             for recipe in RECIPES:
-                rows.append({"set": name, **measure(recipe, sets, seed, asked.seconds)})
-                told = rows[-1]
-                print(
-                    f"{name:5} seed {seed} {recipe:10} {told['steps']:4} steps  AP {100 * told['ap']:.1f}", flush=True
-                )
+                row = measure(recipe, sets, seed, asked.seconds)
+                print(f"{name:5} {seed} {recipe:10} {row['steps']:4} steps  AP {100 * row['ap']:.1f}", flush=True)
+                rows.append({"set": name, **row})
     turns.keep("recipes", {"seconds": asked.seconds, "rows": rows})
     print(table(rows))
 

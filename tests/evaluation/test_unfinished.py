@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,22 +26,18 @@ def detector() -> fpn.Detector:
     )
 
 
-class _Stop(Exception):
-    pass
-
-
-def _stop_after(count: int) -> object:
+def _stop_after(count: int) -> Callable[[int], None]:
     def progress(done: int) -> None:
         if done >= count:
-            raise _Stop
+            raise KeyboardInterrupt
 
     return progress
 
 
 def test_a_stopped_evaluation_goes_on_with_equal_figures(detector: fpn.Detector, tmp_path: Path) -> None:
     whole = evaluate(detector, SCENES, workers=0, batch_size=2)
-    with pytest.raises(_Stop), Unfinished(tmp_path / "look", often=0.0) as stopped:
-        evaluate(detector, SCENES, workers=0, batch_size=2, progress=_stop_after(4), unfinished=stopped)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt), Unfinished(tmp_path / "look", often=0.0) as stopped:
+        evaluate(detector, SCENES, workers=0, batch_size=2, progress=_stop_after(4), unfinished=stopped)
     seen: list[int] = []
     with Unfinished(tmp_path / "look", often=0.0) as again:
         assert len(again.known) == 4
@@ -52,8 +49,8 @@ def test_a_stopped_evaluation_goes_on_with_equal_figures(detector: fpn.Detector,
 
 def test_proposals_are_found_again_where_none_were_kept(detector: fpn.Detector, tmp_path: Path) -> None:
     tasks = ("boxes", "proposals")
-    with pytest.raises(_Stop), Unfinished(tmp_path, often=0.0) as stopped:
-        evaluate(detector, SCENES, workers=0, batch_size=2, progress=_stop_after(4), unfinished=stopped)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt), Unfinished(tmp_path, often=0.0) as stopped:
+        evaluate(detector, SCENES, workers=0, batch_size=2, progress=_stop_after(4), unfinished=stopped)
     seen: list[int] = []
     again = Unfinished(tmp_path)
     evaluate(detector, SCENES, workers=0, batch_size=2, tasks=tasks, progress=seen.append, unfinished=again)
@@ -61,9 +58,9 @@ def test_proposals_are_found_again_where_none_were_kept(detector: fpn.Detector, 
 
 
 def test_a_short_look_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(_Stop), Unfinished(tmp_path / "look", often=3600.0) as unfinished:
-        unfinished.keep({0: Finding({"scores": torch.ones(1)})})
-        raise _Stop
+    unfinished = Unfinished(tmp_path / "look", often=3600.0)
+    unfinished.keep({0: Finding({"scores": torch.ones(1)})})
+    unfinished.__exit__(KeyboardInterrupt, None, None)
     assert not (tmp_path / "look").exists()
 
 
