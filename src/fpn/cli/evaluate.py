@@ -96,7 +96,8 @@ def run(
     say_unreadable(measured.unreadable, "the figures are of the others")
     if measured.limit is not None and measured.limit.advice:
         say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
-    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
+    detected = measured.images - len(unfinished.known)
+    say(f"{detected / measured.seconds:.1f} images a second: {detector.info}")
     _save(measured, output, detections)
 
 
