@@ -28,6 +28,8 @@ _STEPS = {True: 1000, False: 3000}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 6, 60
 # Smallest side, in network pixels, that small objects should have: half of the finest anchor of 32.
 _SMALL_OBJECT = 16.0
+# Shorter side on a CPU, where images are that large and small objects do not need more.
+_CPU_SIDE = 384
 # Share of the objects that may stay without an anchor before anchors are changed.
 _UNREACHED = 0.02
 # Objects of an image that 256 RoIs, a quarter of them positive, are enough for.
@@ -366,7 +368,7 @@ def _small_data(chooser: Chooser) -> None:
     """A light detector, trained for a fixed work rather than for a number of epochs."""
     cpu, facts = chooser.cpu, chooser.facts
     choose_backbone(chooser, _LIGHT if cpu else _STRONG)
-    choose_size(chooser, floor=320 if cpu else 512, ceiling=640 if cpu else 800)
+    choose_size(chooser, floor=_CPU_SIDE if cpu else 512, ceiling=640 if cpu else 800)
     choose_widths(chooser)
     choose_anchors(chooser)
     choose_batch(chooser, 4 if cpu else 8)
@@ -396,7 +398,7 @@ def _usual(chooser: Chooser, epochs: int, why: str) -> None:
     """What `standard` and `long` share."""
     choose_backbone(chooser, _LIGHT if chooser.cpu else _STRONG)
     if chooser.cpu:
-        choose_size(chooser, floor=320, ceiling=640)
+        choose_size(chooser, floor=_CPU_SIDE, ceiling=640)
     else:
         chooser.choose("short_side", 800, "the usual size; smaller objects are seen better")
     choose_widths(chooser)
