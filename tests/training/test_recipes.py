@@ -132,8 +132,8 @@ def test_the_hub_is_asked_only_if_nothing_is_here_and_asking_is_allowed(machine)
 
 
 def test_little_memory_takes_fewer_images_at_once_and_as_many_a_step():
-    # 384 x 512 pixels take 0.3 GiB an image beside 1 GiB; half of 3 GiB has room for two.
-    config = plan(CountedDataset(100, square(60)), capacity=Capacity("cpu", "CPU", 2, 3.0)).config
+    # 384 x 512 pixels take 0.3 GiB an image beside 1 GiB; half of 3.5 GiB has room for two.
+    config = plan(CountedDataset(100, square(60)), capacity=Capacity("cpu", "CPU", 2, 3.5)).config
     assert (config.batch_size, config.accumulate) == (2, 2)
     assert plan(CountedDataset(100, square(60))).config.batch_size == 4
 
