@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
+from fpn.training.config import DetectorName
 
 if TYPE_CHECKING:
     from fpn.studies.benchmark.running import BenchmarkReport
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def run(
     *,
+    detector: DetectorName = "faster_rcnn",
     backbone: str = "resnet50",
     weights: str | None = None,
     size: str = "1066x800",
@@ -41,6 +43,7 @@ def run(
     are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
 
     Args:
+        detector: Kind of detector; torchvision's of the same name is the other side.
         backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
         weights: Of the backbone: imagenet, offline or a file. None: random.
         size: Of the images, width x height.
@@ -61,9 +64,10 @@ def run(
     from fpn.cli.devices import check_device
     from fpn.spreadsheets import refuse_other_csv
     from fpn.studies.benchmark.report import text_tables
-    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
+    from fpn.studies.benchmark.running import BenchmarkSettings, refuse_unpaired, run_benchmark
     from fpn.studies.explain.geometry import read_size
 
+    refuse_unpaired(detector)
     asked = read_size(size)
     if asked is None:
         raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")

@@ -1,10 +1,10 @@
 """Parts put together into a detector with verbs."""
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.fine_tuning import Carried, begin_with
 from fpn.detectors.model_file import load, read_header, save
-from fpn.detectors.presets import faster_rcnn
+from fpn.detectors.presets import faster_rcnn, named_preset
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -18,9 +18,11 @@ __all__ = [
     "Dialect",
     "Preprocessor",
     "TwoStageDetector",
+    "TwoStageDialect",
     "begin_with",
     "faster_rcnn",
     "load",
+    "named_preset",
     "read_header",
     "save",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
 from fpn.interop.assemble import build
@@ -71,7 +71,7 @@ def import_weights(
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
-def _retinanet(renamed: State) -> Dialect:
+def _retinanet(renamed: State) -> TwoStageDialect:
     """P3 to P7, the last two by convolutions on C5, or in some configurations on P5."""
     if "features.neck.extras.p6.weight" not in renamed:
         raise ModelFileError("Detectron2 weights: a pyramid from P3 on without a top_block that makes P6 and P7")

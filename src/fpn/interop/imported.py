@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 
 State: TypeAlias = Mapping[str, Tensor]
 
@@ -26,5 +26,5 @@ class ImportedWeights:
     """
 
     module: nn.Module
-    dialect: Dialect
+    dialect: TwoStageDialect
     leftover: tuple[str, ...]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector, TwoStageDetector
+from fpn.detectors import Detector, TwoStageDetector, TwoStageDialect
 from fpn.detectors.prediction import detecting, enter
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
@@ -312,6 +312,7 @@ class _Lines:
     ) -> BudgetLine:
         gained = gains(self.now, then)
         dialect = self.gathered.detector.recipe.dialect
+        assert isinstance(dialect, TwoStageDialect), "find_tracer refuses other detectors"
         return BudgetLine(
             name=stage.name,
             title=stage.title,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.presets import DIALECTS_OF
 from fpn.detectors.toolkits import DIALECTS
 from fpn.sections import options_of
 from fpn.studies.explain.geometry import is_pyramid_only
@@ -40,15 +41,16 @@ class Convention:
 
 
 @cache
-def conventions() -> tuple[Convention, ...]:
-    """All settings, in order."""
-    options = (option for option in options_of(Dialect) if "." in option.path)
+def conventions(kind: type[Dialect]) -> tuple[Convention, ...]:
+    """All settings of a kind of detector, in order."""
+    options = (option for option in options_of(kind) if "." in option.path)
     return tuple(Convention(each.path, each.path.split(".")[0], each.meaning) for each in options)
 
 
 def differences(one: Dialect, other: Dialect) -> TextTable:
-    """The fields in which two dialects differ, each with its meaning."""
-    shared = [each for each in conventions() if _concerns(one, each.section) and _concerns(other, each.section)]
+    """The fields in which two dialects of one kind of detector differ, each with its meaning."""
+    known = conventions(type(one))
+    shared = [each for each in known if _concerns(one, each.section) and _concerns(other, each.section)]
     rows = [
         (_with_meaning(each), written(each.of(one)), written(each.of(other)))
         for each in shared
@@ -66,11 +68,11 @@ def whole(dialect: Dialect) -> list[TextTable]:
     """All fields of one dialect, a table a section."""
     return [
         TextTable(
-            title=_title(section),
+            title=_title(type(dialect), section),
             columns=("convention", dialect.name),
             rows=tuple((_with_meaning(each), written(each.of(dialect))) for each in fields),
         )
-        for section, fields in _by_section()
+        for section, fields in _by_section(type(dialect))
         if _concerns(dialect, section)
     ]
 
@@ -78,16 +80,27 @@ def whole(dialect: Dialect) -> list[TextTable]:
 def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[TextTable]:
     """Who follows which convention: for each field its values, and for each value the dialects; a table a section."""
     dialects = tuple(dialects)
+    kind = type(dialects[0])
     return [
         TextTable(
-            title=_title(section),
+            title=_title(kind, section),
             columns=("convention", "value: dialects"),
             rows=tuple(
                 (_with_meaning(each), _who(each, [d for d in dialects if _concerns(d, section)])) for each in fields
             ),
         )
-        for section, fields in _by_section()
+        for section, fields in _by_section(kind)
     ]
+
+
+def compared_kinds() -> list[TextTable]:
+    """`compared` of Faster R-CNN, and of every other kind of detector the sections in which its dialects are not Faster
+    R-CNN's."""
+    tables = compared()
+    for kind, dialects in DIALECTS_OF.items():
+        if kind != "faster_rcnn":
+            tables += [replace(table, title=f"{kind}, {table.title}") for table in compared(dialects.values())]
+    return tables
 
 
 def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
@@ -96,18 +109,18 @@ def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable
     return TextTable(title="The dialects", columns=("dialect", "where its values were read"), rows=rows)
 
 
-def _title(section: str) -> str:
+def _title(kind: type[Dialect], section: str) -> str:
     """A section's name and what it is about."""
-    return f"{section}: {Dialect.model_fields[section].description}"
+    return f"{section}: {kind.model_fields[section].description}"
 
 
 def _concerns(dialect: Dialect, section: str) -> bool:
     return section in _PYRAMID_SECTIONS or not is_pyramid_only(dialect)
 
 
-def _by_section() -> list[tuple[str, list[Convention]]]:
-    names = list(dict.fromkeys(each.section for each in conventions()))
-    return [(name, [each for each in conventions() if each.section == name]) for name in names]
+def _by_section(kind: type[Dialect]) -> list[tuple[str, list[Convention]]]:
+    names = list(dict.fromkeys(each.section for each in conventions(kind)))
+    return [(name, [each for each in conventions(kind) if each.section == name]) for name in names]
 
 
 def _with_meaning(convention: Convention) -> str:
