@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import TwoStageDialect
-from fpn.detectors.recipe import FasterRCNNRecipe, Recipe
+from fpn.detectors.dialect import AnchorDialect, TwoStageDialect
+from fpn.detectors.one_stage import OneStageDetector
+from fpn.detectors.recipe import ATSSRecipe, DenseRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
@@ -18,7 +19,11 @@ from fpn.features.necks.config import NeckConfig
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
+from fpn.heads.atss import ATSSHead
 from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.dense import DenseHead
+from fpn.heads.fcos import FCOSHead
+from fpn.heads.retinanet import RetinaNetHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
@@ -47,7 +52,51 @@ def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = Non
     return assemble_faster_rcnn(*prepare_features(recipe, weights))
 
 
-BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {FasterRCNNRecipe: build_faster_rcnn}
+def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> OneStageDetector:
+    """See `build_detector`."""
+    features, recipe = prepare_features(recipe, weights)
+    return OneStageDetector(
+        features=features,
+        head=build_dense_head(features.levels, recipe),
+        classes=recipe.found,
+        preprocessor=Preprocessor(recipe.dialect.pixels),
+        recipe=recipe,
+    )
+
+
+BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
+    FasterRCNNRecipe: build_faster_rcnn,
+    RetinaNetRecipe: build_one_stage,
+    FCOSRecipe: build_one_stage,
+    ATSSRecipe: build_one_stage,
+}
+
+
+def build_dense_head(levels: tuple[Level, ...], recipe: DenseRecipe) -> DenseHead:
+    """The head that a recipe describes, on any levels.
+
+    Raises:
+        ConfigError: its anchors are not those of so many levels.
+    """
+    num_classes = len(recipe.classes)
+    if isinstance(recipe, FCOSRecipe):
+        return FCOSHead(levels=levels, num_classes=num_classes, config=recipe.dialect.dense)
+    assert isinstance(recipe, RetinaNetRecipe | ATSSRecipe), type(recipe)
+    dialect = recipe.dialect
+    anchors = anchors_on(levels, dialect)
+    refuse_other_levels(anchors, levels)
+    shared = {"levels": levels, "num_classes": num_classes, "anchors": anchors, "coder": dialect.coder}
+    if isinstance(recipe, ATSSRecipe):
+        return ATSSHead(**shared, config=recipe.dialect.dense)
+    return RetinaNetHead(**shared, config=recipe.dialect.dense)
+
+
+def anchors_on(levels: tuple[Level, ...], dialect: AnchorDialect) -> AnchorsConfig:
+    """The dialect's anchors, those of all levels in each cell where there is a single one."""
+    sizes = dialect.anchors.sizes
+    if len(levels) != 1 or len(sizes) == 1:
+        return dialect.anchors
+    return dialect.anchors.changed(sizes=(tuple(chain.from_iterable(sizes)),))
 
 
 def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, R]:
@@ -100,7 +149,7 @@ def adapt_to_levels(dialect: TwoStageDialect, levels: tuple[Level, ...]) -> TwoS
         return dialect
     times = len(sizes) if dialect.rpn.scope == "level" else 1
     before_nms = tuple(count * times for count in dialect.rpn.before_nms)
-    return dialect.changed(anchors_sizes=(tuple(chain.from_iterable(sizes)),), rpn_before_nms=before_nms)
+    return dialect.changed(anchors=anchors_on(levels, dialect), rpn_before_nms=before_nms)
 
 
 def build_rpn(levels: tuple[Level, ...], dialect: TwoStageDialect) -> RPN:

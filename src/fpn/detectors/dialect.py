@@ -7,8 +7,11 @@ from pydantic import Field
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.necks.config import NeckConfig
 from fpn.heads.anchors import AnchorsConfig
+from fpn.heads.atss import ATSSConfig
 from fpn.heads.box import BoxConfig
 from fpn.heads.box_coder import CoderConfig
+from fpn.heads.fcos import FCOSConfig
+from fpn.heads.retinanet import RetinaNetConfig
 from fpn.heads.roi_pooler import RoIConfig
 from fpn.heads.rpn import RPNConfig
 from fpn.preprocessing.config import PixelsConfig
@@ -65,3 +68,41 @@ class TwoStageDialect(AnchorDialect):
     def anchor_ious(self) -> tuple[float, float]:
         """See `Dialect.anchor_ious`."""
         return self.rpn.sampling.negative_iou, self.rpn.sampling.positive_iou
+
+
+class RetinaNetDialect(AnchorDialect):
+    """Of a dense head with many anchors a cell."""
+
+    dense: RetinaNetConfig = Field(default=RetinaNetConfig(), description="dense head")
+
+    @property
+    def max_detections(self) -> int:
+        """See `Dialect.max_detections`."""
+        return self.dense.limit
+
+    @property
+    def anchor_ious(self) -> tuple[float, float]:
+        """See `Dialect.anchor_ious`."""
+        return self.dense.negative_iou, self.dense.positive_iou
+
+
+class FCOSDialect(Dialect):
+    """Of a dense head without anchors."""
+
+    dense: FCOSConfig = Field(default=FCOSConfig(), description="dense head")
+
+    @property
+    def max_detections(self) -> int:
+        """See `Dialect.max_detections`."""
+        return self.dense.limit
+
+
+class ATSSDialect(AnchorDialect):
+    """Of a dense head with one anchor a cell, and thresholds that objects choose."""
+
+    dense: ATSSConfig = Field(default=ATSSConfig(), description="dense head")
+
+    @property
+    def max_detections(self) -> int:
+        """See `Dialect.max_detections`."""
+        return self.dense.limit

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from fpn.detectors.builder import build_faster_rcnn
+from fpn.detectors.builder import build_faster_rcnn, build_one_stage
+from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
-from fpn.detectors.recipe import FasterRCNNRecipe, Recipe
+from fpn.detectors.one_stage import OneStageDetector
+from fpn.detectors.recipe import ATSSRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
@@ -20,7 +22,12 @@ R = TypeVar("R", bound=Recipe)
 D = TypeVar("D", bound=Dialect)
 
 # The dialects that each kind of detector has, by name.
-DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {"faster_rcnn": DIALECTS}
+DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
+    "faster_rcnn": DIALECTS,
+    "retinanet": RETINANET_DIALECTS,
+    "fcos": FCOS_DIALECTS,
+    "atss": ATSS_DIALECTS,
+}
 
 
 def faster_rcnn(
@@ -65,8 +72,104 @@ def faster_rcnn(
     return build_faster_rcnn(make_recipe(FasterRCNNRecipe, classes, dialect, parts, conventions), weights)
 
 
+def retinanet(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """RetinaNet: one stage, nine anchors a cell of P3 to P7, learned by the focal loss.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `RETINANET_DIALECTS`, or a name.
+        channels: width of the pyramid's maps and of the towers on them; None: the dialect's.
+        conventions: single settings of the dialect's sections, such as `dense_nms=0.6`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(RetinaNetRecipe, classes, dialect, parts, conventions), weights)
+
+
+def fcos(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """FCOS: one stage and no anchors: each cell tells the distances of its object's sides.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `FCOS_DIALECTS`, or a name.
+        channels, conventions: as `retinanet`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(FCOSRecipe, classes, dialect, parts, conventions), weights)
+
+
+def atss(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """ATSS: one stage, one anchor a cell, and objects that choose by themselves which anchors learn them.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `ATSS_DIALECTS`, or a name.
+        channels, conventions: as `retinanet`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(ATSSRecipe, classes, dialect, parts, conventions), weights)
+
+
 # Each kind of detector by its name.
-PRESETS: Mapping[str, Callable[..., Detector]] = {"faster_rcnn": faster_rcnn}
+PRESETS: Mapping[str, Callable[..., Detector]] = {
+    "faster_rcnn": faster_rcnn,
+    "retinanet": retinanet,
+    "fcos": fcos,
+    "atss": atss,
+}
 
 
 def named_preset(kind: str) -> Callable[..., Detector]:

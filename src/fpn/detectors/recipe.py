@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from fpn.detectors.dialect import Dialect, TwoStageDialect
+from fpn.detectors.dialect import ATSSDialect, Dialect, FCOSDialect, RetinaNetDialect, TwoStageDialect
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import named_design
 from fpn.sections import Section
@@ -94,8 +94,42 @@ class FasterRCNNRecipe(Recipe):
         return self.changed(dialect={"box": {"limit": most}})
 
 
+class DenseRecipe(Recipe):
+    """What detectors without a second stage share."""
+
+    def limited(self, most: int) -> DenseRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"dense": {"limit": most}})
+
+
+class RetinaNetRecipe(DenseRecipe):
+    """RetinaNet."""
+
+    kind: Literal["retinanet"] = Field(default="retinanet", description="Which detector.")
+    dialect: RetinaNetDialect = Field(description="The conventions of all parts.")
+
+
+class FCOSRecipe(DenseRecipe):
+    """FCOS."""
+
+    kind: Literal["fcos"] = Field(default="fcos", description="Which detector.")
+    dialect: FCOSDialect = Field(description="The conventions of all parts.")
+
+
+class ATSSRecipe(DenseRecipe):
+    """ATSS."""
+
+    kind: Literal["atss"] = Field(default="atss", description="Which detector.")
+    dialect: ATSSDialect = Field(description="The conventions of all parts.")
+
+
 # Adding a kind is a line here, a builder, its dialects and a preset.
-RECIPES: dict[str, type[Recipe]] = {"faster_rcnn": FasterRCNNRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "faster_rcnn": FasterRCNNRecipe,
+    "retinanet": RetinaNetRecipe,
+    "fcos": FCOSRecipe,
+    "atss": ATSSRecipe,
+}
 
 
 def read_recipe(values: Mapping[str, Any]) -> Recipe:

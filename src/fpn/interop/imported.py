@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from fpn.detectors.dialect import TwoStageDialect
+from fpn.detectors.dialect import Dialect
 
 State: TypeAlias = Mapping[str, Tensor]
 
@@ -26,5 +26,5 @@ class ImportedWeights:
     """
 
     module: nn.Module
-    dialect: TwoStageDialect
+    dialect: Dialect
     leftover: tuple[str, ...]

@@ -19,7 +19,7 @@ from fpn.sections import CheckedSettings
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
 # Of `fpn.detectors.presets`, which needs more than this module may import.
-DetectorName = Literal["faster_rcnn"]
+DetectorName = Literal["faster_rcnn", "retinanet", "fcos", "atss"]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 _EVERY_KIND = {
@@ -36,10 +36,16 @@ _TWO_STAGES = {
     "score_limit": ("box_score_limit",),
     "max_detections": ("box_limit",),
 }
+_DENSE = {**_EVERY_KIND, "score_limit": ("dense_score_limit",), "max_detections": ("dense_limit",)}
 # For each kind of detector, the options of the command that are a setting, or two, of its dialect.
-MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {"faster_rcnn": _TWO_STAGES}
+MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "faster_rcnn": _TWO_STAGES,
+    "retinanet": {**_DENSE, **_ANCHORS},
+    "fcos": _DENSE,
+    "atss": {**_DENSE, **_ANCHORS},
+}
 # Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.
-_OCTAVES: Mapping[str, int] = {}
+_OCTAVES: Mapping[str, int] = {"retinanet": 3}
 # Options that presets take by the same name.
 _OF_PRESETS = ("short_side", "long_side", "channels", "head_width")
 
