@@ -62,7 +62,6 @@ def run(
     import torch
 
     from fpn.cli.devices import check_device
-    from fpn.spreadsheets import refuse_other_csv
     from fpn.studies.benchmark.report import text_tables
     from fpn.studies.benchmark.running import BenchmarkSettings, refuse_unpaired, run_benchmark
     from fpn.studies.explain.geometry import read_size
@@ -71,9 +70,7 @@ def run(
     asked = read_size(size)
     if asked is None:
         raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")
-    refuse_other_csv(output)
-    if output is not None and not output.parent.is_dir():
-        raise OutputError(f"{output}: its folder does not exist. Make it first.")
+    _refuse_place(output)
     if threads is not None:
         torch.set_num_threads(threads)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -98,6 +95,14 @@ def run(
         say(table.rich())
     if output is not None:
         _save(report, output)
+
+
+def _refuse_place(output: Path | None) -> None:
+    from fpn.spreadsheets import refuse_other_csv
+
+    refuse_other_csv(output)
+    if output is not None and not output.parent.is_dir():
+        raise OutputError(f"{output}: its folder does not exist. Make it first.")
 
 
 def _save(report: BenchmarkReport, output: Path) -> None:

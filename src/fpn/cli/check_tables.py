@@ -134,7 +134,7 @@ def _suggestion(fit: AnchorFit) -> Iterable[Text]:
         yield Text(f"{said} No other anchors or image size would be worth the change.")
         return
     better, speech = fit.suggestion, fit.dialect
-    sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])
+    sizes = " ".join(f"{level[0]:g}" for level in better["anchor_sizes"])  # others of a level follow from its first
     ratios = " ".join(f"{ratio:g}" for ratio in better["anchor_ratios"])
     options = []
     if better["anchor_sizes"] != [list(level) for level in speech.anchors.sizes]:

@@ -16,6 +16,9 @@ from fpn.heads.dense_towers import QualityBranch, TowerHead
 from fpn.shapes import Size
 from fpn.structures import ImageBatch, Level
 
+# Half of two corners is not exactly the place that they stand around, pixels.
+_ROUNDING = 0.01
+
 
 class AnchorTowerHead(TowerHead):
     """Boxes relative to anchors.
@@ -69,5 +72,5 @@ class AnchorTowerHead(TowerHead):
         for level, grid in zip(self.levels, references, strict=True):
             # An anchor's cell begins where its centre would be without an offset.
             centres = (grid[:, :2] + grid[:, 2:]) / 2 - self.anchors.config.offset * level.stride
-            parts.append((centres[:, 1] < padded[0]) & (centres[:, 0] < padded[1]))
+            parts.append((centres[:, 1] < padded[0] - _ROUNDING) & (centres[:, 0] < padded[1] - _ROUNDING))
         return torch.cat(parts)

@@ -92,7 +92,10 @@ def _positives(references: Tensor, boxes: Tensor, candidates: Tensor) -> tuple[T
     """Reference, object and IoU of each pair that reaches the object's own threshold."""
     paired, objects = references[candidates], boxes.expand(len(candidates), -1, -1)
     overlap = paired_iou(paired, objects)  # (c, m)
-    threshold = overlap.mean(dim=0) + overlap.std(dim=0)
+    if overlap.numel() == 0:
+        threshold = overlap
+    else:
+        threshold = overlap.mean(dim=0) + overlap.std(dim=0, correction=min(1, len(overlap) - 1))
     centres = (paired[..., :2] + paired[..., 2:]) / 2
     depth = torch.cat([centres - objects[..., :2], objects[..., 2:] - centres], dim=2).amin(dim=2)
     row, which = ((overlap >= threshold) & (depth > _DEPTH)).nonzero(as_tuple=True)

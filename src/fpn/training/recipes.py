@@ -19,7 +19,7 @@ from fpn.errors import ConfigError
 from fpn.features.backbones.weights import OFFLINE_BACKBONE, hub_answers, weights_at_hand
 from fpn.runtime.capacity import Capacity, find_capacity
 from fpn.suggestions import nearest
-from fpn.training.config import TrainConfig, detector_settings, takes
+from fpn.training.config import TrainConfig, anchor_levels, detector_settings, takes
 from fpn.training.data_facts import DataFacts
 
 DEFAULT_KIND = "faster_rcnn"
@@ -314,11 +314,13 @@ def choose_anchors(chooser: Chooser) -> None:
     sides = {name: chooser.value(name) for name in ("short_side", "long_side")}
     dialect = adapt_dialect(chooser.value("dialect", "paper"), chooser.kind, **sides)
     if not isinstance(dialect, AnchorDialect) or dialect.anchor_ious is None:
-        chooser.notes.append(f"a {chooser.kind} has no anchors whose overlap decides, so none are chosen")
+        chooser.notes.append(f"no anchors are chosen: none decide by their overlap what a {chooser.kind} learns")
         return
     missed = count_unreached(facts.boxes, dialect) / facts.objects
     usual = tuple(sizes[0] for sizes in dialect.anchors.sizes)
-    if missed <= _UNREACHED or any(len(sizes) != 1 for sizes in dialect.anchors.sizes):
+    if anchor_levels(chooser.kind, usual) != dialect.anchors.sizes:
+        return  # the dialect's are not those that one size a level stands for
+    if missed <= _UNREACHED:
         told = f"the usual ones reach {100 * (1 - missed):.1f} % of the objects"
         chooser.choose("anchor_sizes", usual, told)
         return

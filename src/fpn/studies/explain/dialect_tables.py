@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -94,13 +94,20 @@ def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[Tex
 
 
 def compared_kinds() -> list[TextTable]:
-    """`compared` of Faster R-CNN, and of every other kind of detector the sections in which its dialects are not Faster
-    R-CNN's."""
+    """`compared` of Faster R-CNN, and of every other kind of detector the sections that are not as Faster R-CNN's."""
     tables = compared()
     for kind, dialects in DIALECTS_OF.items():
-        if kind != "faster_rcnn":
-            tables += [replace(table, title=f"{kind}, {table.title}") for table in compared(dialects.values())]
+        if kind == "faster_rcnn":
+            continue
+        own = [table for table in compared(dialects.values()) if _is_own(table.title.partition(":")[0], dialects)]
+        tables += [replace(table, title=f"{kind}, {table.title}") for table in [sources(dialects.values()), *own]]
     return tables
+
+
+def _is_own(section: str, dialects: Mapping[str, Dialect]) -> bool:
+    """Whether it is a section that Faster R-CNN lacks, or a toolkit has it otherwise there."""
+    same = [(each, DIALECTS[name]) for name, each in dialects.items() if name in DIALECTS]
+    return any(getattr(each, section) != getattr(other, section, None) for each, other in same)
 
 
 def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
@@ -164,6 +171,9 @@ def introduction() -> str:
         than those. Two dialects side by side: `fpn explain --dialect torchvision --against detectron2`. A setting is
         changed by its name: `--set roi.sampler=pool` on the command line, `[roi]` in a TOML file,
         `fpn.faster_rcnn(roi_sampler="pool")` in Python.
+
+        First come the dialects of Faster R-CNN, then of every other kind of detector what is not as there; kinds are
+        chosen with `--detector`.
 
         `pytorch_fpn` and `minimal` are pyramids without a detector: they appear only where pyramids are concerned."""
     )
