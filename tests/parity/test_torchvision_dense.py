@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from parity.golden.compare import unmatched
 from torch import nn
 from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection.image_list import ImageList
@@ -14,6 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from fpn import interop
 from fpn.detectors import OneStageDetector
 from fpn.structures import ImageBatch, Targets
+from parity.golden.compare import unmatched
 
 NUM_CLASSES = 4
 MODELS: dict[str, tuple[Callable[..., nn.Module], str]] = {

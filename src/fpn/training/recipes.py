@@ -198,6 +198,7 @@ class Chooser:
     _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "neck": ("channels", "anchor_sizes"),
         "box": ("head_width", "max_detections"),
+        "dense": ("max_detections",),
         "anchors": ("anchor_sizes", "anchor_ratios"),
         "pixels": ("short_side", "long_side"),
     }
