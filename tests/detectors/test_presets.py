@@ -109,7 +109,7 @@ def test_every_kind_of_detector_has_a_recipe_a_builder_a_preset_dialects_and_opt
 
 
 def test_an_unknown_kind_gets_the_nearest_known_one() -> None:
-    with pytest.raises(ConfigError, match="known: faster_rcnn, .*Did you mean 'retinanet'"):
+    with pytest.raises(ConfigError, match=r"known: faster_rcnn, .*Did you mean 'retinanet'"):
         named_preset("retina_net")
 
 

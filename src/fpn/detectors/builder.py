@@ -85,7 +85,7 @@ def build_dense_head(levels: tuple[Level, ...], recipe: DenseRecipe) -> DenseHea
     dialect = recipe.dialect
     anchors = anchors_on(levels, dialect)
     refuse_other_levels(anchors, levels)
-    shared = {"levels": levels, "num_classes": num_classes, "anchors": anchors, "coder": dialect.coder}
+    shared: dict[str, Any] = {"levels": levels, "num_classes": num_classes, "anchors": anchors, "coder": dialect.coder}
     if isinstance(recipe, ATSSRecipe):
         return ATSSHead(**shared, config=recipe.dialect.dense)
     return RetinaNetHead(**shared, config=recipe.dialect.dense)

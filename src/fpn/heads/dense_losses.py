@@ -63,7 +63,8 @@ def focal_sums(maps: DenseMaps, learned: Learned, config: DenseConfig) -> Float[
     every = []
     for logits, deltas in zip(maps.logits, maps.deltas, strict=True):
         anchors = deltas.shape[1] // 4
-        losses = focal_of_background(logits, alpha=alpha, gamma=gamma).unflatten(1, (anchors, -1)).sum(dim=2)
+        losses = focal_of_background(logits, alpha=alpha, gamma=gamma)
+        losses = losses.reshape(len(logits), anchors, -1, *logits.shape[2:]).sum(dim=2)
         every.append(losses.permute(0, 2, 3, 1).flatten(1))  # (B, A, H, W) -> (B, H*W*A)
     sums = (torch.cat(every, dim=1) * learned.takes_part).sum(dim=1)
     picked = logits_of(maps, learned)
@@ -87,7 +88,7 @@ def logits_of(maps: DenseMaps, learned: Learned) -> Float[Tensor, " p"]:
 
 def flat(maps: Sequence[Tensor], size: int) -> Float[Tensor, "b n size"]:
     """(B, A*size, H, W) of all levels -> (B, N, size) in the order level, y, x, anchor."""
-    each = [x.unflatten(1, (-1, size)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in maps]
+    each = [x.reshape(len(x), -1, size, *x.shape[2:]).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in maps]
     return torch.cat(each, dim=1).float()
 
 
@@ -150,6 +151,6 @@ def centreness(offsets: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
 
     Source: Tian et al. 2019, arXiv:1904.01355, equation 3.
     """
-    pairs = offsets.unflatten(1, (2, 2))  # (left, top), (right, bottom)
+    pairs = offsets.reshape(-1, 2, 2)  # (left, top), (right, bottom)
     ratios: Tensor = pairs.amin(dim=1) / pairs.amax(dim=1).clamp(min=1e-12)
     return ratios.clamp(min=0).prod(dim=1).sqrt()

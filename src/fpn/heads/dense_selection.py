@@ -74,7 +74,7 @@ def pick_best(
     values, least = logits.float(), _logit(limit)
     if scoring == "root":
         assert quality is not None, "this scoring needs it"
-        values = _root(values.unflatten(0, (anchors, classes)), quality.float()).flatten(0, 1)
+        values = _root(values.reshape(anchors, classes, *values.shape[1:]), quality.float()).flatten(0, 1)
         least = limit
     channel, y, x = (values > least).nonzero(as_tuple=True)
     found = values[channel, y, x]
@@ -86,7 +86,7 @@ def pick_best(
     if scoring == "product":
         assert quality is not None, "this scoring needs it"
         scores = scores * quality[anchor, y, x].float().sigmoid()
-    chosen = deltas.unflatten(0, (anchors, 4))[anchor, :, y, x].float()
+    chosen = deltas.reshape(anchors, 4, *deltas.shape[1:])[anchor, :, y, x].float()
     return Picked(scores, channel % classes, (y * logits.shape[2] + x) * anchors + anchor, chosen)
 
 

@@ -135,6 +135,7 @@ def build_dense(
     named = Classes.of(classes if classes is not None else [f"class {number}" for number in range(1, count + 1)])
     recipe_type = RECIPES[kind]
     recipe = recipe_type(
+        kind=kind,
         backbone=resnet_name(state, toolkit=toolkit),
         classes=named.names,
         category_ids=named.ids,
