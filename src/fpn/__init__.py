@@ -16,15 +16,18 @@ _PUBLIC = {
     "Detections": "fpn.structures",
     "FpnError": "fpn.errors",
     "TrainConfig": "fpn.training.config",
+    "atss": "fpn.detectors",
     "begin_with": "fpn.detectors",
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
+    "fcos": "fpn.detectors",
     "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
     "plan_training": "fpn.training.recipes",
+    "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
     "train": "fpn.training.trainer",
 }
@@ -36,22 +39,25 @@ __all__ = [
     "FpnError",
     "TrainConfig",
     "__version__",
+    "atss",
     "begin_with",
     "draw",
     "evaluate",
     "faster_rcnn",
+    "fcos",
     "list_splits",
     "load",
     "open_dataset",
     "optimize",
     "plan_training",
+    "retinanet",
     "save",
     "train",
 ]
 
 if TYPE_CHECKING:
     from fpn.data import list_splits, open_dataset
-    from fpn.detectors import begin_with, faster_rcnn, load, save
+    from fpn.detectors import atss, begin_with, faster_rcnn, fcos, load, retinanet, save
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

@@ -71,3 +71,37 @@ def test_a_text_in_place_of_a_list_is_named() -> None:
 def test_a_wrong_setting_is_refused_before_the_data_are_read() -> None:
     with pytest.raises(ConfigError, match=r"roi\.sampler 'aling': choose one of .* Did you mean 'align'"):
         Given(Path("there/is/no/such/data"), None, {"model": ModelOptions(set=("roi.sampler=aling",))})
+
+
+def test_an_unknown_detector_gets_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'retinanet'"):
+        ModelOptions(detector="retinanett")
+
+
+def test_options_are_settings_of_the_kind_of_detector_that_is_asked_for() -> None:
+    asked = ModelOptions(detector="retinanet", max_detections=300, anchor_sizes=(16.0,))
+    assert asked.recipe(given=True) == {
+        "dense_limit": 300,
+        "anchors_sizes": ((16.0, 16 * 2 ** (1 / 3), 16 * 2 ** (2 / 3)),),
+    }
+    assert ModelOptions(detector="faster_rcnn", max_detections=300).recipe(given=True) == {"box_limit": 300}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "having"),
+    [
+        ("retinanet", "head_width", "faster_rcnn"),
+        ("fcos", "anchor_sizes", "retinanet"),
+        ("atss", "roi_samples", "rcnn"),
+    ],
+)
+def test_an_option_of_a_part_that_a_detector_lacks_is_refused(kind: str, option: str, having: str) -> None:
+    values = {"head_width": 64, "roi_samples": 64, "anchor_sizes": (16.0,)}
+    with pytest.raises(ConfigError, match=f"{option}: a {kind} has no such part; it is for .*{having}"):
+        ModelOptions(detector=kind, **{option: values[option]}).recipe()
+
+
+def test_two_ways_to_one_setting_agree_on_the_kind_of_detector() -> None:
+    with pytest.raises(ConfigError, match="two values of one setting"):
+        combine({}, {"detector": "fcos", "max_detections": 300, "set": ["dense.limit=200"]})
+    combine({}, {"detector": "fcos", "max_detections": 300, "set": ["dense.limit=300"]})

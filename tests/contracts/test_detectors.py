@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import fpn
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector
 from fpn.structures import Detections, ImageBatch, Targets
+from fpn.training.run import Run
 
 SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
 
 KINDS: dict[str, Callable[[], Detector]] = {
     "faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
+    "retinanet": lambda: fpn.retinanet(**SMALL, dense_limit=20, dense_normalizer="ema"),
+    "fcos": lambda: fpn.fcos(**SMALL, dense_limit=20),
+    "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
 }
 
 
 # The same for other classes.
 WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "faster_rcnn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, head_width=8),
+    "retinanet": lambda classes: fpn.retinanet(**{**SMALL, "classes": classes}),
+    "fcos": lambda classes: fpn.fcos(**{**SMALL, "classes": classes}),
+    "atss": lambda classes: fpn.atss(**{**SMALL, "classes": classes}),
 }
 
 
@@ -39,6 +48,8 @@ def detector(kind: str) -> Detector:
     for name, weight in made.named_parameters():  # so that heads decide something
         if weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2] == 1 and "backbone" not in name):
             weight.data.normal_(0, 0.2, generator=generator)
+        if name.startswith("head.") and weight.ndim == 4:
+            weight.data.normal_(0, 0.15, generator=generator)
     return made.eval()
 
 
@@ -151,3 +162,32 @@ def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Det
     assert limited.max_detections == 3
     assert len(limited.predict([image(64, 96)])[0]) == 3
     assert fpn.load(path, device="cpu").max_detections == detector.max_detections
+
+
+def test_a_killed_and_resumed_run_ends_as_an_undisturbed_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = SceneDataset(4, seed=3, height=64, width=(64, 80), objects=(1, 3), extent=(12.0, 40.0))
+    config = fpn.TrainConfig(steps=4, batch_size=2, workers=0, device="cpu", checkpoint_minutes=1e-9, ema_decay=0.0)
+
+    def trained(**options: Any) -> Detector:
+        torch.manual_seed(0)
+        made = WITH_CLASSES[kind](list(scenes.classes))
+        fpn.train(made, scenes, None if "resume" in options else config, progress=False, **options)
+        return made
+
+    straight = trained(output=tmp_path / "straight")
+    take_step = Run.take_step
+
+    def fail(run: Run, group: Any) -> None:
+        if run.position.step == 2:
+            raise MemoryError
+        take_step(run, group)
+
+    monkeypatch.setattr(Run, "take_step", fail)
+    with pytest.raises(MemoryError):
+        trained(output=tmp_path / "killed")
+    monkeypatch.setattr(Run, "take_step", take_step)
+    resumed = trained(resume=tmp_path / "killed")
+    wanted = straight.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in resumed.state_dict().items())

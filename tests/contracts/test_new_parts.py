@@ -11,11 +11,10 @@ from torch import nn
 
 import fpn
 from fpn.data.synthetic.scenes import SceneDataset
-from fpn.detectors import Detector
+from fpn.detectors import Detector, Dialect
 from fpn.detectors.builder import BUILDERS, build_features
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import RECIPES, Recipe
-from fpn.detectors.toolkits import PAPER
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import FeatureExtractor, Neck
 from fpn.features.necks.paper_designs import DESIGNS, Design
@@ -112,7 +111,9 @@ def toy_neck() -> Detector:
 
 
 def toy_head() -> Detector:
-    dialect = PAPER.changed(neck={"channels": 8, "output_channels": 8}, pixels={"short_side": 32})
+    dialect = Dialect(name="toy", source="this file").changed(
+        neck={"channels": 8, "output_channels": 8}, pixels={"short_side": 32}
+    )
     names, ids = SCENES.classes.names, SCENES.classes.ids
     recipe = ToyRecipe(backbone="tf_efficientnet_lite0", neck="toy", classes=names, category_ids=ids, dialect=dialect)
     return build_toy(recipe)

@@ -7,11 +7,14 @@ import torch
 
 import fpn
 from fpn.detectors import PAPER, TORCHVISION, TwoStageDetector
-from fpn.detectors.builder import roi_levels
-from fpn.detectors.presets import adapt_dialect
+from fpn.detectors.builder import BUILDERS, roi_levels
+from fpn.detectors.presets import DIALECTS_OF, PRESETS, adapt_dialect, named_preset
+from fpn.detectors.recipe import RECIPES
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS
+from fpn.sections import options_of, sections_of
 from fpn.structures import ImageBatch, Level, Targets
+from fpn.training.config import DETECTORS, MODEL_SETTINGS
 
 
 def test_the_longer_side_follows_the_shorter_one() -> None:
@@ -91,3 +94,43 @@ def test_a_single_map_has_all_sizes_in_each_cell_and_as_many_candidates() -> Non
         assert detector.rpn.anchors.per_cell() == (15,)
         assert detector.recipe.neck == name
     assert design("fpn").rpn.anchors.per_cell() == (3, 3, 3, 3, 3)
+
+
+def test_every_kind_of_detector_has_a_recipe_a_builder_a_preset_dialects_and_options() -> None:
+    assert set(RECIPES) == set(PRESETS) == set(DIALECTS_OF) == set(DETECTORS) == set(MODEL_SETTINGS)
+    assert set(RECIPES.values()) == set(BUILDERS)
+    for kind, recipe in RECIPES.items():
+        assert recipe.model_fields["kind"].default == kind
+        assert "paper" in DIALECTS_OF[kind]
+        for name, dialect in DIALECTS_OF[kind].items():
+            assert (dialect.name, type(dialect)) == (name, recipe.dialect_type())
+        settings = {option.path.replace(".", "_") for option in options_of(recipe.dialect_type())}
+        assert {each for names in MODEL_SETTINGS[kind].values() for each in names} <= settings
+
+
+def test_an_unknown_kind_gets_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigError, match=r"known: faster_rcnn, .*Did you mean 'retinanet'"):
+        named_preset("retina_net")
+
+
+def test_a_dialect_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'paper' is a TwoStageDialect, and a fcos takes a FCOSDialect"):
+        fpn.fcos(classes=["a"], dialect=PAPER)
+    with pytest.raises(ConfigError, match="unknown dialect of atss 'torchvision'; known: paper, mmdetection"):
+        fpn.atss(classes=["a"], dialect="torchvision")
+
+
+def test_a_kind_has_only_the_sections_of_its_own_parts() -> None:
+    own = {kind: set(sections_of(recipe.dialect_type())) for kind, recipe in RECIPES.items()}
+    shared = {"pixels", "backbone", "neck"}
+    assert own["fcos"] == {*shared, "dense"}
+    assert own["retinanet"] == own["atss"] == {*shared, "anchors", "coder", "dense"}
+    with pytest.raises(ConfigError, match="unknown setting 'rpn_nms'"):
+        fpn.retinanet(classes=["a"], rpn_nms=0.5)
+
+
+def test_levels_and_anchors_of_a_dense_head_have_to_agree() -> None:
+    with pytest.raises(ConfigError, match="anchors.sizes has 2 entries"):
+        fpn.retinanet(
+            backbone="tf_efficientnet_lite0", weights=None, classes=["a"], channels=8, anchors_sizes=((8.0,), (16.0,))
+        )

@@ -177,3 +177,16 @@ def test_names_are_those_of_the_option_and_a_wrong_one_is_refused_with_the_neare
     assert set(get_args(RecipeName)) == {"auto", "none", *NAMED_RECIPES}
     with pytest.raises(ConfigError, match=r"recipe 'smal-data'.*Did you mean 'small-data'"):
         plan(CountedDataset(3, square(60)), "smal-data")
+
+
+def test_a_plan_for_another_kind_of_detector_has_that_kinds_settings_alone():
+    data = CountedDataset(60, square(60))
+    anchors = plan(data, "small-data", given={"detector": "retinanet"})
+    assert anchors.kind == "retinanet"
+    assert "head_width" not in anchors.chosen
+    assert anchors.detector["anchors_sizes"][0] == (32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3))
+    points = plan(data, "small-data", given={"detector": "fcos"})
+    assert not {"head_width", "anchor_sizes", "anchor_ratios"} & points.chosen.keys()
+    assert any("none decide by their overlap what a fcos learns" in note for note in points.notes)
+    with pytest.raises(ConfigError, match="Did you mean 'fcos'"):
+        plan(data, given={"detector": "fcoss"})

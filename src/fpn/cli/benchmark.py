@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
+from fpn.training.config import DetectorName
 
 if TYPE_CHECKING:
     from fpn.studies.benchmark.running import BenchmarkReport
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def run(
     *,
+    detector: DetectorName = "faster_rcnn",
     backbone: str = "resnet50",
     weights: str | None = None,
     size: str = "1066x800",
@@ -41,6 +43,7 @@ def run(
     are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
 
     Args:
+        detector: Kind of detector; torchvision's of the same name is the other side.
         backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
         weights: Of the backbone: imagenet, offline or a file. None: random.
         size: Of the images, width x height.
@@ -59,17 +62,15 @@ def run(
     import torch
 
     from fpn.cli.devices import check_device
-    from fpn.spreadsheets import refuse_other_csv
     from fpn.studies.benchmark.report import text_tables
-    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
+    from fpn.studies.benchmark.running import BenchmarkSettings, refuse_unpaired, run_benchmark
     from fpn.studies.explain.geometry import read_size
 
+    refuse_unpaired(detector)
     asked = read_size(size)
     if asked is None:
         raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")
-    refuse_other_csv(output)
-    if output is not None and not output.parent.is_dir():
-        raise OutputError(f"{output}: its folder does not exist. Make it first.")
+    _refuse_place(output)
     if threads is not None:
         torch.set_num_threads(threads)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,6 +95,14 @@ def run(
         say(table.rich())
     if output is not None:
         _save(report, output)
+
+
+def _refuse_place(output: Path | None) -> None:
+    from fpn.spreadsheets import refuse_other_csv
+
+    refuse_other_csv(output)
+    if output is not None and not output.parent.is_dir():
+        raise OutputError(f"{output}: its folder does not exist. Make it first.")
 
 
 def _save(report: BenchmarkReport, output: Path) -> None:

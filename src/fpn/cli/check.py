@@ -14,6 +14,7 @@ from fpn.cli.options import Given, LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError, OutputError
+from fpn.training.config import DetectorName, detector_settings
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -33,6 +34,7 @@ def run(
     output: Path | None = None,
     fix: Path | None = None,
     all_entries: bool = False,
+    detector: DetectorName = "faster_rcnn",
     dialect: str = "paper",
     short_side: int | None = None,
     long_side: int | None = None,
@@ -56,6 +58,7 @@ def run(
         output: Also write everything to this new JSON file, and the findings as a table to a .csv beside it.
         fix: Write a repaired copy to this new folder, with a list of what changed.
         all_entries: Show every finding, not the first few of each kind.
+        detector: Kind of detector that will be trained. Of one without anchors none are tried.
         dialect: Conventions whose anchors are tried on the objects.
         short_side: Shorter side of images in the network, in pixels. None: the dialect's, 800.
         long_side: Limit of the longer side. None: in the dialect's proportion.
@@ -70,26 +73,27 @@ def run(
     from fpn.data import open_dataset
     from fpn.data.checks.inspection import check as look_through
     from fpn.data.formats.open import usual_split
+    from fpn.detectors.dialect import AnchorDialect
     from fpn.detectors.presets import adapt_dialect
     from fpn.studies.anchor_fit import fit_dataset
 
     _refuse(output, fix, split, workers)
     changes = _refuse_preview(augment_preview, config, augmentation)
-    conventions = {
-        "anchors_sizes": None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
-        "anchors_ratios": anchor_ratios,
-    }
-    given = {key: value for key, value in conventions.items() if value is not None}
-    spoken = adapt_dialect(dialect, short_side=short_side, long_side=long_side, **given)
+    asked = {"anchor_sizes": anchor_sizes, "anchor_ratios": anchor_ratios}
+    given = detector_settings(detector, {key: value for key, value in asked.items() if value is not None})
+    spoken = adapt_dialect(dialect, detector, short_side=short_side, long_side=long_side, **given)
     accepted = (limits or LimitOptions()).limits()
     bar = partial(progress_bar, "images")
     report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
-    fit = fit_dataset(report.inspected, spoken)
-    report = report.with_findings([*fit.findings, *_crowding(report.inspected, spoken.box.limit)])
+    fit = fit_dataset(report.inspected, spoken) if isinstance(spoken, AnchorDialect) and spoken.anchor_ious else None
+    crowded = _crowding(report.inspected, spoken.max_detections)
+    report = report.with_findings([*(fit.findings if fit else ()), *crowded])
     for each in show(report, fit, every=all_entries):
         say(each)
+    if fit is None:
+        say(f"Anchors: not tried, as none decide by their overlap what a {detector} learns.")
     if output is not None:
-        _save(report, fit.to_dict(), output)
+        _save(report, fit.to_dict() if fit else None, output)
     if augment_preview is not None:
         dataset = open_dataset(
             data,
@@ -106,9 +110,11 @@ def run(
     return 0 if report.passed else FAULTY
 
 
-def _crowding(inspected: Inspected, limit: int) -> list[Finding]:
+def _crowding(inspected: Inspected, limit: int | None) -> list[Finding]:
     from fpn.data.checks.boxes import check_crowding
 
+    if limit is None:
+        return []
     main = inspected.main_splits.items()
     return [each for split, survey in main for each in check_crowding(survey, inspected.objects[split], limit)]
 
@@ -158,7 +164,7 @@ def _preview(dataset: Dataset, changes: AugmentationConfig | None, output: Path)
     say(f"augmentation, {what}: {output}")
 
 
-def _save(report: CheckReport, anchors: dict[str, object], output: Path) -> None:
+def _save(report: CheckReport, anchors: dict[str, object] | None, output: Path) -> None:
     from fpn.files import write_text
     from fpn.spreadsheets import beside, write_csv
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fpn.data.checks.inspection import CheckReport
 from fpn.data.issues import KINDS
+from fpn.detectors.anchor_reach import thresholds_of
 from fpn.studies.anchor_fit import AnchorFit
 
 _SHOWN = 3
@@ -26,13 +27,15 @@ _HEADINGS = {
 }
 
 
-def show(report: CheckReport, fit: AnchorFit, *, every: bool = False) -> Iterator[RenderableType]:
-    """The parts of the report in order; `every`: all findings instead of the first few of a kind."""
+def show(report: CheckReport, fit: AnchorFit | None, *, every: bool = False) -> Iterator[RenderableType]:
+    """The parts of the report in order, anchors where they were tried; `every`: all findings instead of the first few
+    of a kind."""
     yield Text(f"{report.name}: {report.format}", style="bold")
-    for part in (_splits(report), _classes(report), _sizes(report), _anchors(fit)):
+    for part in (_splits(report), _classes(report), _sizes(report), *([] if fit is None else [_anchors(fit)])):
         yield Text()
         yield part
-    yield from _suggestion(fit)
+    if fit is not None:
+        yield from _suggestion(fit)
     for severity, heading in _HEADINGS.items():
         kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.of(kind)]
         if kinds:
@@ -118,7 +121,7 @@ def _anchors(fit: AnchorFit) -> RenderableType:
         sizes = "/".join(f"{size:g}" for size in row["sizes"])
         numbers = (str(row[key]) for key in ("objects", "well", "fairly", "not"))
         table.add_row(str(row["level"]), str(row["stride"]), sizes, *numbers)
-    well, low = speech.rpn.sampling.positive_iou, speech.rpn.sampling.negative_iou
+    low, well = thresholds_of(speech)
     legend = f"Well: IoU with the anchor {well:g} and more; not at all: below {low:g}."
     return Group(Text(title, style="bold"), table, Text(legend))
 
@@ -131,7 +134,7 @@ def _suggestion(fit: AnchorFit) -> Iterable[Text]:
         yield Text(f"{said} No other anchors or image size would be worth the change.")
         return
     better, speech = fit.suggestion, fit.dialect
-    sizes = " ".join("/".join(f"{size:g}" for size in level) for level in better["anchor_sizes"])
+    sizes = " ".join(f"{level[0]:g}" for level in better["anchor_sizes"])  # others of a level follow from its first
     ratios = " ".join(f"{ratio:g}" for ratio in better["anchor_ratios"])
     options = []
     if better["anchor_sizes"] != [list(level) for level in speech.anchors.sizes]:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fpn.cli.terminal import say
 from fpn.errors import ConfigError
+from fpn.training.config import DetectorName
 
 if TYPE_CHECKING:
     from fpn.detectors import Dialect
@@ -21,6 +22,7 @@ def run(
     what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL")] = None,
     /,
     *,
+    detector: DetectorName = "faster_rcnn",
     backbone: str | None = None,
     dialect: str | None = None,
     against: str | None = None,
@@ -44,6 +46,7 @@ def run(
 
     Args:
         what: Size of an image, such as 640x480, or a model file.
+        detector: Kind of detector whose conventions are shown; a model has its own.
         backbone: Name of a timm model. None: resnet50, or what the dialect's original has.
         dialect: Whose conventions: paper, torchvision, detectron2, mmdetection, fpn_pytorch, ... None: paper.
         against: Another dialect; shows only where it differs, and what each difference means.
@@ -65,16 +68,17 @@ def run(
             _show(_all_dialects(), markdown=False)
         return
     if what is None:
-        _show(_conventions(dialect, against), markdown=markdown)
+        _show(_conventions(dialect, against, detector), markdown=markdown)
         return
     sides = {"short_side": short_side, "long_side": long_side}
-    explained = _explain(what, backbone=backbone, dialect=dialect, size=size, sides=sides, as_is=as_is)
-    other = None if against is None else _dialect(against)
+    explained = _explain(what, detector, backbone=backbone, dialect=dialect, size=size, sides=sides, as_is=as_is)
+    other = None if against is None else _dialect(against, explained.kind)
     _show(_about(explained, other, box, backbone=backbone, as_is=as_is), markdown=markdown)
 
 
 def _explain(
     what: str,
+    detector: str,
     *,
     backbone: str | None,
     dialect: str | None,
@@ -88,7 +92,8 @@ def _explain(
 
     asked = read_size(what)
     if asked is not None:
-        return explain_dialect(adapt_dialect(dialect or "paper", **sides), asked, backbone=backbone, as_is=as_is)
+        spoken = adapt_dialect(dialect or "paper", detector, **sides)
+        return explain_dialect(spoken, asked, kind=detector, backbone=backbone, as_is=as_is)
     if not Path(what).exists() and not what.endswith(".safetensors"):
         raise ConfigError(f"{what!r}: neither a size (width x height, such as 640x480) nor a model file")
     _refuse(dialect=dialect, backbone=backbone, **sides)
@@ -98,9 +103,9 @@ def _explain(
 def _about(
     explained: Explanation, other: Dialect | None, boxes: tuple[str, ...], *, backbone: str | None, as_is: bool
 ) -> list[TextTable]:
-    from fpn.detectors.toolkits import DIALECTS
+    from fpn.detectors.presets import DIALECTS_OF
     from fpn.studies.explain.dialect_tables import differences
-    from fpn.studies.explain.equation_one import boxes_tables, equation_table
+    from fpn.studies.explain.equation_one import boxes_tables, equation_table, with_rois
     from fpn.studies.explain.geometry import is_pyramid_only, read_box
     from fpn.studies.explain.pyramid import explain_dialect
 
@@ -108,41 +113,45 @@ def _about(
     asked = [read_box(text) for text in boxes]
     if asked and is_pyramid_only(own):
         raise ConfigError(f"--box: {own.name} is a pyramid without a detector, which reads no boxes. Leave it out.")
-    tables = [explained.table()]
+    if asked and not with_rois([own]):
+        raise ConfigError(f"--box: a {explained.kind} has no second stage that reads boxes from levels. Leave it out.")
+    tables, kind = [explained.table()], explained.kind
     if other is not None:
-        tables += [explain_dialect(other, size, backbone=backbone, as_is=as_is).table(), differences(own, other)]
-    if is_pyramid_only(own):
+        theirs = explain_dialect(other, size, kind=kind, backbone=backbone, as_is=as_is)
+        tables += [theirs.table(), differences(own, other)]
+    if not with_rois([own]):
         return tables
-    shown = [own, other] if other else [own, *(each for each in DIALECTS.values() if each.name != own.name)]
+    shown = [own, other] if other else [own, *(each for each in DIALECTS_OF[kind].values() if each.name != own.name)]
     return [*tables, equation_table(shown), *boxes_tables(shown, asked, size, as_is=as_is)]
 
 
-def _conventions(dialect: str | None, against: str | None) -> list[TextTable]:
+def _conventions(dialect: str | None, against: str | None, detector: str) -> list[TextTable]:
     from fpn.studies.explain.dialect_tables import differences, sources, whole
-    from fpn.studies.explain.equation_one import equation_table
+    from fpn.studies.explain.equation_one import equation_table, with_rois
 
     if dialect is None and against is None:
         raise ConfigError(
             "nothing to explain: name an image size, such as 640x480, a model file, or --dialect, or --dialects"
         )
-    one = _dialect(dialect or "paper")
+    one = _dialect(dialect or "paper", detector)
     if against is None:
         return [sources([one]), *whole(one)]
-    other = _dialect(against)
-    return [sources([one, other]), differences(one, other), equation_table([one, other])]
+    other = _dialect(against, detector)
+    speaking = with_rois([one, other])
+    return [sources([one, other]), differences(one, other), *([equation_table(speaking)] if speaking else [])]
 
 
 def _all_dialects() -> list[TextTable]:
-    from fpn.studies.explain.dialect_tables import compared, sources
+    from fpn.studies.explain.dialect_tables import compared_kinds, sources
     from fpn.studies.explain.equation_one import equation_table
 
-    return [sources(), equation_table(), *compared()]
+    return [sources(), equation_table(), *compared_kinds()]
 
 
-def _dialect(name: str) -> Dialect:
-    from fpn.detectors.presets import adapt_dialect
+def _dialect(name: str, detector: str) -> Dialect:
+    from fpn.detectors.presets import named_dialect
 
-    return adapt_dialect(name)
+    return named_dialect(name, detector)
 
 
 def _size(text: str) -> Size:

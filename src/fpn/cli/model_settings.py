@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fpn.errors import ConfigError
-from fpn.training.config import MODEL_SETTINGS
+from fpn.training.config import DETECTORS, MODEL_SETTINGS, anchor_levels
 
-# Every option that is a setting, or two, of the dialect.
-_SETTINGS_OF = {
-    **{name: (setting,) for name, setting in MODEL_SETTINGS.items()},
-    "short_side": ("pixels_short_side",),
-    "long_side": ("pixels_long_side",),
-    "channels": ("neck_channels", "neck_output_channels"),
-    "head_width": ("box_width",),
-}
+
+def kind_of(values: Mapping[str, Any]) -> str:
+    """Which kind of detector the settings are for: that of the model to begin with, else as asked, else the default.
+
+    Raises:
+        ModelFileError: the model to begin with is damaged.
+        ConfigError: it is of another kind than asked for.
+    """
+    asked, model = values.get("detector"), values.get("init")
+    if model is not None and Path(model).is_file():
+        from fpn.detectors.model_file import read_header, recipe_of
+
+        kind = recipe_of(read_header(model), str(model)).kind
+        if asked not in (None, kind):
+            raise ConfigError(f"detector {asked!r}: the model to begin with is a {kind}. Leave it out.")
+        return kind
+    return str(asked) if asked in DETECTORS else DETECTORS[0]
 
 
 def combine(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,14 +39,16 @@ def combine(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     Raises:
         ConfigError: a file, or the options, give one setting two values.
     """
-    ours, theirs = _Named(options), _Named(file)
+    kind = kind_of({**file, **options})
+    ours, theirs = _Named(options, kind), _Named(file, kind)
     kept = {path: value for path, value in theirs.assigned.items() if _key(path) not in ours.settings}
     named = dict(theirs.named)
     for name, value in theirs.named.items():
-        settings = _SETTINGS_OF.get(name, ())
+        settings = MODEL_SETTINGS[kind].get(name, ())
         if any(setting in ours.settings for setting in settings) and name not in ours.named:
             del named[name]
-            kept |= {each: _plain(name, value) for each in settings if each not in ours.settings and value is not None}
+            left = [each for each in settings if each not in ours.settings and value is not None]
+            kept |= {each: _plain(name, value, kind) for each in left}
     together = {**named, **ours.named}
     assigned = {**kept, **ours.assigned}
     return {**together, "set": _texts(assigned)} if assigned else together
@@ -64,7 +76,7 @@ def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
 class _Named:
     """What one source says: by name of an option, and by path of a setting."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], kind: str) -> None:
         texts = values.get("set") or ()
         if isinstance(texts, str):
             raise ConfigError(f"set {texts!r}: expected a list, such as [{texts!r}]")
@@ -73,16 +85,16 @@ class _Named:
         by_key = {_key(path): (path, value) for path, value in self.assigned.items()}
         self.settings = set(by_key)
         for name, value in self.named.items():
-            for setting in _SETTINGS_OF.get(name, ()) if value is not None else ():
+            for setting in MODEL_SETTINGS[kind].get(name, ()) if value is not None else ():
                 self.settings.add(setting)
                 if setting in by_key:
                     path, other = by_key[setting]
-                    _refuse_two(f"{name} and {path}", _plain(name, value), other)
+                    _refuse_two(f"{name} and {path}", _plain(name, value, kind), other)
                     del self.assigned[path]
 
 
 def _refuse_two(what: str, one: Any, other: Any) -> None:
-    if _plain("", one) != _plain("", other):
+    if _as_json(one) != _as_json(other):
         raise ConfigError(f"{what}: {json.dumps(one)} and {json.dumps(other)} are two values of one setting. Keep one.")
 
 
@@ -90,10 +102,12 @@ def _key(path: str) -> str:
     return path.replace(".", "_")
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any, kind: str) -> Any:
     """As JSON has it. Anchor sizes are one a level among the options, and a list a level among the settings."""
-    if name == "anchor_sizes":
-        value = [[size] for size in value]
+    return _as_json(anchor_levels(kind, value) if name == "anchor_sizes" else value)
+
+
+def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 

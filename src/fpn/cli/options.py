@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from fpn.cli.model_settings import combine, read_assignments
+from fpn.cli.model_settings import combine, kind_of, read_assignments
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.sections import CheckedSettings, refuse_unknown
-from fpn.training.config import MODEL_SETTINGS, RecipeName, TrainConfig, read_settings
+from fpn.training.config import DetectorName, RecipeName, TrainConfig, detector_settings, read_settings
 
 if TYPE_CHECKING:
     from fpn.cli.held_out import HeldOut
@@ -102,8 +102,9 @@ class DataOptions(LimitOptions):
 
 
 class ModelOptions(CheckedSettings):
-    """Which detector; the defaults are those of `fpn.faster_rcnn`."""
+    """Which detector; the defaults are those of its preset, such as `fpn.faster_rcnn`."""
 
+    detector: DetectorName = Field("faster_rcnn", description="Kind of detector.")
     backbone: str = Field("resnet50", description="Name of a timm model, such as tf_efficientnet_lite0.")
     weights: str = Field(
         "imagenet",
@@ -152,13 +153,16 @@ class ModelOptions(CheckedSettings):
         "In a file: [roi] and so on.",
     )
 
-    def recipe(self, *, given: bool = False) -> dict[str, Any]:
-        """As `fpn.faster_rcnn` takes them; `given`: only what was asked for."""
+    def recipe(self, *, given: bool = False, kind: str | None = None) -> dict[str, Any]:
+        """As the preset of the kind of detector takes them.
+
+        Args:
+            given: only what was asked for.
+            kind: of the detector; None: as asked, or as the model to begin with is.
+        """
         values = self.model_dump(exclude={"init", "weights", "set"}, exclude_none=True, exclude_unset=given)
-        if self.anchor_sizes is not None:
-            values["anchor_sizes"] = tuple((size,) for size in self.anchor_sizes)  # one size a level
-        named = {MODEL_SETTINGS.get(name, name): value for name, value in values.items()}
-        return {**named, **read_assignments(self.set or ())}
+        asked = {name: getattr(self, name) for name in self.model_fields_set}
+        return {**detector_settings(kind or kind_of(asked), values), **read_assignments(self.set or ())}
 
 
 class PlanOptions(CheckedSettings):
@@ -265,12 +269,13 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _sections(values: dict[str, Any]) -> dict[str, Any]:
     """Tables of a file, such as [roi], as `--set` has them; each is checked here, so that the file is named."""
-    from fpn.detectors.dialect import Dialect
-    from fpn.detectors.toolkits import PAPER
+    from fpn.detectors.presets import DIALECTS_OF
     from fpn.sections import sections_of
 
-    tables = {name: values[name] for name in sections_of(Dialect) if isinstance(values.get(name), Mapping)}
-    PAPER.changed(**tables)
+    known = {name for dialects in DIALECTS_OF.values() for name in sections_of(type(dialects["paper"]))}
+    tables = {name: value for name, value in values.items() if name in known and isinstance(value, Mapping)}
+    if tables:
+        DIALECTS_OF[kind_of(values)]["paper"].changed(**tables)
     rest = {name: value for name, value in values.items() if name not in tables}
     if tables:
         texts = rest.get("set", [])
@@ -282,11 +287,13 @@ def _sections(values: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_wrong_settings(model: Mapping[str, Any]) -> None:
     """Before the data are read. With an earlier model it is its dialect that counts, and it is read first."""
-    from fpn.detectors.toolkits import DIALECTS
+    from fpn.detectors.presets import DIALECTS_OF
 
     options = ModelOptions(**model)
-    if options.init is None and options.dialect in DIALECTS:
-        DIALECTS[options.dialect].changed(**read_assignments(options.set or ()))
+    options.recipe(given=True)
+    known = DIALECTS_OF[options.detector]
+    if options.init is None and options.dialect in known:
+        known[options.dialect].changed(**read_assignments(options.set or ()))
 
 
 def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:

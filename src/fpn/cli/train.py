@@ -283,7 +283,7 @@ def _build(
     """The detector to train, and what to note about it; a run that goes on brings its own weights."""
     import torch
 
-    from fpn.detectors import begin_with, faster_rcnn
+    from fpn.detectors import begin_with, named_preset
     from fpn.detectors.builder import build_detector
     from fpn.detectors.fine_tuning import adapt_recipe
     from fpn.detectors.recipe import read_recipe
@@ -292,10 +292,11 @@ def _build(
     torch.manual_seed(seed)  # the heads start from random weights
     if options.init is None:
         weights = None if options.weights == "none" or going_on is not None else options.weights
-        return faster_rcnn(classes=dataset.classes, weights=weights, **options.recipe()), {}
+        return named_preset(options.detector)(classes=dataset.classes, weights=weights, **options.recipe()), {}
     if going_on is not None:  # the model to begin with may be gone by now
         recipe = read_recipe(read_record(going_on)["recipe"])
-        return build_detector(adapt_recipe(recipe, classes=dataset.classes, **options.recipe(given=True))), {}
+        asked = options.recipe(given=True, kind=recipe.kind)
+        return build_detector(adapt_recipe(recipe, classes=dataset.classes, **asked)), {}
     detector, carried = begin_with(options.init, classes=dataset.classes, **options.recipe(given=True))
     if _speaks():
         say(str(carried))

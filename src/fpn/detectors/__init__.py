@@ -1,10 +1,11 @@
 """Parts put together into a detector with verbs."""
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.fine_tuning import Carried, begin_with
 from fpn.detectors.model_file import load, read_header, save
-from fpn.detectors.presets import faster_rcnn
+from fpn.detectors.one_stage import OneStageDetector
+from fpn.detectors.presets import atss, faster_rcnn, fcos, named_preset, retinanet
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -16,11 +17,17 @@ __all__ = [
     "Carried",
     "Detector",
     "Dialect",
+    "OneStageDetector",
     "Preprocessor",
     "TwoStageDetector",
+    "TwoStageDialect",
+    "atss",
     "begin_with",
     "faster_rcnn",
+    "fcos",
     "load",
+    "named_preset",
     "read_header",
+    "retinanet",
     "save",
 ]

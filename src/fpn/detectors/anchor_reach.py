@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import AnchorDialect, Dialect
+from fpn.errors import ConfigError
 from fpn.ops.anchors import cell_anchors
 
 # Objects that a suggestion is looked for with; its effect is then told for all.
@@ -51,7 +52,7 @@ class Fit:
     sides: np.ndarray
 
 
-def fit_anchors(objects: Boxes, dialect: Dialect) -> Fit:
+def fit_anchors(objects: Boxes, dialect: AnchorDialect) -> Fit:
     """The best anchor of each object."""
     scaled, extents = _in_network(objects, dialect)
     best = np.zeros(len(objects))
@@ -64,14 +65,14 @@ def fit_anchors(objects: Boxes, dialect: Dialect) -> Fit:
     return Fit(best, level, scaled[:, 2:] - scaled[:, :2])
 
 
-def stride_of(number: int, dialect: Dialect) -> int:
+def stride_of(number: int, dialect: AnchorDialect) -> int:
     """Pixels between the anchors of a level."""
     if isinstance(dialect.anchors.strides, tuple):
         return dialect.anchors.strides[number]
     return int(2 ** (dialect.neck.finest_level + number))
 
 
-def _in_network(objects: Boxes, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
+def _in_network(objects: Boxes, dialect: AnchorDialect) -> tuple[np.ndarray, np.ndarray]:
     """(M, 4) boxes in network pixels, and (M, 2) width and height of their images there."""
     sizes = np.maximum(objects.sizes, 1)
     scale = dialect.pixels.short_side / sizes.min(axis=1)
@@ -81,7 +82,7 @@ def _in_network(objects: Boxes, dialect: Dialect) -> tuple[np.ndarray, np.ndarra
 
 
 def _best_on_level(
-    boxes: np.ndarray, extents: np.ndarray, stride: int, sizes: Sequence[float], dialect: Dialect
+    boxes: np.ndarray, extents: np.ndarray, stride: int, sizes: Sequence[float], dialect: AnchorDialect
 ) -> np.ndarray:
     cell = cell_anchors(
         sizes,
@@ -108,7 +109,9 @@ def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(shared / (areas[0] + areas[1] - shared))
 
 
-def suggest_anchors(objects: Boxes, dialect: Dialect, *, sides: Sequence[float] = SIDE_STEPS) -> dict[str, Any] | None:
+def suggest_anchors(
+    objects: Boxes, dialect: AnchorDialect, *, sides: Sequence[float] = SIDE_STEPS
+) -> dict[str, Any] | None:
     """The cheapest change of anchors and image size after which fewest objects are unreached.
 
     Args:
@@ -146,12 +149,23 @@ def _sample(objects: Boxes) -> Boxes:
     return Boxes(objects.boxes[::step], objects.sizes[::step])
 
 
-def count_unreached(objects: Boxes, dialect: Dialect) -> int:
+def count_unreached(objects: Boxes, dialect: AnchorDialect) -> int:
     """Objects whose best anchor overlaps with less than the lower threshold."""
-    return int((fit_anchors(objects, dialect).iou < dialect.rpn.sampling.negative_iou).sum())
+    return int((fit_anchors(objects, dialect).iou < thresholds_of(dialect)[0]).sum())
 
 
-def _ratio_choices(objects: Boxes, dialect: Dialect) -> list[tuple[tuple[float, ...], float]]:
+def thresholds_of(dialect: Dialect) -> tuple[float, float]:
+    """Below which IoU an anchor is background, and from which on it is an object's.
+
+    Raises:
+        ConfigError: IoU with anchors does not decide what the detector learns.
+    """
+    if dialect.anchor_ious is None:
+        raise ConfigError(f"{dialect.name}: no fixed IoU with an anchor decides what this kind of detector learns")
+    return dialect.anchor_ious
+
+
+def _ratio_choices(objects: Boxes, dialect: AnchorDialect) -> list[tuple[tuple[float, ...], float]]:
     """The ratios there are, and the data's own: three or five that part its objects evenly."""
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
     ratios = sides[:, 1] / sides[:, 0] if dialect.anchors.ratio == "height/width" else sides[:, 0] / sides[:, 1]
@@ -162,7 +176,7 @@ def _ratio_choices(objects: Boxes, dialect: Dialect) -> list[tuple[tuple[float, 
     return [(dialect.anchors.ratios, 0.0), (own[0], _COST_RATIOS), (own[1], 2 * _COST_RATIOS)]
 
 
-def _size_choices(dialect: Dialect) -> list[tuple[tuple[tuple[float, ...], ...], float]]:
+def _size_choices(dialect: AnchorDialect) -> list[tuple[tuple[tuple[float, ...], ...], float]]:
     """The sizes there are; all made smaller or larger; or only the finer ones smaller, the more the finer."""
     last = len(dialect.anchors.sizes) - 1
     steps = [[step] * (last + 1) for step in _SIZE_STEPS]
@@ -179,7 +193,7 @@ def _size_choices(dialect: Dialect) -> list[tuple[tuple[tuple[float, ...], ...],
     ]
 
 
-def _side_choices(dialect: Dialect, steps: Sequence[float]) -> list[tuple[tuple[int, int | None], float]]:
+def _side_choices(dialect: AnchorDialect, steps: Sequence[float]) -> list[tuple[tuple[int, int | None], float]]:
     """Short and long side as they are, and larger."""
     return [
         (

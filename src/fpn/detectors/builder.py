@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import Dialect
-from fpn.detectors.recipe import FasterRCNNRecipe, Recipe
+from fpn.detectors.dialect import AnchorDialect, TwoStageDialect
+from fpn.detectors.one_stage import OneStageDetector
+from fpn.detectors.recipe import ATSSRecipe, DenseRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
@@ -18,12 +19,18 @@ from fpn.features.necks.config import NeckConfig
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
+from fpn.heads.atss import ATSSHead
 from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.dense import DenseHead
+from fpn.heads.fcos import FCOSHead
+from fpn.heads.retinanet import RetinaNetHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Level
+
+R = TypeVar("R", bound=Recipe)
 
 
 def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Detector:
@@ -42,6 +49,58 @@ def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Dete
 
 def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> TwoStageDetector:
     """See `build_detector`."""
+    return assemble_faster_rcnn(*prepare_features(recipe, weights))
+
+
+def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> OneStageDetector:
+    """See `build_detector`."""
+    features, recipe = prepare_features(recipe, weights)
+    return OneStageDetector(
+        features=features,
+        head=build_dense_head(features.levels, recipe),
+        classes=recipe.found,
+        preprocessor=Preprocessor(recipe.dialect.pixels),
+        recipe=recipe,
+    )
+
+
+BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
+    FasterRCNNRecipe: build_faster_rcnn,
+    RetinaNetRecipe: build_one_stage,
+    FCOSRecipe: build_one_stage,
+    ATSSRecipe: build_one_stage,
+}
+
+
+def build_dense_head(levels: tuple[Level, ...], recipe: DenseRecipe) -> DenseHead:
+    """The head that a recipe describes, on any levels.
+
+    Raises:
+        ConfigError: its anchors are not those of so many levels.
+    """
+    num_classes = len(recipe.classes)
+    if isinstance(recipe, FCOSRecipe):
+        return FCOSHead(levels=levels, num_classes=num_classes, config=recipe.dialect.dense)
+    assert isinstance(recipe, RetinaNetRecipe | ATSSRecipe), type(recipe)
+    dialect = recipe.dialect
+    anchors = anchors_on(levels, dialect)
+    refuse_other_levels(anchors, levels)
+    shared: dict[str, Any] = {"levels": levels, "num_classes": num_classes, "anchors": anchors, "coder": dialect.coder}
+    if isinstance(recipe, ATSSRecipe):
+        return ATSSHead(**shared, config=recipe.dialect.dense)
+    return RetinaNetHead(**shared, config=recipe.dialect.dense)
+
+
+def anchors_on(levels: tuple[Level, ...], dialect: AnchorDialect) -> AnchorsConfig:
+    """The dialect's anchors, those of all levels in each cell where there is a single one."""
+    sizes = dialect.anchors.sizes
+    if len(levels) != 1 or len(sizes) == 1:
+        return dialect.anchors
+    return dialect.anchors.changed(sizes=(tuple(chain.from_iterable(sizes)),))
+
+
+def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, R]:
+    """What every kind has: backbone and neck, and the recipe with the pixels that this backbone was trained on."""
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
     backbone = Backbone(
         recipe.backbone,
@@ -52,12 +111,8 @@ def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = Non
         out=tuple(number for number in design.out if number >= dialect.neck.finest_level),
     )
     seen = {"mean": dialect.pixels.mean or backbone.pixel_mean, "std": dialect.pixels.std or backbone.pixel_std}
-    return assemble_faster_rcnn(
-        build_features(backbone, design, dialect.neck), recipe.changed(dialect=dialect.changed(pixels=seen))
-    )
-
-
-BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {FasterRCNNRecipe: build_faster_rcnn}
+    features = build_features(backbone, design, dialect.neck)
+    return features, recipe.changed(dialect=dialect.changed(pixels=seen))
 
 
 def build_features(backbone: BottomUp, design: Design, config: NeckConfig) -> Extractor:
@@ -84,7 +139,7 @@ def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> TwoSt
     )
 
 
-def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
+def adapt_to_levels(dialect: TwoStageDialect, levels: tuple[Level, ...]) -> TwoStageDialect:
     """On a single map, the anchors of all sizes stand in each cell (paper, section 5.1.1: 5 scales x 3 ratios).
 
     As many candidates then enter its NMS as from all levels of a pyramid together.
@@ -94,10 +149,10 @@ def adapt_to_levels(dialect: Dialect, levels: tuple[Level, ...]) -> Dialect:
         return dialect
     times = len(sizes) if dialect.rpn.scope == "level" else 1
     before_nms = tuple(count * times for count in dialect.rpn.before_nms)
-    return dialect.changed(anchors_sizes=(tuple(chain.from_iterable(sizes)),), rpn_before_nms=before_nms)
+    return dialect.changed(anchors=anchors_on(levels, dialect), rpn_before_nms=before_nms)
 
 
-def build_rpn(levels: tuple[Level, ...], dialect: Dialect) -> RPN:
+def build_rpn(levels: tuple[Level, ...], dialect: TwoStageDialect) -> RPN:
     """The region proposal network that a dialect describes, on any levels."""
     refuse_other_levels(dialect.anchors, levels)
     return RPN(levels=levels, anchors=dialect.anchors, coder=dialect.coder, config=dialect.rpn)
@@ -123,7 +178,7 @@ def refuse_other_levels(anchors: AnchorsConfig, levels: tuple[Level, ...]) -> No
         )
 
 
-def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect) -> BoxHead:
+def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: TwoStageDialect) -> BoxHead:
     """The box head that a dialect describes, on any levels."""
     pooled = roi_levels(levels)
     return BoxHead(
@@ -135,7 +190,7 @@ def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: Dialect
     )
 
 
-def _trunk(channels: int, dialect: Dialect) -> TwoLayerTrunk | ConvolutionTrunk:
+def _trunk(channels: int, dialect: TwoStageDialect) -> TwoLayerTrunk | ConvolutionTrunk:
     shape = {"channels": channels, "pooled_size": dialect.roi.output_size, "width": dialect.box.width}
     match dialect.box.head:
         case "two_layers":

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from fpn.detectors.builder import build_faster_rcnn
+from fpn.detectors.builder import build_faster_rcnn, build_one_stage
+from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
+from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
-from fpn.detectors.recipe import FasterRCNNRecipe
+from fpn.detectors.one_stage import OneStageDetector
+from fpn.detectors.recipe import ATSSRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.structures import Classes
 from fpn.suggestions import nearest
+
+R = TypeVar("R", bound=Recipe)
+D = TypeVar("D", bound=Dialect)
+
+# The dialects that each kind of detector has, by name.
+DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
+    "faster_rcnn": DIALECTS,
+    "retinanet": RETINANET_DIALECTS,
+    "fcos": FCOS_DIALECTS,
+    "atss": ATSS_DIALECTS,
+}
 
 
 def faster_rcnn(
@@ -52,18 +66,148 @@ def faster_rcnn(
         ConfigError: an unknown dialect, setting, backbone or neck, or a value that its setting can't have.
         ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
     """
-    conventions = {**widths(channels, head_width), **conventions}
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, head_width), **conventions}
+    return build_faster_rcnn(make_recipe(FasterRCNNRecipe, classes, dialect, parts, conventions), weights)
+
+
+def retinanet(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """RetinaNet: one stage, nine anchors a cell of P3 to P7, learned by the focal loss.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `RETINANET_DIALECTS`, or a name.
+        channels: width of the pyramid's maps and of the towers on them; None: the dialect's.
+        conventions: single settings of the dialect's sections, such as `dense_nms=0.6`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(RetinaNetRecipe, classes, dialect, parts, conventions), weights)
+
+
+def fcos(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """FCOS: one stage and no anchors: each cell tells the distances of its object's sides.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `FCOS_DIALECTS`, or a name.
+        channels, conventions: as `retinanet`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(FCOSRecipe, classes, dialect, parts, conventions), weights)
+
+
+def atss(
+    *,
+    classes: Classes | Iterable[str],
+    backbone: str = "resnet50",
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> OneStageDetector:
+    """ATSS: one stage, one anchor a cell, and objects that choose by themselves which anchors learn them.
+
+    Args:
+        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        dialect: one of `ATSS_DIALECTS`, or a name.
+        channels, conventions: as `retinanet`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, None), **conventions}
+    return build_one_stage(make_recipe(ATSSRecipe, classes, dialect, parts, conventions), weights)
+
+
+# Each kind of detector by its name.
+PRESETS: Mapping[str, Callable[..., Detector]] = {
+    "faster_rcnn": faster_rcnn,
+    "retinanet": retinanet,
+    "fcos": fcos,
+    "atss": atss,
+}
+
+
+def named_preset(kind: str) -> Callable[..., Detector]:
+    """One of `PRESETS`.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    if kind not in PRESETS:
+        raise ConfigError(f"unknown detector {kind!r}; known: {', '.join(PRESETS)}.{nearest(kind, PRESETS)}")
+    return PRESETS[kind]
+
+
+def make_recipe(
+    kind: type[R],
+    classes: Classes | Iterable[str],
+    dialect: str | Dialect,
+    parts: Mapping[str, Any],
+    conventions: Mapping[str, Any],
+) -> R:
+    """The recipe of any kind of detector.
+
+    Args:
+        kind: which.
+        classes: names, or a dataset's `classes`.
+        dialect: a name, or one of this kind.
+        parts: `backbone`, `frozen_stages`, `frozen_norm`, `neck`.
+        conventions: as `adapt_dialect` takes them.
+    """
     named = Classes.of(classes)
-    recipe = FasterRCNNRecipe(
-        backbone=backbone,
-        frozen_stages=frozen_stages,
-        frozen_norm=frozen_norm,
-        neck=neck,
-        classes=named.names,
-        category_ids=named.ids,
-        dialect=adapt_dialect(dialect, short_side=short_side, long_side=long_side, **conventions),
-    )
-    return build_faster_rcnn(recipe, weights)
+    name = str(kind.model_fields["kind"].default)
+    spoken, wanted = adapt_dialect(dialect, name, **conventions), kind.dialect_type()
+    if type(spoken) is not wanted:
+        raise ConfigError(
+            f"dialect {spoken.name!r} is a {type(spoken).__name__}, and a {name} takes a {wanted.__name__}. "
+            f"Its dialects: {', '.join(DIALECTS_OF[name])}"
+        )
+    return kind(**parts, classes=named.names, category_ids=named.ids, dialect=spoken)
 
 
 def widths(channels: int | None, head_width: int | None) -> dict[str, int]:
@@ -72,15 +216,45 @@ def widths(channels: int | None, head_width: int | None) -> dict[str, int]:
     return neck if head_width is None else {**neck, "box_width": head_width}
 
 
+@overload
 def adapt_dialect(
-    dialect: str | Dialect, *, short_side: int | None = None, long_side: int | None = None, **conventions: Any
-) -> Dialect:
+    dialect: D, kind: str = ..., /, *, short_side: int | None = ..., long_side: int | None = ..., **conventions: Any
+) -> D: ...
+
+
+@overload
+def adapt_dialect(
+    dialect: str | D,
+    kind: str = ...,
+    /,
+    *,
+    short_side: int | None = ...,
+    long_side: int | None = ...,
+    **conventions: Any,
+) -> Dialect | D: ...
+
+
+def adapt_dialect(
+    dialect: str | D,
+    kind: str = "faster_rcnn",
+    /,
+    *,
+    short_side: int | None = None,
+    long_side: int | None = None,
+    **conventions: Any,
+) -> Dialect | D:
     """A dialect by name, with single settings changed, as `Section.changed` takes them.
+
+    Args:
+        dialect: its name, or itself.
+        kind: of the detector that a name is looked up for.
+        short_side, long_side: of images in the network; see the presets.
+        conventions: the settings.
 
     Raises:
         ConfigError: unknown dialect or setting, or a value that its setting can't have.
     """
-    spoken = dialect if isinstance(dialect, Dialect) else named_dialect(dialect)
+    spoken = named_dialect(dialect, kind) if isinstance(dialect, str) else dialect
     pixels = spoken.pixels
     if short_side is not None and long_side is None and pixels.long_side is not None:
         short_side = spoken.changed(pixels_short_side=short_side).pixels.short_side  # a number from here on
@@ -89,12 +263,15 @@ def adapt_dialect(
     return spoken.changed(**{name: side for name, side in sides.items() if side is not None}, **conventions)
 
 
-def named_dialect(name: str) -> Dialect:
-    """One of `DIALECTS`.
+def named_dialect(name: str, kind: str = "faster_rcnn") -> Dialect:
+    """One of `DIALECTS_OF` a kind of detector.
 
     Raises:
         ConfigError: unknown.
     """
-    if name not in DIALECTS:
-        raise ConfigError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}.{nearest(name, DIALECTS)}")
-    return DIALECTS[name]
+    named_preset(kind)
+    known = DIALECTS_OF[kind]
+    if name not in known:
+        of = "" if kind == "faster_rcnn" else f" of {kind}"
+        raise ConfigError(f"unknown dialect{of} {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+    return known[name]

@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import ATSSDialect, Dialect, FCOSDialect, RetinaNetDialect, TwoStageDialect
 from fpn.errors import ConfigError
 from fpn.features.necks.paper_designs import named_design
 from fpn.sections import Section
@@ -50,7 +50,19 @@ class Recipe(Section):
             raise ValueError("classes (): a detector needs at least one class")
         Classes(self.classes, self.category_ids)
         named_design(self.neck)
+        wanted = type(self).dialect_type()
+        if type(self.dialect) is not wanted:  # sections that are not declared would be lost in a file
+            raise ValueError(
+                f"dialect {self.dialect.name!r}: a {self.kind} takes a {wanted.__name__}, this is a "
+                f"{type(self.dialect).__name__}"
+            )
         return self
+
+    @classmethod
+    def dialect_type(cls) -> type[Dialect]:
+        """Whose sections this kind of detector has."""
+        declared: type[Dialect] = cls.model_fields["dialect"].annotation  # type: ignore[assignment]
+        return declared
 
     @property
     def found(self) -> Classes:
@@ -60,7 +72,7 @@ class Recipe(Section):
     @property
     def max_detections(self) -> int | None:
         """The most detections of an image; None: this kind of detector has no such limit."""
-        return None
+        return self.dialect.max_detections
 
     def limited(self, most: int) -> Recipe:
         """The same with another limit of detections an image; weights do not depend on it.
@@ -75,19 +87,49 @@ class FasterRCNNRecipe(Recipe):
     """Faster R-CNN on a feature pyramid."""
 
     kind: Literal["faster_rcnn"] = Field(default="faster_rcnn", description="Which detector.")
-
-    @property
-    def max_detections(self) -> int:
-        """See `Recipe.max_detections`."""
-        return self.dialect.box.limit
+    dialect: TwoStageDialect = Field(description="The conventions of all parts.")
 
     def limited(self, most: int) -> FasterRCNNRecipe:
         """See `Recipe.limited`."""
         return self.changed(dialect={"box": {"limit": most}})
 
 
-# Adding a kind is a line here, a builder, and a preset.
-RECIPES: dict[str, type[Recipe]] = {"faster_rcnn": FasterRCNNRecipe}
+class DenseRecipe(Recipe):
+    """What detectors without a second stage share."""
+
+    def limited(self, most: int) -> DenseRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"dense": {"limit": most}})
+
+
+class RetinaNetRecipe(DenseRecipe):
+    """RetinaNet."""
+
+    kind: Literal["retinanet"] = Field(default="retinanet", description="Which detector.")
+    dialect: RetinaNetDialect = Field(description="The conventions of all parts.")
+
+
+class FCOSRecipe(DenseRecipe):
+    """FCOS."""
+
+    kind: Literal["fcos"] = Field(default="fcos", description="Which detector.")
+    dialect: FCOSDialect = Field(description="The conventions of all parts.")
+
+
+class ATSSRecipe(DenseRecipe):
+    """ATSS."""
+
+    kind: Literal["atss"] = Field(default="atss", description="Which detector.")
+    dialect: ATSSDialect = Field(description="The conventions of all parts.")
+
+
+# Adding a kind is a line here, a builder, its dialects and a preset.
+RECIPES: dict[str, type[Recipe]] = {
+    "faster_rcnn": FasterRCNNRecipe,
+    "retinanet": RetinaNetRecipe,
+    "fcos": FCOSRecipe,
+    "atss": ATSSRecipe,
+}
 
 
 def read_recipe(values: Mapping[str, Any]) -> Recipe:

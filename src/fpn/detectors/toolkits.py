@@ -1,4 +1,4 @@
-"""How each toolkit speaks FPN: some twenty conventions as data.
+"""How each toolkit speaks Faster R-CNN on FPN: some twenty conventions as data.
 
 Toolkits that all implement the same paper differ in these fields, and that is why weights do not travel between them.
 A detector is built *from* a dialect; nothing else in the code knows a toolkit's name.
@@ -6,7 +6,7 @@ A detector is built *from* a dialect; nothing else in the code knows a toolkit's
 
 from __future__ import annotations
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.necks.config import NeckConfig
 from fpn.heads.anchors import AnchorsConfig
@@ -18,14 +18,14 @@ from fpn.preprocessing.config import PixelsConfig
 
 _ANCHORS, _ROIS = RPNConfig().sampling, BoxConfig().sampling
 
-PAPER = Dialect(
+PAPER = TwoStageDialect(
     # Two departures, both after the paper: RoIAlign (He et al. 2017, arXiv:1703.06870) where it has RoI pooling, and
     # plain L1 where Girshick 2015 has smooth L1. What the network sees is what its backbone was trained on.
     name="paper",
     source="Lin et al. 2017, arXiv:1612.03144, sections 3 to 5; Ren et al. 2015, arXiv:1506.01497, where it is silent",
 )
 
-TORCHVISION = Dialect(
+TORCHVISION = TwoStageDialect(
     name="torchvision",
     source="torchvision 0.29: models/detection/{faster_rcnn,rpn,roi_heads,transform}.py, ops/poolers.py",
     pixels=PixelsConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize="torch"),
@@ -35,7 +35,7 @@ TORCHVISION = Dialect(
     box=BoxConfig(background="first", min_size=1e-2, beta=1 / 9),
 )
 
-DETECTRON2 = Dialect(
+DETECTRON2 = TwoStageDialect(
     name="detectron2",
     source="facebookresearch/detectron2 02b5c4e: config/defaults.py, configs/Base-RCNN-FPN.yaml, modeling/",
     pixels=PixelsConfig(channel_order="bgr", value_range=255.0, mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
@@ -44,7 +44,7 @@ DETECTRON2 = Dialect(
     roi=RoIConfig(sampling_ratio=0),
 )
 
-MMDETECTION = Dialect(
+MMDETECTION = TwoStageDialect(
     name="mmdetection",
     source="open-mmlab/mmdetection 3.x: configs/_base_/models/faster-rcnn_r50_fpn.py, models/dense_heads, task_modules",
     pixels=PixelsConfig(
@@ -56,7 +56,7 @@ MMDETECTION = Dialect(
     roi=RoIConfig(sampling_ratio=0),
 )
 
-FPN_PYTORCH = Dialect(
+FPN_PYTORCH = TwoStageDialect(
     # Kept as they are, though mistaken, because the weights were trained with them: the last stage has stride 1 while
     # its anchors are laid with 32 and 64 pixels, so that they reach far beyond the image; the softmax pairs other
     # channels than are read; equation 1 has the natural logarithm; padded proposals are classified like real ones.
@@ -100,7 +100,7 @@ FPN_PYTORCH = Dialect(
     ),
 )
 
-PYTORCH_FPN = Dialect(
+PYTORCH_FPN = TwoStageDialect(
     # A pyramid and no detector: from here on down the fields are the defaults. FPN101() has [2, 2, 2, 2] blocks.
     # `top_down` is that of torch >= 0.4; with torch 0.3, current when the file was written, it was "bilinear_corners".
     name="pytorch_fpn",
@@ -109,7 +109,7 @@ PYTORCH_FPN = Dialect(
     anchors=AnchorsConfig(sizes=((32.0,), (64.0,), (128.0,), (256.0,))),
 )
 
-MATTERPORT = Dialect(
+MATTERPORT = TwoStageDialect(
     name="matterport",
     source="matterport/Mask_RCNN: mrcnn/{config,model,utils}.py",
     pixels=PixelsConfig(
@@ -155,7 +155,7 @@ MATTERPORT_128 = MATTERPORT.changed(
     neck={"output_channels": 128},
 )
 
-MINIMAL = Dialect(
+MINIMAL = TwoStageDialect(
     # A pyramid and no detector. It calls its coarsest level p1; here levels are named by their stride, finest p1.
     name="minimal",
     source="the three-level teaching FPN: three stride-2 convolutions, a 3x3 at the top, smoothed maps handed down",
@@ -171,7 +171,7 @@ MINIMAL = Dialect(
     anchors=AnchorsConfig(sizes=((16.0,), (32.0,), (64.0,))),
 )
 
-DIALECTS: dict[str, Dialect] = {
+DIALECTS: dict[str, TwoStageDialect] = {
     dialect.name: dialect
     for dialect in (
         PAPER,

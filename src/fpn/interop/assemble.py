@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fpn.detectors.builder import build_faster_rcnn, build_pyramid
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.backbones.backbone import Backbone
@@ -20,7 +20,7 @@ from fpn.structures import Classes
 
 def build(
     state: Mapping[str, Tensor],
-    dialect: Dialect,
+    dialect: TwoStageDialect,
     leftover: tuple[str, ...],
     *,
     classes: Classes | Iterable[str] | None = None,
@@ -53,7 +53,9 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return moved
 
 
-def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover: tuple[str, ...]) -> ImportedWeights:
+def _pyramid(
+    name: str, state: Mapping[str, Tensor], dialect: TwoStageDialect, leftover: tuple[str, ...]
+) -> ImportedWeights:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
     out = tuple(range(dialect.neck.finest_level, 6))
@@ -61,13 +63,15 @@ def _pyramid(name: str, state: Mapping[str, Tensor], dialect: Dialect, leftover:
     return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
-def fill_pyramid(module: nn.Module, state: State, dialect: Dialect, leftover: tuple[str, ...]) -> ImportedWeights:
+def fill_pyramid(
+    module: nn.Module, state: State, dialect: TwoStageDialect, leftover: tuple[str, ...]
+) -> ImportedWeights:
     """The pyramid with its weights inside."""
     fill_module(module, state, toolkit=dialect.name)
     return ImportedWeights(module.eval(), dialect, leftover)
 
 
-def read_widths(state: Mapping[str, Tensor], dialect: Dialect) -> Dialect:
+def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoStageDialect:
     """The dialect with the widths that the weights have."""
     laterals = sorted(name for name in state if name.startswith("features.neck.laterals.") and name.endswith("weight"))
     smooths = sorted(name for name in state if name.startswith("features.neck.smooths.") and name.endswith("weight"))

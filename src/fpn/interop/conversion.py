@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fpn.errors import ModelFileError
-from fpn.interop import detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
+from fpn.interop import dense_heads, detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
 from fpn.interop.imported import ImportedWeights
 
 
@@ -27,6 +27,7 @@ TOOLKITS: dict[str, Toolkit] = {
     "three-level FPN": Toolkit(minimal.recognises, minimal.import_weights),
     "matterport": Toolkit(matterport.recognises, matterport.import_weights),
     "Detectron2": Toolkit(detectron2.recognises, detectron2.import_weights),
+    "MMDetection's dense heads": Toolkit(dense_heads.recognises, dense_heads.import_weights),
     "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.

@@ -1,4 +1,4 @@
-"""facebookresearch/detectron2: Faster R-CNN, the boxes of Mask R-CNN, and RetinaNet's pyramid."""
+"""facebookresearch/detectron2: Faster R-CNN, the boxes of Mask R-CNN, RetinaNet and FCOS."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
 from fpn.interop.assemble import build
+from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
@@ -52,7 +53,7 @@ def recognises(names: Collection[str]) -> bool:
 def import_weights(
     state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
 ) -> ImportedWeights:
-    """Its weights in our detector, or RetinaNet's in our pyramid.
+    """Its weights in our detector, or a pyramid's alone.
 
     Args:
         state: the `model` of its checkpoint.
@@ -60,8 +61,12 @@ def import_weights(
         conventions: fields of the dialect that are not as usual, such as `backbone_stride_on="3x3"` for a backbone that
             was trained elsewhere than at Microsoft.
     """
-    staged, leftover = rename(state, RULES)
+    dense = has_dense_head(state)
+    staged, leftover = rename(state, (*RULES, *tower_rules(state)) if dense else RULES)
     renamed, _ = rename(staged, BLOCK_RULES)
+    if dense:
+        kind = "fcos" if "head.quality.weight" in renamed else "retinanet"
+        return build_dense(renamed, kind, "detectron2", leftover, classes=classes, conventions=conventions)
     dialect = DETECTRON2
     if "features.neck.laterals.c2.weight" not in renamed:
         dialect = _retinanet(renamed)
@@ -71,7 +76,7 @@ def import_weights(
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
-def _retinanet(renamed: State) -> Dialect:
+def _retinanet(renamed: State) -> TwoStageDialect:
     """P3 to P7, the last two by convolutions on C5, or in some configurations on P5."""
     if "features.neck.extras.p6.weight" not in renamed:
         raise ModelFileError("Detectron2 weights: a pyramid from P3 on without a top_block that makes P6 and P7")

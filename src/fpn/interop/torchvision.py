@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fpn.detectors.toolkits import TORCHVISION
 from fpn.interop.assemble import build
+from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.structures import Classes
@@ -34,6 +35,16 @@ RULES: Rules = (
 )
 
 
+# A pyramid from c3 on, and levels that convolutions make.
+DENSE_RULES: Rules = (
+    RULES[0],
+    RULES[1],
+    *((rf"backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?(.+)", rf"features.neck.laterals.c{3 + i}.\1") for i in range(3)),
+    *((rf"backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?(.+)", rf"features.neck.smooths.p{3 + i}.\1") for i in range(3)),
+    (r"backbone\.fpn\.extra_blocks\.(p\d)\.(.+)", r"features.neck.extras.\1.\2"),
+)
+
+
 def recognises(names: Collection[str]) -> bool:
     """Whether the names are this toolkit's."""
     return any(name.startswith("backbone.fpn.inner_blocks.") for name in names)
@@ -42,12 +53,25 @@ def recognises(names: Collection[str]) -> bool:
 def import_weights(
     state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
 ) -> ImportedWeights:
-    """Its weights in our detector; background's logit moves to the end, its unread boxes are dropped.
+    """Its weights in our detector; of Faster R-CNN background's logit moves to the end, its unread boxes are dropped.
 
     Args:
         state: a `state_dict` of `fasterrcnn_resnet50_fpn`.
-        classes: names of the classes without background; None: "class 1", "class 2", ...
+        classes: names of the classes without background; None: "class 1", "class 2", ... Of one-stage detectors a
+            name for every logit: they have no background, but the published ones an unused class 0.
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.
     """
+    if has_dense_head(state):
+        return _one_stage(state, classes, conventions)
     renamed, leftover = rename(state, RULES)
     return build(renamed, TORCHVISION, leftover, classes=classes, conventions=conventions)
+
+
+def _one_stage(
+    state: State, classes: Classes | Iterable[str] | None, conventions: Mapping[str, Any]
+) -> ImportedWeights:
+    renamed, leftover = rename(state, (*DENSE_RULES, *tower_rules(state)))
+    second = "head.class_tower.norms.0.weight" in renamed
+    kind = "fcos" if "head.quality.weight" in renamed else "retinanet"
+    toolkit = "torchvision_v2" if second and kind == "retinanet" else "torchvision"
+    return build_dense(renamed, kind, toolkit, leftover, classes=classes, conventions=conventions)

@@ -9,7 +9,7 @@ from jaxtyping import Num
 from torch import Tensor
 from torch.nn import functional
 
-from fpn.ops.boxes import at_least_float32, paired_giou
+from fpn.ops.boxes import at_least_float32, paired_giou, paired_iou
 
 
 def smooth_l1(pred: Num[Tensor, "*n"], target: Num[Tensor, "*n"], *, beta: float) -> Num[Tensor, "*n"]:
@@ -52,3 +52,24 @@ def giou_loss(pred: Num[Tensor, "*n 4"], target: Num[Tensor, "*n 4"]) -> Num[Ten
     Source: Rezatofighi et al. 2019, arXiv:1902.09630.
     """
     return 1 - paired_giou(pred, target)
+
+
+def focal_of_background(logits: Num[Tensor, "*n"], *, alpha: float = 0.25, gamma: float = 2.0) -> Num[Tensor, "*n"]:
+    """`sigmoid_focal` of logits that should all be 0, in half of its passes over memory."""
+    logits = at_least_float32(logits)
+    loss = functional.softplus(logits) * logits.sigmoid() ** gamma
+    return loss if alpha < 0 else loss * (1 - alpha)
+
+
+def focal_of_objects(logits: Num[Tensor, "*n"], *, alpha: float = 0.25, gamma: float = 2.0) -> Num[Tensor, "*n"]:
+    """`sigmoid_focal` of logits that should all be 1."""
+    loss = focal_of_background(-logits, alpha=-1.0, gamma=gamma)
+    return loss if alpha < 0 else loss * alpha
+
+
+def iou_loss(pred: Num[Tensor, "*n 4"], target: Num[Tensor, "*n 4"]) -> Num[Tensor, "*n"]:
+    """-log of the IoU of each box with its partner, the IoU being taken as 1e-6 at least.
+
+    Source: Yu et al. 2016, arXiv:1608.01471.
+    """
+    return -paired_iou(pred, target).clamp(min=1e-6).log()

@@ -39,6 +39,7 @@ def match(
     positive_iou: float,
     negative_iou: float,
     keep_best: bool,
+    best_owns: bool = False,
     legacy_plus_one: bool = False,
 ) -> Match:
     """Match references to ground truth by IoU.
@@ -52,6 +53,7 @@ def match(
         negative_iou: below this it is negative, between the two neither.
         keep_best: each object's best references, ties included, are positive whatever their IoU, unless it is 0. They
             keep the object they overlap most, which may be another one.
+        best_owns: they become that object's; of several objects the last one's (MMDetection).
         legacy_plus_one: widths are x2 - x1 + 1.
 
     Returns:
@@ -67,6 +69,9 @@ def match(
     positive, negative = best >= positive_iou, best < negative_iou
     kind = positive.to(torch.int8) - (~positive & ~negative).to(torch.int8)
     kind = torch.where((kind == 0) & ignored, -1, kind)
+    if keep_best and best_owns:
+        owner = overlaps.owner(gt_best)
+        return Match(torch.where(owner >= 0, owner, gt_index), torch.where(owner >= 0, 1, kind))
     if keep_best:
         kind = torch.where(overlaps.equal(gt_best), 1, kind)
     return Match(gt_index, kind)
@@ -124,6 +129,15 @@ class _Overlaps:
         for references, iou in self:
             equal = torch.eq(iou, wanted, out=self.equals[: iou.numel()].view_as(iou))
             torch.any(equal, dim=0, out=result[references])
+        return result
+
+    def owner(self, gt_best: Tensor) -> Tensor:
+        """(n,) the last object whose highest IoU a reference has, when that is not 0; -1: none's."""
+        wanted = torch.where(gt_best > 0, gt_best, torch.nan)[:, None]
+        numbers = torch.arange(len(gt_best), device=gt_best.device)[:, None]
+        result = torch.empty(len(self.ignored), dtype=torch.int64, device=gt_best.device)
+        for references, iou in self:
+            result[references] = torch.where(iou == wanted, numbers, -1).amax(dim=0)
         return result
 
     def _of(self, boxes: Tensor, references: slice) -> Tensor:

@@ -14,8 +14,8 @@ import numpy as np
 
 from fpn.data.checks.inspection import Inspected
 from fpn.data.issues import Finding
-from fpn.detectors.anchor_reach import Boxes, Fit, fit_anchors, stride_of, suggest_anchors
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.anchor_reach import Boxes, Fit, fit_anchors, stride_of, suggest_anchors, thresholds_of
+from fpn.detectors.dialect import AnchorDialect
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class AnchorFit:
         findings: one for each unreached object.
     """
 
-    dialect: Dialect
+    dialect: AnchorDialect
     objects: int
     levels: Sequence[Mapping[str, Any]]
     unreached: int
@@ -52,7 +52,7 @@ class AnchorFit:
         }
 
 
-def fit_dataset(inspected: Inspected, dialect: Dialect) -> AnchorFit:
+def fit_dataset(inspected: Inspected, dialect: AnchorDialect) -> AnchorFit:
     """Fit a dialect's anchors to all objects of a dataset.
 
     Args:
@@ -65,7 +65,7 @@ def fit_dataset(inspected: Inspected, dialect: Dialect) -> AnchorFit:
         np.concatenate([np.zeros((0, 2)), *(each.sizes[numbers[split]] for split, each in inspected.objects.items())]),
     )
     fit = fit_anchors(together, dialect)
-    unreached = fit.iou < dialect.rpn.sampling.negative_iou
+    unreached = fit.iou < thresholds_of(dialect)[0]
     return AnchorFit(
         dialect=dialect,
         objects=len(together),
@@ -83,9 +83,9 @@ def _usable(objects: Any) -> np.ndarray:
     return np.flatnonzero(known & ~objects.ignore)
 
 
-def _level(number: int, fit: Fit, dialect: Dialect) -> dict[str, Any]:
+def _level(number: int, fit: Fit, dialect: AnchorDialect) -> dict[str, Any]:
     iou = fit.iou[fit.level == number]
-    low, high = dialect.rpn.sampling.negative_iou, dialect.rpn.sampling.positive_iou
+    low, high = thresholds_of(dialect)
     return {
         "level": f"p{dialect.neck.finest_level + number}",
         "stride": stride_of(number, dialect),
@@ -98,7 +98,7 @@ def _level(number: int, fit: Fit, dialect: Dialect) -> dict[str, Any]:
 
 
 def _tell(
-    inspected: Inspected, numbers: Mapping[str, np.ndarray], fit: Fit, unreached: np.ndarray, dialect: Dialect
+    inspected: Inspected, numbers: Mapping[str, np.ndarray], fit: Fit, unreached: np.ndarray, dialect: AnchorDialect
 ) -> Iterator[Finding]:
     start = 0
     for split, mine in numbers.items():

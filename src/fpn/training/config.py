@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -18,17 +18,70 @@ from fpn.sections import CheckedSettings
 # run with such images could not have gone on.
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
-# Options of the command that have a shorter name than the detector's setting.
-MODEL_SETTINGS: Mapping[str, str] = {
-    "anchor_sizes": "anchors_sizes",
-    "anchor_ratios": "anchors_ratios",
-    "roi_samples": "box_sampling_count",
-    "score_limit": "box_score_limit",
-    "max_detections": "box_limit",
+# Of `fpn.detectors.presets`, which needs more than this module may import.
+DetectorName = Literal["faster_rcnn", "retinanet", "fcos", "atss"]
+DETECTORS: tuple[str, ...] = get_args(DetectorName)
+
+_EVERY_KIND = {
+    "short_side": ("pixels_short_side",),
+    "long_side": ("pixels_long_side",),
+    "channels": ("neck_channels", "neck_output_channels"),
 }
+_ANCHORS = {"anchor_sizes": ("anchors_sizes",), "anchor_ratios": ("anchors_ratios",)}
+_TWO_STAGES = {
+    **_EVERY_KIND,
+    **_ANCHORS,
+    "head_width": ("box_width",),
+    "roi_samples": ("box_sampling_count",),
+    "score_limit": ("box_score_limit",),
+    "max_detections": ("box_limit",),
+}
+_DENSE = {**_EVERY_KIND, "score_limit": ("dense_score_limit",), "max_detections": ("dense_limit",)}
+# For each kind of detector, the options of the command that are a setting, or two, of its dialect.
+MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "faster_rcnn": _TWO_STAGES,
+    "retinanet": {**_DENSE, **_ANCHORS},
+    "fcos": _DENSE,
+    "atss": {**_DENSE, **_ANCHORS},
+}
+# Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.
+_OCTAVES: Mapping[str, int] = {"retinanet": 3}
+# Options that presets take by the same name.
+_OF_PRESETS = ("short_side", "long_side", "channels", "head_width")
 
 # Of `fpn.training.recipes`, whose functions need more than this module may import.
 RecipeName = Literal["auto", "small-data", "standard", "long", "torchvision", "paper", "none"]
+
+
+def takes(kind: str, option: str) -> bool:
+    """Whether an option of the model concerns a kind of detector: some are settings of parts that not all have."""
+    everywhere = not any(option in settings for settings in MODEL_SETTINGS.values())
+    return everywhere or option in MODEL_SETTINGS[kind]
+
+
+def detector_settings(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the model as the preset of a kind of detector takes them beside `classes`.
+
+    Raises:
+        ConfigError: one that is a setting of another kind.
+    """
+    named = {}
+    for name, value in options.items():
+        if not takes(kind, name):
+            having = ", ".join(each for each in MODEL_SETTINGS if takes(each, name))
+            raise ConfigError(f"{name}: a {kind} has no such part; it is for {having}. Leave it out.")
+        known = () if name in _OF_PRESETS else MODEL_SETTINGS[kind].get(name, ())
+        named[known[0] if known else name] = anchor_levels(kind, value) if name == "anchor_sizes" else value
+    if named.get("weights") == "none":
+        named["weights"] = None
+    return {name: value for name, value in named.items() if name != "detector"}
+
+
+def anchor_levels(kind: str, sizes: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """A size a level as the dialect has them: all sizes of each level."""
+    octaves = _OCTAVES.get(kind, 1)
+    return tuple(tuple(size * 2 ** (step / octaves) if step else size for step in range(octaves)) for size in sizes)
+
 
 # As accelerate calls them.
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]

@@ -13,14 +13,16 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.detectors.anchor_reach import count_unreached, suggest_anchors
-from fpn.detectors.presets import adapt_dialect
+from fpn.detectors.dialect import AnchorDialect
+from fpn.detectors.presets import adapt_dialect, named_preset
 from fpn.errors import ConfigError
 from fpn.features.backbones.weights import OFFLINE_BACKBONE, hub_answers, weights_at_hand
 from fpn.runtime.capacity import Capacity, find_capacity
 from fpn.suggestions import nearest
-from fpn.training.config import MODEL_SETTINGS, TrainConfig
+from fpn.training.config import TrainConfig, anchor_levels, detector_settings, takes
 from fpn.training.data_facts import DataFacts
 
+DEFAULT_KIND = "faster_rcnn"
 # Fewer images than these are a small set.
 SMALL_DATA = 2000
 # Optimizer steps of `small-data`. On a CPU, 730 of them taught 292 photographs of blood cells (benchmarks/README.md).
@@ -101,10 +103,15 @@ class TrainingPlan:
         return TrainConfig(**{name: value for name, value in values.items() if name in TrainConfig.model_fields})
 
     @property
+    def kind(self) -> str:
+        """Which detector: its preset is `fpn.detectors.named_preset(plan.kind)`."""
+        return str(self.given.get("detector", DEFAULT_KIND))
+
+    @property
     def detector(self) -> dict[str, Any]:
-        """The settings of the detector, as `fpn.faster_rcnn` takes them beside `classes`."""
+        """The settings of the detector, as the preset of its kind takes them beside `classes`."""
         values = {**self.given, **self.chosen}
-        return detector_settings({k: v for k, v in values.items() if k not in TrainConfig.model_fields})
+        return detector_settings(self.kind, {k: v for k, v in values.items() if k not in TrainConfig.model_fields})
 
     def value(self, name: str) -> Any:
         """What holds for a setting of the plan, or that was given; None: neither."""
@@ -139,7 +146,7 @@ def plan_training(
     Args:
         dataset: what will be trained on. Its images are not read.
         recipe: a name of `NAMED_RECIPES`, "none" for the library's own defaults, or "auto".
-        given: settings by the names of the command's options (`short_side`, `epochs`, `anchor_sizes`, ...), which are
+        given: settings by the names of the command's options (`detector`, `short_side`, `epochs`, ...), which are
             kept as they are.
         sources: who gave them, for people.
         begun: whether the detector is an earlier model, whose settings are not chosen again.
@@ -147,8 +154,9 @@ def plan_training(
         capacity: of the device; None: of the one that is there.
 
     Raises:
-        ConfigError: no such recipe.
+        ConfigError: no such recipe, or kind of detector.
     """
+    named_preset(str((given or {}).get("detector", DEFAULT_KIND)))
     given, facts = dict(given or {}), DataFacts.of(dataset)
     name, because = _which(recipe, facts, given, begun=begun)
     capacity = capacity or find_capacity(cpu=given.get("device") == "cpu")
@@ -182,16 +190,6 @@ def _which(recipe: str, facts: DataFacts, given: Mapping[str, Any], *, begun: bo
     return name, f"{facts.images} images are {'fewer than' if few else 'at least'} {SMALL_DATA}"
 
 
-def detector_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the detector as `fpn.faster_rcnn` has them."""
-    named = {MODEL_SETTINGS.get(name, name): value for name, value in values.items()}
-    if "anchors_sizes" in named:
-        named["anchors_sizes"] = tuple((size,) for size in named["anchors_sizes"])  # one size a level
-    if named.get("weights") == "none":
-        named["weights"] = None
-    return named
-
-
 class Chooser:
     """Chooses one setting after the other; what was given stays, and later ones see it.
 
@@ -204,6 +202,7 @@ class Chooser:
     _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "neck": ("channels", "anchor_sizes"),
         "box": ("head_width", "max_detections", "roi_samples"),
+        "dense": ("max_detections",),
         "anchors": ("anchor_sizes", "anchor_ratios"),
         "pixels": ("short_side", "long_side"),
     }
@@ -220,6 +219,7 @@ class Chooser:
     ) -> None:
         self.facts, self.capacity, self.given, self.begun = facts, capacity, given, begun
         self.cpu = capacity.kind == "cpu"
+        self.kind = str(given.get("detector", DEFAULT_KIND))
         self.rows: dict[str, PlannedSetting] = {}
         self.notes: list[str] = []
         self._sources, self._ask_hub = sources, ask_hub
@@ -227,8 +227,8 @@ class Chooser:
         self._left = {name for section in touched for name in self._SECTIONS.get(section, ())}
 
     def choose(self, name: str, value: Any, reason: str) -> None:
-        """Set a value, unless somebody else did."""
-        if name in self._left or (self.begun and name not in TrainConfig.model_fields):
+        """Set a value, unless somebody else did, or this kind of detector has no such setting."""
+        if name in self._left or (self.begun and name not in TrainConfig.model_fields) or not takes(self.kind, name):
             return
         if name in self.given:
             who = self._sources.get(name, "you")
@@ -320,10 +320,15 @@ def choose_anchors(chooser: Chooser) -> None:
     if chooser.begun or own_levels or facts.objects == 0 or {"anchor_sizes", "anchor_ratios"} & chooser.given.keys():
         return
     sides = {name: chooser.value(name) for name in ("short_side", "long_side")}
-    dialect = adapt_dialect(chooser.value("dialect", "paper"), **sides)
+    dialect = adapt_dialect(chooser.value("dialect", "paper"), chooser.kind, **sides)
+    if not isinstance(dialect, AnchorDialect) or dialect.anchor_ious is None:
+        chooser.notes.append(f"no anchors are chosen: none decide by their overlap what a {chooser.kind} learns")
+        return
     missed = count_unreached(facts.boxes, dialect) / facts.objects
     usual = tuple(sizes[0] for sizes in dialect.anchors.sizes)
-    if missed <= _UNREACHED or any(len(sizes) != 1 for sizes in dialect.anchors.sizes):
+    if anchor_levels(chooser.kind, usual) != dialect.anchors.sizes:
+        return  # the dialect's are not those that one size a level stands for
+    if missed <= _UNREACHED:
         told = f"the usual ones reach {100 * (1 - missed):.1f} % of the objects"
         chooser.choose("anchor_sizes", usual, told)
         return

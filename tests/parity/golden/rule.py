@@ -19,7 +19,7 @@ Entry = tuple[str, tuple[int, ...]]  # a weight's name and shape
 Factors = Sequence[tuple[str, float]]
 
 SHIFTS = frozenset({"bias", "beta", "running_mean", "moving_mean"})
-SCALES = frozenset({"weight", "gamma", "running_var", "moving_variance"})
+SCALES = frozenset({"weight", "gamma", "running_var", "moving_variance", "scale"})
 
 
 def generator(salt: str, name: str) -> np.random.Generator:

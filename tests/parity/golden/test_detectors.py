@@ -72,16 +72,20 @@ def test_detectron2(figures):
     assert_near(proposals.scores[: len(best)], logits.sigmoid().numpy(), 1e-4)
 
 
-def test_detectron2_retinanet_as_far_as_its_pyramid():
+def test_detectron2_retinanet():
     figures = case("d2_10_full_retinanet")
     imported = import_weights(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
+    assert not imported.leftover
     _, images = prepare(figures, Preprocessor(imported.dialect.pixels))
     with torch.no_grad():
-        maps = imported.module(images.pixels)
+        maps = imported.module.features(images.pixels)
     assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
     for name, value in maps.items():
         assert_map(figures, f"feat_{name}", value)
-    assert all(name.startswith("head.") for name in imported.leftover)
+    assert_same_detections(
+        predict(imported.module, figures),
+        *(torch.from_numpy(figures[name]) for name in ("pred_boxes", "classes", "scores")),
+    )
 
 
 # --- fpn.pytorch -----------------------------------------------------------------------------------------------------

@@ -99,6 +99,11 @@ def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None)
 
 
 def _check(ablation: Ablation) -> None:
+    if ablation.detector.detector != "faster_rcnn":
+        raise ConfigError(
+            f"detector {ablation.detector.detector!r}: an ablation compares the paper's designs, proposals among their "
+            "figures, which faster_rcnn has. Leave it out."
+        )
     if not ablation.rows or ablation.seeds < 1:
         raise ConfigError(f"rows {list(ablation.rows)}, seeds {ablation.seeds}: an ablation needs at least one of each")
     for row in ablation.rows:

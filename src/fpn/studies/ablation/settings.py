@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fpn.sections import CheckedSettings
-from fpn.training.config import TrainConfig
+from fpn.training.config import DetectorName, TrainConfig
 
 # The paper's, for images whose shorter side is 800; they are scaled with the side, as objects are.
 _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 512.0), 224.0
@@ -16,6 +16,9 @@ _PAPER_SIDE, _PAPER_ANCHORS, _PAPER_CANONICAL = 800, (32.0, 64.0, 128.0, 256.0, 
 class DetectorSettings(CheckedSettings):
     """All that the rows have in common. The defaults suit drawn scenes and a CPU."""
 
+    detector: DetectorName = Field(
+        default="faster_rcnn", description="Kind of detector: one that proposes, since proposals are compared, too."
+    )
     backbone: str = Field(default="tf_efficientnet_lite0", description="Name of a timm model. The paper has resnet50.")
     weights: str = Field(
         default="offline",

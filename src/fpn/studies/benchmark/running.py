@@ -25,6 +25,8 @@ from fpn.studies.benchmark.training import StepPrecision
 from fpn.studies.benchmark.turns import Side
 
 BenchmarkPart = Literal["inference", "training", "pooling", "memory"]
+# Kinds of detector that torchvision has a pair for here.
+PAIRED = ("faster_rcnn",)
 PARTS: tuple[BenchmarkPart, ...] = ("inference", "training", "pooling", "memory")
 
 
@@ -123,6 +125,16 @@ class BenchmarkReport:
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
         return asdict(self)
+
+
+def refuse_unpaired(kind: str) -> None:
+    """Stop for a kind of detector that can't be put beside torchvision's.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if kind not in PAIRED:
+        raise ConfigError(f"detector {kind!r}: only {', '.join(PAIRED)} can be measured beside torchvision's")
 
 
 def run_benchmark(settings: BenchmarkSettings, *, progress: Callable[[str], None] = lambda _: None) -> BenchmarkReport:

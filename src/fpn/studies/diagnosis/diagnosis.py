@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector, TwoStageDetector
+from fpn.detectors import Detector, TwoStageDetector, TwoStageDialect
 from fpn.detectors.prediction import detecting, enter
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
@@ -332,6 +332,8 @@ class _Lines:
         same = not changed and truth is self.truth
         gained = gains(self.now, self.now if same else measure_rows(truth, rows))
         levels = Counter(each.level for each in mine)
+        dialect = self.gathered.detector.recipe.dialect
+        assert isinstance(dialect, TwoStageDialect), "find_tracer refuses other detectors"
         return BudgetLine(
             name=stage.name,
             title=stage.title,
@@ -341,7 +343,7 @@ class _Lines:
             share=len(mine) / whole if whole else 0.0,
             points=gained["points"],
             points50=gained["points50"],
-            remedy=remedy(stage.name, values, self.gathered.detector.recipe.dialect) if mine else "",
+            remedy=remedy(stage.name, values, dialect) if mine else "",
             by_class=with_points(Counter(each.class_name for each in mine), gained["by_class"]),
             by_size=with_points(Counter(size_name(each.area) for each in mine), gained["by_size"]),
             by_level={name: (levels[name], self._points_of(name, truth, rows)) for name in sorted(levels)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 
 _OF_ALARMS = {
     "classification": "check labels of classes that are taken for one another; more images of the rarer one",
@@ -17,7 +17,7 @@ _OF_ALARMS = {
 }
 
 
-def remedy(stage: str, values: Sequence[float], dialect: Dialect) -> str:
+def remedy(stage: str, values: Sequence[float], dialect: TwoStageDialect) -> str:
     """One line for a stage; settings are those of `fpn train`.
 
     Args:
@@ -33,7 +33,7 @@ def remedy(stage: str, values: Sequence[float], dialect: Dialect) -> str:
     )(stage, middle, dialect)
 
 
-def _in_words(stage: str, middle: float | None, dialect: Dialect) -> str:
+def _in_words(stage: str, middle: float | None, dialect: TwoStageDialect) -> str:
     return {
         "anchors": "fpn check DATA suggests --anchor-sizes, --anchor-ratios and --short-side that reach them",
         "objectness": "more epochs; anchors that fit better (fpn check DATA); more images with such objects",
@@ -44,23 +44,23 @@ def _in_words(stage: str, middle: float | None, dialect: Dialect) -> str:
     }[stage]
 
 
-def _canonical(step: float | None, dialect: Dialect) -> float:
+def _canonical(step: float | None, dialect: TwoStageDialect) -> float:
     """One level finer is twice the size."""
     return float(f"{dialect.roi.canonical_size * 2.0 ** -(step or 0.0):.3g}")
 
 
-def _more_proposals(_: str, rank: float | None, dialect: Dialect) -> str:
+def _more_proposals(_: str, rank: float | None, dialect: TwoStageDialect) -> str:
     train, test = dialect.rpn.before_nms
     wanted = max(2 * test, round(rank or 0))
     after = max(2 * dialect.rpn.after_nms[1], wanted)
     return f"--set rpn.before_nms=[{max(train, wanted)},{wanted}] --set rpn.after_nms=[{max(train, after)},{after}]"
 
 
-def _looser(_: str, overlap: float | None, dialect: Dialect) -> str:
+def _looser(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
     return f"they overlap with IoU {overlap or 0:.2f} (median): --set rpn.nms={_above(overlap, dialect.rpn.nms):g}"
 
 
-def _looser_end(_: str, overlap: float | None, dialect: Dialect) -> str:
+def _looser_end(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
     if overlap is None:
         return f"more detections an image: --max-detections {2 * dialect.box.limit}"
     if overlap <= dialect.box.nms:
@@ -72,7 +72,7 @@ def _above(overlap: float | None, now: float) -> float:
     return min(0.95, round(max(overlap or 0.0, now) + 0.05, 2))
 
 
-def _lower(_: str, score: float | None, dialect: Dialect) -> str:
+def _lower(_: str, score: float | None, dialect: TwoStageDialect) -> str:
     if score is not None and score <= dialect.box.score_limit:
         return f"half of them reach --set box.score_limit={int(score * 100) / 100:g}"
     return f"half of them reach --score {int((score or 0) * 100) / 100:g} (of fpn predict)"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.presets import DIALECTS_OF
 from fpn.detectors.toolkits import DIALECTS
 from fpn.sections import options_of
 from fpn.studies.explain.geometry import is_pyramid_only
@@ -40,15 +41,16 @@ class Convention:
 
 
 @cache
-def conventions() -> tuple[Convention, ...]:
-    """All settings, in order."""
-    options = (option for option in options_of(Dialect) if "." in option.path)
+def conventions(kind: type[Dialect]) -> tuple[Convention, ...]:
+    """All settings of a kind of detector, in order."""
+    options = (option for option in options_of(kind) if "." in option.path)
     return tuple(Convention(each.path, each.path.split(".")[0], each.meaning) for each in options)
 
 
 def differences(one: Dialect, other: Dialect) -> TextTable:
-    """The fields in which two dialects differ, each with its meaning."""
-    shared = [each for each in conventions() if _concerns(one, each.section) and _concerns(other, each.section)]
+    """The fields in which two dialects of one kind of detector differ, each with its meaning."""
+    known = conventions(type(one))
+    shared = [each for each in known if _concerns(one, each.section) and _concerns(other, each.section)]
     rows = [
         (_with_meaning(each), written(each.of(one)), written(each.of(other)))
         for each in shared
@@ -66,11 +68,11 @@ def whole(dialect: Dialect) -> list[TextTable]:
     """All fields of one dialect, a table a section."""
     return [
         TextTable(
-            title=_title(section),
+            title=_title(type(dialect), section),
             columns=("convention", dialect.name),
             rows=tuple((_with_meaning(each), written(each.of(dialect))) for each in fields),
         )
-        for section, fields in _by_section()
+        for section, fields in _by_section(type(dialect))
         if _concerns(dialect, section)
     ]
 
@@ -78,16 +80,34 @@ def whole(dialect: Dialect) -> list[TextTable]:
 def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[TextTable]:
     """Who follows which convention: for each field its values, and for each value the dialects; a table a section."""
     dialects = tuple(dialects)
+    kind = type(dialects[0])
     return [
         TextTable(
-            title=_title(section),
+            title=_title(kind, section),
             columns=("convention", "value: dialects"),
             rows=tuple(
                 (_with_meaning(each), _who(each, [d for d in dialects if _concerns(d, section)])) for each in fields
             ),
         )
-        for section, fields in _by_section()
+        for section, fields in _by_section(kind)
     ]
+
+
+def compared_kinds() -> list[TextTable]:
+    """`compared` of Faster R-CNN, and of every other kind of detector the sections that are not as Faster R-CNN's."""
+    tables = compared()
+    for kind, dialects in DIALECTS_OF.items():
+        if kind == "faster_rcnn":
+            continue
+        own = [table for table in compared(dialects.values()) if _is_own(table.title.partition(":")[0], dialects)]
+        tables += [replace(table, title=f"{kind}, {table.title}") for table in [sources(dialects.values()), *own]]
+    return tables
+
+
+def _is_own(section: str, dialects: Mapping[str, Dialect]) -> bool:
+    """Whether it is a section that Faster R-CNN lacks, or a toolkit has it otherwise there."""
+    same = [(each, DIALECTS[name]) for name, each in dialects.items() if name in DIALECTS]
+    return any(getattr(each, section) != getattr(other, section, None) for each, other in same)
 
 
 def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable:
@@ -96,18 +116,18 @@ def sources(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> TextTable
     return TextTable(title="The dialects", columns=("dialect", "where its values were read"), rows=rows)
 
 
-def _title(section: str) -> str:
+def _title(kind: type[Dialect], section: str) -> str:
     """A section's name and what it is about."""
-    return f"{section}: {Dialect.model_fields[section].description}"
+    return f"{section}: {kind.model_fields[section].description}"
 
 
 def _concerns(dialect: Dialect, section: str) -> bool:
     return section in _PYRAMID_SECTIONS or not is_pyramid_only(dialect)
 
 
-def _by_section() -> list[tuple[str, list[Convention]]]:
-    names = list(dict.fromkeys(each.section for each in conventions()))
-    return [(name, [each for each in conventions() if each.section == name]) for name in names]
+def _by_section(kind: type[Dialect]) -> list[tuple[str, list[Convention]]]:
+    names = list(dict.fromkeys(each.section for each in conventions(kind)))
+    return [(name, [each for each in conventions(kind) if each.section == name]) for name in names]
 
 
 def _with_meaning(convention: Convention) -> str:
@@ -151,6 +171,9 @@ def introduction() -> str:
         than those. Two dialects side by side: `fpn explain --dialect torchvision --against detectron2`. A setting is
         changed by its name: `--set roi.sampler=pool` on the command line, `[roi]` in a TOML file,
         `fpn.faster_rcnn(roi_sampler="pool")` in Python.
+
+        First come the dialects of Faster R-CNN, then of every other kind of detector what is not as there; kinds are
+        chosen with `--detector`.
 
         `pytorch_fpn` and `minimal` are pyramids without a detector: they appear only where pyramids are concerned."""
     )

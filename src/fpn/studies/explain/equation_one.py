@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.builder import build_box_head
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.toolkits import DIALECTS
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.shapes import Size
@@ -42,7 +42,7 @@ class Route:
     levels: tuple[str, ...]
 
 
-def route(dialect: Dialect, boxes: Sequence[Box] = (), *, seen: View | None = None) -> Route:
+def route(dialect: TwoStageDialect, boxes: Sequence[Box] = (), *, seen: View | None = None) -> Route:
     """What a dialect's version of equation 1 does.
 
     Args:
@@ -95,7 +95,7 @@ def boxes_tables(dialects: Iterable[Dialect], boxes: Sequence[Box], size: Size, 
     return [_boxes_table([(each, view(each, size, as_is=as_is)) for each in speaking], part) for part in parts]
 
 
-def _boxes_table(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box]) -> TextTable:
+def _boxes_table(speaking: Sequence[tuple[TwoStageDialect, View]], boxes: Sequence[Box]) -> TextTable:
     routes = [route(dialect, boxes, seen=seen) for dialect, seen in speaking]
     return TextTable(
         title="Where boxes go (width x height in pixels of the image)",
@@ -105,18 +105,18 @@ def _boxes_table(speaking: Sequence[tuple[Dialect, View]], boxes: Sequence[Box])
     )
 
 
-def with_rois(dialects: Iterable[Dialect]) -> list[Dialect]:
-    """Those that are detectors."""
-    return [dialect for dialect in dialects if not is_pyramid_only(dialect)]
+def with_rois(dialects: Iterable[Dialect]) -> list[TwoStageDialect]:
+    """Those of detectors with a second stage."""
+    return [each for each in dialects if isinstance(each, TwoStageDialect) and not is_pyramid_only(each)]
 
 
-def rule_text(dialect: Dialect) -> str:
+def rule_text(dialect: TwoStageDialect) -> str:
     """The equation in a line, s standing for sqrt(w*h)."""
     rounding, logarithm = dialect.roi.level_rule.split("_")
     return f"{rounding}({dialect.roi.canonical_level} + {logarithm}(s / {dialect.roi.canonical_size:g}))"
 
 
-def _pooler(dialect: Dialect) -> RoIPooler:
+def _pooler(dialect: TwoStageDialect) -> RoIPooler:
     """The pooler that the dialect's own box head has, on levels of the usual strides."""
     finest = dialect.neck.finest_level
     numbers = range(finest, finest + len(dialect.anchors.sizes))
@@ -125,14 +125,14 @@ def _pooler(dialect: Dialect) -> RoIPooler:
         return build_box_head(levels, 1, dialect).pooler
 
 
-def _corners(dialect: Dialect, boxes: Sequence[Box], scale: tuple[float, float]) -> Tensor:
+def _corners(dialect: TwoStageDialect, boxes: Sequence[Box], scale: tuple[float, float]) -> Tensor:
     """Boxes (N, 4) at the origin, in the dialect's coordinates: in some of them x2 and y2 name the last pixel."""
     ends = [(box.width * scale[1], box.height * scale[0]) for box in boxes]
     less = 1.0 if dialect.coder.legacy_plus_one or dialect.coder.inclusive_corners else 0.0
     return torch.tensor([(0.0, 0.0, x - less, y - less) for x, y in ends]).reshape(-1, 4)
 
 
-def _edges(pooler: RoIPooler, dialect: Dialect) -> dict[str, float]:
+def _edges(pooler: RoIPooler, dialect: TwoStageDialect) -> dict[str, float]:
     """By halving, since larger boxes never go to finer levels, whatever the rule is."""
     wanted = torch.arange(1, len(pooler.levels))
     low, high = torch.zeros(len(wanted)), torch.full((len(wanted),), _LARGEST)

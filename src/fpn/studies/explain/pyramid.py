@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fpn.detectors import read_header
 from fpn.detectors.builder import build_pyramid
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import AnchorDialect, Dialect
 from fpn.detectors.model_file import build_from_header
 from fpn.detectors.toolkits import MINIMAL, PYTORCH_FPN
 from fpn.errors import ConfigError
@@ -24,7 +24,7 @@ from fpn.features.backbones.teaching import ThreeLayerBackbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.shapes import Size
 from fpn.structures import Level
-from fpn.studies.explain.dialect_tables import compared, introduction, sources
+from fpn.studies.explain.dialect_tables import compared_kinds, introduction, sources
 from fpn.studies.explain.equation_one import equation_table
 from fpn.studies.explain.geometry import View, by, is_pyramid_only, view
 from fpn.studies.explain.receptive_field import receptive_fields
@@ -66,6 +66,7 @@ class Explanation:
     Attributes:
         subject: what is explained, in a few words.
         dialect: its conventions.
+        kind: of detector that they are of.
         view: how the image enters.
         bottom_up: maps of the backbone, finest first.
         levels: maps of the pyramid, finest first.
@@ -73,6 +74,7 @@ class Explanation:
 
     subject: str
     dialect: Dialect
+    kind: str
     view: View
     bottom_up: tuple[LevelFacts, ...]
     levels: tuple[LevelFacts, ...]
@@ -100,7 +102,7 @@ class Explanation:
         ]
         if any(facts.receptive_field is None for facts in (*self.bottom_up, *self.levels)):
             notes.append("all: each cell depends on the whole image, as after a squeeze-and-excite gate.")
-        if self.num_anchors:
+        if self.num_anchors and isinstance(self.dialect, AnchorDialect):
             ratios = " ".join(f"{ratio:g}" for ratio in self.dialect.anchors.ratios)
             notes.append(
                 f"anchors: square roots of their areas in pixels, each with {self.dialect.anchors.ratio} {ratios}."
@@ -108,8 +110,10 @@ class Explanation:
         return notes + list(self._surprises())
 
     def _surprises(self) -> list[str]:
+        if not isinstance(self.dialect, AnchorDialect) or not self.num_anchors:
+            return []
         steps = self.dialect.anchors.strides
-        if isinstance(steps, str) or not self.num_anchors:
+        if isinstance(steps, str):
             return []
         return [
             f"{facts.level.name}: cells are {facts.level.stride} pixels apart, but its anchors {step}."
@@ -118,12 +122,15 @@ class Explanation:
         ]
 
 
-def explain_dialect(dialect: Dialect, size: Size, *, backbone: str | None = None, as_is: bool = False) -> Explanation:
+def explain_dialect(
+    dialect: Dialect, size: Size, *, kind: str = "faster_rcnn", backbone: str | None = None, as_is: bool = False
+) -> Explanation:
     """The pyramid of a dialect over a backbone.
 
     Args:
         dialect: conventions.
         size: of the image.
+        kind: of detector that the dialect is of.
         backbone: name of a timm model; None: ResNet-50, or what the dialect's original has.
         as_is: the size is what the network sees, neither scaled nor padded; a pyramid without a detector always does.
 
@@ -137,7 +144,7 @@ def explain_dialect(dialect: Dialect, size: Size, *, backbone: str | None = None
         features = build_pyramid(_bottom_up(dialect, backbone), dialect.neck).eval()
     over = "three convolutions" if dialect.name == MINIMAL.name else backbone
     as_is = as_is or is_pyramid_only(dialect)
-    return _explain(f"{dialect.name} over {over}", features, dialect, view(dialect, size, as_is=as_is))
+    return _explain(f"{dialect.name} over {over}", features, dialect, kind, view(dialect, size, as_is=as_is))
 
 
 def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = False) -> Explanation:
@@ -150,16 +157,17 @@ def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = Fal
     with torch.device("meta"):
         detector = build_from_header(header, where=str(path)).eval()
     dialect = detector.recipe.dialect
-    subject = f"{path} ({detector.recipe.backbone}, {len(detector.classes)} classes, {dialect.name})"
+    kind = detector.recipe.kind
+    subject = f"{path} ({kind}, {detector.recipe.backbone}, {len(detector.classes)} classes, {dialect.name})"
     # Its dialect may have any field changed: under the old name it would be confused with the one it came from.
     own = dialect.changed(name="this model")
     features = cast(Extractor, detector.get_submodule("features"))
-    return _explain(subject, features, own, view(own, size, as_is=as_is))
+    return _explain(subject, features, own, kind, view(own, size, as_is=as_is))
 
 
 def dialects_page() -> str:
     """The text of docs/dialects.md, without the last line's end."""
-    tables = [sources(), equation_table(), *compared()]
+    tables = [sources(), equation_table(), *compared_kinds()]
     return "\n\n".join([introduction(), *(table.markdown() for table in tables)])
 
 
@@ -170,7 +178,7 @@ def _bottom_up(dialect: Dialect, backbone: str) -> BottomUp:
     return Backbone(backbone, out=out, config=dialect.backbone)
 
 
-def _explain(subject: str, features: Extractor, dialect: Dialect, seen: View) -> Explanation:
+def _explain(subject: str, features: Extractor, dialect: Dialect, kind: str, seen: View) -> Explanation:
     def maps_of(pixels: Tensor) -> Mapping[str, Tensor]:
         return _all_maps(features, pixels)
 
@@ -181,9 +189,9 @@ def _explain(subject: str, features: Extractor, dialect: Dialect, seen: View) ->
     }
     own = tuple(facts[level.name] for level in features.levels)
     bottom_up = tuple(each for each in facts.values() if each not in own)
-    if not is_pyramid_only(dialect):
+    if isinstance(dialect, AnchorDialect) and not is_pyramid_only(dialect):
         own = tuple(_with_anchors(each, sizes, dialect) for each, sizes in zip(own, dialect.anchors.sizes, strict=True))
-    return Explanation(subject, dialect, seen, bottom_up, own)
+    return Explanation(subject, dialect, kind, seen, bottom_up, own)
 
 
 def _declared(features: Extractor) -> list[Level]:
@@ -210,7 +218,7 @@ def _shapes(maps_of: object, padded: Size) -> dict[str, Size]:
     return {name: Size(*each.shape[-2:]) for name, each in maps.items()}
 
 
-def _with_anchors(facts: LevelFacts, sizes: tuple[float, ...], dialect: Dialect) -> LevelFacts:
+def _with_anchors(facts: LevelFacts, sizes: tuple[float, ...], dialect: AnchorDialect) -> LevelFacts:
     a_cell = len(sizes) * len(dialect.anchors.ratios)
     return LevelFacts(facts.level, facts.size, facts.receptive_field, sizes, a_cell)
 

@@ -1,0 +1,157 @@
+"""From a dense head's maps to detections: the best pairs of place and class of each level, decoded, then NMS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fpn.heads.dense import DenseConfig
+from fpn.ops.boxes import clip
+from fpn.ops.nms import nms, top_k
+from fpn.structures import Detections, ImageBatch
+
+# How the quality of a box enters its score: not at all; the square root of the product, before the limit and top-k;
+# or the product, behind them.
+Scoring: TypeAlias = Literal["class", "root", "product"]
+
+
+class DenseMaps(NamedTuple):
+    """What a dense head says, level by level, finest first.
+
+    Attributes:
+        logits: each (B, A*K, H, W), channels anchor * K + class.
+        deltas: each (B, A*4, H, W), channels anchor * 4 + number.
+        quality: each (B, A, H, W), logits; none where the head has no such branch.
+    """
+
+    logits: Sequence[Tensor]
+    deltas: Sequence[Tensor]
+    quality: Sequence[Tensor]
+
+
+class Picked(NamedTuple):
+    """The best pairs of place and class of one level of one image.
+
+    Attributes:
+        scores: (n,).
+        labels: (n,).
+        places: (n,), the number of each one's anchor in the order y, x, anchor.
+        deltas: (n, 4).
+    """
+
+    scores: Tensor
+    labels: Tensor
+    places: Tensor
+    deltas: Tensor
+
+
+def pick_best(
+    logits: Float[Tensor, "ak h w"],
+    deltas: Float[Tensor, "a4 h w"],
+    quality: Float[Tensor, "a h w"] | None,
+    *,
+    scoring: Scoring,
+    limit: float,
+    count: int,
+) -> Picked:
+    """Of one level of one image the pairs that score above `limit`, `count` at most; only they are looked at closely.
+
+    Args:
+        logits: of A anchors and K classes.
+        deltas: of A anchors.
+        quality: of A anchors; None: no such branch.
+        scoring: how it enters.
+        limit: scores are above it; with "product" the class's alone is.
+        count: the most pairs.
+    """
+    anchors = len(deltas) // 4
+    classes = len(logits) // anchors
+    values, least = logits.float(), _logit(limit)
+    if scoring == "root":
+        assert quality is not None, "this scoring needs it"
+        values = _root(values.reshape(anchors, classes, *values.shape[1:]), quality.float()).flatten(0, 1)
+        least = limit
+    channel, y, x = (values > least).nonzero(as_tuple=True)
+    found = values[channel, y, x]
+    if len(found) > count:
+        found, order = top_k(found, count)
+        channel, y, x = channel[order], y[order], x[order]
+    anchor = channel // classes
+    scores = found if scoring == "root" else found.sigmoid()
+    if scoring == "product":
+        assert quality is not None, "this scoring needs it"
+        scores = scores * quality[anchor, y, x].float().sigmoid()
+    chosen = deltas.reshape(anchors, 4, *deltas.shape[1:])[anchor, :, y, x].float()
+    return Picked(scores, channel % classes, (y * logits.shape[2] + x) * anchors + anchor, chosen)
+
+
+def _logit(score: float) -> float:
+    return math.log(score / (1 - score)) if score > 0 else -math.inf
+
+
+def _root(values: Float[Tensor, "a k h w"], quality: Float[Tensor, "a h w"]) -> Float[Tensor, "a k h w"]:
+    return (values.sigmoid() * quality.sigmoid()[:, None]).sqrt_()
+
+
+def select_detections(
+    maps: DenseMaps,
+    references: Sequence[Tensor],
+    decode: Callable[[Tensor, Tensor], Tensor],
+    images: ImageBatch,
+    *,
+    config: DenseConfig,
+    scoring: Scoring,
+) -> list[Detections]:
+    """Each image's detections, best first, clipped to the image, network pixels.
+
+    Args:
+        maps: what the head says.
+        references: of each level (H*W*A, r): what `deltas` are relative to.
+        decode: deltas (n, 4) and references (n, r) -> boxes (n, 4).
+        images: B of them.
+        config: limits.
+        scoring: how quality enters.
+    """
+    found = []
+    for index in range(len(images.sizes)):
+        picked = [
+            pick_best(
+                logits[index],
+                deltas[index],
+                maps.quality[level][index] if maps.quality else None,
+                scoring=scoring,
+                limit=config.score_limit,
+                count=config.before_nms,
+            )
+            for level, (logits, deltas) in enumerate(zip(maps.logits, maps.deltas, strict=True))
+        ]
+        boxes = [decode(each.deltas, grid[each.places]) for each, grid in zip(picked, references, strict=True)]
+        scores, labels = torch.cat([each.scores for each in picked]), torch.cat([each.labels for each in picked])
+        found.append(_suppress(Detections(torch.cat(boxes), scores, labels), images, index, config))
+    return found
+
+
+def _suppress(found: Detections, images: ImageBatch, index: int, config: DenseConfig) -> Detections:
+    """NMS within each class, and the limit; boxes are clipped before or behind both."""
+    if config.clipped == "before_nms":
+        found = _clipped(found, images, index, config)
+    kept = nms(found.boxes, found.scores, config.nms, groups=found.labels, limit=config.limit)
+    found = found[kept]
+    return _clipped(found, images, index, config) if config.clipped == "last" else found
+
+
+def _clipped(found: Detections, images: ImageBatch, index: int, config: DenseConfig) -> Detections:
+    if images.windows is None:
+        boxes = clip(found.boxes, images.sizes[index, 0], images.sizes[index, 1])
+    else:
+        window = images.windows[index]
+        boxes = torch.minimum(torch.maximum(found.boxes, window[:2].repeat(2)), window[2:].repeat(2))
+    found = Detections(boxes, found.scores, found.labels)
+    if not config.drop_empty:
+        return found
+    return found[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]

@@ -1,0 +1,68 @@
+"""Convolutions in front of an output of a dense head, shared by all levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fpn.heads.dense import DenseConfig
+
+_GROUPS = 32
+
+
+class LevelNorm(nn.GroupNorm):
+    """A group norm that also takes the single cell which a coarse level of a small image has."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """See `torch.nn.GroupNorm`, which would refuse a group of one value."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class Tower(nn.Module):
+    """3x3 convolutions, each with a norm, if there are any, and a ReLU: (B, C, H, W) -> the same shape.
+
+    Submodules: `convolutions` and `norms` by number; without norms the latter is empty.
+
+    Source: Lin et al. 2017, arXiv:1708.02002, section 4; group norms: Tian et al. 2019, arXiv:1904.01355.
+    """
+
+    def __init__(self, *, width: int, config: DenseConfig) -> None:
+        super().__init__()
+        grouped = config.norm == "group"
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=1, bias=config.norm_bias or not grouped)
+            for _ in range(config.convolutions)
+        )
+        norms = range(config.convolutions if grouped else 0)
+        self.norms = nn.ModuleList(LevelNorm(math.gcd(_GROUPS, width), width) for _ in norms)
+        self.activation: nn.Module = nn.ReLU(inplace=True)
+        for layer in self.convolutions:
+            initialize_output(layer)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """All of them, one after the other."""
+        for number, convolution in enumerate(self.convolutions):
+            x = convolution(x)
+            x = self.activation(self.norms[number](x) if len(self.norms) else x)
+        return x
+
+    def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:
+        """Put each activation into the convolution before it, unless a norm stands between the two."""
+        if len(self.norms):
+            return
+        for number, layer in enumerate(self.convolutions):
+            assert isinstance(layer, nn.Conv2d), "made above"
+            self.convolutions[number] = fuse(layer, nn.ReLU(inplace=True))
+        self.activation = nn.Identity()
+
+
+def initialize_output(layer: nn.Module) -> None:
+    """Small random weights, and biases of 0."""
+    assert isinstance(layer, nn.Conv2d), type(layer)
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
