@@ -23,8 +23,8 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     Args:
         name: such as "td". Only ours: it is not escaped.
         children: markup as it is; None is nothing; lists, tuples and iterators are their items; anything else is text.
-        attributes: `class_` and `for_` without the line below, other lines below become hyphens (`aria_label`); None and
-            False are left out, True has no value, an empty name of an element's part has none either.
+        attributes: `class_` without the line at its end, other such lines become hyphens (`aria_label`); None and False
+            are left out, True has no value.
     """
     start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
     return Markup(start) if name in _VOID else Markup(f"{start}{joined(children)}</{name}>")

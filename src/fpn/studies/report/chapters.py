@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fpn.studies.markup import Markup, joined, tag
+from fpn.studies.markup import Markup, tag
 from fpn.studies.report.charts import (
-    SERIES,
     Line,
     Marker,
-    axis_of,
     figure,
     heat,
     heat_map,
@@ -29,6 +27,7 @@ _CURVES = 6
 # Classes up to which the confusion matrix is a table that can be read.
 _READABLE = 12
 _CONFUSIONS = 15
+_COSTS = ("share", "AP points", "<what helps")
 
 
 def verdict_chapter(figures: Figures) -> Chapter:
@@ -79,14 +78,16 @@ def precision_chapter(figures: Figures) -> Chapter:
         "Average precision",
         note(
             "AP is COCO's grade from 0 to 1: whether all objects are found, nothing else is, and boxes fit, over all "
-            "thresholds. AP50 and AP75 ask for boxes that overlap by half and by three quarters. Small objects have less "
-            "than 32 x 32 pixels, large ones more than 96 x 96. ",
+            "thresholds. AP50 and AP75 ask for boxes that overlap by half and by three quarters. Small objects have "
+            "less than 32 x 32 pixels, large ones more than 96 x 96. ",
             resamples or "No intervals: they need at least two images.",
         ),
         table("AP by class", columns, rows),
         others,
         note(
-            f"Average recall with up to 1, 10, 100 detections: {', '.join(grade(numbers[key]) for key in ('ar1', 'ar10', 'ar100'))}."
+            "Average recall with up to 1, 10 and 100 detections an image: ",
+            ", ".join(grade(numbers[key]) for key in ("ar1", "ar10", "ar100")),
+            ".",
         ),
     )
 
@@ -144,8 +145,8 @@ def thresholds_chapter(figures: Figures) -> Chapter:
         note(
             used,
             " Precision: share of the detections that are right. Recall: share of the objects that are found. F1: one "
-            "number for both. Right is a detection that overlaps an object of its class by half (IoU 0.5). Best: of the "
-            "highest F1 on these images, so a little too good; fpn calibrate writes such thresholds into the model.",
+            "number for both. Right is a detection that overlaps an object of its class by half (IoU 0.5). Best: of "
+            "the highest F1 on these images, so a little too good; fpn calibrate writes such thresholds into a model.",
         ),
         table("Thresholds in use, and the best ones for F1", columns, rows),
         _curves(figures),
@@ -232,20 +233,22 @@ def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shares: Seq
     names = [*map(name_of, classes), tag("em", "nothing there")]
     rows = [
         (name, *(_cell(number, part) for number, part in zip(row, parts, strict=True)))
-        for name, row, parts in zip(names, counts, shares, strict=True)
+        for name, row, parts in zip(names[:-1], counts, shares, strict=False)
     ]
-    return table("Confusion matrix (objects)", ("<is", *classes, "not found"), rows, fold=False)
+    # No share of anything: what is not there has no number.
+    rows.append((names[-1], *(_cell(number, 0.0) for number in counts[-1])))
+    return table("Confusion matrix (objects)", ("<is", *classes, "not found"), rows, fold=False, look="matrix")
 
 
 def _cell(number: int, part: float) -> Markup:
-    return tag("td", str(number) if number else "", class_=f"h{heat(part)}")
+    return tag("td", str(number) if number else "", class_=f"h{heat(part)}" if part else None)
 
 
 def _large_matrix(classes: Sequence[str], shares: Sequence[Sequence[float]]) -> Markup:
     right = sum(row[place] for place, row in enumerate(shares[:-1])) / max(1, len(classes))
     chart = heat_map(
         "Confusion matrix",
-        f"{len(classes)} classes; on average {share(right)} of a class's objects get its name. All numbers are in report.json.",
+        f"{len(classes)} classes; on average {share(right)} of a class get its name. report.json has all numbers.",
         shares,
     )
     return figure(
@@ -279,8 +282,8 @@ def calibration_chapter(figures: Figures) -> Chapter:
         "calibration",
         "Are scores true?",
         paragraph(
-            f"Expected calibration error (ECE): {found['ece']:.3f}. Scores are {tendency}: {found['mean_score']:.2f}, while "
-            f"{share(found['share_right'])} of the {found['detections']} detections are right."
+            f"Expected calibration error (ECE): {found['ece']:.3f}. Scores are {tendency}: {found['mean_score']:.2f}, "
+            f"while {share(found['share_right'])} of the {found['detections']} detections are right."
         ),
         note("Were a score the chance of being right, bars would end at the line, and the ECE would be 0."),
         grid(
@@ -351,20 +354,27 @@ def budget_chapter(figures: Figures) -> Chapter:
     budget = figures["budget"]
     if not budget["found"]:
         return chapter("budget", "Where objects are lost", paragraph(f"Not part of this report: {budget['why']}."))
-    columns = ("<where", "objects", "share", "AP points", "<what helps")
     return chapter(
         "budget",
         "Where objects are lost",
         note(
             f"Each object without a detection of its class of {budget['threshold']:.2f} or more (the middle of the "
-            "thresholds in use) is traced to the stage that lost it. AP points: what would come back if that stage did its "
-            "part, of 100, in the AP of these detections alone. Stages overlap: points don't add up. fpn diagnose "
-            "--draw draws single objects; misses.csv and false_alarms.csv beside this page list them."
+            "thresholds in use) is traced to the stage that lost it. AP points: what would come back, of 100, if that "
+            "stage did its part, in the AP of these detections alone. Stages overlap: points don't add up. misses.csv "
+            "and false_alarms.csv beside this page list them; fpn diagnose --draw draws them."
         ),
-        table(f"{budget['lost']} of {budget['objects']} objects are lost", columns, _lines(budget["stages"]))
+        table(
+            f"{budget['lost']} of {budget['objects']} objects are lost",
+            ("<where", "objects", *_COSTS),
+            _lines(budget["stages"]),
+        )
         if budget["lost"]
         else paragraph("No object is lost."),
-        table(f"{budget['false_alarms']} detections found nothing", columns, _lines(budget["kinds"]))
+        table(
+            f"{budget['false_alarms']} detections found nothing",
+            ("<what is wrong", "count", *_COSTS),
+            _lines(budget["kinds"]),
+        )
         if any(line["count"] for line in budget["kinds"])
         else paragraph("Nothing is found in vain."),
     )
@@ -376,128 +386,8 @@ def _lines(lines: Sequence[Figures]) -> Iterator[Sequence[object]]:
             yield (line["title"], line["count"], share(line["share"]), f"{line['points']:+.1f}", line["remedy"])
 
 
-def training_chapter(figures: Figures) -> Chapter:
-    """The course of the training."""
-    course = figures["training"]
-    if not course["found"]:
-        return chapter("training", "Training", paragraph(f"No training curves: {course['why']}."))
-    charts = [*_loss_charts(course["steps"]), *_epoch_charts(course["epochs"])]
-    empty = paragraph("Its log holds no curves yet.") if not charts else None
-    without = note("Nothing was measured while it trained.") if charts and not course["epochs"] else None
-    return chapter("training", "Training", grid(charts) if charts else None, empty, without)
-
-
-_NO_LOSSES = frozenset({"step", "epoch", "loss", "learning_rate", "images_per_second", "gradient_norm"})
-
-
-def _loss_charts(steps: Sequence[Figures]) -> Iterator[Markup]:
-    if len(steps) < 2:
-        return
-    x = axis_of("step", [each["step"] for each in steps])
-    for key, title in (("loss", "Loss"), ("learning_rate", "Learning rate")):
-        points = [(each["step"], each[key]) for each in steps if key in each]
-        if len(points) > 1:
-            values = [value for _, value in points]
-            said = f"From {values[0]:.3g} at step {points[0][0]} to {values[-1]:.3g} at step {points[-1][0]}."
-            chart = line_chart(title, said, [Line(title, points)], x, axis_of("", values, from_zero=True))
-            yield figure(chart, f"{title} by step")
-
-
-def _epoch_charts(epochs: Sequence[Figures]) -> Iterator[Markup]:
-    if len(epochs) < 2:
-        return
-    measured = [key for key in ("ap", "ap50", "mask_ap", "keypoint_ap") if all(key in each for each in epochs)]
-    lines = [
-        Line(
-            key.replace("_", " ").replace("ap", "AP"), [(each["epoch"], max(each[key], 0.0)) for each in epochs], series
-        )
-        for series, key in enumerate(measured[:SERIES])
-    ]
-    if lines:
-        last = "; ".join(f"{line.name} {line.points[-1][1]:.3f} after epoch {line.points[-1][0]}" for line in lines)
-        x = axis_of("epoch", [each["epoch"] for each in epochs])
-        yield figure(line_chart("AP by epoch", last, lines, x, share_axis("")), "Measured after each epoch")
-
-
-def data_chapter(figures: Figures) -> Chapter:
-    """What the images are, and what fpn check says of them."""
-    data, check = figures["dataset"], figures["check"]
-    rows = [
-        (name_of(each["class"]), each["objects"], share(each["share_of_images"]))
-        for each in sorted(data["classes"], key=lambda each: -each["objects"])
-    ]
-    unread = [(name_of(path), why) for path, why in data["unreadable"].items()]
-    return chapter(
-        "data",
-        "The data",
-        paragraph(name_of(data["name"]), f": {data['in_words']}."),
-        table("Classes, the commonest first", ("<class", "objects", "in images"), rows),
-        table("Images that can't be read", ("<image", "<why"), unread) if unread else None,
-        _findings(check),
-    )
-
-
-def _findings(check: Figures) -> Markup:
-    if not check["found"]:
-        return note(f"The whole dataset was not checked: {check['why']}. fpn check DATA does it.")
-    if not check["findings"]:
-        return paragraph("fpn check finds nothing wrong in the whole dataset.")
-    rows = [(kind["severity"], kind["count"], kind["what"], kind["remedy"]) for kind in check["findings"]]
-    splits = ", ".join(f"{name} ({each['images']} images)" for name, each in check["splits"].items())
-    return joined(
-        [
-            table("What fpn check finds in the whole dataset", ("<kind", "count", "<what", "<what helps"), rows),
-            note("Splits: ", splits, "."),
-        ]
-    )
-
-
-def model_chapter(figures: Figures) -> Chapter:
-    """What the model is made of."""
-    model = figures["model"]
-    recipe = {key: value for key, value in model["recipe"].items() if key not in ("classes", "category_ids", "dialect")}
-    rows = [(key.replace("_", " "), str(value)) for key, value in recipe.items()]
-    rows += [("weights", f"{model['parameters']:,}"), ("classes", str(len(model["classes"])))]
-    learned = model["trained_on"]
-    if learned.get("name"):
-        rows.append(("trained on", f"{learned['name']}, {learned['images']} images"))
-    rows += [
-        (f"trained for ({key}s)", str(model["trained"][key])) for key in ("epoch", "step") if key in model["trained"]
-    ]
-    dialect = [
-        (f"{part}.{name}", str(value))
-        for part, values in model["recipe"]["dialect"].items()
-        if isinstance(values, Mapping)
-        for name, value in values.items()
-    ]
-    return chapter(
-        "model",
-        "The model",
-        table("What it is made of", ("<setting", "<value"), rows),
-        folded("All its conventions", table("Conventions", ("<setting", "<value"), dialect, fold=False)),
-    )
-
-
-def speed_chapter(figures: Figures) -> Chapter:
-    """How fast it was here."""
-    speed = figures["speed"]
-    machine = speed["machine"]
-    rows = [(key.replace("_", " "), str(value)) for key, value in machine.items()]
-    return chapter(
-        "speed",
-        "Speed",
-        paragraph(
-            f"{speed['images']} images in {speed['seconds']:.1f} s: {speed['images_per_second']:.2f} images a second, reading, "
-            f"detecting and counting together, {speed['batch_size']} images at once. Measured while this report was made, on "
-            "this machine, with whatever else it did: a rough figure; fpn benchmark measures carefully."
-        ),
-        note(f"Network: {speed['network']}."),
-        table("The machine", ("<what", "<value"), rows, fold=False),
-    )
-
-
-# In the order of the page; drawn images come between the two.
-FIRST: Sequence[Callable[[Figures], Chapter]] = (
+# In the order of the page.
+MEASURED: Sequence[Callable[[Figures], Chapter]] = (
     verdict_chapter,
     precision_chapter,
     thresholds_chapter,
@@ -506,4 +396,3 @@ FIRST: Sequence[Callable[[Figures], Chapter]] = (
     sizes_chapter,
     budget_chapter,
 )
-LAST: Sequence[Callable[[Figures], Chapter]] = (training_chapter, data_chapter, model_chapter, speed_chapter)

@@ -41,7 +41,7 @@ def share_axis(title: str) -> Axis:
 
 def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False) -> Axis:
     """Round steps around all of the values."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    low, high = (float(min(values)), float(max(values))) if values else (0.0, 1.0)
     low = min(low, 0.0) if from_zero else low
     if high - low < 1e-9 * max(1.0, abs(high)):
         high = low + (abs(low) or 1.0)
@@ -106,11 +106,11 @@ def share_bars(title: str, description: str, rows: Sequence[tuple[str, float, st
     room = WIDTH - names - notes - 8
     parts: list[Markup] = []
     for place, (name, share, note) in enumerate(rows):
-        y = 4 + _BAR_LINE * place
+        y = 4.0 + _BAR_LINE * place
         parts += [
             _words(names - 6, y + 14, name, anchor="end"),
-            _box("track", names, y + 3, room, 14),
-            _box("block s0", names, y + 3, room * min(max(share, 0.0), 1.0), 14),
+            _box("track", names, y + 3, room, 14.0),
+            _box("block s0", names, y + 3, room * min(max(share, 0.0), 1.0), 14.0),
             _words(names + room + 6, y + 14, note),
         ]
     return _svg(title, description, parts, 8 + _BAR_LINE * len(rows))
@@ -126,7 +126,7 @@ def heat_map(title: str, description: str, rows: Sequence[Sequence[float]]) -> M
         if value > 0
     ]
     height = side * len(rows)
-    return _svg(title, description, [_box("track", 0, 0, WIDTH, height), *squares], height)
+    return _svg(title, description, [_box("track", 0.0, 0.0, WIDTH, height), *squares], height)
 
 
 def heat(share: float) -> int:
@@ -150,15 +150,15 @@ class _Plot:
         left, bottom = self.at(self.x.low, self.y.low)
         right, top = self.at(self.x.high, self.y.high)
         for tick in self.y.ticks:
-            _, y = self.at(0, tick)
+            _, y = self.at(self.x.low, tick)
             yield tag("line", class_="grid", x1=left, y1=y, x2=right, y2=y)
             yield _words(left - 5, y + 4, _short(tick), anchor="end")
         for tick in self.x.ticks:
-            x, _ = self.at(tick, 0)
+            x, _ = self.at(tick, self.y.low)
             yield tag("line", class_="grid", x1=x, y1=top, x2=x, y2=bottom)
             yield _words(x, bottom + 15, _short(tick), anchor="middle" if tick < self.x.high else "end")
         yield _words((left + right) / 2, bottom + 29, self.x.title, anchor="middle")
-        yield _words(4, _TOP - 12, self.y.title)
+        yield _words(4.0, _TOP - 12, self.y.title)
 
     def line(self, line: Line) -> Markup:
         points = " ".join("{},{}".format(*self.at(x, y)) for x, y in line.points)
@@ -169,7 +169,7 @@ class _Plot:
         return tag("line", class_="marker", x1=x, y1=top, x2=x, y2=bottom)
 
     def bar(self, low: float, high: float, share: float) -> Markup:
-        (left, top), (right, bottom) = self.at(low, share), self.at(high, 0)
+        (left, top), (right, bottom) = self.at(low, share), self.at(high, self.y.low)
         return _box("block s0", left + 1, top, right - left - 2, bottom - top)
 
 
@@ -182,7 +182,7 @@ def _legend(entries: Sequence[tuple[str, str]], top: float) -> Iterator[Markup]:
     for place, (name, look) in enumerate(entries):
         y = top + _LEGEND_LINE * place
         if look.startswith("block"):
-            yield _box(look, _LEFT, y + 1, 22, 10)
+            yield _box(look, _LEFT, y + 1, 22.0, 10.0)
         else:
             yield tag("line", class_=look, x1=_LEFT, y1=y + 6, x2=_LEFT + 22, y2=y + 6)
         yield _words(_LEFT + 30, y + 10, name)
@@ -198,7 +198,10 @@ def _box(look: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    if 0 < abs(value) < 0.01:
+        digits, power = f"{value:.2g}".split("e") if "e" in f"{value:.2g}" else f"{value:.1e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
+    return f"{value:,.4g}" if abs(value) < 1e5 else f"{value / 1000:,.4g}k"
 
 
 def figure(chart: Markup, caption: str) -> Markup:

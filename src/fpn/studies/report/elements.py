@@ -50,7 +50,14 @@ def name_of(text: object) -> Markup:
     return tag("bdi", text)
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, fold: bool = True) -> Markup:
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    fold: bool = True,
+    look: str | None = None,
+) -> Markup:
     """Rows under headings; the first cell of each names it, the others are numbers.
 
     Args:
@@ -58,22 +65,28 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         columns: headings; one that begins with "<" is of words, not of numbers.
         rows: their cells.
         fold: long tables show their first rows, and the rest on request.
+        look: class of the style that it has.
     """
     rows = list(rows)
     if not fold or len(rows) <= _SHOWN + 5:
-        return _scrolling(caption, columns, rows)
+        return _scrolling(caption, columns, rows, look)
     rest = f"{len(rows) - _SHOWN} more rows: {caption}"
-    return joined([_scrolling(caption, columns, rows[:_SHOWN]), folded(rest, _scrolling(rest, columns, rows[_SHOWN:]))])
+    return joined(
+        [
+            _scrolling(caption, columns, rows[:_SHOWN], look),
+            folded(rest, _scrolling(rest, columns, rows[_SHOWN:], look)),
+        ]
+    )
 
 
-def _scrolling(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+def _scrolling(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]], look: str | None) -> Markup:
     wordy = [column.startswith("<") for column in columns]
     heads = (
         tag("th", column.lstrip("<"), scope="col", class_="words" if words else None)
         for column, words in zip(columns, wordy, strict=True)
     )
     body = tag("tbody", (tag("tr", _cells(row, wordy)) for row in rows))
-    inner = tag("table", tag("caption", caption), tag("thead", tag("tr", heads)), body)
+    inner = tag("table", tag("caption", caption), tag("thead", tag("tr", heads)), body, class_=look)
     return tag("div", inner, class_="scroll", role="region", aria_label=caption, tabindex="0")
 
 

@@ -309,6 +309,8 @@ def _model(detector: Detector, name: str) -> dict[str, Any]:
         "recipe": detector.recipe.to_json(),
         "trained": {key: record[key] for key in ("epoch", "step", "metrics") if key in record},
         "trained_on": {key: record.get("data", {}).get(key) for key in ("name", "images")},
+        "config": record.get("config", {}),
+        "plan": record.get("notes", {}).get("plan"),
     }
 
 

@@ -14,10 +14,10 @@ from fpn.studies.report.label_errors import KINDS_OF_ERRORS, LabelError
 from fpn.studies.report.shown_images import ImageRoom, show_pair, show_part
 
 _MEANINGS = {
-    "unlabelled": "The model is as sure as of its usual right detections, and nothing is labelled there: a forgotten label, "
-    "or a mistake that it makes with conviction.",
-    "unfound": "No detection of any class and score is about the label: nothing may be there, its box may lie elsewhere, or "
-    "the object is of a look that training never showed.",
+    "unlabelled": "The model is as sure as of its usual right detections, and nothing is labelled there: a forgotten "
+    "label, or a mistake that it makes with conviction.",
+    "unfound": "No detection of any class and score is about the label: nothing may be there, its box may lie "
+    "elsewhere, or the object is of a look that training never showed.",
     "swapped": "The model is sure of another class than the label's, and less so of the label's own.",
 }
 
@@ -33,8 +33,8 @@ def worst_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
         "worst",
         "Worst images",
         note(
-            f"{len(drawn)} of the {faulty} images with faults, most faults first: labels on the left, on the right what the "
-            "model says at the thresholds in use. All are listed in report.json."
+            f"{len(drawn)} of the {faulty} images with faults, most faults first: labels on the left, on the right "
+            "what the model says at the thresholds in use. All are listed in report.json."
         ),
         drawn,
     )
@@ -58,9 +58,10 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def _pair(shown: Mapping[str, str], image: str, told: str, look: str = "pair") -> Markup:
-    labelled = tag("img", src=shown["truth"], alt=f"Labels of {image}", loading="lazy")
-    found = tag("img", src=shown["found"], alt=f"Detections in {image}: {told}", loading="lazy")
-    return tag("figure", tag("div", labelled, found), tag("figcaption", name_of(image), f": {told}."), class_=look)
+    labelled = tag("img", src=shown["truth"], alt=f"Labels of {image}")
+    found = tag("img", src=shown["found"], alt=f"Detections in {image}: {told}")
+    sides = (tag("div", tag("span", what), each) for what, each in (("labels", labelled), ("model", found)))
+    return tag("figure", tag("div", sides), tag("figcaption", name_of(image), f": {told}."), class_=look)
 
 
 def labels_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
@@ -74,8 +75,9 @@ def labels_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
         "labels",
         title,
         note(
-            "A model that is mostly right contradicts these labels. It may be wrong: look. All are listed in label_errors.csv "
-            "beside this page, the likeliest of each kind first. Labels on the left, on the right what the model says."
+            "A model that is mostly right contradicts these labels. It may be wrong: look. All are listed in "
+            "label_errors.csv beside this page, the likeliest of each kind first. Labels on the left, on the right "
+            "what the model says."
         ),
         table("Kinds", ("<kind", "labels"), [(KINDS_OF_ERRORS[kind], number) for kind, number in counts.items()]),
         (_kind(gathered, kind, most, classes, room) for kind, number in counts.items() if number),

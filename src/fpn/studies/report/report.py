@@ -16,7 +16,8 @@ from fpn.evaluation.known_truth import shared_ids
 from fpn.files import write_text
 from fpn.inference.optimize import Precision
 from fpn.spreadsheets import write_csv
-from fpn.studies.report.chapters import FIRST, LAST
+from fpn.studies.report.background import BACKGROUND
+from fpn.studies.report.chapters import MEASURED
 from fpn.studies.report.draft import Draft
 from fpn.studies.report.gathering import Bar, Gathered, Settings, gather, silent
 from fpn.studies.report.image_chapters import labels_chapter, worst_chapter
@@ -80,8 +81,8 @@ def report(
     """
     if worst < 0 or labels < 0 or not 0 <= room <= 1024 or batch_size < 1:
         raise ConfigError(
-            f"worst {worst}, labels {labels}, room {room:g}, batch_size {batch_size}: at least 0, 0, 0 (and at most 1024 "
-            "MiB) and 1"
+            f"worst {worst}, labels {labels}, room {room:g}, batch_size {batch_size}: at least 0, 0, 0 (and at most "
+            "1024 MiB) and 1"
         )
     if len(dataset) == 0:
         raise DataError(f"{dataset.name}: has no images to report on")
@@ -107,7 +108,7 @@ def report(
 def _write(gathered: Gathered, folder: Path, worst: int, labels: int, room: ImageRoom) -> None:
     figures = gathered.figures
     drawn = [worst_chapter(gathered, worst, room), labels_chapter(gathered, labels, room)]
-    chapters = [*(make(figures) for make in FIRST), *drawn, *(make(figures) for make in LAST)]
+    chapters = [*(make(figures) for make in MEASURED), *drawn, *(make(figures) for make in BACKGROUND)]
     title = figures["model"]["name"], figures["dataset"]["name"]
     write_text(folder / TABLE, json.dumps(figures, indent=1, allow_nan=False) + "\n")
     corners = ("x1", "y1", "x2", "y2")

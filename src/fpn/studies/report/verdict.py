@@ -41,7 +41,8 @@ def _accuracy(figures: Mapping[str, Any]) -> str:
     within = ""
     if interval and interval[1] is not None:
         within = f" (on other images of this kind most likely {interval[1]:.2f} to {interval[2]:.2f})"
-    return f"Average precision (AP) is {numbers['ap']:.3f}{within}; with boxes that need to fit by half only, {grade(numbers['ap50'])}."
+    half = grade(numbers["ap50"])
+    return f"Average precision (AP) is {numbers['ap']:.3f}{within}; with boxes that need to fit by half only, {half}."
 
 
 def _point(figures: Mapping[str, Any]) -> str:
@@ -50,7 +51,8 @@ def _point(figures: Mapping[str, Any]) -> str:
     span = f"{scores[0]:.2f}" if scores[0] == scores[-1] else f"{scores[0]:.2f} to {scores[-1]:.2f}, by class"
     if point["how"] == "calibrated":
         on = point["chosen_on"]
-        return f"Threshold in use: {span}, as `fpn calibrate` chose it for {point['goal']} on {on['dataset']} ({on['images']} images)."
+        where = f"{on['dataset']} ({on['images']} images)"
+        return f"Threshold in use: {span}, as fpn calibrate chose it for {point['goal']} on {where}."
     said = f"Threshold in use: {span} for all classes, as the model was not calibrated."
     now, best = point["overall"]["f1"], (point["best_f1_overall"] or {}).get("f1")
     if now is not None and best is not None and best > now + 0.005:
@@ -66,11 +68,12 @@ def _costs(figures: Mapping[str, Any]) -> str:
     worst = max(lines, key=lambda line: line["points"], default=None)
     if worst is None or worst["points"] < _WORTH:
         return "No single fault costs much: none would give back as much as 0.3 points of AP."
-    things = "objects" if worst in budget["stages"] else "detections"
-    return (
-        f"What costs most: {worst['title']} ({worst['count']} {things}, {worst['points']:.1f} points of AP). "
-        f"What helps: {worst['remedy']}."
+    fault = (
+        f"{worst['count']} of {budget['objects']} objects are lost: {worst['title']}"
+        if worst in budget["stages"]
+        else f"{worst['count']} detections are false: {worst['title']}"
     )
+    return f"What costs most: {fault} ({worst['points']:.1f} points of AP). What helps: {worst['remedy']}."
 
 
 def _weakest(figures: Mapping[str, Any]) -> str:
@@ -85,7 +88,8 @@ def _labels(figures: Mapping[str, Any]) -> str:
     count = len(figures["label_errors"])
     if not count:
         return ""
-    return f"{count} {'label looks' if count == 1 else 'labels look'} wrong or missing: look at them before you train again."
+    looks = "label looks" if count == 1 else "labels look"
+    return f"{count} {looks} wrong or missing: look at them before you train again."
 
 
 def _cautions(figures: Mapping[str, Any]) -> list[str]:
@@ -97,7 +101,8 @@ def _cautions(figures: Mapping[str, Any]) -> list[str]:
         )
     if data["images"] < _FEW_IMAGES or 0 < numbers["objects"] < _FEW_OBJECTS:
         said.append(
-            f"These are few: {data['images']} images, {numbers['objects']} objects. Another sample may tell another story."
+            f"These are few: {data['images']} images, {numbers['objects']} objects. Another sample may tell another "
+            "story."
         )
     if data["unreadable"]:
         said.append(f"{len(data['unreadable'])} images can't be read and are left out.")
