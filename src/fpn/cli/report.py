@@ -100,6 +100,7 @@ def run(
             precision=precision,
             skip_unreadable=skip_unreadable,
             bar=progress_bar,
+            tell=say,
         )
     _tell(page)
 

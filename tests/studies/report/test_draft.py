@@ -28,6 +28,16 @@ def test_another_model_begins_anew(tmp_path: Path) -> None:
     assert other.step("a", lambda: 9) == 9
 
 
+def test_work_that_ends_before_anything_is_done_leaves_nothing(tmp_path: Path) -> None:
+    draft = Draft.begin(tmp_path / "out", {})
+    draft.leave()
+    assert list(tmp_path.iterdir()) == []
+    draft = Draft.begin(tmp_path / "out", {})
+    draft.step("a", lambda: 7)
+    draft.leave()
+    assert draft.folder.is_dir()
+
+
 def test_a_finished_report_is_in_its_place_without_notes_of_its_making(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     draft = Draft.begin(tmp_path / "out", {})

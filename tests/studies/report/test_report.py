@@ -4,12 +4,10 @@ import csv
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
 
 import fpn
 from fpn.detectors import TwoStageDetector
@@ -200,6 +198,7 @@ def test_images_that_cannot_be_read_stop_it_or_are_named(tmp_path: Path) -> None
     detector = finder(NAMES, {1: SEEN, 3: SEEN})
     with pytest.raises(ImageError, match=r"2\.png"):
         fpn.report(detector, dataset, tmp_path / "out", workers=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
     told = figures(fpn.report(detector, dataset, tmp_path / "out", workers=0, skip_unreadable=True))
     assert (list(told["dataset"]["unreadable"]), told["dataset"]["images"]) == (["images/2.png"], 2)
     for number in (1, 3):

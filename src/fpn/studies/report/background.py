@@ -44,7 +44,9 @@ def _epoch_charts(epochs: Sequence[Figures]) -> Iterator[Markup]:
     measured = [key for key in ("ap", "ap50", "mask_ap", "keypoint_ap") if all(key in each for each in epochs)]
     lines = [
         Line(
-            key.replace("_", " ").replace("ap", "AP"), [(float(each["epoch"]), max(float(each[key]), 0.0)) for each in epochs], series
+            key.replace("_", " ").replace("ap", "AP"),
+            [(float(each["epoch"]), max(float(each[key]), 0.0)) for each in epochs],
+            series,
         )
         for series, key in enumerate(measured[:SERIES])
     ]

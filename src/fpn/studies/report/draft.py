@@ -72,6 +72,11 @@ class Draft:
         # As it would be read again, so that a report that was stopped is no other.
         return json.loads(text)["result"]
 
+    def leave(self) -> None:
+        """The work ends early: keep what may be used again, else nothing."""
+        if not any(self.folder.glob(_STEP.format("*"))):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def finish(self) -> Path:
         """Move the report to its place.
 

@@ -50,6 +50,7 @@ def report(
     precision: Precision = "auto",
     skip_unreadable: bool = False,
     bar: Bar = silent,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write what a detector can do, what it can't, and why, into a folder: report.html, report.json and tables.
 
@@ -69,6 +70,7 @@ def report(
         room: MiB that the images in the page may take.
         batch_size, workers, precision, skip_unreadable: see `fpn.evaluate`.
         bar: shows progress, as `fpn.cli.terminal.progress_bar`.
+        tell: is told if it goes on with what a stopped run measured.
 
     Returns:
         The page.
@@ -99,9 +101,15 @@ def report(
         bar=bar,
     )
     draft = Draft.begin(Path(output), settings.key(detector, dataset))
-    gathered = gather(detector, dataset, settings, draft)
-    gathered.figures["verdict"] = verdict(gathered.figures)
-    _write(gathered, draft.folder, worst, labels, ImageRoom(round(room * _MEBIBYTE)))
+    if draft.taken_up and tell is not None:
+        tell(f"going on with what an earlier run left in {draft.folder}")
+    try:
+        gathered = gather(detector, dataset, settings, draft)
+        gathered.figures["verdict"] = verdict(gathered.figures)
+        _write(gathered, draft.folder, worst, labels, ImageRoom(round(room * _MEBIBYTE)))
+    except BaseException:
+        draft.leave()
+        raise
     return draft.finish() / PAGE
 
 
