@@ -79,7 +79,8 @@ def _said(tables: Sequence[ClassMatches]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places(scores: np.ndarray) -> np.ndarray:
-    return np.minimum((scores * _BINS).astype(int), _BINS - 1)
+    places: np.ndarray = np.minimum((scores * _BINS).astype(int), _BINS - 1)
+    return places
 
 
 def _bins(scores: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -222,7 +223,7 @@ def _intervals(matches: Matches, bar: Bar) -> dict[str, Any] | None:
 def _defined(figures: Mapping[str, Any]) -> dict[str, Any]:
     """NaN, which JSON can't hold, as None."""
     return {
-        name: list(without_nan(dict(enumerate(value))).values()) if isinstance(value, list) else value
+        name: [None if math.isnan(end) else end for end in value] if isinstance(value, list) else value
         for name, value in figures.items()
     }
 

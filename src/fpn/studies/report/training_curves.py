@@ -68,7 +68,7 @@ def _parse(line: str) -> Mapping[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _numbers_of(entry: Mapping[str, Any]) -> dict[str, float]:
+def _numbers_of(entry: Mapping[str, Any]) -> dict[str, float | int]:
     return {str(key): value for key, value in entry.items() if _is_number(value)}
 
 
