@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fpn.studies.markup import Markup, joined, tag
+from fpn.studies.markup import Markup, join_markup, tag
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
@@ -16,7 +16,7 @@ def test_attributes_are_escaped_named_with_hyphens_and_left_out_where_there_is_n
 
 def test_empty_elements_have_no_end_and_lists_are_their_items() -> None:
     assert tag("br") == "<br>"
-    assert joined(["a", None, [1, Markup("<i>")], (each for each in "<")]) == "a1<i>&lt;"
+    assert join_markup(["a", None, [1, Markup("<i>")], (each for each in "<")]) == "a1<i>&lt;"
 
 
 def test_what_markup_cannot_hold_is_replaced() -> None:

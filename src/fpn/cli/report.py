@@ -68,20 +68,17 @@ def run(
     from fpn.cli.devices import check_device
     from fpn.cli.measuring import open_for_detector
     from fpn.data.checks.inspection import check as look_through
-    from fpn.data.formats.writer import refuse_filled
     from fpn.detectors import load
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.runtime.unheard import unheard
     from fpn.runtime.waiting import considerate
     from fpn.studies.report.report import report
 
-    refuse_filled(output)
-    if run_folder is not None and not run_folder.is_dir():
-        raise ConfigError(f"--run-folder {run_folder}: no such folder")
+    _refuse(output, run_folder)
     detector = load(model, device=check_device(device), max_detections=max_detections)
     accepted = (limits or LimitOptions()).limits()
-    reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
-    dataset = open_for_detector(detector, data, split, {**reading, "limits": accepted})
+    reading: dict[str, Any] = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
+    dataset = open_for_detector(detector, data, split, {**reading, "images": images, "limits": accepted})
     looking = partial(look_through, data, images=images, limits=accepted, bar=partial(progress_bar, "checking images"))
     with considerate(say_warning), unheard(ClassWarning):  # said above
         page = report(
@@ -103,6 +100,15 @@ def run(
             tell=say,
         )
     _tell(page)
+
+
+def _refuse(output: Path, run_folder: Path | None) -> None:
+    """Stop before anything is read."""
+    from fpn.data.formats.writer import refuse_filled
+
+    refuse_filled(output)
+    if run_folder is not None and not run_folder.is_dir():
+        raise ConfigError(f"--run-folder {run_folder}: no such folder")
 
 
 def _tell(page: Path) -> None:

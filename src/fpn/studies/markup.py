@@ -27,10 +27,10 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
             are left out, True has no value.
     """
     start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
-    return Markup(start) if name in _VOID else Markup(f"{start}{joined(children)}</{name}>")
+    return Markup(start) if name in _VOID else Markup(f"{start}{join_markup(children)}</{name}>")
 
 
-def joined(children: Iterable[object]) -> Markup:
+def join_markup(children: Iterable[object]) -> Markup:
     """Several things one after the other, as `tag` takes them."""
     return Markup("".join(_text(child) for child in children))
 
@@ -46,7 +46,7 @@ def _text(child: object) -> str:
     if isinstance(child, Markup):
         return str(child)
     if isinstance(child, Iterable) and not isinstance(child, str):
-        return joined(child)
+        return join_markup(child)
     return plain(child)
 
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from fpn.studies.report.charts import (
-    Line,
+    ChartLine,
     Marker,
     axis_of,
     heat,
@@ -24,13 +24,15 @@ def points(svg: str) -> list[tuple[float, float]]:
 
 
 def test_a_line_begins_left_below_and_ends_right_above() -> None:
-    chart = line_chart("t", "d", [Line("a", [(0.0, 0.0), (0.5, 1.0), (1.0, 1.0)])], share_axis("x"), share_axis("y"))
+    chart = line_chart(
+        "t", "d", [ChartLine("a", [(0.0, 0.0), (0.5, 1.0), (1.0, 1.0)])], share_axis("x"), share_axis("y")
+    )
     # 340 wide: 40 for numbers, 10 at the right; 210 high: 24 above, 36 below.
     assert points(chart) == [(40.0, 174.0), (185.0, 24.0), (330.0, 24.0)]
 
 
 def test_what_lies_beyond_an_axis_stays_on_its_end() -> None:
-    chart = line_chart("t", "d", [Line("a", [(-1.0, 2.0)])], share_axis("x"), share_axis("y"))
+    chart = line_chart("t", "d", [ChartLine("a", [(-1.0, 2.0)])], share_axis("x"), share_axis("y"))
     assert points(chart) == [(40.0, 24.0)]
 
 

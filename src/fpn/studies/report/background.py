@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fpn.studies.markup import Markup, joined
-from fpn.studies.report.chapters import Figures
-from fpn.studies.report.charts import SERIES, Line, axis_of, figure, line_chart, share_axis
-from fpn.studies.report.elements import Chapter, chapter, folded, grid, name_of, note, paragraph, table
+from fpn.studies.markup import Markup, join_markup
+from fpn.studies.report.chapters import ReportFigures
+from fpn.studies.report.charts import SERIES, ChartLine, axis_of, figure, line_chart, share_axis
+from fpn.studies.report.elements import Chapter, chapter, fold_away, foreign, grid, note, paragraph, table
 from fpn.studies.report.verdict import share
 
 
-def training_chapter(figures: Figures) -> Chapter:
+def training_chapter(figures: ReportFigures) -> Chapter:
     """The course of the training."""
     course = figures["training"]
     if not course["found"]:
@@ -25,7 +25,7 @@ def training_chapter(figures: Figures) -> Chapter:
 _NO_LOSSES = frozenset({"step", "epoch", "loss", "learning_rate", "images_per_second", "gradient_norm"})
 
 
-def _loss_charts(steps: Sequence[Figures]) -> Iterator[Markup]:
+def _loss_charts(steps: Sequence[ReportFigures]) -> Iterator[Markup]:
     if len(steps) < 2:
         return
     x = axis_of("step", [float(each["step"]) for each in steps])
@@ -34,16 +34,16 @@ def _loss_charts(steps: Sequence[Figures]) -> Iterator[Markup]:
         if len(points) > 1:
             values = [value for _, value in points]
             said = f"From {values[0]:.3g} at step {points[0][0]:g} to {values[-1]:.3g} at step {points[-1][0]:g}."
-            chart = line_chart(title, said, [Line(title, points)], x, axis_of("", values, from_zero=True))
+            chart = line_chart(title, said, [ChartLine(title, points)], x, axis_of("", values, from_zero=True))
             yield figure(chart, f"{title} by step")
 
 
-def _epoch_charts(epochs: Sequence[Figures]) -> Iterator[Markup]:
+def _epoch_charts(epochs: Sequence[ReportFigures]) -> Iterator[Markup]:
     if len(epochs) < 2:
         return
     measured = [key for key in ("ap", "ap50", "mask_ap", "keypoint_ap") if all(key in each for each in epochs)]
     lines = [
-        Line(
+        ChartLine(
             key.replace("_", " ").replace("ap", "AP"),
             [(float(each["epoch"]), max(float(each[key]), 0.0)) for each in epochs],
             series,
@@ -56,32 +56,32 @@ def _epoch_charts(epochs: Sequence[Figures]) -> Iterator[Markup]:
         yield figure(line_chart("AP by epoch", last, lines, x, share_axis("")), "Measured after each epoch")
 
 
-def data_chapter(figures: Figures) -> Chapter:
+def data_chapter(figures: ReportFigures) -> Chapter:
     """What the images are, and what fpn check says of them."""
     data, check = figures["dataset"], figures["check"]
     rows = [
-        (name_of(each["class"]), each["objects"], share(each["share_of_images"]))
+        (foreign(each["class"]), each["objects"], share(each["share_of_images"]))
         for each in sorted(data["classes"], key=lambda each: -each["objects"])
     ]
-    unread = [(name_of(path), why) for path, why in data["unreadable"].items()]
+    unread = [(foreign(path), why) for path, why in data["unreadable"].items()]
     return chapter(
         "data",
         "The data",
-        paragraph(name_of(data["name"]), f": {data['in_words']}."),
+        paragraph(foreign(data["name"]), f": {data['in_words']}."),
         table("Classes, the commonest first", ("<class", "objects", "in images"), rows),
         table("Images that can't be read", ("<image", "<why"), unread) if unread else None,
         _findings(check),
     )
 
 
-def _findings(check: Figures) -> Markup:
+def _findings(check: ReportFigures) -> Markup:
     if not check["found"]:
         return note(f"The whole dataset was not checked: {check['why']}. fpn check DATA does it.")
     if not check["findings"]:
         return paragraph("fpn check finds nothing wrong in the whole dataset.")
     rows = [(kind["severity"], kind["count"], kind["what"], kind["remedy"]) for kind in check["findings"]]
     splits = ", ".join(f"{name} ({each['images']} images)" for name, each in check["splits"].items())
-    return joined(
+    return join_markup(
         [
             table("What fpn check finds in the whole dataset", ("<kind", "count", "<what", "<what helps"), rows),
             note("Splits: ", splits, "."),
@@ -89,7 +89,7 @@ def _findings(check: Figures) -> Markup:
     )
 
 
-def model_chapter(figures: Figures) -> Chapter:
+def model_chapter(figures: ReportFigures) -> Chapter:
     """What the model is made of."""
     model = figures["model"]
     recipe = {key: value for key, value in model["recipe"].items() if key not in ("classes", "category_ids", "dialect")}
@@ -112,20 +112,20 @@ def model_chapter(figures: Figures) -> Chapter:
         "The model",
         table("What it is made of", ("<setting", "<value"), rows),
         _plan(model["plan"]),
-        folded(
+        fold_away(
             "Settings of its training", table("Settings", ("<setting", "<value"), _plain(model["config"]), fold=False)
         )
         if model["config"]
         else None,
-        folded("All its conventions", table("Conventions", ("<setting", "<value"), dialect, fold=False)),
+        fold_away("All its conventions", table("Conventions", ("<setting", "<value"), dialect, fold=False)),
     )
 
 
-def _plain(settings: Figures) -> list[tuple[str, str]]:
+def _plain(settings: ReportFigures) -> list[tuple[str, str]]:
     return [(key.replace("_", " "), str(value)) for key, value in settings.items()]
 
 
-def _plan(plan: Figures | None) -> Markup | None:
+def _plan(plan: ReportFigures | None) -> Markup | None:
     """What the recipe chose, and why."""
     if not isinstance(plan, Mapping) or not isinstance(plan.get("settings"), Mapping):
         return None
@@ -138,7 +138,7 @@ def _plan(plan: Figures | None) -> Markup | None:
     return table(caption, ("<setting", "<value", "<why"), rows)
 
 
-def speed_chapter(figures: Figures) -> Chapter:
+def speed_chapter(figures: ReportFigures) -> Chapter:
     """How fast it was here."""
     speed = figures["speed"]
     machine = speed["machine"]
@@ -158,4 +158,9 @@ def speed_chapter(figures: Figures) -> Chapter:
 
 
 # In the order of the page.
-BACKGROUND: Sequence[Callable[[Figures], Chapter]] = (training_chapter, data_chapter, model_chapter, speed_chapter)
+BACKGROUND: Sequence[Callable[[ReportFigures], Chapter]] = (
+    training_chapter,
+    data_chapter,
+    model_chapter,
+    speed_chapter,
+)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from fpn.studies.markup import Markup, tag
 from fpn.studies.report.charts import (
-    Line,
+    ChartLine,
     Marker,
     figure,
     heat,
@@ -17,10 +17,10 @@ from fpn.studies.report.charts import (
     share_axis,
     share_bars,
 )
-from fpn.studies.report.elements import Chapter, cards, chapter, folded, grid, name_of, note, paragraph, table
+from fpn.studies.report.elements import Chapter, cards, chapter, fold_away, foreign, grid, note, paragraph, table
 from fpn.studies.report.verdict import grade, share
 
-Figures: TypeAlias = Mapping[str, Any]
+ReportFigures: TypeAlias = Mapping[str, Any]
 
 # Classes whose curves are shown at once; the others are folded away.
 _CURVES = 6
@@ -30,7 +30,7 @@ _CONFUSIONS = 15
 _COSTS = ("share", "AP points", "<what helps")
 
 
-def verdict_chapter(figures: Figures) -> Chapter:
+def verdict_chapter(figures: ReportFigures) -> Chapter:
     """The first glance."""
     overall, numbers = figures["operating_point"]["overall"], figures["figures"]
     interval = (figures["intervals"] or {}).get("ap")
@@ -59,13 +59,13 @@ def verdict_chapter(figures: Figures) -> Chapter:
     )
 
 
-def precision_chapter(figures: Figures) -> Chapter:
+def precision_chapter(figures: ReportFigures) -> Chapter:
     """AP by class, with intervals."""
     numbers, intervals = figures["figures"], figures["intervals"] or {}
     rows = [_ap_row(tag("strong", "all"), numbers, intervals, numbers["objects"])]
     for each in numbers["per_class"]:
         of_class = intervals.get("per_class", {}).get(each["name"], {})
-        rows.append(_ap_row(name_of(each["name"]), each, of_class, each["objects"]))
+        rows.append(_ap_row(foreign(each["name"]), each, of_class, each["objects"]))
     columns = ("<class", "objects", "AP", "95 % interval", "AP50", "95 % interval", "AP75", "small", "medium", "large")
     others = [
         note(f"{name}: AP {grade(numbers[name]['ap'])}, AP50 {grade(numbers[name]['ap50'])}.")
@@ -92,7 +92,7 @@ def precision_chapter(figures: Figures) -> Chapter:
     )
 
 
-def _ap_row(name: object, numbers: Figures, intervals: Figures, objects: int) -> Sequence[object]:
+def _ap_row(name: object, numbers: ReportFigures, intervals: ReportFigures, objects: int) -> Sequence[object]:
     sizes = (grade(numbers[f"ap_{size}"]) for size in ("small", "medium", "large"))
     ap, ap50 = (_interval(intervals.get(metric)) for metric in ("ap", "ap50"))
     return (name, objects, grade(numbers["ap"]), ap, grade(numbers["ap50"]), ap50, grade(numbers["ap75"]), *sizes)
@@ -102,24 +102,24 @@ def _interval(ends: Sequence[float | None] | None) -> str:
     return "-" if not ends or ends[1] is None else f"{ends[1]:.3f} to {ends[2]:.3f}"
 
 
-def thresholds_chapter(figures: Figures) -> Chapter:
+def thresholds_chapter(figures: ReportFigures) -> Chapter:
     """Thresholds by class, and curves along the score."""
     point = figures["operating_point"]
     best = point["best_f1"] or [None] * len(point["per_class"])
     rows = [
         (
-            name_of(now["name"]),
+            foreign(now["name"]),
             now["objects"],
             f"{now['threshold']:.3f}",
-            *(_figure(now[key]) for key in ("precision", "recall", "f1")),
+            *(grade(now[key]) for key in ("precision", "recall", "f1")),
             f"{now['false_alarms']:.2f}",
             "-" if other is None else f"{other['threshold']:.3f}",
-            "-" if other is None else _figure(other["f1"]),
+            "-" if other is None else grade(other["f1"]),
         )
         for now, other in zip(point["per_class"], best, strict=True)
     ]
     overall = point["overall"]
-    values = (_figure(overall[key]) for key in ("precision", "recall", "f1"))
+    values = (grade(overall[key]) for key in ("precision", "recall", "f1"))
     rows.append(
         (tag("strong", "all"), overall["objects"], "", *values, f"{overall['false_alarms']:.2f}", "", _best(point))
     )
@@ -153,25 +153,21 @@ def thresholds_chapter(figures: Figures) -> Chapter:
     )
 
 
-def _best(point: Figures) -> str:
-    return "-" if point["best_f1_overall"] is None else _figure(point["best_f1_overall"]["f1"])
+def _best(point: ReportFigures) -> str:
+    return "-" if point["best_f1_overall"] is None else grade(point["best_f1_overall"]["f1"])
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _curves(figures: Figures) -> list[Markup]:
+def _curves(figures: ReportFigures) -> list[Markup]:
     thresholds = figures["operating_point"]["thresholds"]
     drawn = [_class_curves(curve, thresholds[curve["class"]]) for curve in figures["curves"]]
     shown = [grid(drawn[:_CURVES])]
     rest = len(drawn) - _CURVES
-    return shown if rest <= 0 else [*shown, folded(f"Curves of {rest} more classes", grid(drawn[_CURVES:]))]
+    return shown if rest <= 0 else [*shown, fold_away(f"Curves of {rest} more classes", grid(drawn[_CURVES:]))]
 
 
-def _class_curves(curve: Figures, threshold: float) -> Markup:
+def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
     name, score = curve["class"], curve["score"]
-    title = tag("h3", name_of(name), " ", tag("small", f"{curve['objects']} objects"))
+    title = tag("h3", foreign(name), " ", tag("small", f"{curve['objects']} objects"))
     if not score or not curve["objects"]:
         why = "no object of it is labelled here" if not curve["objects"] else "nothing was found"
         return tag("div", title, note(f"No curves: {why}."))
@@ -180,7 +176,7 @@ def _class_curves(curve: Figures, threshold: float) -> Markup:
     both = line_chart(
         f"Precision by recall of {name}",
         f"Precision begins at {pairs[0][1]:.2f} and is {pairs[-1][1]:.2f} at the highest recall, {pairs[-1][0]:.2f}.",
-        [Line("precision by recall", pairs)],
+        [ChartLine("precision by recall", pairs)],
         share_axis("recall"),
         share_axis("precision"),
     )
@@ -188,7 +184,7 @@ def _class_curves(curve: Figures, threshold: float) -> Markup:
         f"Precision, recall and F1 of {name} by threshold",
         f"F1 is highest, {highest:.2f}, at a threshold of {score[curve['f1'].index(highest)]:.2f}.",
         [
-            Line(what, list(zip(score, curve[what.lower()], strict=True)), series)
+            ChartLine(what, list(zip(score, curve[what.lower()], strict=True)), series)
             for series, what in enumerate(("F1", "precision", "recall"))
         ],
         share_axis("threshold"),
@@ -198,7 +194,7 @@ def _class_curves(curve: Figures, threshold: float) -> Markup:
     return tag("div", title, figure(both, "Precision by recall"), figure(along, "Along the threshold"))
 
 
-def confusion_chapter(figures: Figures) -> Chapter:
+def confusion_chapter(figures: ReportFigures) -> Chapter:
     """What was taken for what."""
     classes, counts = figures["confusion"]["classes"], figures["confusion"]["table"]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]
@@ -212,7 +208,7 @@ def confusion_chapter(figures: Figures) -> Chapter:
         reverse=True,
         key=lambda each: each[0],
     )
-    taken = [(name_of(a), name_of(b), number, share(part)) for number, part, a, b in mixed[:_CONFUSIONS]]
+    taken = [(foreign(a), foreign(b), number, share(part)) for number, part, a, b in mixed[:_CONFUSIONS]]
     often = (
         table("Most often taken for one another", ("<is", "<was called", "objects", "share of the class"), taken)
         if taken
@@ -230,7 +226,7 @@ def confusion_chapter(figures: Figures) -> Chapter:
 
 
 def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shares: Sequence[Sequence[float]]) -> Markup:
-    names = [*map(name_of, classes), tag("em", "nothing there")]
+    names = [*map(foreign, classes), tag("em", "nothing there")]
     rows = [
         (name, *(_cell(number, part) for number, part in zip(row, parts, strict=True)))
         for name, row, parts in zip(names[:-1], counts, shares, strict=False)
@@ -256,7 +252,7 @@ def _large_matrix(classes: Sequence[str], shares: Sequence[Sequence[float]]) -> 
     )
 
 
-def calibration_chapter(figures: Figures) -> Chapter:
+def calibration_chapter(figures: ReportFigures) -> Chapter:
     """Whether scores are what they say."""
     found = figures["calibration"]
     if not found["detections"]:
@@ -274,10 +270,10 @@ def calibration_chapter(figures: Figures) -> Chapter:
         bins,
     )
     rows = [
-        (f"{each['from']:.1f} to {each['to']:.1f}", each["detections"], _figure(each["score"]), _figure(each["right"]))
+        (f"{each['from']:.1f} to {each['to']:.1f}", each["detections"], grade(each["score"]), grade(each["right"]))
         for each in found["bins"]
     ]
-    per_class = [(name_of(each["class"]), each["detections"], _figure(each["ece"])) for each in found["per_class"]]
+    per_class = [(foreign(each["class"]), each["detections"], grade(each["ece"])) for each in found["per_class"]]
     return chapter(
         "calibration",
         "Are scores true?",
@@ -296,7 +292,7 @@ def calibration_chapter(figures: Figures) -> Chapter:
     )
 
 
-def sizes_chapter(figures: Figures) -> Chapter:
+def sizes_chapter(figures: ReportFigures) -> Chapter:
     """By size and by level of the pyramid."""
     sizes, numbers, budget = figures["sizes"], figures["figures"], figures["budget"]
     if not sizes:
@@ -330,7 +326,7 @@ def sizes_chapter(figures: Figures) -> Chapter:
     )
 
 
-def _levels(budget: Figures) -> Markup:
+def _levels(budget: ReportFigures) -> Markup:
     if not budget["found"]:
         return note(f"Levels of the pyramid are told by the error budget, which is not here: {budget['why']}.")
     lost: dict[str, int] = {}
@@ -338,7 +334,7 @@ def _levels(budget: Figures) -> Markup:
         for level, number in line["by_level"].items():
             lost[level] = lost.get(level, 0) + number
     rows = [
-        (name_of(level), number, lost.get(level, 0), share(lost.get(level, 0) / number))
+        (foreign(level), number, lost.get(level, 0), share(lost.get(level, 0) / number))
         for level, number in budget["objects_by_level"].items()
         if number
     ]
@@ -349,7 +345,7 @@ def _levels(budget: Figures) -> Markup:
     )
 
 
-def budget_chapter(figures: Figures) -> Chapter:
+def budget_chapter(figures: ReportFigures) -> Chapter:
     """What is lost where, and what it costs."""
     budget = figures["budget"]
     if not budget["found"]:
@@ -380,14 +376,14 @@ def budget_chapter(figures: Figures) -> Chapter:
     )
 
 
-def _lines(lines: Sequence[Figures]) -> Iterator[Sequence[object]]:
+def _lines(lines: Sequence[ReportFigures]) -> Iterator[Sequence[object]]:
     for line in sorted(lines, key=lambda each: -float(each["points"])):
         if line["count"]:
             yield (line["title"], line["count"], share(line["share"]), f"{line['points']:+.1f}", line["remedy"])
 
 
 # In the order of the page.
-MEASURED: Sequence[Callable[[Figures], Chapter]] = (
+MEASURED: Sequence[Callable[[ReportFigures], Chapter]] = (
     verdict_chapter,
     precision_chapter,
     thresholds_chapter,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fpn.studies.markup import Markup, joined, tag
+from fpn.studies.markup import Markup, join_markup, tag
 
 # Units are pixels of a narrow phone, so that letters there are as large as they say.
 WIDTH, _HEIGHT = 340.0, 210.0
@@ -18,7 +18,7 @@ SERIES = 4
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """One axis: what it is of, its ends, and where it is labelled."""
 
     title: str
@@ -34,12 +34,12 @@ class Axis:
 SHARE_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def share_axis(title: str) -> Axis:
+def share_axis(title: str) -> ChartAxis:
     """From 0 to 1."""
-    return Axis(title, 0.0, 1.0, SHARE_TICKS)
+    return ChartAxis(title, 0.0, 1.0, SHARE_TICKS)
 
 
-def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False) -> Axis:
+def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False) -> ChartAxis:
     """Round steps around all of the values."""
     low, high = (float(min(values)), float(max(values))) if values else (0.0, 1.0)
     low = min(low, 0.0) if from_zero else low
@@ -47,7 +47,7 @@ def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False) -> 
         high = low + (abs(low) or 1.0)
     step = _round_step((high - low) / 4)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Axis(title, first * step, last * step, tuple(number * step for number in range(first, last + 1)))
+    return ChartAxis(title, first * step, last * step, tuple(number * step for number in range(first, last + 1)))
 
 
 def _round_step(least: float) -> float:
@@ -56,7 +56,7 @@ def _round_step(least: float) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One line of a chart: what it is, its points in order, and the number of its colour."""
 
     name: str
@@ -73,7 +73,7 @@ class Marker:
 
 
 def line_chart(
-    title: str, description: str, lines: Sequence[Line], x: Axis, y: Axis, markers: Sequence[Marker] = ()
+    title: str, description: str, lines: Sequence[ChartLine], x: ChartAxis, y: ChartAxis, markers: Sequence[Marker] = ()
 ) -> Markup:
     """Lines over one another, with a legend where there are several things to tell apart."""
     legend = [(line.name, f"line s{line.series}") for line in lines] if len(lines) + len(markers) > 1 else []
@@ -93,7 +93,7 @@ def reliability_chart(title: str, description: str, bins: Sequence[tuple[float, 
     x, y = share_axis("score"), share_axis("share that is right")
     plot = _Plot(x, y, _HEIGHT - _TOP - _BOTTOM)
     bars = [plot.bar(low, high, share) for low, high, share, number in bins if number]
-    ideal = plot.line(Line("", [(0.0, 0.0), (1.0, 1.0)], 1))
+    ideal = plot.line(ChartLine("", [(0.0, 0.0), (1.0, 1.0)], 1))
     legend = [("how often it is right", "block s0"), ("if scores were true", "line s1")]
     parts = [*plot.frame(), *bars, ideal, *_legend(legend, _HEIGHT)]
     return _svg(title, description, parts, _HEIGHT + _LEGEND_LINE * len(legend))
@@ -138,8 +138,8 @@ def heat(share: float) -> int:
 class _Plot:
     """The part of a chart between its axes; `deep`: its height."""
 
-    x: Axis
-    y: Axis
+    x: ChartAxis
+    y: ChartAxis
     deep: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -160,7 +160,7 @@ class _Plot:
         yield _words((left + right) / 2, bottom + 29, self.x.title, anchor="middle")
         yield _words(4.0, _TOP - 12, self.y.title)
 
-    def line(self, line: Line) -> Markup:
+    def line(self, line: ChartLine) -> Markup:
         points = " ".join("{},{}".format(*self.at(x, y)) for x, y in line.points)
         return tag("polyline", class_=f"line s{line.series}", points=points)
 
@@ -206,4 +206,4 @@ def _short(value: float) -> str:
 
 def figure(chart: Markup, caption: str) -> Markup:
     """A chart with what it shows."""
-    return tag("figure", joined([chart, tag("figcaption", caption)]))
+    return tag("figure", join_markup([chart, tag("figcaption", caption)]))

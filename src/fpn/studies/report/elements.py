@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fpn.studies.markup import Markup, joined, tag
+from fpn.studies.markup import Markup, join_markup, tag
 
 # Rows of a table that are shown before the rest is folded away.
 _SHOWN = 20
@@ -32,7 +32,7 @@ class Chapter:
 
 def chapter(name: str, title: str, *parts: object) -> Chapter:
     """A chapter of several parts, as `tag` takes them."""
-    return Chapter(name, title, joined(parts))
+    return Chapter(name, title, join_markup(parts))
 
 
 def paragraph(*words: object, look: str | None = None) -> Markup:
@@ -45,7 +45,7 @@ def note(*words: object) -> Markup:
     return paragraph(*words, look="note")
 
 
-def name_of(text: object) -> Markup:
+def foreign(text: object) -> Markup:
     """Somebody else's name, such as a class's or a file's, which may be written in either direction."""
     return tag("bdi", text)
 
@@ -71,10 +71,10 @@ def table(
     if not fold or len(rows) <= _SHOWN + 5:
         return _scrolling(caption, columns, rows, look)
     rest = f"{len(rows) - _SHOWN} more rows: {caption}"
-    return joined(
+    return join_markup(
         [
             _scrolling(caption, columns, rows[:_SHOWN], look),
-            folded(rest, _scrolling(rest, columns, rows[_SHOWN:], look)),
+            fold_away(rest, _scrolling(rest, columns, rows[_SHOWN:], look)),
         ]
     )
 
@@ -101,13 +101,13 @@ def _cells(row: Sequence[object], wordy: Sequence[bool]) -> Iterable[Markup]:
         )
 
 
-def folded(title: str, *parts: object) -> Markup:
+def fold_away(title: str, *parts: object) -> Markup:
     """What is shown on request, and in print."""
     return tag("details", tag("summary", title), *parts)
 
 
 def cards(entries: Sequence[tuple[str, str, str]]) -> Markup:
-    """Figures for the first glance: what, how much, and in other words."""
+    """ReportFigures for the first glance: what, how much, and in other words."""
     made = (
         tag("div", tag("dt", what), tag("dd", tag("strong", value), tag("span", more)), class_="card")
         for what, value, more in entries

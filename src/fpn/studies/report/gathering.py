@@ -43,7 +43,7 @@ from fpn.version import __version__
 if TYPE_CHECKING:
     from fpn.data.checks.inspection import CheckReport
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+BarMaker = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _RESAMPLES = 1000
 _DETECTIONS, _FIGURES = "detections.json", "figures.json"
@@ -68,7 +68,7 @@ class Settings:
     skip_unreadable: bool
     budget: bool
     check: Callable[[], CheckReport] | None
-    bar: Bar = silent
+    bar: BarMaker = silent
 
     def key(self, detector: Detector, dataset: Dataset) -> dict[str, Any]:
         """What decides the figures."""
@@ -210,7 +210,7 @@ def _chosen(each: Chosen) -> dict[str, Any]:
     return without_nan(asdict(each))
 
 
-def _intervals(matches: Matches, bar: Bar) -> dict[str, Any] | None:
+def _intervals(matches: Matches, bar: BarMaker) -> dict[str, Any] | None:
     """None: one image can't be drawn over again."""
     if len(matches) < 2:
         return None

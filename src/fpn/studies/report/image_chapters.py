@@ -7,8 +7,8 @@ from typing import Any
 
 from fpn.errors import FpnError
 from fpn.structures import Classes
-from fpn.studies.markup import Markup, joined, tag
-from fpn.studies.report.elements import Chapter, chapter, name_of, note, paragraph, table
+from fpn.studies.markup import Markup, join_markup, tag
+from fpn.studies.report.elements import Chapter, chapter, foreign, note, paragraph, table
 from fpn.studies.report.gathering import Gathered
 from fpn.studies.report.label_errors import KINDS_OF_ERRORS, LabelError
 from fpn.studies.report.shown_images import ImageRoom, show_pair, show_part
@@ -61,7 +61,7 @@ def _pair(shown: Mapping[str, str], image: str, told: str, look: str = "pair") -
     labelled = tag("img", src=shown["truth"], alt=f"Labels of {image}")
     found = tag("img", src=shown["found"], alt=f"Detections in {image}: {told}")
     sides = (tag("div", tag("span", what), each) for what, each in (("labels", labelled), ("model", found)))
-    return tag("figure", tag("div", sides), tag("figcaption", name_of(image), f": {told}."), class_=look)
+    return tag("figure", tag("div", sides), tag("figcaption", foreign(image), f": {told}."), class_=look)
 
 
 def labels_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
@@ -88,7 +88,7 @@ def _kind(gathered: Gathered, kind: str, most: int, classes: Classes, room: Imag
     mine = [error for error in gathered.errors if error.kind == kind]
     drawn = list(_drawn(gathered, mine[:most], classes, room))
     title = f"{KINDS_OF_ERRORS[kind].capitalize()}: {len(drawn)} of {len(mine)}"
-    return joined([tag("h3", title), note(_MEANINGS[kind]), tag("div", drawn, class_="parts")])
+    return join_markup([tag("h3", title), note(_MEANINGS[kind]), tag("div", drawn, class_="parts")])
 
 
 def _drawn(gathered: Gathered, errors: Sequence[LabelError], classes: Classes, room: ImageRoom) -> Iterator[Markup]:

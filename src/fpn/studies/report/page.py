@@ -9,11 +9,11 @@ from datetime import date
 from pathlib import Path
 
 from fpn.studies.markup import Markup, tag
-from fpn.studies.report.elements import Chapter, name_of
+from fpn.studies.report.elements import Chapter, foreign
 from fpn.version import __version__
 
 
-def render(title: Sequence[str], chapters: Sequence[Chapter], made: date) -> str:
+def render_page(title: Sequence[str], chapters: Sequence[Chapter], made: date) -> str:
     """An HTML document.
 
     Args:
@@ -29,7 +29,7 @@ def render(title: Sequence[str], chapters: Sequence[Chapter], made: date) -> str
         tag("a", "Skip to the report", href="#main", class_="skip"),
         tag(
             "header",
-            tag("h1", name_of(model), " on ", name_of(data)),
+            tag("h1", foreign(model), " on ", foreign(data)),
             tag("p", f"Made by fpn {__version__} on {made}."),
         ),
         tag("nav", tag("ol", listed), aria_label="Contents"),

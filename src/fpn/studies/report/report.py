@@ -19,9 +19,9 @@ from fpn.spreadsheets import write_csv
 from fpn.studies.report.background import BACKGROUND
 from fpn.studies.report.chapters import MEASURED
 from fpn.studies.report.draft import Draft
-from fpn.studies.report.gathering import Bar, Gathered, Settings, gather, silent
+from fpn.studies.report.gathering import BarMaker, Gathered, Settings, gather, silent
 from fpn.studies.report.image_chapters import labels_chapter, worst_chapter
-from fpn.studies.report.page import render
+from fpn.studies.report.page import render_page
 from fpn.studies.report.shown_images import ImageRoom
 from fpn.studies.report.verdict import verdict
 
@@ -49,7 +49,7 @@ def report(
     workers: int | None = None,
     precision: Precision = "auto",
     skip_unreadable: bool = False,
-    bar: Bar = silent,
+    bar: BarMaker = silent,
     tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write what a detector can do, what it can't, and why, into a folder: report.html, report.json and tables.
@@ -122,4 +122,4 @@ def _write(gathered: Gathered, folder: Path, worst: int, labels: int, room: Imag
     corners = ("x1", "y1", "x2", "y2")
     rows = ({**each, **dict(zip(corners, each["box"], strict=True))} for each in figures["label_errors"])
     write_csv(folder / ERRORS, ({key: row[key] for key in _ERROR_COLUMNS} for row in rows), _ERROR_COLUMNS)
-    write_text(folder / PAGE, render(title, chapters, datetime.datetime.now(datetime.UTC).date()))
+    write_text(folder / PAGE, render_page(title, chapters, datetime.datetime.now(datetime.UTC).date()))

@@ -12,7 +12,7 @@ _FEW_IMAGES, _FEW_OBJECTS = 20, 100
 
 
 def verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures for the first glance, sentences, and cautions: what is to be known before one believes them.
+    """ReportFigures for the first glance, sentences, and cautions: what is to be known before one believes them.
 
     Args:
         figures: as `gather` makes them.
