@@ -56,6 +56,11 @@ def test_an_axis_has_round_steps_around_all_values(values: list[float], ticks: t
     assert (axis.low, axis.high) == pytest.approx((ticks[0], ticks[-1]))
 
 
+def test_a_snug_axis_ends_with_its_last_value() -> None:
+    axis = axis_of("step", [20.0, 1022.0], snug=True)
+    assert (axis.low, axis.high, axis.ticks) == (0.0, 1022.0, (0.0, 500.0, 1000.0))
+
+
 def test_bars_are_as_long_as_their_shares() -> None:
     root = ET.fromstring(share_bars("t", "d", [("all", 1.0, "4 of 4"), ("half", 0.5, "2 of 4")]))
     whole, half = (float(each.get("width")) for each in root.findall("rect") if each.get("class") == "block s0")

@@ -230,10 +230,11 @@ def test_what_a_stopped_run_measured_is_used_again(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(KeyboardInterrupt):
         fpn.report(detector, dataset, tmp_path / "out", workers=0, check=stop)
-    assert len(detector.saw) == 1  # both images in one batch
-    page = fpn.report(detector, dataset, tmp_path / "out", workers=0)
-    assert len(detector.saw) == 1
+    monkeypatch.setattr("fpn.studies.report.gathering.evaluate", stop)
+    told: list[str] = []
+    page = fpn.report(detector, dataset, tmp_path / "out", workers=0, tell=told.append)
     assert figures(page)["figures"]["ap"] == pytest.approx(1.0)
+    assert told == [f"going on with what an earlier run left in {tmp_path / '.out.fpn-report'}"]
 
 
 def test_the_budget_is_what_diagnose_says(small: TwoStageDetector, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _NO_LOSSES = frozenset({"step", "epoch", "loss", "learning_rate", "images_per_se
 def _loss_charts(steps: Sequence[ReportFigures]) -> Iterator[Markup]:
     if len(steps) < 2:
         return
-    x = axis_of("step", [float(each["step"]) for each in steps])
+    x = axis_of("step", [float(each["step"]) for each in steps], snug=True)
     for key, title in (("loss", "Loss"), ("learning_rate", "Learning rate")):
         points = [(float(each["step"]), float(each[key])) for each in steps if key in each]
         if len(points) > 1:
@@ -52,7 +52,7 @@ def _epoch_charts(epochs: Sequence[ReportFigures]) -> Iterator[Markup]:
     ]
     if lines:
         last = "; ".join(f"{line.name} {line.points[-1][1]:.3f} after epoch {line.points[-1][0]:g}" for line in lines)
-        x = axis_of("epoch", [float(each["epoch"]) for each in epochs])
+        x = axis_of("epoch", [float(each["epoch"]) for each in epochs], snug=True)
         yield figure(line_chart("AP by epoch", last, lines, x, share_axis("")), "Measured after each epoch")
 
 

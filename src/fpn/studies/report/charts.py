@@ -39,15 +39,19 @@ def share_axis(title: str) -> ChartAxis:
     return ChartAxis(title, 0.0, 1.0, SHARE_TICKS)
 
 
-def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False) -> ChartAxis:
-    """Round steps around all of the values."""
+def axis_of(title: str, values: Sequence[float], *, from_zero: bool = False, snug: bool = False) -> ChartAxis:
+    """Round steps around all of the values; `snug`: it ends with the last of them."""
     low, high = (float(min(values)), float(max(values))) if values else (0.0, 1.0)
     low = min(low, 0.0) if from_zero else low
     if high - low < 1e-9 * max(1.0, abs(high)):
         high = low + (abs(low) or 1.0)
     step = _round_step((high - low) / 4)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return ChartAxis(title, first * step, last * step, tuple(number * step for number in range(first, last + 1)))
+    first, last = (
+        math.floor(low / step + 1e-9),
+        math.floor(high / step + 1e-9) if snug else math.ceil(high / step - 1e-9),
+    )
+    ticks = tuple(number * step for number in range(first, last + 1))
+    return ChartAxis(title, first * step, high if snug else last * step, ticks)
 
 
 def _round_step(least: float) -> float:

@@ -12,14 +12,17 @@ from PIL import Image
 
 from fpn.data.dataset import Dataset
 from fpn.drawing import draw
+from fpn.ops.boxes import pairwise_iou
 from fpn.structures import Classes, Detections, Targets
 from fpn.studies.report.label_errors import LabelError
 from fpn.studies.report.outcomes import ImageOutcome
 
 # Longer side of a whole image, and side of the part around a label, in pixels.
-_WHOLE, _PART = 640, 320
+_WHOLE, _PART = 640, 220
 # The part is so many times as long as its box, and at least so many pixels of the original.
 _AROUND, _LEAST = 2.5, 64
+# Boxes that overlap it by less are neighbours.
+_SAME = 0.1
 _QUALITY = 80
 
 
@@ -60,7 +63,10 @@ def show_pair(dataset: Dataset, outcome: ImageOutcome, classes: Classes, room: I
 def show_part(
     dataset: Dataset, error: LabelError, outcome: ImageOutcome, classes: Classes, room: ImageRoom
 ) -> dict[str, Any] | None:
-    """The surroundings of a label, with what is labelled and what was found there; None where there is no room."""
+    """The surroundings of a label, with what is labelled and what was found in its place; None where there is no room.
+
+    Neighbours are left out, so that it is clear which label is meant.
+    """
     image = dataset.image(error.index)
     x, y, side = _square(image, error.box)
     scale = _PART / side
@@ -71,7 +77,8 @@ def show_part(
         Targets(truth.boxes - corner, truth.labels, truth.ignore),
         Detections(found.boxes - corner, found.scores, found.labels),
     )
-    shown = [each[_meets(each.boxes, side)] for each in parts]
+    place = torch.tensor([error.box]) - corner
+    shown = [each[pairwise_iou(place, each.boxes)[0] >= _SAME] for each in parts]
     labelled, said = (room.embed(draw(whole, each, classes, scale=scale)) for each in shown)
     return None if labelled is None or said is None else {"truth": labelled, "found": said}
 
@@ -79,14 +86,10 @@ def show_part(
 def _square(image: Image.Image, box: tuple[float, float, float, float]) -> tuple[int, int, int]:
     """Left, top and side of the part around a box; inside of the image where it fits."""
     x1, y1, x2, y2 = box
-    side = max(1, min(round(max(_AROUND * max(x2 - x1, y2 - y1), _LEAST)), max(image.size)))
+    longest = max(x2 - x1, y2 - y1)
+    side = max(1, round(max(longest, min(max(_AROUND * longest, _LEAST), *image.size))))
     left, top = (
         min(max(round((low + high - side) / 2), 0), max(whole - side, 0))
         for low, high, whole in ((x1, x2, image.width), (y1, y2, image.height))
     )
     return left, top, side
-
-
-def _meets(boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """Which boxes reach into the part."""
-    return ((boxes[:, :2] < side) & (boxes[:, 2:] > 0)).all(dim=1)
