@@ -331,8 +331,8 @@ def _levels(budget: ReportFigures) -> Markup:
         return note(f"Levels of the pyramid are told by the error budget, which is not here: {budget['why']}.")
     lost: dict[str, int] = {}
     for line in budget["stages"]:
-        for level, number in line["by_level"].items():
-            lost[level] = lost.get(level, 0) + number
+        for level, each in line["by_level"].items():
+            lost[level] = lost.get(level, 0) + each["count"]
     rows = [
         (foreign(level), number, lost.get(level, 0), share(lost.get(level, 0) / number))
         for level, number in budget["objects_by_level"].items()

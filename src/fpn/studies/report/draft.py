@@ -74,7 +74,8 @@ class Draft:
 
     def leave(self) -> None:
         """The work ends early: keep what may be used again, else nothing."""
-        if not any(self.folder.glob(_STEP.format("*"))):
+        halves = any(self.folder.glob("*/*"))  # of steps that keep what they have themselves
+        if not halves and not any(self.folder.glob(_STEP.format("*"))):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> Path:

@@ -26,6 +26,7 @@ from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import known_truth
 from fpn.evaluation.matches import Matches
 from fpn.evaluation.report import without_nan
+from fpn.evaluation.unfinished import Unfinished
 from fpn.inference.optimize import Precision, optimize
 from fpn.studies.benchmark.machine import describe_machine
 from fpn.studies.diagnosis.diagnosis import diagnose, find_tracer
@@ -145,7 +146,8 @@ def gather(detector: Detector, dataset: Dataset, settings: Settings, draft: Draf
 def _measure(detector: Detector, dataset: Dataset, settings: Settings, folder: Path) -> dict[str, Any]:
     """Evaluate, and write what `fpn evaluate` would."""
     fast = optimize(detector, settings.precision)
-    with settings.bar("detecting", len(dataset)) as progress:
+    with Unfinished(folder / "found") as unfinished, settings.bar("detecting", len(dataset)) as progress:
+        known = len(unfinished.known)
         found = evaluate(
             fast,
             dataset,
@@ -153,6 +155,7 @@ def _measure(detector: Detector, dataset: Dataset, settings: Settings, folder: P
             workers=settings.workers,
             skip_unreadable=settings.skip_unreadable,
             progress=progress,
+            unfinished=unfinished,
         )
     found.save(folder / _FIGURES)
     found.save_detections(folder / _DETECTIONS)
@@ -160,9 +163,9 @@ def _measure(detector: Detector, dataset: Dataset, settings: Settings, folder: P
         "figures": found.to_dict(),
         "unreadable": dict(found.unreadable),
         "speed": {
-            "images": found.images,
+            "images": found.images - known,
             "seconds": found.seconds,
-            "images_per_second": found.images / found.seconds,
+            "images_per_second": (found.images - known) / found.seconds,
             "batch_size": settings.batch_size,
             "network": str(fast.info),
             "machine": describe_machine(detector.device),
@@ -242,7 +245,8 @@ def _budget(
         return {"found": False, "why": str(error)}
 
     def trace() -> dict[str, Any]:
-        with settings.bar("tracing", len(dataset)) as progress:
+        keeping = Unfinished(draft.folder / f"traced-{score:.6f}")
+        with keeping as unfinished, settings.bar("tracing", len(dataset)) as progress:
             found = diagnose(
                 detector,
                 dataset,
@@ -251,6 +255,7 @@ def _budget(
                 workers=settings.workers,
                 skip_unreadable=settings.skip_unreadable,
                 progress=progress,
+                unfinished=unfinished,
             )
         save_diagnosis(found, draft.folder)
         left_out = {"made_by", "version", "misses", "alarms", "unreadable"}  # they are in diagnosis.json
