@@ -27,6 +27,7 @@ _PUBLIC = {
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
     "plan_training": "fpn.training.recipes",
+    "report": "fpn.studies.report.report",
     "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
     "train": "fpn.training.trainer",
@@ -50,6 +51,7 @@ __all__ = [
     "open_dataset",
     "optimize",
     "plan_training",
+    "report",
     "retinanet",
     "save",
     "train",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
     from fpn.structures import Classes, Detections
+    from fpn.studies.report.report import report
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
     from fpn.training.recipes import plan_training

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": ("fpn.cli.evaluate", "Measure a model: COCO average precision and recall."),
     "compare": ("fpn.cli.compare", "Say whether one model is better than another, and how sure that is."),
     "calibrate": ("fpn.cli.calibrate", "Choose each class's threshold, and write it into the model."),
+    "report": ("fpn.cli.report", "Say on one page what a model can do, what it can't, and why."),
     "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "diagnose": ("fpn.cli.diagnose", "Say which stage lost what a model misses, and what it costs in AP."),

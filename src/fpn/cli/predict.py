@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fpn.detectors.prediction import Prediction, Predictor
     from fpn.structures import Classes, Thresholds
 
-# From which score on detections are shown where nobody said and the model was not calibrated.
-_USUAL_SCORE = 0.5
 _Job = tuple[ImageSource, PurePosixPath | None]
 
 
@@ -120,9 +118,9 @@ def _name_drawings(
 
 
 def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds | None) -> float | Thresholds:
-    from fpn.detectors.operating_point import choose_score
+    from fpn.detectors.operating_point import USUAL_SCORE, choose_score
 
-    return choose_score(_USUAL_SCORE if score is None and thresholds is None else score, thresholds)
+    return choose_score(USUAL_SCORE if score is None and thresholds is None else score, thresholds)
 
 
 def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:

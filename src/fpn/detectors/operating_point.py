@@ -9,6 +9,8 @@ from fpn.structures import Detections, Thresholds
 
 # What `predict` takes: a score, "calibrated", or None for calibrated where that is there, else everything.
 Score: TypeAlias = float | Literal["calibrated"] | None
+# From which score on detections are shown where nobody said and the model was not calibrated.
+USUAL_SCORE = 0.5
 
 
 def choose_score(score: Score, thresholds: Thresholds | None) -> float | Thresholds:

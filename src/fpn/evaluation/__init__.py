@@ -1,7 +1,7 @@
 """How good a detector is: COCO AP of boxes, masks and keypoints, proposal AR; how sure that is, and where to cut."""
 
 from fpn.evaluation.bootstrap import Interval, Intervals, bootstrap_intervals
-from fpn.evaluation.calibration import Calibration, Goal, calibrate
+from fpn.evaluation.calibration import Calibration, Goal, calibrate, judge_thresholds
 from fpn.evaluation.coco import (
     CocoMetrics,
     KeypointMetrics,
@@ -35,6 +35,7 @@ __all__ = [
     "coco_metrics",
     "compare_matches",
     "evaluate",
+    "judge_thresholds",
     "keypoint_metrics",
     "match_detections",
     "proposal_recall",

@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -213,6 +213,23 @@ def calibrate(matches: Matches, goal: Goal, *, dataset: str, together: bool = Fa
     lowest = min(threshold for threshold, _ in picked)
     overall = _chosen(None, tables, kept, lowest, f"not reached by {', '.join(map(str, lacking))}" if lacking else "")
     return Calibration(dataset, len(matches), goal, tuple(classes), overall)
+
+
+def judge_thresholds(matches: Matches, thresholds: Mapping[str, float]) -> tuple[tuple[Chosen, ...], Chosen]:
+    """What given thresholds come to: class by class in the truth's order, and all of them together.
+
+    Args:
+        matches: what a detector found.
+        thresholds: class -> score from which on its detections count.
+    """
+    names, tables = matches.classes.names, [sizes[0] for sizes in matches.tables]
+    scores = [thresholds[name] for name in names]
+    kept = [table.scores >= score for table, score in zip(tables, scores, strict=True)]
+    classes = [
+        _chosen(name, [table], [which], score, "")
+        for name, table, which, score in zip(names, tables, kept, scores, strict=True)
+    ]
+    return tuple(classes), _chosen(None, tables, kept, min(scores), "")
 
 
 def _merged(tables: Sequence[ClassMatches]) -> ClassMatches:

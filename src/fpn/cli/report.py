@@ -1,0 +1,121 @@
+"""`fpn report`: all that can be said of a model on labelled images, as one page and as JSON."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.options import LimitOptions
+from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.errors import ConfigError
+
+
+def run(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    output: Path,
+    split: str | None = None,
+    images: Path | None = None,
+    run_folder: Path | None = None,
+    budget: bool = True,
+    check: bool = True,
+    worst: int = 12,
+    labels: int = 12,
+    room: float = 8.0,
+    max_detections: int | None = None,
+    drop_invalid: bool = False,
+    skip_unreadable: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+    device: str | None = None,
+    limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
+) -> None:
+    """Say on one page what a model can do, what it can't, and why; all figures as JSON beside it.
+
+    AP with intervals, curves and thresholds by class, confusion, calibration, sizes and levels, where objects are lost
+    and what helps, the worst images, labels that look wrong, the training, the data, speed. The page is one file that
+    opens anywhere without a network.
+
+    Stopped, the same command goes on with what was measured until then.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote.
+        data: A folder or file in COCO, VOC or YOLO format, with images that the model was not trained on.
+        output: New or empty folder for report.html, report.json and tables.
+        split: Which split of it. None: as `fpn evaluate` chooses.
+        images: Folder of the images, if they lie elsewhere than their annotations.
+        run_folder: Folder of the training, for its curves. None: that of the model, where it holds them.
+        budget: Trace what is missed to the stage that lost it, as `fpn diagnose`: sees each image once more.
+        check: Look the whole dataset through, as `fpn check`.
+        worst: How many of the worst images to show.
+        labels: How many suspicious labels of each kind to show.
+        room: MiB that images may take in the page; what comes after is left out.
+        max_detections: Most detections of an image. None: the model's own setting.
+        drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
+        batch_size: Images that go through the network together.
+        workers: Processes that read images. None: half of the cores. 0: none.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.cli.measuring import open_for_detector
+    from fpn.data.checks.inspection import check as look_through
+    from fpn.detectors import load
+    from fpn.evaluation.known_truth import ClassWarning
+    from fpn.runtime.unheard import unheard
+    from fpn.runtime.waiting import considerate
+    from fpn.studies.report.report import report
+
+    _refuse(output, run_folder)
+    detector = load(model, device=check_device(device), max_detections=max_detections)
+    accepted = (limits or LimitOptions()).limits()
+    reading: dict[str, Any] = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
+    dataset = open_for_detector(detector, data, split, {**reading, "images": images, "limits": accepted})
+    looking = partial(look_through, data, images=images, limits=accepted, bar=partial(progress_bar, "checking images"))
+    with considerate(say_warning), unheard(ClassWarning):  # said above
+        page = report(
+            detector,
+            dataset,
+            output,
+            name=model.name,
+            run=run_folder or model.parent,
+            budget=budget,
+            check=looking if check else None,
+            worst=worst,
+            labels=labels,
+            room=room,
+            batch_size=batch_size,
+            workers=workers,
+            precision=precision,
+            skip_unreadable=skip_unreadable,
+            bar=progress_bar,
+            tell=say,
+        )
+    _tell(page)
+
+
+def _refuse(output: Path, run_folder: Path | None) -> None:
+    """Stop before anything is read."""
+    from fpn.data.formats.writer import refuse_filled
+
+    refuse_filled(output)
+    if run_folder is not None and not run_folder.is_dir():
+        raise ConfigError(f"--run-folder {run_folder}: no such folder")
+
+
+def _tell(page: Path) -> None:
+    """The verdict, and where the rest is."""
+    told = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))["verdict"]
+    for sentence in told["sentences"]:
+        say(sentence)
+    for caution in told["cautions"]:
+        say_warning(caution)
+    say(f"report: {page}")
