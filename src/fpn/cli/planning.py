@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fpn.cli.options import Given, ModelOptions, PlanOptions
-from fpn.cli.terminal import errors, say, say_warning
+from fpn.cli.terminal import errors, say, say_note, say_warning
 from fpn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,8 +87,10 @@ def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
         say(f"data: {plan.facts}")
         say(f"device: {plan.capacity}")
         _show_settings(plan)
+    for warning in plan.warnings:
+        say_warning(warning)
     for note in plan.notes:
-        say_warning(note)
+        say_note(note)
     if pace is not None:
         _show_time(plan, pace, validated)
 

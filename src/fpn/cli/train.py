@@ -143,7 +143,6 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     }
     trained, split = _splits(given.path, options)
     dataset = _open_one(given, given.path, split=trained, images=options.images, **kept)
-    say_about(dataset)
     if options.validation_share is not None:
         chosen = choose_split(given.path, trained, images=options.images)
         held_out = given.held_out or _hold_out(given, dataset, chosen, options.validation_share)
@@ -154,28 +153,27 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     kept["drop_invalid"] = DataOptions(**given.data).drop_invalid
     images = None if options.validation else options.images
     validation = _open_one(given, where, split=split, images=images, **kept)
-    say_about(validation)
     return (dataset, validation), None
 
 
 def _open_one(given: Given, path: Path, **options: Any) -> Dataset:
-    """A dataset; a few invalid boxes are left out of it, unless somebody said otherwise."""
+    """A dataset, and what is to be said of it; a few invalid boxes are left out, unless somebody said otherwise."""
     from fpn.data import open_dataset
 
-    try:
-        return open_dataset(path, **options)
-    except DataError:
-        if "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none":
-            raise
-        dataset = open_dataset(path, **{**options, "drop_invalid": True})
-        total = len(dataset.dropped) + sum(len(dataset.targets(index).labels) for index in range(len(dataset)))
-        if not 0 < len(dataset.dropped) <= _FEW_INVALID * total:
-            raise
-        given.data["drop_invalid"] = True
-        if _speaks():
-            number = f"{len(dataset.dropped)} of {total} boxes are"
-            say_warning(f"{dataset.name}: {number} invalid and left out; --no-drop-invalid stops at them instead")
+    if "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none":
+        dataset = open_dataset(path, **options)
+        _say_about(dataset)
         return dataset
+    dataset = open_dataset(path, **{**options, "drop_invalid": True})
+    if not dataset.dropped:
+        _say_about(dataset)
+        return dataset
+    total = len(dataset.dropped) + sum(len(dataset.targets(index).labels) for index in range(len(dataset)))
+    if len(dataset.dropped) > _FEW_INVALID * total:
+        return open_dataset(path, **options)  # stops, and names them
+    given.data["drop_invalid"] = True
+    _say_about(dataset, f"of {total} boxes are invalid and left out (--no-drop-invalid stops at them instead)")
+    return dataset
 
 
 def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:
@@ -214,7 +212,7 @@ def _speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say_about(dataset: Dataset) -> None:
+def _say_about(dataset: Dataset, left_out: str = "invalid boxes dropped") -> None:
     """What was read, and what was left out of it."""
     from fpn.data.checks.classes import some
 
@@ -224,7 +222,7 @@ def say_about(dataset: Dataset) -> None:
     for remark in dataset.remarks:
         say_warning(remark)
     if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
+        say_warning(f"{dataset.name}: {len(dataset.dropped)} {left_out}: {some(dataset.dropped, 2)}")
 
 
 # What to do about one image that can't be read, beside mending it.
