@@ -23,6 +23,14 @@ class PilotSettings(CheckedSettings):
     )
     channels: int = Field(default=64, ge=1, description="Width of the pyramid's maps.")
     head_width: int = Field(default=256, ge=1, description="Width of the box head's two layers.")
+    frozen_stages: int | None = Field(
+        default=None,
+        ge=0,
+        le=5,
+        description="Stages of the backbone that are not trained. None: as fpn train; 5: fast.",
+    )
+    proposals: int = Field(default=200, ge=10, description="Proposals an image that the box head looks at.")
+    roi_samples: int = Field(default=128, ge=1, description="RoIs an image that the box head learns from.")
     steps: int | None = Field(
         default=None, ge=10, description="Steps of each pilot. None: 200, or what --time-budget allows."
     )
@@ -34,5 +42,7 @@ class PilotSettings(CheckedSettings):
 
     def given(self) -> dict[str, Any]:
         """What of them a recipe has to keep, by the names of the options of `fpn train`."""
-        values = self.model_dump(exclude={"steps", "short_side", "seed"}, exclude_none=True)
-        return {**values, "accumulate": 1}
+        values = self.model_dump(exclude={"steps", "short_side", "seed", "proposals"}, exclude_none=True)
+        kept = self.proposals
+        # First in training, then in detection; level by level before NMS.
+        return {**values, "accumulate": 1, "rpn_before_nms": (3 * kept, 2 * kept), "rpn_after_nms": (kept, kept)}
