@@ -149,7 +149,7 @@ def _check(low: float, high: float, steps: int, seconds: float | None) -> None:
 def _same_randomness() -> Iterator[None]:
     """All sources of random numbers are afterwards what they were."""
     own, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices):
             yield
@@ -170,7 +170,7 @@ def _climb(run: Run, until: float, progress: Callable[[int], None] | None) -> tu
     """The loss of each step, and why there are no more of them."""
     losses: list[float] = []
     mean = lowest = math.inf
-    while not run.done:
+    while len(losses) < run.total:
         for group in run.groups():
             try:
                 run.take_step(group)
@@ -186,7 +186,7 @@ def _climb(run: Run, until: float, progress: Callable[[int], None] | None) -> tu
                 progress(len(losses))
             if mean > _DIVERGED * lowest:
                 return losses, f"the loss rose above {_DIVERGED:g} times its lowest value"
-            if run.done:
+            if len(losses) >= run.total:
                 break
             if time.monotonic() > until:
                 return losses, "its time was over"
