@@ -93,6 +93,7 @@ def forecast_labels(
     settings: PilotSettings | None = None,
     seconds: float | None = None,
     confidence: float = 0.9,
+    time: TimeHere | None = None,
     screen: Screen | None = None,
 ) -> LabelForecast:
     """Say what more labelled images would bring: train pilots on parts of those at hand, and draw the curve further.
@@ -107,6 +108,7 @@ def forecast_labels(
         settings: of the pilots.
         seconds: that pilots may take together; None: 200 steps each, however long they take.
         confidence: of the intervals, 0..1.
+        time: how long trainings take here, if that is known; None: some steps are timed.
         screen: where progress is shown; None: nowhere.
 
     Raises:
@@ -123,7 +125,7 @@ def forecast_labels(
     with _folder_or_none(output) as root:
         PilotFolder.refuse_foreign(root)
         before = _begun(root)
-        timed = _read_times(before) or _measure_times(study, screen)
+        timed = time or _read_times(before) or _measure_times(study, screen)
         steps = _steps(study, before, timed, pilots, seconds)
         folder = PilotFolder(root, study.describe(steps))
         folder.keep(root / "times.json", {"times": timed.to_dict()})
