@@ -42,8 +42,7 @@ def run(
     curve through them says what twice and four times the labels would bring, with an interval; what no number of them
     would exceed; and how long a whole training takes here.
 
-    How one model would be trained on the images at hand says fpn train DATA --plan; which images to label next says fpn
-    suggest.
+    How one model would be trained on the images at hand says fpn train DATA --plan.
 
     With --output, Ctrl-C or a kill costs one pilot: repeat the command to go on.
 

@@ -21,9 +21,11 @@ import torch
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
+from fpn.runtime.device import algorithms
 from fpn.runtime.waiting import considerate
 from fpn.training.config import TrainConfig
 from fpn.training.openings import Openings
+from fpn.training.pixel_range import agree_on_range
 from fpn.training.run import Run
 from fpn.training.setup import assemble, refuse_bad_data
 from fpn.training.validation import find_metric
@@ -124,8 +126,8 @@ def find_learning_rate(
     _check(low, high, steps, seconds)
     refuse_bad_data(detector, dataset, None, find_metric("ap"))
     began = time.monotonic()
-    with _same_randomness(), considerate(lambda _: None):
-        run = _begin(detector, dataset, config, RisingRate(low, high, steps))
+    with _same_randomness(), considerate(lambda _: None), algorithms(config.deterministic):
+        run = _begin(copy.deepcopy(detector), dataset, config, RisingRate(low, high, steps))
         usual = run.schedule.rate(steps)
         run.schedule = RisingRate(low, high, steps)
         try:
@@ -159,11 +161,12 @@ def _same_randomness() -> Iterator[None]:
 
 
 def _begin(detector: Detector, dataset: Dataset, config: TrainConfig, rising: RisingRate) -> Run:
-    """A run of a copy, whose schedule is still that of the configuration, without warm-up or fall."""
+    """A run whose schedule is still that of the configuration, without warm-up or fall."""
     alone = {"workers": 0, "tracker": (), "compile": False, "skip_unreadable": True, "ema_decay": 0.0}
     length = {"steps": rising.total, "warmup_steps": 0, "schedule": "constant"}
     changed = TrainConfig(**{**config.model_dump(), **alone, **length})
-    return assemble(copy.deepcopy(detector), dataset, changed, None, openings=Openings())
+    dataset, _, _ = agree_on_range(detector, dataset, None)
+    return assemble(detector, dataset, changed, None, openings=Openings())
 
 
 def _climb(run: Run, until: float, progress: Callable[[int], None] | None) -> tuple[list[float], str]:

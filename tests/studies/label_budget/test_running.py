@@ -73,7 +73,7 @@ def test_every_image_is_used_once_by_quarters_and_by_halves_and_classes_are_spre
     for part in (4, 2):
         rows = [row for pilot in pilots if pilot.part == part for row in pilot.rows]
         assert sorted(rows) == list(range(42))
-    assert {len(pilot.rows) for pilot in pilots if pilot.part == 4} <= {10, 11}
+    assert all(9 <= len(pilot.rows) <= 12 for pilot in pilots if pilot.part == 4)
     assert pilots[4].rows == tuple(sorted(pilots[0].rows + pilots[1].rows))
     assert pilots[6].rows == pilots[7].rows == tuple(range(42))
 
