@@ -104,8 +104,8 @@ class _Drawing:
         named = [line for line in self.chart.lines if line.name]
         bands = [part for line in self.chart.lines for part in self.band(line)]
         drawn = [part for line in self.chart.lines for part in self.line(line)]
-        legend = [part for place, line in enumerate(named) for part in _legend(line, _HEIGHT + _LEGEND * place)]
-        height = _HEIGHT + _LEGEND * len(named) + (8.0 if named else 0.0)
+        legend = [part for place, line in enumerate(named) for part in _legend(line, _HEIGHT + 8.0 + _LEGEND * place)]
+        height = _HEIGHT + _LEGEND * len(named) + (12.0 if named else 0.0)
         parts = [*bands, *self.frame(), *self.markers(), *drawn, *legend]
         return svg_document(self.chart.title, _WIDTH, height, parts)
 

@@ -49,6 +49,11 @@ def outcome(pilot: Pilot, ap: float) -> PilotOutcome:
 
 
 @pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pilots that were run; each finds more with more images."""
     names: list[str] = []
@@ -170,7 +175,7 @@ def test_a_flat_curve_says_that_labels_are_not_what_is_missing():
         [outcome(pilot, 0.5) for pilot in pilots],
         dataset="flat",
         held_out=("val", 6),
-        confidence=0.5,
+        confidence=0.2,
         time=TIMES,
         settings={},
     )
@@ -208,10 +213,12 @@ def shots(count: int) -> tuple[Shot, ...]:
     )
 
 
-def test_the_command_holds_out_images_tells_the_time_and_leaves_figures(fpn: Shell, trained: list[str], tmp_path: Path):
+def test_the_command_holds_out_images_tells_the_time_and_leaves_figures(
+    shell: Shell, trained: list[str], tmp_path: Path
+):
     data, plan = write_coco(tmp_path / "set", shots(28)), tmp_path / "plan"
     words = ["plan", data, "--output", plan, "--steps", 10, "--short-side", 32, "--weights", "none", "--no-similar"]
-    ended = fpn(*words, "--device", "cpu")
+    ended = shell(*words, "--device", "cpu")
     assert ended.status == 0, ended.err
     lines = ended.out.splitlines()
     assert "holding out 7 of 28 images to measure on" in lines
@@ -223,12 +230,12 @@ def test_the_command_holds_out_images_tells_the_time_and_leaves_figures(fpn: She
     assert [each["images"] for each in told["forecasts"]] == [42, 84]
     assert len((plan / "label-budget.csv").read_text().splitlines()) == 9
     assert (plan / "label-budget.svg").read_text().startswith("<svg")
-    assert fpn(*words, "--device", "cpu").status == 0
+    assert shell(*words, "--device", "cpu").status == 0
     assert len(trained) == 8
 
 
-def test_the_command_refuses_few_images_and_a_time_that_is_none(fpn: Shell, trained: list[str], tmp_path: Path):
+def test_the_command_refuses_few_images_and_a_time_that_is_none(shell: Shell, trained: list[str], tmp_path: Path):
     data = write_coco(tmp_path / "set", shots(12))
-    assert "12 labelled images are too few for a learning curve" in fpn.fails("plan", data)
-    assert "expected hours, minutes and seconds" in fpn.fails("plan", data, "--time-budget", "soon")
+    assert "12 labelled images are too few for a learning curve" in shell.fails("plan", data)
+    assert "expected hours, minutes and seconds" in shell.fails("plan", data, "--time-budget", "soon")
     assert trained == []
