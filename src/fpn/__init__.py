@@ -22,6 +22,8 @@ _PUBLIC = {
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
+    "find_learning_rate": "fpn.training.rate_range",
+    "forecast_labels": "fpn.studies.label_budget.running",
     "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
@@ -46,6 +48,8 @@ __all__ = [
     "evaluate",
     "faster_rcnn",
     "fcos",
+    "find_learning_rate",
+    "forecast_labels",
     "list_splits",
     "load",
     "open_dataset",
@@ -65,9 +69,11 @@ if TYPE_CHECKING:
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
     from fpn.structures import Classes, Detections
+    from fpn.studies.label_budget.running import forecast_labels
     from fpn.studies.report.report import report
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
+    from fpn.training.rate_range import find_learning_rate
     from fpn.training.recipes import plan_training
     from fpn.training.trainer import train
 

@@ -44,7 +44,9 @@ def test_a_plan_is_printed_with_reasons_time_and_alternatives_and_nothing_is_wri
     assert any(line.startswith("time: about ") and "steps of" in line for line in lines)
     assert any(line.startswith("  faster: about ") and "--epochs 30" in line for line in lines)
     assert any(line.startswith("  better: about ") and "--epochs 90" in line for line in lines)
-    assert "WITHOUT pretrained weights" in ended.err
+    told = ended.err.splitlines()
+    assert sum(line.startswith("warning: the backbone begins WITHOUT pretrained weights") for line in told) == 1
+    assert "note: if objects have no up, as cells and aerial photographs: --vertical-flip 0.5 helps" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "small.yaml"]
 
 
@@ -94,7 +96,7 @@ def test_a_time_budget_of_another_form_is_refused(text: str) -> None:
         PlanOptions(time_budget=text)
 
 
-def test_a_few_invalid_boxes_are_left_out_and_told_unless_somebody_said_otherwise(
+def test_a_few_invalid_boxes_are_left_out_and_told_once_unless_somebody_said_otherwise(
     fpn: Shell, tmp_path: Path, settings: Path
 ) -> None:
     data = write_coco(tmp_path / "set")
@@ -106,7 +108,9 @@ def test_a_few_invalid_boxes_are_left_out_and_told_unless_somebody_said_otherwis
     words = ["train", data, "--config", settings, "--plan"]
     ended = fpn(*words)
     assert ended.status == 0, ended.err
-    assert "1 of 200 boxes are invalid and left out; --no-drop-invalid stops at them instead" in ended.err
+    (told,) = [line for line in ended.err.splitlines() if "invalid" in line]
+    assert "1 of 200 boxes are invalid and left out (--no-drop-invalid stops at them instead): " in told
+    assert "width 0" in told
     assert "width 0" in fpn.fails(*words, "--no-drop-invalid")
     assert "width 0" in fpn.fails(*words, "--recipe", "none")
     truth["annotations"] = truth["annotations"][120:]  # 1 of 80 is more than a hundredth

@@ -28,6 +28,7 @@ from fpn.studies.ablation.running import Ablation, run_ablation
 from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.studies.ablation.statistics import Spread, paired, ranking, summary
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
+from fpn.studies.screen import Screen
 
 DIALECT = PAPER.changed(pixels_mean=(0.5, 0.5, 0.5), pixels_std=(0.25, 0.25, 0.25))
 
@@ -351,8 +352,7 @@ def test_an_ablation_measures_all_rows_and_goes_on_where_it_was_stopped(tmp_path
 
 def test_two_runs_of_a_row_with_one_seed_are_the_same(tmp_path: Path):
     outcomes = [
-        running.run_row(small_ablation(), "fpn", 3, OutcomeFolder(tmp_path / name, {}), running.Screen())
-        for name in "ab"
+        running.run_row(small_ablation(), "fpn", 3, OutcomeFolder(tmp_path / name, {}), Screen()) for name in "ab"
     ]
     assert outcomes[0].figures == outcomes[1].figures
 

@@ -117,8 +117,8 @@ def test_without_weights_all_is_trained_and_it_is_said_how_to_get_some(machine):
         False,
     )
     assert chosen.config.epochs == 32  # twice as many as with weights
-    assert "WITHOUT pretrained weights" in chosen.notes[0]
-    assert "fpn[offline]" in chosen.notes[0]
+    assert "WITHOUT pretrained weights" in chosen.warnings[0]
+    assert "fpn[offline]" in chosen.warnings[0]
 
 
 def test_the_hub_is_asked_only_if_nothing_is_here_and_asking_is_allowed(machine):

@@ -9,12 +9,18 @@ from torch import nn
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import Recipe
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness, per_image
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
-DIALECT = PAPER.changed(pixels={"mean": (0.5,) * 3, "std": (0.25,) * 3, "short_side": 32, "long_side": 64})
+# Only the sections that every kind of detector has.
+DIALECT = Dialect(
+    name="tiny",
+    source="made up",
+    pixels=PAPER.pixels.changed(mean=(0.5,) * 3, std=(0.25,) * 3, short_side=32, long_side=64),
+)
 
 
 class TinyDetector(Detector):

@@ -62,7 +62,8 @@ def run(
             between; the chart goes beside it.
     """
     from fpn.studies.ablation.report import check_page, write_report
-    from fpn.studies.ablation.running import Ablation, Screen, run_ablation
+    from fpn.studies.ablation.running import Ablation, run_ablation
+    from fpn.studies.screen import Screen
 
     if page is not None:
         check_page(page)

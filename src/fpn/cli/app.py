@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "diagnose": ("fpn.cli.diagnose", "Say which stage lost what a model misses, and what it costs in AP."),
+    "plan": ("fpn.cli.plan", "Say what more labels would bring, and how long it takes, by training cheap pilots."),
     "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
     "check": ("fpn.cli.check", "Say what is wrong with your labels, before it costs you a night."),
     "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fpn.cli.model_settings import combine, kind_of, read_assignments
 from fpn.errors import ConfigError
@@ -165,6 +165,18 @@ class ModelOptions(CheckedSettings):
         return {**detector_settings(kind or kind_of(asked), values), **read_assignments(self.set or ())}
 
 
+def read_duration(text: str) -> float:
+    """Seconds.
+
+    Raises:
+        ValueError: not hours, minutes and seconds.
+    """
+    if not re.fullmatch(r"(?=.)(\d+h)?(\d+m)?(\d+s)?", text):
+        raise ValueError("expected hours, minutes and seconds, such as 45m or 1h30m")
+    parts = re.findall(r"(\d+)([hms])", text)
+    return float(sum(int(count) * {"h": 3600, "m": 60, "s": 1}[unit] for count, unit in parts))
+
+
 class PlanOptions(CheckedSettings):
     """Who chooses what is not given, and how long it may take."""
 
@@ -175,7 +187,17 @@ class PlanOptions(CheckedSettings):
         "small-data under 2000 images, else standard; none, where backbone, short side and epochs (or steps) are "
         "given.",
     )
-    plan: bool = Field(False, description="Print what would be done and how long it would take, and stop.")
+    plan: bool = Field(
+        False,
+        description="Print what would be done and how long it would take, and stop. What more labels would bring says "
+        "fpn plan.",
+    )
+    find_lr: bool = Field(
+        False,
+        description="Try rising learning rates on a copy for 100 steps, print the losses with a suggestion for "
+        "--learning-rate, and stop (LR range test). At most 10 minutes, or --time-budget; figures and chart go beside "
+        "--output.",
+    )
     time_budget: str | None = Field(
         None,
         description="Train about this long, such as 45m or 1h30m: as many epochs as fit, with the whole schedule.",
@@ -184,16 +206,24 @@ class PlanOptions(CheckedSettings):
     @field_validator("time_budget")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"(?=.)(\d+h)?(\d+m)?(\d+s)?", value):
-            raise ValueError("expected hours, minutes and seconds, such as 45m or 1h30m")
+        if value is not None:
+            read_duration(value)
         return value
+
+    @model_validator(mode="after")
+    def _stop_once(self) -> PlanOptions:
+        if self.plan and self.find_lr:
+            raise ValueError("plan and find_lr: each stops before the other. Choose one")
+        return self
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing is trained, so that no folder is needed."""
+        return self.plan or self.find_lr
 
     def seconds(self) -> float | None:
         """Of the budget, if there is one."""
-        if self.time_budget is None:
-            return None
-        parts = re.findall(r"(\d+)([hms])", self.time_budget)
-        return float(sum(int(count) * {"h": 3600, "m": 60, "s": 1}[unit] for count, unit in parts))
+        return None if self.time_budget is None else read_duration(self.time_budget)
 
 
 GROUPS: Mapping[str, type[CheckedSettings]] = {

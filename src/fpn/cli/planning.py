@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fpn.cli.options import Given, ModelOptions, PlanOptions
-from fpn.cli.terminal import errors, say, say_warning
+from fpn.cli.terminal import errors, say, say_note, say_warning
 from fpn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from fpn.training.recipes import TrainingPlan
 
 
-def plan_run(given: Given, dataset: Dataset, validation: Dataset | None, *, speaks: bool) -> TrainingPlan:
+def plan_run(
+    given: Given, dataset: Dataset, validation: Dataset | None, *, speaks: bool
+) -> tuple[TrainingPlan, Pace | None]:
     """Choose what was not given, put it into `given`, and print it with the time it will take.
+
+    Returns:
+        What was chosen, and how long its steps take, if they were timed.
 
     Raises:
         ConfigError: no such recipe, or a time budget beside a length.
@@ -40,17 +45,17 @@ def plan_run(given: Given, dataset: Dataset, validation: Dataset | None, *, spea
         begun="init" in given.model,
         ask_hub=alone,  # several processes have to choose the same
     )
-    wanted = plan.recipe != "none" or wishes.plan or budget is not None
+    wanted = plan.recipe != "none" or wishes.plan or wishes.find_lr or budget is not None
     pace = _measure(given, plan, dataset) if wanted and alone else None
     validated = 0 if validation is None else len(validation)
-    if budget is not None and pace is not None:
+    if budget is not None and pace is not None and not wishes.find_lr:
         from fpn.training.pace import fit_to_time
 
         plan = fit_to_time(plan, pace, budget, validated=validated)
     if speaks:
         _show(plan, pace, validated)
     given.take(plan.chosen)
-    return plan
+    return plan, pace
 
 
 def _refuse_two_lengths(given: Given, budget: float | None, *, alone: bool) -> None:
@@ -87,8 +92,10 @@ def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
         say(f"data: {plan.facts}")
         say(f"device: {plan.capacity}")
         _show_settings(plan)
+    for warning in plan.warnings:
+        say_warning(warning)
     for note in plan.notes:
-        say_warning(note)
+        say_note(note)
     if pace is not None:
         _show_time(plan, pace, validated)
 
@@ -113,13 +120,13 @@ def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
     seconds = pace.seconds(plan.config, validated=validated)
     steps = plan.config.steps or plan.config.epochs * pace.epoch
     measured = f", validations on {validated} images included" if validated else ""
-    say(f"time: about {_duration(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
+    say(f"time: about {describe_duration(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
     for name, (options, other) in alternatives(plan, seconds).items():
         if options:
-            say(f"  {name}: about {_duration(other)} with {options}")
+            say(f"  {name}: about {describe_duration(other)} with {options}")
 
 
-def _duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """To the minute where it is long."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"

@@ -27,6 +27,11 @@ def say_warning(message: str) -> None:
     _print(errors(), Text.assemble(("warning: ", "bold yellow"), message))
 
 
+def say_note(message: str) -> None:
+    """Advice: nothing is wrong, but something could be better."""
+    _print(errors(), Text.assemble(("note: ", "bold cyan"), message))
+
+
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
     """Python's warnings are shown as ours are, without the line of code that they come from."""

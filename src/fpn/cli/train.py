@@ -14,21 +14,20 @@ from cyclopts import Parameter
 
 from fpn.cli.decoding import check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out
+from fpn.cli.labelled import open_labelled
 from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
 from fpn.cli.planning import note_of, plan_run
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError, DataError, ImageError
+from fpn.errors import ConfigError, ImageError
 from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.training.pace import Pace
     from fpn.training.recipes import TrainingPlan
     from fpn.training.trainer import TrainResult
-
-# Share of a dataset's boxes that may be left out as invalid without being asked for.
-_FEW_INVALID = 0.01
 
 
 def run(
@@ -47,7 +46,7 @@ def run(
     """Train a detector on labelled images.
 
     What is not given is chosen by a recipe, which looks at the data and the machine and is printed with its reasons and
-    the time it will take; --plan stops there.
+    the time it will take; --plan stops there. --find-lr tries learning rates and stops, too.
 
     All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
     of them: torchrun --standalone --nproc-per-node N -m fpn train ...
@@ -73,9 +72,12 @@ def run(
     datasets, held_out = _open(given)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
+    wishes = PlanOptions(**given.planning)
     with _telling_how_to_go_on():
-        plan = plan_run(given, *datasets, speaks=_speaks()) if resume is None else None
-        if PlanOptions(**given.planning).plan:
+        plan, pace = plan_run(given, *datasets, speaks=_speaks()) if resume is None else (None, None)
+        if wishes.find_lr and plan is not None:
+            _find_rate(given, datasets[0], plan, pace)
+        if wishes.stops:
             return
         result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
     if _speaks():
@@ -92,7 +94,12 @@ def _refuse_taken(given: Given) -> None:
     from fpn.training.run_record import refuse_taken
 
     output = DataOptions(**given.data).output
-    if output is not None and not PlanOptions(**given.planning).plan:
+    wishes = PlanOptions(**given.planning)
+    if wishes.find_lr:
+        from fpn.cli.rate_test import refuse_unfit
+
+        refuse_unfit(output)
+    if output is not None and not wishes.stops:
         refuse_taken(output)
 
 
@@ -132,7 +139,7 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     options = DataOptions(**given.data)
     if given.path is None:
         raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
-    if options.output is None and not PlanOptions(**given.planning).plan:
+    if options.output is None and not PlanOptions(**given.planning).stops:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     _refuse_two_validations(options)
     kept: dict[str, Any] = {
@@ -143,7 +150,6 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     }
     trained, split = _splits(given.path, options)
     dataset = _open_one(given, given.path, split=trained, images=options.images, **kept)
-    say_about(dataset)
     if options.validation_share is not None:
         chosen = choose_split(given.path, trained, images=options.images)
         held_out = given.held_out or _hold_out(given, dataset, chosen, options.validation_share)
@@ -154,28 +160,16 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
     kept["drop_invalid"] = DataOptions(**given.data).drop_invalid
     images = None if options.validation else options.images
     validation = _open_one(given, where, split=split, images=images, **kept)
-    say_about(validation)
     return (dataset, validation), None
 
 
 def _open_one(given: Given, path: Path, **options: Any) -> Dataset:
-    """A dataset; a few invalid boxes are left out of it, unless somebody said otherwise."""
-    from fpn.data import open_dataset
-
-    try:
-        return open_dataset(path, **options)
-    except DataError:
-        if "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none":
-            raise
-        dataset = open_dataset(path, **{**options, "drop_invalid": True})
-        total = len(dataset.dropped) + sum(len(dataset.targets(index).labels) for index in range(len(dataset)))
-        if not 0 < len(dataset.dropped) <= _FEW_INVALID * total:
-            raise
+    """A dataset, and what is to be said of it; a few invalid boxes are left out, unless somebody said otherwise."""
+    asked = "drop_invalid" in given.data or PlanOptions(**given.planning).recipe == "none"
+    dataset, left_out = open_labelled(path, asked=asked, speaks=_speaks(), **options)
+    if left_out:
         given.data["drop_invalid"] = True
-        if _speaks():
-            number = f"{len(dataset.dropped)} of {total} boxes are"
-            say_warning(f"{dataset.name}: {number} invalid and left out; --no-drop-invalid stops at them instead")
-        return dataset
+    return dataset
 
 
 def _hold_out(given: Given, dataset: Dataset, split: str, share: float) -> HeldOut:
@@ -212,19 +206,6 @@ def _splits(path: Path, options: DataOptions) -> tuple[str | None, str | None]:
 def _speaks() -> bool:
     """Of several processes that train together, one does."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def say_about(dataset: Dataset) -> None:
-    """What was read, and what was left out of it."""
-    from fpn.data.checks.classes import some
-
-    if not _speaks():
-        return
-    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({some(dataset.classes.names)})")
-    for remark in dataset.remarks:
-        say_warning(remark)
-    if dataset.dropped:
-        say_warning(f"{dataset.name}: {len(dataset.dropped)} invalid boxes dropped: {some(dataset.dropped, 2)}")
 
 
 # What to do about one image that can't be read, beside mending it.
@@ -303,6 +284,16 @@ def _build(
         if "weights" in options.model_fields_set:
             say_warning(f"--weights {options.weights} has no effect: all weights are those of --init {options.init}")
     return detector, {"init": carried.to_dict()}
+
+
+def _find_rate(given: Given, dataset: Dataset, plan: TrainingPlan, pace: Pace | None) -> None:
+    """With the detector as the run would have it."""
+    from fpn.cli.rate_test import run_rate_test
+
+    training = TrainConfig(**given.training)
+    detector, _ = _build(ModelOptions(**given.model), dataset, going_on=None, seed=training.seed)
+    budget = PlanOptions(**given.planning).seconds()
+    run_rate_test(detector, dataset, plan, pace, budget=budget, run=DataOptions(**given.data).output)
 
 
 def _notes(given: Given) -> dict[str, Any]:

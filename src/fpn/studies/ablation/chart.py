@@ -1,4 +1,4 @@
-"""The tables as an image: a dot for each seed, a bar at their mean. Written as SVG by hand: no plotting library."""
+"""The tables as an image: a dot for each seed, a bar at their mean."""
 
 from __future__ import annotations
 
@@ -7,33 +7,24 @@ from collections.abc import Iterator, Sequence
 from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, Findings
-from fpn.studies.markup import Markup, tag
+from fpn.studies.standalone_svg import FAINT, INK, PLAIN, STRONG, svg_document, svg_line, svg_text
 
 FIGURES = ("ar1000", "ar1000_small", "ap", "ap_small")
 _NAMES, _PANEL, _GAP, _LINE, _TOP, _BOTTOM = 230.0, 170.0, 24.0, 26.0, 44.0, 34.0
-_SVG = "http://www.w3.org/2000/svg"
-_INK, _FAINT, _PLAIN, _BASELINE = "#222222", "#dddddd", "#4c78a8", "#d95f02"
 
 
 def chart(findings: Findings) -> str:
     """An SVG document: one panel a figure, one line a row, FPN in another colour and dashed through all lines."""
     rows = findings.rows
-    width = round(_NAMES + len(FIGURES) * (_PANEL + _GAP))
-    height = round(_TOP + _LINE * len(rows) + _BOTTOM)
-    size = {"width": width, "height": height}
-    parts = [
-        tag("title", _title(findings)),
-        tag("rect", **size, fill="white"),
-        *(_text(8.0, _middle(place), _label(row), _colour(row)) for place, row in enumerate(rows)),
-    ]
+    width = _NAMES + len(FIGURES) * (_PANEL + _GAP)
+    height = _TOP + _LINE * len(rows) + _BOTTOM
+    parts = [svg_text(8.0, _middle(place), _label(row), _colour(row)) for place, row in enumerate(rows)]
     for place, figure in enumerate(FIGURES):
         parts += _panel(findings, figure, left=_NAMES + place * (_PANEL + _GAP))
-    look = {"font_family": "sans-serif", "font_size": 12, "role": "img"}
-    lines = (Markup(f"\n{part}") for part in parts)
-    return f"{tag('svg', lines, Markup(chr(10)), xmlns=_SVG, viewBox=f'0 0 {width} {height}', **size, **look)}\n"
+    return svg_document(_title(findings), width, height, parts)
 
 
-def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[Markup]:
+def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[str]:
     found = {row: list(values(findings.outcomes, row, figure).values()) for row in findings.rows}
     low, high, step = _scale([100 * value for each in found.values() for value in each])
     bottom = _TOP + _LINE * len(found)
@@ -41,25 +32,25 @@ def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[Markup]:
     def place(value: float) -> float:
         return round(left + _PANEL * (100 * value - low) / (high - low), 1)
 
-    yield _text(left, 20.0, HEADINGS[figure], _INK, bold=True)
+    yield svg_text(left, 20.0, HEADINGS[figure], INK, bold=True)
     for tick in range(low, high + 1, step):
         x = place(tick / 100)
-        yield tag("line", x1=x, y1=_TOP - 8, x2=x, y2=bottom, stroke=_FAINT)
-        yield _text(x, bottom + 18, str(tick), _INK, anchor="middle")
+        yield svg_line((x, _TOP - 8), (x, bottom), FAINT)
+        yield svg_text(x, bottom + 18, str(tick), INK, anchor="middle")
     if found.get(FPN):
         x = place(_mean(found[FPN]))
-        yield tag("line", x1=x, y1=_TOP - 8, x2=x, y2=bottom, stroke=_BASELINE, stroke_dasharray="3 3")
+        yield svg_line((x, _TOP - 8), (x, bottom), STRONG, dashed=True)
     for line, (row, seeds) in enumerate(found.items()):
         yield from _marks([place(value) for value in seeds], _middle(line), _colour(row))
 
 
-def _marks(places: Sequence[float], middle: float, colour: str) -> Iterator[Markup]:
+def _marks(places: Sequence[float], middle: float, colour: str) -> Iterator[str]:
     if not places:
         return
     mean = round(_mean(places), 1)
-    yield tag("line", x1=mean, y1=middle - 8, x2=mean, y2=middle + 8, stroke=colour, stroke_width=3)
+    yield f'<line x1="{mean}" y1="{middle - 8}" x2="{mean}" y2="{middle + 8}" stroke="{colour}" stroke-width="3"/>'
     for x in places:
-        yield tag("circle", cx=x, cy=middle, r=3.5, fill=colour, fill_opacity=0.55)
+        yield f'<circle cx="{x}" cy="{middle}" r="3.5" fill="{colour}" fill-opacity="0.55"/>'
 
 
 def _scale(percent: Sequence[float]) -> tuple[int, int, int]:
@@ -71,10 +62,6 @@ def _scale(percent: Sequence[float]) -> tuple[int, int, int]:
     return first, max(last, first + step), step
 
 
-def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", bold: bool = False) -> Markup:
-    return tag("text", text, x=x, y=y + 4, fill=colour, text_anchor=anchor, font_weight="bold" if bold else None)
-
-
 def _title(findings: Findings) -> str:
     return f"Designs of the paper's comparison, {len(findings.seeds)} seeds: a dot each, a bar at their mean, percent"
 
@@ -84,7 +71,7 @@ def _label(row: str) -> str:
 
 
 def _colour(row: str) -> str:
-    return _BASELINE if row == FPN else _PLAIN
+    return STRONG if row == FPN else PLAIN
 
 
 def _middle(line: int) -> float:

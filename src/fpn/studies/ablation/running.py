@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
 from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
+from fpn.studies.screen import Screen
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.run_record import fingerprint
@@ -60,21 +60,6 @@ class Ablation:
             "data": {"training": _about(self.train_set), "held_out": _about(self.held_out)},
             "device": {"type": device.type, "precision": choose_precision(config, device)},
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Screen:
-    """How progress is shown.
-
-    Attributes:
-        tell: a line, such as which of all runs begins.
-        bar: a title and a total -> a context that gives a function for the number done.
-        training: show the training's own bar.
-    """
-
-    tell: Callable[[str], None] = lambda _: None
-    bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda _, __: nullcontext(lambda _: None)
-    training: bool = False
 
 
 def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None) -> OutcomeFolder:

@@ -1,0 +1,1 @@
+"""What more labels would bring: cheap pilots on parts of the labelled images, and the learning curve through them."""

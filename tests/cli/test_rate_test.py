@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from shell import Shell
+from written_sets import write_coco, write_text
+
+from fpn.cli import rate_test
+
+SETTINGS = """
+recipe: small-data
+backbone: test_efficientnet
+weights: none
+short-side: 32
+long-side: 64
+head-width: 16
+channels: 16
+batch-size: 2
+workers: 0
+precision: float32
+device: cpu
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[object]:
+    settings = write_text(tmp_path / "small.yaml", SETTINGS)
+    return ["train", write_coco(tmp_path / "set"), "--config", settings, "--find-lr"]
+
+
+def test_a_range_test_tells_its_time_and_leaves_figures_and_a_chart_beside_the_run(
+    fpn: Shell, tmp_path: Path, words: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_test, "_STEPS", 30)
+    ended = fpn(*words, "--output", tmp_path / "run")
+    assert ended.status == 0, ended.err
+    lines = ended.out.splitlines()
+    assert any(line.startswith("range test: 30 steps at rising rates, about ") for line in lines)
+    assert sum(line.endswith("  lowest") for line in lines) == 1
+    assert not (tmp_path / "run").exists()
+    found = json.loads((tmp_path / "run-find-lr.json").read_text())
+    assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) >= 10
+    assert found["rates"][0] == 1e-6
+    assert "learning rate" in list(ET.fromstring((tmp_path / "run-find-lr.svg").read_text()).itertext())
+    if found["suggestion"] is None:
+        assert any(line.startswith("no suggestion: ") for line in lines)
+    else:
+        assert any(line.startswith(f"suggestion: --learning-rate {found['suggestion']:g} ") for line in lines)
+
+
+def test_files_of_somebody_else_and_a_plan_beside_it_are_refused(
+    fpn: Shell, tmp_path: Path, words: list[object]
+) -> None:
+    (tmp_path / "run-find-lr.svg").write_text("mine")
+    assert "no `fpn train --find-lr` wrote it" in fpn.fails(*words, "--output", tmp_path / "run")
+    assert (tmp_path / "run-find-lr.svg").read_text() == "mine"
+    assert "each stops before the other. Choose one" in fpn(*words, "--plan").err
