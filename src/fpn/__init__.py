@@ -29,6 +29,7 @@ _PUBLIC = {
     "plan_training": "fpn.training.recipes",
     "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
+    "suggest": "fpn.studies.suggesting.suggest",
     "train": "fpn.training.trainer",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "plan_training",
     "retinanet",
     "save",
+    "suggest",
     "train",
 ]
 
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
     from fpn.structures import Classes, Detections
+    from fpn.studies.suggesting.suggest import suggest
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
     from fpn.training.recipes import plan_training

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": ("fpn.cli.compare", "Say whether one model is better than another, and how sure that is."),
     "calibrate": ("fpn.cli.calibrate", "Choose each class's threshold, and write it into the model."),
     "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
+    "suggest": ("fpn.cli.suggest", "Choose which images to label next, and draft their labels."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "diagnose": ("fpn.cli.diagnose", "Say which stage lost what a model misses, and what it costs in AP."),
     "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
