@@ -3,11 +3,12 @@
 Scenes with one or two shapes are drawn. Most hold discs and squares alone; one in eight holds a star or a ring. A
 light detector learns from 40 of them; of a pool of 200 more, `suggest` chooses 20, and so does the lot. Two copies of
 the detector go on learning, one from the 40 and the 20 chosen, one from the 40 and the 20 drawn by lot, with the same
-settings and seed. Both are measured on 150 scenes in which all four shapes are equally common: AP is the mean of four
+settings and seed. Both are measured on 120 scenes in which all four shapes are equally common: AP is the mean of four
 classes, of which two are rare in the pool.
 
 Prints a row a seed and means with spread (standard deviation); the difference is paired, with a 95 % interval by
-Student's t. Writes results/suggest.json.
+Student's t. Writes results/suggest.json. With --rows each seed's row is kept in a folder, so that a run that was
+stopped goes on, and runs side by side can share the seeds; the last one writes all.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from fpn.structures import Targets
 from fpn.training.trainer import train
 
 COMMON, RARE = ("disc", "square"), ("star", "ring")
-LABELLED, POOL, CHOSEN, TEST = 40, 200, 20, 150
+LABELLED, POOL, CHOSEN, TEST = 40, 200, 20, 120
 # Of 240 scenes, those with a rare shape.
 RARE_SCENES = 30
 SCENES: dict[str, Any] = {"height": 96, "width": (96, 128), "objects": (1, 2), "extent": (28.0, 80.0)}
@@ -167,7 +168,7 @@ def one_seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(seed)
     base = learn(fpn.faster_rcnn(classes=whole.classes, **DETECTOR), labelled, seed, steps=options.steps, rate=0.004)
     arms = {
-        "chosen": suggested(base, pool, labelled),
+        "chosen": suggested(base, pool, labelled, batch_size=8),
         "by lot": random.Random(1000 + seed).sample(range(len(pool)), CHOSEN),
     }
     row: dict[str, Any] = {"seed": seed, "base": figures(base, test, whole.subset([]))}
@@ -177,6 +178,18 @@ def one_seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         tuned = learn(copy.deepcopy(base), data, seed, steps=options.more_steps, rate=0.002)
         row[name] = {**figures(tuned, test, whole.subset(more)), "numbers": numbers}
     return {**row, "cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def kept_row(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """A seed's row, from the folder of rows if it is there."""
+    if options.rows is None:
+        return one_seed(seed, options)
+    path = Path(options.rows) / f"{seed}-{options.steps}-{options.more_steps}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(one_seed(seed, options)), encoding="utf-8")
+    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return row
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -216,8 +229,9 @@ def show_summary(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=100, help="of the first training")
-    parser.add_argument("--more-steps", type=int, default=60, help="of going on with 20 more images")
+    parser.add_argument("--steps", type=int, default=90, help="of the first training")
+    parser.add_argument("--more-steps", type=int, default=45, help="of going on with 20 more images")
+    parser.add_argument("--rows", help="folder that keeps each seed's row")
     parser.add_argument("--try-only", action="store_true", help="write no result")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -228,14 +242,16 @@ def main() -> None:
     )
     rows = []
     for seed in options.seeds:
-        rows.append(one_seed(seed, options))
+        rows.append(kept_row(seed, options))
         show(rows[-1])
     found = summary(rows)
     show_summary(found)
     if options.try_only:
         print(json.dumps(rows[-1]["chosen"]["per_class"]))
     else:
-        turns.keep("suggest", {"options": vars(options), "summary": found, "rows": rows})
+        turns.keep(
+            "suggest", {"steps": options.steps, "more_steps": options.more_steps, "summary": found, "rows": rows}
+        )
 
 
 if __name__ == "__main__":

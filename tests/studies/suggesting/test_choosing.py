@@ -17,7 +17,6 @@ def choosing(
     kinds = len(worths[0])
     return Choosing(
         worths=np.array(worths, dtype=float),
-        hard=np.ones(kinds),
         known=np.array(known or [0.0] * kinds),
         descriptors=np.array(looks, dtype=float),
         labelled=np.array(labelled or np.zeros((0, len(looks[0])))),
@@ -49,11 +48,12 @@ def test_of_images_that_show_the_same_only_one_is_chosen() -> None:
 
 
 def test_an_image_that_looks_like_a_labelled_one_comes_last() -> None:
-    assert numbers(choosing([[3.0], [1.0], [1.0], [0.9]], CORNERS, labelled=[[0.0, 0.0]]), 4)[-1] == 0
+    # The corners are 10 to 14 from one another, the labelled one is 0.1 from the first.
+    assert numbers(choosing([[3.0], [1.0], [1.0], [0.9]], CORNERS, labelled=[[0.0, 0.1]]), 4)[-1] == 0
 
 
 def test_to_be_odder_than_usual_is_no_merit() -> None:
-    # Distances to the labelled image: 10, 10 and 1000, the usual one is about 990.
+    # The labelled one is 2000 and more from all; the usual distance is 500.
     looks = [[0.0, 0.0], [0.0, 10.0], [0.0, 20.0], [0.0, 1000.0]]
     state = choosing([[1.0], [1.0], [1.0], [1.0]], looks, labelled=[[0.0, -2000.0]])
     assert [choice.unlike for choice in state.rest()] == [1.0] * 4
@@ -65,8 +65,8 @@ def test_objects_of_a_class_with_few_labels_count_more() -> None:
     first, second = state.choose(2)
     assert (first.number, second.number) == (1, 0)
     assert first.by_class.tolist() == pytest.approx([0.0, 0.28768], abs=1e-5)
-    # Nothing is chosen yet, so it is unlike all; to be unlike is worth log(1.05) = 0.04879.
-    assert first.gain == pytest.approx(0.28768 + 0.04879, abs=1e-4)
+    # Nothing is chosen yet, so it is unlike all; to be unlike is worth 0.01.
+    assert first.gain == pytest.approx(0.29768, abs=1e-4)
 
 
 def test_what_was_chosen_makes_more_of_its_class_worth_less() -> None:

@@ -16,7 +16,7 @@ CLASSES = ("bolt", "nut", "washer")
 
 
 def detections(*found: tuple[str, float]) -> Detections:
-    boxes = torch.tensor([[4.0, 4.0, 20.0, 24.0]] * len(found)).reshape(-1, 4)
+    boxes = torch.tensor([[8.0 * number, 4.0, 8.0 * number + 7, 24.0] for number in range(len(found))]).reshape(-1, 4)
     scores = torch.tensor([score for _, score in found])
     return Detections(boxes, scores, torch.tensor([CLASSES.index(name) for name, _ in found], dtype=torch.int64))
 

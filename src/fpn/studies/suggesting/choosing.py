@@ -1,7 +1,7 @@
 """Chooses images one after the other: each time the one with the most gain that looks unlike those chosen before.
 
-Gain alone takes near-duplicates and odd images; being unlike alone takes odd images. So the gain is multiplied by how
-unlike an image is, from 0 for one that is there already to 1 from the usual distance on: to be odder is no merit.
+Gain alone takes near-duplicates; being unlike alone takes odd images. So the gain is multiplied by how unlike an image
+is, from 0 for one that is there already to 1 from half of the usual distance on: to be odder is no merit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 
 from fpn.studies.suggesting.gain import gains
 
-# What an image in which nothing is found is worth for being unlike the others, in objects of a class with one label.
-_UNKNOWN = 0.05
+# What an image in which nothing is found is worth for being unlike the others.
+_UNKNOWN = 0.01
+# From this part of the usual distance on, images are not alike at all.
+_APART = 0.5
 # Distances between so many images tell which one is usual.
 _SAMPLE = 500
 
@@ -27,7 +29,7 @@ class Choice:
         number: of the image.
         gain: what it was chosen for: its gain times how unlike it is.
         by_class: (K,) the part of each class, before being unlike counts.
-        unlike: 0 (as one that is labelled or chosen) to 1 (as unlike as images usually are, or more).
+        unlike: 0 (as one that is labelled or chosen) to 1 (at least half as far from these as images usually are).
         nearest: distance to the nearest such image, in parts of the usual distance; above 1 for an odd one.
         known: (K,) objects of each class that were labelled or chosen before.
     """
@@ -46,7 +48,6 @@ class Choosing:
 
     Attributes:
         worths: (N, K) see `fpn.studies.suggesting.gain.class_worths`.
-        hard: (K,) see `difficulties`.
         known: (K,) objects of each class that are labelled.
         descriptors: (N, D) what the images look like.
         labelled: (M, D) what those look like that are labelled.
@@ -55,7 +56,6 @@ class Choosing:
     """
 
     worths: np.ndarray
-    hard: np.ndarray
     known: np.ndarray
     descriptors: np.ndarray
     labelled: np.ndarray
@@ -91,17 +91,17 @@ class Choosing:
         return choice
 
     def _scores(self) -> np.ndarray:
-        by_class = gains(self.worths, self.known, self.hard)
-        return np.asarray((by_class.sum(axis=1) + np.log1p(_UNKNOWN)) * self._unlike())
+        by_class = gains(self.worths, self.known)
+        return np.asarray((by_class.sum(axis=1) + _UNKNOWN) * self._unlike())
 
     def _unlike(self) -> np.ndarray:
         """(N,) 1 where nothing is labelled or chosen, or nothing is known of looks."""
-        return np.asarray(np.minimum(self._nearest, 1.0))
+        return np.asarray(np.minimum(self._nearest / _APART, 1.0))
 
     def _choice(self, number: int) -> Choice:
-        (by_class,) = gains(self.worths[[number]], self.known, self.hard)
+        (by_class,) = gains(self.worths[[number]], self.known)
         unlike = float(self._unlike()[number])
-        gain = (float(by_class.sum()) + float(np.log1p(_UNKNOWN))) * unlike
+        gain = (float(by_class.sum()) + _UNKNOWN) * unlike
         return Choice(number, gain, by_class, unlike, float(self._nearest[number]), self.known.copy())
 
     def _approach(self, descriptor: np.ndarray) -> None:

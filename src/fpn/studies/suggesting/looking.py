@@ -36,7 +36,7 @@ from fpn.ops.boxes import pairwise_iou
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.structures import Detections, Features, ImageBatch, Level
 from fpn.studies.suggesting.evidence import Draft, Evidence
-from fpn.studies.suggesting.gain import worth
+from fpn.studies.suggesting.gain import unsureness
 
 Opener = Callable[[], Image.Image]
 
@@ -196,7 +196,7 @@ class View:
         for level, each in list(zip(self.levels, maps, strict=True))[-_COARSEST:]:
             rows, columns = (-(-side // level.stride) for side in size)
             parts.append(each[:, :rows, :columns].mean(dim=(1, 2)))
-        weights = worth(found.scores.double()).float()
+        weights = unsureness(found.scores)
         objects = [weight * self._at(maps, box) for weight, box in zip(weights, found.boxes, strict=True)]
         total = float(weights.sum())
         parts.append(torch.stack(objects).sum(dim=0) / total if total > 0 else torch.zeros_like(parts[-1]))

@@ -26,7 +26,7 @@ from fpn.shapes import Size
 from fpn.structures import Classes, Detections
 from fpn.studies.suggesting.choosing import Choice, Choosing
 from fpn.studies.suggesting.evidence import Draft, Evidence
-from fpn.studies.suggesting.gain import class_worths, difficulties, expected_objects
+from fpn.studies.suggesting.gain import class_worths, expected_objects
 from fpn.studies.suggesting.looking import Looker, Opener, fingerprint_weights
 from fpn.studies.suggesting.reasons import count_unsure, describe
 from fpn.version import __version__
@@ -235,7 +235,6 @@ class _Ranking:
         old = [each for each in self.seen[: self.pool.known] if not each.problem]
         return Choosing(
             worths=class_worths(new, kinds),
-            hard=difficulties(new, kinds),
             known=labelled.astype(np.float64),
             descriptors=_stacked(new, length),
             labelled=_stacked(old, length),
