@@ -50,12 +50,13 @@ def run(
     are hard for it, and that look unlike each other and unlike what is labelled. Of images that show the same, one is
     chosen.
 
-    OUT holds suggestions.json and suggestions.csv, the ranking of all images with the reason for each chosen one, and
-    the folder prelabels with drafts: a dataset of the chosen images that `fpn check` and labelling tools read. A run
-    that was stopped goes on where it was when it is called again.
+    The folder of --output gets suggestions.json and suggestions.csv, the ranking of all images with the reason for each,
+    and the folder prelabels with drafts: a dataset of the chosen images that `fpn check` and labelling tools read. A run
+    that was stopped goes on where it was when it is called again. An image that can't be read is named and left aside;
+    the exit status is then 1.
 
     Args:
-        model: A .safetensors file that `fpn train` wrote, trained on what is labelled so far.
+        model: A .safetensors file that `fpn train` wrote, of what is labelled so far.
         images: Folders with unlabelled images (with all inside of them), files, and globs in quotes.
         count: How many images to choose.
         labelled: The labelled images so far, a dataset in COCO, VOC or YOLO format. Images like these are not chosen,
@@ -93,6 +94,7 @@ def run(
     usual = _USUAL_SCORE if score is None and detector.thresholds is None else score
     chosen = choose_score(usual, detector.thresholds)
     limits = Limits.of(max_pixels=max_pixels)
+    _warn_of_brightness(detector, sources)
     known = None if labelled is None else _open(labelled, split, detector, limits)
     with considerate(say_warning):
         found = suggest(
@@ -138,6 +140,14 @@ def _draft(output: Path) -> Path:
     return draft
 
 
+def _warn_of_brightness(detector: Detector, sources: list[Path]) -> None:
+    from fpn.data.checks.brightness import unfitting
+
+    pixel_range = detector.preprocessor.config.pixel_range
+    if (warning := unfitting("images", [str(path) for path in sources], pixel_range)) is not None:
+        say_warning(warning)
+
+
 def _open(labelled: Path, split: str | None, detector: Detector, limits: Limits) -> Dataset:
     from fpn.data import open_dataset
     from fpn.data.formats.open import usual_split
@@ -155,7 +165,7 @@ def _report(found: Suggestions, losses: list[str], output: Path, to: str) -> Non
     say(suggestion_table(found).rich())
     say()
     for name, why in found.unreadable.items():
-        say_error(f"left aside: {why if name in why else f'{name}: {why}'}")
+        say_error(f"left aside: {name}: {why}")
     for loss in losses:
         say_warning(f"not kept: {loss}")
     if len(found.chosen) < found.about["count"]:

@@ -73,6 +73,12 @@ def test_what_is_labelled_already_is_not_chosen(tmp_path: Path) -> None:
     assert found.objects == {"bolt": 2, "nut": 1, "washer": 1}
 
 
+def test_where_all_is_labelled_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    labelled = greys(tmp_path / "labelled")
+    with pytest.raises(DataError, match="all of 1 images show what is labelled already"):
+        suggested([Path(labelled.path(0))], labelled=labelled)
+
+
 def test_a_rare_class_comes_before_more_of_a_common_one(tmp_path: Path) -> None:
     labelled = greys(tmp_path / "labelled")
     bolts = labelled.subset([2] * 30)
@@ -93,7 +99,7 @@ def test_unreadable_images_are_named_and_left_aside(tmp_path: Path) -> None:
     found = suggested([tmp_path / "text.png", tmp_path / "none.png", *pool(tmp_path, (60,))], count=5)
     assert names(found) == ["0-60.png"]
     assert list(found.unreadable) == ["text.png", "none.png"]
-    assert found.unreadable["none.png"].endswith("no such file")
+    assert found.unreadable["none.png"] == "no such file"
     with pytest.raises(DataError, match=r"none of 1 images can be read.*text\.png"):
         suggested([tmp_path / "text.png"])
 

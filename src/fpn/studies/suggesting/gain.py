@@ -25,7 +25,7 @@ from fpn.ops.boxes import pairwise_iou
 from fpn.structures import Detections
 from fpn.studies.suggesting.evidence import Evidence
 
-# Detections that overlap so far are guesses about one thing: less than NMS takes, as two classes' boxes fit differently.
+# Detections that overlap so far are guesses about one thing: less than NMS takes, as boxes of two classes differ.
 _SAME_THING = 0.4
 # The power of the number of things in an image's worth: 0 is their mean, 1 their sum. Of two pools of 200 scenes, of
 # which 24 and 25 hold a rare class, 20 choices each took 20, 19 and 10 of these 49 with 0, 0.25 and 1; 5 is by lot.

@@ -9,6 +9,8 @@ from fpn.studies.suggesting.choosing import Choice
 
 # Scores between which a detection is called unsure.
 UNSURE = (0.2, 0.6)
+# Of the usual distance: one whose nearest labelled or chosen image is so far is said to be unlike the others.
+_ODD = 0.85
 # A class is named if this part of the gain is its own, and it has at most this part of what classes have on average.
 _MUCH, _FEW = 0.3, 0.5
 
@@ -24,7 +26,7 @@ def describe(choice: Choice, found: Detections, classes: Classes) -> str:
     parts = [f"{_objects(unsure, 'detection')} between {UNSURE[0]:g} and {UNSURE[1]:g}"] if unsure else []
     if rare := _rare(choice, classes):
         parts.append(f"{'perhaps ' if unsure else ''}{' and '.join(rare)}, of which there are few")
-    if np.isfinite(choice.nearest) and choice.nearest >= 1:
+    if np.isfinite(choice.nearest) and choice.nearest >= _ODD:
         parts.append("unlike the others")
     if not unsure and sure and not rare:
         parts.append(f"{_objects(sure, 'object')} found, all of them sure")

@@ -71,7 +71,7 @@ def _json(suggestions: Suggestions) -> dict[str, Any]:
         "classes": list(suggestions.classes),
         "labelled_objects": suggestions.objects,
         "chosen": [_record(each, suggestions) for each in suggestions.chosen],
-        "others": [_record(each, suggestions) for each in suggestions.others],
+        "others": [_plain(each) for each in suggestions.others],
         "aside": dict(suggestions.aside),
         "unreadable": dict(suggestions.unreadable),
     }
@@ -88,8 +88,18 @@ def _record(each: Suggestion, suggestions: Suggestions) -> dict[str, Any]:
         }
         for box, score, label in columns
     ]
-    plain = {"file_name": each.name, "gain": each.gain, "unlike": each.unlike, "unsure": each.unsure}
-    return {**plain, "reason": each.reason, "detections": detections}
+    return {**_plain(each), "detections": detections}
+
+
+def _plain(each: Suggestion) -> dict[str, Any]:
+    """Without its detections, of which many images have many."""
+    return {
+        "file_name": each.name,
+        "gain": each.gain,
+        "unlike": each.unlike,
+        "unsure": each.unsure,
+        "reason": each.reason,
+    }
 
 
 def _rows(suggestions: Suggestions) -> Iterator[dict[str, Any]]:

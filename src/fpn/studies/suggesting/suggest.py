@@ -41,7 +41,7 @@ class Suggestion:
         name: its path within the folder that all are in.
         size: of the upright image.
         gain: what its labels may teach, in no unit: only the order and the proportions say something.
-        unlike: 0 (as one that is labelled or chosen before) to 1 (as unlike as images usually are).
+        unlike: 0 (as one that is labelled or chosen before) to 1 (at least half as unlike as images usually are).
         unsure: detections that may as well be wrong.
         found: what the detector found, boxes in pixels of the upright image, best first.
         reason: in words.
@@ -113,7 +113,7 @@ def suggest(
 
     Raises:
         ConfigError: a setting is out of range, or the labelled data has no class of the detector.
-        DataError: no image can be read.
+        DataError: no image can be read, or all show what is labelled.
         OutputError: the draft can't be written.
     """
     if count < 1 or batch_size < 1:
@@ -203,12 +203,11 @@ class _Ranking:
     def rank(self, count: int, about: Mapping[str, Any]) -> Suggestions:
         known, names = self.pool.known, self.pool.names
         new = self.seen[known:]
-        unreadable = {name: each.problem for name, each in zip(names, new, strict=True) if each.problem}
-        if len(unreadable) == len(new):
-            first = next(iter(unreadable.values()))
-            raise DataError(f"none of {len(new)} images can be read. The first: {first}")
+        unreadable = self._unreadable(new)
         alike, taken = self._alike()
         free = np.array([not each.problem and row not in taken for row, each in enumerate(new)])
+        if not free.any():
+            raise DataError(f"nothing to choose from: all of {len(new)} images show what is labelled already")
         choosing = self._choosing(new, alike, free)
         chosen = choosing.choose(count)
         aside = {names[row]: why for row, why in taken.items()}
@@ -224,6 +223,15 @@ class _Ranking:
             objects=self._objects(),
             about=about,
         )
+
+    def _unreadable(self, new: Sequence[Evidence]) -> dict[str, str]:
+        """Name -> why it could not be read; not all may be like that."""
+        rows = zip(self.pool.names, self.pool.paths, new, strict=True)
+        found = {name: each.problem.removeprefix(f"{path}: ") for name, path, each in rows if each.problem}
+        if len(found) == len(new):
+            name, why = next(iter(found.items()))
+            raise DataError(f"none of {len(new)} images can be read. The first: {name}: {why}")
+        return found
 
     def _choosing(self, new: Sequence[Evidence], alike: Mapping[int, Sequence[int]], free: np.ndarray) -> Choosing:
         kinds = len(self.classes)
