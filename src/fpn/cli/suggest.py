@@ -46,14 +46,13 @@ def run(
 ) -> int:
     """Choose the images whose labels would teach a model most, say why, and write drafts of their labels.
 
-    Chosen are images with many detections of which the model is unsure, above all of classes that have few labels or
-    are hard for it, and that look unlike each other and unlike what is labelled. Of images that show the same, one is
-    chosen.
+    Chosen are images with detections of which the model is unsure, above all of classes that have few labels, and that
+    look unlike each other and unlike what is labelled. Of images that show the same, one is chosen.
 
-    The folder of --output gets suggestions.json and suggestions.csv, the ranking of all images with the reason for each,
-    and the folder prelabels with drafts: a dataset of the chosen images that `fpn check` and labelling tools read. A run
-    that was stopped goes on where it was when it is called again. An image that can't be read is named and left aside;
-    the exit status is then 1.
+    The folder of --output gets suggestions.json and suggestions.csv, the ranking of all images with the reason for
+    each, and the folder prelabels with drafts: a dataset of the chosen images that `fpn check` and labelling tools
+    read. A run that was stopped goes on where it was when it is called again. An image that can't be read is named and
+    left aside; the exit status is then 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote, of what is labelled so far.
@@ -190,7 +189,7 @@ def suggestion_table(found: Suggestions, *, most: int = _ROWS) -> TextTable:
     notes = [f"... {len(found.chosen) - most} more are in the files"] if len(found.chosen) > most else []
     notes.append(f"chosen of {len(found.chosen) + len(found.others) + len(found.aside)} images")
     if found.aside:
-        notes[-1] += f"; {len(found.aside)} show what another one shows"
+        notes[-1] += f"; {len(found.aside)} look like another"
     if found.objects is not None:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(found.objects.items(), key=lambda pair: pair[1]))
         notes.append(f"labelled so far: {counts}")
