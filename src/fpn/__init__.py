@@ -32,6 +32,7 @@ _PUBLIC = {
     "report": "fpn.studies.report.report",
     "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
+    "suggest": "fpn.studies.suggesting.suggest",
     "train": "fpn.training.trainer",
 }
 
@@ -58,6 +59,7 @@ __all__ = [
     "report",
     "retinanet",
     "save",
+    "suggest",
     "train",
 ]
 
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from fpn.structures import Classes, Detections
     from fpn.studies.label_budget.running import forecast_labels
     from fpn.studies.report.report import report
+    from fpn.studies.suggesting.suggest import suggest
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig
     from fpn.training.rate_range import find_learning_rate

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fpn.features.necks.paper_designs import DESIGNS, FPN
 from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, Findings
+from fpn.studies.markup import Markup, tag
 from fpn.studies.standalone_svg import FAINT, INK, PLAIN, STRONG, svg_document, svg_line, svg_text
 
 FIGURES = ("ar1000", "ar1000_small", "ap", "ap_small")
@@ -24,7 +25,7 @@ def chart(findings: Findings) -> str:
     return svg_document(_title(findings), width, height, parts)
 
 
-def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[str]:
+def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[Markup]:
     found = {row: list(values(findings.outcomes, row, figure).values()) for row in findings.rows}
     low, high, step = _scale([100 * value for each in found.values() for value in each])
     bottom = _TOP + _LINE * len(found)
@@ -44,13 +45,13 @@ def _panel(findings: Findings, figure: str, *, left: float) -> Iterator[str]:
         yield from _marks([place(value) for value in seeds], _middle(line), _colour(row))
 
 
-def _marks(places: Sequence[float], middle: float, colour: str) -> Iterator[str]:
+def _marks(places: Sequence[float], middle: float, colour: str) -> Iterator[Markup]:
     if not places:
         return
     mean = round(_mean(places), 1)
-    yield f'<line x1="{mean}" y1="{middle - 8}" x2="{mean}" y2="{middle + 8}" stroke="{colour}" stroke-width="3"/>'
+    yield tag("line", x1=mean, y1=middle - 8, x2=mean, y2=middle + 8, stroke=colour, stroke_width=3)
     for x in places:
-        yield f'<circle cx="{x}" cy="{middle}" r="3.5" fill="{colour}" fill-opacity="0.55"/>'
+        yield tag("circle", cx=x, cy=middle, r=3.5, fill=colour, fill_opacity=0.55)
 
 
 def _scale(percent: Sequence[float]) -> tuple[int, int, int]:
