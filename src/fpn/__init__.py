@@ -22,6 +22,8 @@ _PUBLIC = {
     "evaluate": "fpn.evaluation",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
+    "keypoint_rcnn": "fpn.detectors",
+    "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
@@ -45,8 +47,10 @@ __all__ = [
     "evaluate",
     "faster_rcnn",
     "fcos",
+    "keypoint_rcnn",
     "list_splits",
     "load",
+    "mask_rcnn",
     "open_dataset",
     "optimize",
     "plan_training",
@@ -57,7 +61,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fpn.data import list_splits, open_dataset
-    from fpn.detectors import atss, begin_with, faster_rcnn, fcos, load, retinanet, save
+    from fpn.detectors import atss, begin_with, faster_rcnn, fcos, keypoint_rcnn, load, mask_rcnn, retinanet, save
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

@@ -84,6 +84,7 @@ def run(
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
     predictions = _begin(output, detector.classes, about, ids, sources, known, drawn=drawn)
+    predictions.skeleton = detector.skeleton
     full = FullImages(detector.max_detections)
     try:
         jobs = list(zip(sources, names, strict=True))
@@ -197,7 +198,8 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
     if name is not None:
         assert prediction.image is not None, "images are kept where they are drawn"
         shown = sure_ones(found, chosen)
-        save_image(draw(prediction.image, shown, predictions.classes), predictions.folder / name)
+        drawn = draw(prediction.image, shown, predictions.classes, skeleton=predictions.skeleton)
+        save_image(drawn, predictions.folder / name)
     predictions.add(source.path, prediction.size, found, name)
 
 

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import AnchorDialect, TwoStageDialect
+from fpn.detectors.dialect import AnchorDialect, KeypointDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.one_stage import OneStageDetector
-from fpn.detectors.recipe import ATSSRecipe, DenseRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
+from fpn.detectors.recipe import (
+    ATSSRecipe,
+    DenseRecipe,
+    FasterRCNNRecipe,
+    FCOSRecipe,
+    KeypointRCNNRecipe,
+    MaskRCNNRecipe,
+    Recipe,
+    RetinaNetRecipe,
+    TwoStageRecipe,
+)
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
@@ -23,6 +33,8 @@ from fpn.heads.atss import ATSSHead
 from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
 from fpn.heads.dense import DenseHead
 from fpn.heads.fcos import FCOSHead
+from fpn.heads.keypoint import KeypointHead
+from fpn.heads.mask import MaskHead
 from fpn.heads.retinanet import RetinaNetHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
@@ -47,9 +59,9 @@ def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Dete
     return BUILDERS[type(recipe)](recipe, weights)
 
 
-def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> TwoStageDetector:
+def build_two_stage(recipe: TwoStageRecipe, weights: str | Path | None = None) -> TwoStageDetector:
     """See `build_detector`."""
-    return assemble_faster_rcnn(*prepare_features(recipe, weights))
+    return assemble_two_stage(*prepare_features(recipe, weights))
 
 
 def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> OneStageDetector:
@@ -65,7 +77,9 @@ def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> O
 
 
 BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
-    FasterRCNNRecipe: build_faster_rcnn,
+    FasterRCNNRecipe: build_two_stage,
+    MaskRCNNRecipe: build_two_stage,
+    KeypointRCNNRecipe: build_two_stage,
     RetinaNetRecipe: build_one_stage,
     FCOSRecipe: build_one_stage,
     ATSSRecipe: build_one_stage,
@@ -125,14 +139,14 @@ def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
     return FeatureExtractor(backbone=backbone, neck=FeaturePyramid(backbone.levels, config=config))
 
 
-def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> TwoStageDetector:
+def assemble_two_stage(features: Extractor, recipe: TwoStageRecipe) -> TwoStageDetector:
     """Heads after a recipe on any features."""
     levels = features.levels
     dialect = adapt_to_levels(recipe.dialect, levels)
     return TwoStageDetector(
         features=features,
         rpn=build_rpn(levels, dialect),
-        roi_heads=RoIHeads(box=build_box_head(levels, len(recipe.classes), dialect)),
+        roi_heads=build_roi_heads(levels, recipe),
         classes=recipe.found,
         preprocessor=Preprocessor(dialect.pixels),
         recipe=recipe,
@@ -178,15 +192,60 @@ def refuse_other_levels(anchors: AnchorsConfig, levels: tuple[Level, ...]) -> No
         )
 
 
+def build_roi_heads(levels: tuple[Level, ...], recipe: TwoStageRecipe) -> RoIHeads:
+    """The heads on proposals that a recipe asks for."""
+    num_classes = len(recipe.classes)
+    box = build_box_head(levels, num_classes, recipe.dialect)
+    match recipe:
+        case FasterRCNNRecipe():
+            return RoIHeads(box=box)
+        case MaskRCNNRecipe():
+            return RoIHeads(box=box, mask=build_mask_head(levels, num_classes, recipe.dialect))
+        case KeypointRCNNRecipe():
+            return RoIHeads(box=box, keypoint=build_keypoint_head(levels, len(recipe.keypoints), recipe.dialect))
+    raise ConfigError(f"kind {recipe.kind!r}: has no heads on proposals")
+
+
 def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: TwoStageDialect) -> BoxHead:
     """The box head that a dialect describes, on any levels."""
-    pooled = roi_levels(levels)
+    pooler = build_pooler(levels, dialect, dialect.roi.output_size)
     return BoxHead(
-        pooler=RoIPooler(levels=pooled, config=dialect.roi, legacy_plus_one=dialect.coder.legacy_plus_one),
-        trunk=_trunk(pooled[0].channels, dialect),
+        pooler=pooler,
+        trunk=_trunk(pooler.levels[0].channels, dialect),
         num_classes=num_classes,
         coder=dialect.coder,
         config=dialect.box,
+    )
+
+
+def build_mask_head(levels: tuple[Level, ...], num_classes: int, dialect: MaskDialect) -> MaskHead:
+    """The mask head that a dialect describes, on any levels."""
+    return MaskHead(
+        pooler=build_pooler(levels, dialect, dialect.mask.roi_size),
+        num_classes=num_classes,
+        config=dialect.mask,
+        norm_epsilon=dialect.backbone.norm_epsilon,
+        bias=dialect.backbone.conv_bias,
+    )
+
+
+def build_keypoint_head(levels: tuple[Level, ...], num_keypoints: int, dialect: KeypointDialect) -> KeypointHead:
+    """The keypoint head that a dialect describes, on any levels."""
+    sampling = dialect.box.sampling
+    return KeypointHead(
+        pooler=build_pooler(levels, dialect, dialect.keypoint.roi_size),
+        num_keypoints=num_keypoints,
+        config=dialect.keypoint,
+        most_positive=sampling.count * sampling.positive_fraction,
+    )
+
+
+def build_pooler(levels: tuple[Level, ...], dialect: TwoStageDialect, size: int) -> RoIPooler:
+    """How a dialect reads RoIs, in a grid of size x size cells."""
+    return RoIPooler(
+        levels=roi_levels(levels),
+        config=dialect.roi.changed(output_size=size),
+        legacy_plus_one=dialect.coder.legacy_plus_one,
     )
 
 

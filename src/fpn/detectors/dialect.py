@@ -11,6 +11,8 @@ from fpn.heads.atss import ATSSConfig
 from fpn.heads.box import BoxConfig
 from fpn.heads.box_coder import CoderConfig
 from fpn.heads.fcos import FCOSConfig
+from fpn.heads.keypoint import KeypointConfig
+from fpn.heads.mask import MaskConfig
 from fpn.heads.retinanet import RetinaNetConfig
 from fpn.heads.roi_pooler import RoIConfig
 from fpn.heads.rpn import RPNConfig
@@ -106,3 +108,15 @@ class ATSSDialect(AnchorDialect):
     def max_detections(self) -> int:
         """See `Dialect.max_detections`."""
         return self.dense.limit
+
+
+class MaskDialect(TwoStageDialect):
+    """Of a detector that also gives masks."""
+
+    mask: MaskConfig = Field(default=MaskConfig(), description="mask head")
+
+
+class KeypointDialect(TwoStageDialect):
+    """Of a detector that also gives keypoints."""
+
+    keypoint: KeypointConfig = Field(default=KeypointConfig(), description="keypoint head")

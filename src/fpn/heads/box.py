@@ -128,11 +128,13 @@ class SampledRoIs(NamedTuple):
         boxes: (n, 4), positive ones first.
         labels: (n,), what they should become; K is background.
         deltas: (P, 4), from each positive one to its object.
+        gt_index: (P,), which object of the image each positive one shall become.
     """
 
     boxes: Tensor
     labels: Tensor
     deltas: Tensor
+    gt_index: Tensor
 
 
 class BoxCandidates(NamedTuple):
@@ -204,7 +206,10 @@ class BoxHead(nn.Module):
         generator: Randomness = None,
     ) -> LossTerms:
         """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
-        drawn = self.sample(proposals, targets, generator=generator)
+        return self.losses_of(features, images, self.sample(proposals, targets, generator=generator))
+
+    def losses_of(self, features: Features, images: ImageBatch, drawn: Sequence[SampledRoIs]) -> LossTerms:
+        """As `losses`, of RoIs that are already sampled."""
         logits, deltas = self(features, images, [each.boxes for each in drawn])
         return self.loss_terms(logits, deltas, drawn)
 
@@ -315,7 +320,7 @@ class BoxHead(nn.Module):
         background = torch.full_like(negative, self.num_classes)
         labels = torch.cat([truth.labels[gt_index], background])
         deltas = self.coder.encode(truth.boxes[gt_index], boxes[positive])
-        return SampledRoIs(boxes[torch.cat([positive, negative])], labels, deltas)
+        return SampledRoIs(boxes[torch.cat([positive, negative])], labels, deltas, gt_index)
 
     def _of_class(self, deltas: Tensor, label: Tensor) -> Tensor:
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""

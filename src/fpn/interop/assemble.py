@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from fpn.detectors.builder import build_faster_rcnn, build_pyramid
-from fpn.detectors.dialect import TwoStageDialect
+from fpn.detectors.builder import build_pyramid, build_two_stage
+from fpn.detectors.dialect import MaskDialect, TwoStageDialect
 from fpn.detectors.presets import adapt_dialect
-from fpn.detectors.recipe import FasterRCNNRecipe
+from fpn.detectors.recipe import (
+    FasterRCNNRecipe,
+    KeypointRCNNRecipe,
+    MaskRCNNRecipe,
+    TwoStageRecipe,
+    skeleton_fields,
+)
+from fpn.detectors.roi_toolkits import with_keypoints, with_masks
 from fpn.features.backbones.backbone import Backbone
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
+from fpn.structures.keypoints import COCO_PERSON
+
+_MASKS, _KEYPOINTS = "roi_heads.mask.logits.weight", "roi_heads.keypoint.upsample.weight"
 
 
 def build(
@@ -35,12 +46,26 @@ def build(
     if dialect.box.background == "first":
         state = _background_last(state)
     named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
-    recipe = FasterRCNNRecipe(
-        backbone=name, classes=named.names, category_ids=named.ids, dialect=dialect.changed(box_width=width)
-    )
-    detector = build_faster_rcnn(recipe)
+    detector = build_two_stage(_recipe(state, name, named, dialect.changed(box_width=width)))
     fill_module(detector, state, toolkit=dialect.name)
     return ImportedWeights(detector.eval(), dialect, leftover)
+
+
+def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialect: TwoStageDialect) -> TwoStageRecipe:
+    """Of the kind whose heads there are weights for. As many keypoints as COCO's of a person are taken for those."""
+    own: dict[str, Any] = {
+        "backbone": backbone,
+        "classes": classes.names,
+        "category_ids": classes.ids,
+        "dialect": dialect,
+    }
+    if _MASKS in state:
+        return MaskRCNNRecipe(**own)
+    if _KEYPOINTS in state:
+        count = state[_KEYPOINTS].shape[1]
+        known = COCO_PERSON if count == len(COCO_PERSON) else Skeleton(tuple(f"keypoint {k + 1}" for k in range(count)))
+        return KeypointRCNNRecipe(**own, **skeleton_fields(known))
+    return FasterRCNNRecipe(**own)
 
 
 def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,6 +75,9 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         moved[f"roi_heads.box.scores.{part}"] = state[f"roi_heads.box.scores.{part}"].roll(-1, dims=0)
         deltas = state[f"roi_heads.box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
         moved[f"roi_heads.box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
+        masks = state.get(f"roi_heads.mask.logits.{part}")  # (K + 1, ...), or (1, ...)
+        if masks is not None and len(masks) > 1:
+            moved[f"roi_heads.mask.logits.{part}"] = masks[1:]
     return moved
 
 
@@ -81,4 +109,26 @@ def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoSta
         dialect = dialect.changed(rpn_channels=len(state["rpn.shared.weight"]))
     if "roi_heads.box.deltas.weight" in state:
         dialect = dialect.changed(box_class_agnostic=len(state["roi_heads.box.deltas.weight"]) == 4)
+    if _MASKS in state:
+        return _read_masks(state, with_masks(dialect))
+    if _KEYPOINTS in state:
+        width, count = state[_KEYPOINTS].shape[0], _tower(state, "keypoint")
+        return with_keypoints(dialect).changed(keypoint={"channels": width, "convolutions": count})
     return dialect
+
+
+def _read_masks(state: Mapping[str, Tensor], dialect: MaskDialect) -> MaskDialect:
+    normed, classes = "roi_heads.mask.tower.0.1.weight" in state, len(state["roi_heads.box.scores.weight"]) - 1
+    return dialect.changed(
+        mask={
+            "channels": state[_MASKS].shape[1],
+            "convolutions": _tower(state, "mask"),
+            "norm": "batch" if normed and dialect.mask.norm == "none" else dialect.mask.norm,
+            "class_agnostic": len(state[_MASKS]) == 1 < classes,
+        }
+    )
+
+
+def _tower(state: Mapping[str, Tensor], head: str) -> int:
+    """How many convolutions a head has."""
+    return sum(re.fullmatch(rf"roi_heads\.{head}\.tower\.\d+\.0\.weight", name) is not None for name in state)

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from fpn.errors import ModelFileError
-from fpn.interop import dense_heads, detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
+from fpn.interop import (
+    dense_heads,
+    detectron2,
+    fpn_pytorch,
+    matterport,
+    minimal,
+    mmdetection,
+    pytorch_fpn,
+    torchvision,
+)
 from fpn.interop.imported import ImportedWeights
 
 
@@ -26,6 +35,7 @@ TOOLKITS: dict[str, Toolkit] = {
     "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.import_weights),
     "three-level FPN": Toolkit(minimal.recognises, minimal.import_weights),
     "matterport": Toolkit(matterport.recognises, matterport.import_weights),
+    "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
     "Detectron2": Toolkit(detectron2.recognises, detectron2.import_weights),
     "MMDetection's dense heads": Toolkit(dense_heads.recognises, dense_heads.import_weights),
     "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),

@@ -1,4 +1,4 @@
-"""facebookresearch/detectron2: Faster R-CNN, the boxes of Mask R-CNN, RetinaNet and FCOS."""
+"""facebookresearch/detectron2: Faster, Mask and Keypoint R-CNN, RetinaNet and FCOS."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ RULES: Rules = (
     (r"roi_heads\.box_head\.fc2\.(.+)", r"roi_heads.box.trunk.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
+    *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.norm\.(.+)", rf"roi_heads.mask.tower.{i}.1.\1") for i in range(16)),
+    *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(16)),
+    (r"roi_heads\.mask_head\.deconv\.(.+)", r"roi_heads.mask.upsample.\1"),
+    (r"roi_heads\.mask_head\.predictor\.(.+)", r"roi_heads.mask.logits.\1"),
+    *((rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.+)", rf"roi_heads.keypoint.tower.{i}.0.\1") for i in range(16)),
+    (r"roi_heads\.keypoint_head\.score_lowres\.(.+)", r"roi_heads.keypoint.upsample.\1"),
 )
 BLOCK_RULES: Rules = (
     (r"stage\.(\d)\.(\d+)\.shortcut\.norm\.(.+)", r"features.backbone.net.layer\1.\2.downsample.1.\3"),
@@ -73,6 +79,8 @@ def import_weights(
     if "roi_heads.box.trunk.1.weight" in renamed:
         cells = renamed["roi_heads.box.trunk.1.weight"].shape[1] / len(renamed["features.neck.laterals.c2.weight"])
         dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
+    if "roi_heads.keypoint.upsample.weight" in renamed:  # as its Base-Keypoint-RCNN-FPN.yaml has it
+        dialect = dialect.changed(box_beta=0.5, rpn_after_nms=(1500, 1000))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 

@@ -1,4 +1,5 @@
-"""pytorch/vision: fasterrcnn_resnet50_fpn and its relatives with a two-layer box head on a bottleneck ResNet."""
+"""pytorch/vision: fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, keypointrcnn_resnet50_fpn, and relatives with a
+two-layer box head on a bottleneck ResNet."""
 
 from __future__ import annotations
 
@@ -32,6 +33,14 @@ RULES: Rules = (
     (r"roi_heads\.box_head\.fc7\.(.+)", r"roi_heads.box.trunk.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
+    # Files from before torchvision 0.13 count from 1.
+    *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(4)),
+    (r"roi_heads\.mask_head\.(\d+)\.0\.(.+)", r"roi_heads.mask.tower.\1.0.\2"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"roi_heads.mask.upsample.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"roi_heads.mask.logits.\1"),
+    # Convolutions and activations are counted.
+    *((rf"roi_heads\.keypoint_head\.{2 * i}\.(.+)", rf"roi_heads.keypoint.tower.{i}.0.\1") for i in range(16)),
+    (r"roi_heads\.keypoint_predictor\.kps_score_lowres\.(.+)", r"roi_heads.keypoint.upsample.\1"),
 )
 
 
@@ -56,7 +65,8 @@ def import_weights(
     """Its weights in our detector; of Faster R-CNN background's logit moves to the end, its unread boxes are dropped.
 
     Args:
-        state: a `state_dict` of `fasterrcnn_resnet50_fpn`.
+        state: a `state_dict` of `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn`, `keypointrcnn_resnet50_fpn`, or of
+            a one-stage detector.
         classes: names of the classes without background; None: "class 1", "class 2", ... Of one-stage detectors a
             name for every logit: they have no background, but the published ones an unused class 0.
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.

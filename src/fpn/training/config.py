@@ -19,7 +19,7 @@ from fpn.sections import CheckedSettings
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
 # Of `fpn.detectors.presets`, which needs more than this module may import.
-DetectorName = Literal["faster_rcnn", "retinanet", "fcos", "atss"]
+DetectorName = Literal["faster_rcnn", "retinanet", "fcos", "atss", "mask_rcnn", "keypoint_rcnn"]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 _EVERY_KIND = {
@@ -43,6 +43,8 @@ MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "retinanet": {**_DENSE, **_ANCHORS},
     "fcos": _DENSE,
     "atss": {**_DENSE, **_ANCHORS},
+    "mask_rcnn": _TWO_STAGES,
+    "keypoint_rcnn": _TWO_STAGES,
 }
 # Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.
 _OCTAVES: Mapping[str, int] = {"retinanet": 3}
