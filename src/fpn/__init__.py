@@ -20,6 +20,7 @@ _PUBLIC = {
     "begin_with": "fpn.detectors",
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
+    "cascade_rcnn": "fpn.detectors",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
     "keypoint_rcnn": "fpn.detectors",
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "atss",
     "begin_with",
+    "cascade_rcnn",
     "draw",
     "evaluate",
     "faster_rcnn",
@@ -61,7 +63,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fpn.data import list_splits, open_dataset
-    from fpn.detectors import atss, begin_with, faster_rcnn, fcos, keypoint_rcnn, load, mask_rcnn, retinanet, save
+    from fpn.detectors import (
+        atss,
+        begin_with,
+        cascade_rcnn,
+        faster_rcnn,
+        fcos,
+        keypoint_rcnn,
+        load,
+        mask_rcnn,
+        retinanet,
+        save,
+    )
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

@@ -25,6 +25,22 @@ KEYPOINTS = {"keypoint_channels": 8, "keypoint_convolutions": 2, "skeleton": ("l
 
 KINDS: dict[str, Callable[[], Detector]] = {
     "faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
+    "modern faster_rcnn": lambda: fpn.faster_rcnn(
+        **SMALL,
+        head_width=8,
+        dialect="torchvision_v2",
+        neck="pafpn",
+        neck_norm="group",
+        box={"norm": "group", "convolution_channels": 8, "suppression": "gaussian", "loss": "giou"},
+        box_score_limit=0.2,
+        box_limit=20,
+        rpn_loss="giou",
+    ),
+    "bifpn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, neck="bifpn", box_score_limit=0.2, box_limit=20),
+    "simple_pyramid": lambda: fpn.faster_rcnn(
+        **{**SMALL, "backbone": "test_vit"}, head_width=8, neck="simple_pyramid", box_score_limit=0.2, box_limit=20
+    ),
+    "cascade_rcnn": lambda: fpn.cascade_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
     "retinanet": lambda: fpn.retinanet(**SMALL, dense_limit=20, dense_normalizer="ema"),
     "fcos": lambda: fpn.fcos(**SMALL, dense_limit=20),
     "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
@@ -36,6 +52,7 @@ KINDS: dict[str, Callable[[], Detector]] = {
 # The same for other classes.
 WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "faster_rcnn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, head_width=8),
+    "cascade_rcnn": lambda classes: fpn.cascade_rcnn(**{**SMALL, "classes": classes}, head_width=8),
     "retinanet": lambda classes: fpn.retinanet(**{**SMALL, "classes": classes}),
     "fcos": lambda classes: fpn.fcos(**{**SMALL, "classes": classes}),
     "atss": lambda classes: fpn.atss(**{**SMALL, "classes": classes}),
@@ -186,6 +203,7 @@ def test_the_backbone_is_told_from_the_rest(detector: Detector) -> None:
     assert backbone < every
 
 
+@pytest.mark.parametrize("kind", WITH_CLASSES)
 def test_what_has_rows_by_class_is_what_depends_on_their_number(kind: str) -> None:
     two, three = (WITH_CLASSES[kind](classes) for classes in (["a", "b"], ["a", "b", "c"]))
     small, large = two.state_dict(), three.state_dict()

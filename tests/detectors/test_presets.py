@@ -11,7 +11,7 @@ from fpn.detectors.builder import BUILDERS, roi_levels
 from fpn.detectors.presets import DIALECTS_OF, PRESETS, adapt_dialect, named_preset
 from fpn.detectors.recipe import RECIPES
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.designs import DESIGNS
 from fpn.sections import options_of, sections_of
 from fpn.structures import ImageBatch, Level, Targets
 from fpn.training.config import DETECTORS, MODEL_SETTINGS

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import AnchorDialect, KeypointDialect, MaskDialect, TwoStageDialect
+from fpn.detectors.dialect import AnchorDialect, CascadeDialect, KeypointDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import (
     ATSSRecipe,
+    CascadeRCNNRecipe,
     DenseRecipe,
     FasterRCNNRecipe,
     FCOSRecipe,
@@ -26,11 +27,12 @@ from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.config import NeckConfig
+from fpn.features.necks.designs import DESIGNS, Design
 from fpn.features.necks.fpn import FeaturePyramid
-from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSHead
-from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.box import BoxHead, ConvolutionsTrunk, ConvolutionTrunk, FlatTrunk, TwoLayerTrunk
+from fpn.heads.cascade import CascadeHead
 from fpn.heads.dense import DenseHead
 from fpn.heads.fcos import FCOSHead
 from fpn.heads.keypoint import KeypointHead
@@ -78,6 +80,7 @@ def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> O
 
 BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
     FasterRCNNRecipe: build_two_stage,
+    CascadeRCNNRecipe: build_two_stage,
     MaskRCNNRecipe: build_two_stage,
     KeypointRCNNRecipe: build_two_stage,
     RetinaNetRecipe: build_one_stage,
@@ -130,8 +133,8 @@ def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, 
 
 
 def build_features(backbone: BottomUp, design: Design, config: NeckConfig) -> Extractor:
-    """The dialect's own pyramid, or one of its rivals in the same width."""
-    return build_pyramid(backbone, config) if design.name == FPN else design.build(backbone, config.output_channels)
+    """A neck with the dialect's settings, or one of the paper's rivals in the same width."""
+    return design.build(backbone, config)
 
 
 def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
@@ -195,6 +198,8 @@ def refuse_other_levels(anchors: AnchorsConfig, levels: tuple[Level, ...]) -> No
 def build_roi_heads(levels: tuple[Level, ...], recipe: TwoStageRecipe) -> RoIHeads:
     """The heads on proposals that a recipe asks for."""
     num_classes = len(recipe.classes)
+    if isinstance(recipe, CascadeRCNNRecipe):
+        return RoIHeads(box=build_cascade(levels, num_classes, recipe.dialect))
     box = build_box_head(levels, num_classes, recipe.dialect)
     match recipe:
         case FasterRCNNRecipe():
@@ -204,6 +209,15 @@ def build_roi_heads(levels: tuple[Level, ...], recipe: TwoStageRecipe) -> RoIHea
         case KeypointRCNNRecipe():
             return RoIHeads(box=box, keypoint=build_keypoint_head(levels, len(recipe.keypoints), recipe.dialect))
     raise ConfigError(f"kind {recipe.kind!r}: has no heads on proposals")
+
+
+def build_cascade(levels: tuple[Level, ...], num_classes: int, dialect: CascadeDialect) -> CascadeHead:
+    """The box heads that a dialect's cascade describes, on any levels."""
+    stages = [
+        build_box_head(levels, num_classes, dialect.changed(box=dialect.cascade.stage(dialect.box, number)))
+        for number in range(len(dialect.cascade.ious))
+    ]
+    return CascadeHead(stages=stages, config=dialect.cascade)
 
 
 def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: TwoStageDialect) -> BoxHead:
@@ -249,7 +263,8 @@ def build_pooler(levels: tuple[Level, ...], dialect: TwoStageDialect, size: int)
     )
 
 
-def _trunk(channels: int, dialect: TwoStageDialect) -> TwoLayerTrunk | ConvolutionTrunk:
+def _trunk(channels: int, dialect: TwoStageDialect) -> FlatTrunk | ConvolutionTrunk:
+    box = dialect.box
     shape = {"channels": channels, "pooled_size": dialect.roi.output_size, "width": dialect.box.width}
     match dialect.box.head:
         case "two_layers":
@@ -258,6 +273,13 @@ def _trunk(channels: int, dialect: TwoStageDialect) -> TwoLayerTrunk | Convoluti
             return ConvolutionTrunk(**shape)
         case "convolution_norm":
             return ConvolutionTrunk(**shape, norm_epsilon=dialect.backbone.norm_epsilon)
+        case "convolutions":
+            return ConvolutionsTrunk(
+                **shape,
+                num_convolutions=box.num_convolutions,
+                convolution_channels=box.convolution_channels,
+                norm=box.norm,
+            )
 
 
 def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:

@@ -10,6 +10,7 @@ from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSConfig
 from fpn.heads.box import BoxConfig
 from fpn.heads.box_coder import CoderConfig
+from fpn.heads.cascade import CascadeConfig
 from fpn.heads.fcos import FCOSConfig
 from fpn.heads.keypoint import KeypointConfig
 from fpn.heads.mask import MaskConfig
@@ -70,6 +71,12 @@ class TwoStageDialect(AnchorDialect):
     def anchor_ious(self) -> tuple[float, float]:
         """See `Dialect.anchor_ious`."""
         return self.rpn.sampling.negative_iou, self.rpn.sampling.positive_iou
+
+
+class CascadeDialect(TwoStageDialect):
+    """Of proposals and several box heads in a row."""
+
+    cascade: CascadeConfig = Field(default=CascadeConfig(), description="stages of the box head")
 
 
 class RetinaNetDialect(AnchorDialect):

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from fpn.detectors.builder import build_one_stage, build_two_stage
+from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
 from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import (
     ATSSRecipe,
+    CascadeRCNNRecipe,
     FasterRCNNRecipe,
     FCOSRecipe,
     KeypointRCNNRecipe,
@@ -36,11 +38,12 @@ D = TypeVar("D", bound=Dialect)
 # The dialects that each kind of detector has, by name.
 DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
     "faster_rcnn": DIALECTS,
+    "cascade_rcnn": CASCADE_DIALECTS,
+    "mask_rcnn": MASK_DIALECTS,
+    "keypoint_rcnn": KEYPOINT_DIALECTS,
     "retinanet": RETINANET_DIALECTS,
     "fcos": FCOS_DIALECTS,
     "atss": ATSS_DIALECTS,
-    "mask_rcnn": MASK_DIALECTS,
-    "keypoint_rcnn": KEYPOINT_DIALECTS,
 }
 
 
@@ -72,7 +75,8 @@ def faster_rcnn(
         frozen_norm: batch norms of the backbone keep their statistics and weights.
         channels: width of the pyramid's maps; None: the dialect's. 96 or 128 serve light backbones and few classes.
         head_width: width of the box head's two layers; None: the dialect's, 1024.
-        neck: "fpn", or a design that the paper compares it with; see `fpn.features.necks.paper_designs.DESIGNS`.
+        neck: "fpn", "pafpn", "bifpn", "simple_pyramid" (for plain vision transformers), or a design that the paper
+            compares it with; see `fpn.features.necks.designs.DESIGNS`.
         conventions: single settings of the dialect's sections, such as `anchors_ratios=(1.0,)` or
             `rpn={"nms": 0.6}`; see docs/dialects.md.
 
@@ -95,6 +99,26 @@ def faster_rcnn(
         **conventions,
     )
     return build_two_stage(recipe, weights)
+
+
+def cascade_rcnn(
+    *,
+    classes: Classes | Iterable[str],
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    **settings: Any,
+) -> TwoStageDetector:
+    """Cascade R-CNN: Faster R-CNN with three box heads in a row, each trained on better boxes than the one before.
+
+    Args:
+        classes, weights, dialect: as `faster_rcnn` takes them.
+        settings: as `faster_rcnn` takes them, such as `backbone="resnet18"` or `short_side=640`, and those of the
+            section `cascade`, such as `cascade_loss_weights=(1.0, 1.0, 1.0)`.
+
+    Raises:
+        as `faster_rcnn`.
+    """
+    return build_two_stage(two_stage_recipe(CascadeRCNNRecipe, classes, dialect, **settings), weights)
 
 
 def mask_rcnn(
@@ -236,11 +260,12 @@ def atss(
 # Each kind of detector by its name.
 PRESETS: Mapping[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
+    "cascade_rcnn": cascade_rcnn,
+    "mask_rcnn": mask_rcnn,
+    "keypoint_rcnn": keypoint_rcnn,
     "retinanet": retinanet,
     "fcos": fcos,
     "atss": atss,
-    "mask_rcnn": mask_rcnn,
-    "keypoint_rcnn": keypoint_rcnn,
 }
 
 

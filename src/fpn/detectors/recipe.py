@@ -16,6 +16,7 @@ from torch.nn.modules.module import (
 
 from fpn.detectors.dialect import (
     ATSSDialect,
+    CascadeDialect,
     Dialect,
     FCOSDialect,
     KeypointDialect,
@@ -24,7 +25,7 @@ from fpn.detectors.dialect import (
     TwoStageDialect,
 )
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import named_design
+from fpn.features.necks.designs import named_design
 from fpn.sections import Section
 from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest
@@ -47,7 +48,8 @@ class Recipe(Section):
         default=True, description="Batch norms of the backbone keep their statistics and weights."
     )
     neck: Name = Field(
-        default="fpn", description="How bottom-up maps become levels: fpn, or what the paper compares it with."
+        default="fpn",
+        description="How bottom-up maps become levels: fpn, what the paper compares it with, or what came later.",
     )
     classes: tuple[str, ...] = Field(max_length=_MAX_CLASSES, description="Names of what is found, in label order.")
     category_ids: tuple[int, ...] = Field(description="The classes' ids in the data's own files.")
@@ -107,39 +109,17 @@ class TwoStageRecipe(Recipe):
         return self.changed(dialect={"box": {"limit": most}})
 
 
-class DenseRecipe(Recipe):
-    """What detectors without a second stage share."""
-
-    def limited(self, most: int) -> DenseRecipe:
-        """See `Recipe.limited`."""
-        return self.changed(dialect={"dense": {"limit": most}})
-
-
-class RetinaNetRecipe(DenseRecipe):
-    """RetinaNet."""
-
-    kind: Literal["retinanet"] = Field(default="retinanet", description="Which detector.")
-    dialect: RetinaNetDialect = Field(description="The conventions of all parts.")
-
-
-class FCOSRecipe(DenseRecipe):
-    """FCOS."""
-
-    kind: Literal["fcos"] = Field(default="fcos", description="Which detector.")
-    dialect: FCOSDialect = Field(description="The conventions of all parts.")
-
-
-class ATSSRecipe(DenseRecipe):
-    """ATSS."""
-
-    kind: Literal["atss"] = Field(default="atss", description="Which detector.")
-    dialect: ATSSDialect = Field(description="The conventions of all parts.")
-
-
 class FasterRCNNRecipe(TwoStageRecipe):
     """Faster R-CNN on a feature pyramid."""
 
     kind: Literal["faster_rcnn"] = Field(default="faster_rcnn", description="Which detector.")
+
+
+class CascadeRCNNRecipe(TwoStageRecipe):
+    """Faster R-CNN with several box heads in a row."""
+
+    kind: Literal["cascade_rcnn"] = Field(default="cascade_rcnn", description="Which detector.")
+    dialect: CascadeDialect = Field(description="The conventions of all parts.")
 
 
 class MaskRCNNRecipe(TwoStageRecipe):
@@ -191,14 +171,44 @@ def skeleton_fields(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
+class DenseRecipe(Recipe):
+    """What detectors without a second stage share."""
+
+    def limited(self, most: int) -> DenseRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"dense": {"limit": most}})
+
+
+class RetinaNetRecipe(DenseRecipe):
+    """RetinaNet."""
+
+    kind: Literal["retinanet"] = Field(default="retinanet", description="Which detector.")
+    dialect: RetinaNetDialect = Field(description="The conventions of all parts.")
+
+
+class FCOSRecipe(DenseRecipe):
+    """FCOS."""
+
+    kind: Literal["fcos"] = Field(default="fcos", description="Which detector.")
+    dialect: FCOSDialect = Field(description="The conventions of all parts.")
+
+
+class ATSSRecipe(DenseRecipe):
+    """ATSS."""
+
+    kind: Literal["atss"] = Field(default="atss", description="Which detector.")
+    dialect: ATSSDialect = Field(description="The conventions of all parts.")
+
+
 # Adding a kind is a line here, a builder, its dialects and a preset.
 RECIPES: dict[str, type[Recipe]] = {
     "faster_rcnn": FasterRCNNRecipe,
+    "cascade_rcnn": CascadeRCNNRecipe,
+    "mask_rcnn": MaskRCNNRecipe,
+    "keypoint_rcnn": KeypointRCNNRecipe,
     "retinanet": RetinaNetRecipe,
     "fcos": FCOSRecipe,
     "atss": ATSSRecipe,
-    "mask_rcnn": MaskRCNNRecipe,
-    "keypoint_rcnn": KeypointRCNNRecipe,
 }
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from fpn.errors import ConfigError
 from fpn.heads.box import BoxHead
+from fpn.heads.cascade import CascadeHead
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.keypoint import KeypointHead
 from fpn.heads.mask import Fuse, MaskHead
@@ -20,12 +22,14 @@ class RoIHeads(nn.Module):
     Submodules: `box`, and `mask` and `keypoint` where the detector has them.
 
     Args:
-        box: classifies and refines proposals.
+        box: classifies and refines proposals, in one stage or several.
         mask: says which pixels of a box are its object's; None: no masks.
         keypoint: says where in a box the keypoints are; None: no keypoints.
     """
 
-    def __init__(self, *, box: BoxHead, mask: MaskHead | None = None, keypoint: KeypointHead | None = None) -> None:
+    def __init__(
+        self, *, box: BoxHead | CascadeHead, mask: MaskHead | None = None, keypoint: KeypointHead | None = None
+    ) -> None:
         super().__init__()
         self.box, self.mask, self.keypoint = box, mask, keypoint
 
@@ -45,7 +49,11 @@ class RoIHeads(nn.Module):
     ) -> LossTerms:
         """The terms of all heads on the same samples; see `BoxHead.losses`."""
         drawn = self.box.sample(proposals, targets, generator=generator)
-        terms = self.box.losses_of(features, images, drawn)
+        terms = (
+            self.box.losses_of(features, images, drawn)
+            if isinstance(self.box, BoxHead)
+            else self.box.losses_of(features, images, drawn, targets, generator=generator)
+        )
         for head in self.completing:
             terms = terms + head.losses(features, images, drawn, targets)
         return terms
@@ -66,3 +74,14 @@ class RoIHeads(nn.Module):
         self.box.rewrite()
         for head in self.completing:
             head.rewrite(fuse)
+
+
+def only_box_head(heads: RoIHeads) -> BoxHead:
+    """The one box head of a detector that has no cascade.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    if isinstance(heads.box, BoxHead):
+        return heads.box
+    raise ConfigError(f"a cascade of {len(heads.box.stages)} box heads is more than can be looked into here")

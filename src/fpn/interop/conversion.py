@@ -13,12 +13,14 @@ from fpn.errors import ModelFileError
 from fpn.interop import (
     dense_heads,
     detectron2,
+    efficientdet,
     fpn_pytorch,
     matterport,
     minimal,
     mmdetection,
     pytorch_fpn,
     torchvision,
+    vitdet,
 )
 from fpn.interop.imported import ImportedWeights
 
@@ -35,10 +37,12 @@ TOOLKITS: dict[str, Toolkit] = {
     "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.import_weights),
     "three-level FPN": Toolkit(minimal.recognises, minimal.import_weights),
     "matterport": Toolkit(matterport.recognises, matterport.import_weights),
-    "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
     "Detectron2": Toolkit(detectron2.recognises, detectron2.import_weights),
     "MMDetection's dense heads": Toolkit(dense_heads.recognises, dense_heads.import_weights),
     "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),
+    "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
+    "EfficientDet": Toolkit(efficientdet.recognises, efficientdet.import_weights),
+    "ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")

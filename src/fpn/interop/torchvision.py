@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fpn.detectors.toolkits import TORCHVISION
+from fpn.detectors.toolkits import TORCHVISION, TORCHVISION_V2
 from fpn.interop.assemble import build
 from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
@@ -27,6 +27,8 @@ RULES: Rules = (
         for i, k in enumerate(LEVELS)
     ),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
+    (r"rpn\.head\.conv\.1\.0\.(.+)", r"rpn.further.0.\1"),
+    (r"roi_heads\.box_head\.(\d+\..+)", r"roi_heads.box.trunk.\1"),
     (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc6\.(.+)", r"roi_heads.box.trunk.1.\1"),
@@ -44,6 +46,17 @@ RULES: Rules = (
 )
 
 
+# With norms, as in the `_v2` models.
+NORMED_RULES: Rules = (
+    *(
+        (rf"backbone\.fpn\.inner_blocks\.{i}\.(\d\..+)", rf"features.neck.laterals.c{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+    *(
+        (rf"backbone\.fpn\.layer_blocks\.{i}\.(\d\..+)", rf"features.neck.smooths.p{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+)
 # A pyramid from c3 on, and levels that convolutions make.
 DENSE_RULES: Rules = (
     RULES[0],
@@ -65,16 +78,18 @@ def import_weights(
     """Its weights in our detector; of Faster R-CNN background's logit moves to the end, its unread boxes are dropped.
 
     Args:
-        state: a `state_dict` of `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn`, `keypointrcnn_resnet50_fpn`, or of
-            a one-stage detector.
+        state: a `state_dict` of `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn` or `keypointrcnn_resnet50_fpn`, of a
+            `_v2`, or of a one-stage detector.
         classes: names of the classes without background; None: "class 1", "class 2", ... Of one-stage detectors a
             name for every logit: they have no background, but the published ones an unused class 0.
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.
     """
     if has_dense_head(state):
         return _one_stage(state, classes, conventions)
-    renamed, leftover = rename(state, RULES)
-    return build(renamed, TORCHVISION, leftover, classes=classes, conventions=conventions)
+    normed = any(name.startswith("backbone.fpn.inner_blocks.0.1.") for name in state)
+    counters, *others = RULES
+    renamed, leftover = rename(state, (counters, *NORMED_RULES, *others) if normed else RULES)
+    return build(renamed, TORCHVISION_V2 if normed else TORCHVISION, leftover, classes=classes, conventions=conventions)
 
 
 def _one_stage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from fpn.features.necks.paper_designs import DESIGNS, FPN
+from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, Findings
 

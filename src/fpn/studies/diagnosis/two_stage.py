@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
+from fpn.heads.roi_heads import only_box_head
 from fpn.structures import Detections, ImageBatch, Targets
 from fpn.studies.diagnosis.fates import Fate, Repair, TraceableObjects
 from fpn.studies.diagnosis.head_fates import HeadFates
@@ -97,7 +98,7 @@ class TwoStageTracer:
         matched = pair(found, truth)
         objects = TraceableObjects.of(truth)
         lost = (~torch.isin(objects.rows.cpu(), matched)).nonzero().squeeze(1).tolist()
-        pooler = self.detector.roi_heads.box.pooler
+        pooler = only_box_head(self.detector.roi_heads).pooler
         places = pooler.assign(objects.boxes, view.batch.images.padded_size).tolist()
         levels = tuple(pooler.levels[place].name for place in places)
         if not lost:

@@ -164,7 +164,11 @@ def _multiplied(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> lis
 def _convolution(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Columns]:
     tensor, weight, _, stride, padding, dilation, transposed = args[:7]
     if transposed:
-        raise UnknownOperationError(str(func))
+        if (stride[-1], padding[-1], dilation[-1]) != (weight.shape[-1], 0, 1):
+            raise UnknownOperationError(str(func))
+        # Each cell becomes as many as the kernel has columns, and these meet no other's.
+        columns = known(tensor).over((0, 1, 2))
+        return [columns.each(lambda part: part.repeat_interleave(weight.shape[-1], dim=-1))]
     across = (weight.shape[-1], stride[-1], padding[-1], dilation[-1])
     return [_slide(known(tensor), made.shape[-1], *across)]
 
