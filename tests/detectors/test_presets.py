@@ -130,7 +130,7 @@ def test_a_kind_has_only_the_sections_of_its_own_parts() -> None:
 
 
 def test_levels_and_anchors_of_a_dense_head_have_to_agree() -> None:
-    with pytest.raises(ConfigError, match="anchors.sizes has 2 entries"):
+    with pytest.raises(ConfigError, match=r"anchors\.sizes has 2 entries"):
         fpn.retinanet(
             backbone="tf_efficientnet_lite0", weights=None, classes=["a"], channels=8, anchors_sizes=((8.0,), (16.0,))
         )
