@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.detectors.builder import build_box_heads
+from fpn.detectors.builder import build_cascade
 from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
 from fpn.errors import ConfigError
 from fpn.heads.cascade import CascadeConfig, CascadeHead
@@ -20,9 +20,7 @@ ROI = Proposals(torch.tensor([[10.0, 10.0, 30.0, 30.0]]), torch.ones(1))
 
 def head_of(name: str = "paper", **cascade: object) -> CascadeHead:
     dialect = CASCADE_DIALECTS[name].changed(box_width=8, roi_output_size=2, cascade=cascade)
-    made = build_box_heads(LEVELS, 1, dialect)
-    assert isinstance(made, CascadeHead)
-    return made
+    return build_cascade(LEVELS, 1, dialect)
 
 
 def say(head: CascadeHead, logits: list[list[float]], shifts: list[float]) -> CascadeHead:
