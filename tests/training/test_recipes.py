@@ -48,7 +48,7 @@ def test_a_small_set_is_trained_for_about_1000_steps_on_a_laptop():
 @pytest.mark.parametrize(
     ("side", "size", "short"),
     [
-        (60, (480, 640), 320),  # 40 pixels in the network are plenty
+        (60, (480, 640), 384),  # 48 pixels in the network are plenty
         (20, (480, 640), 384),  # 16 pixels
         (12, (960, 1280), 640),  # 16 would need 1280: the most on a CPU is 640
         (40, (128, 128), 128),  # small images are not blown up for large objects
@@ -62,7 +62,7 @@ def test_images_are_as_large_as_small_objects_need(side, size, short):
 
 def test_panoramas_get_a_longer_side():
     assert plan(CountedDataset(100, square(60), size=(480, 640))).value("long_side") is None
-    assert plan(CountedDataset(100, square(60), size=(480, 1200))).value("long_side") == 800  # 2.5 times 320
+    assert plan(CountedDataset(100, square(60), size=(480, 1200))).value("long_side") == 960  # 2.5 times 384
 
 
 def test_anchors_stay_where_they_reach_and_change_where_they_do_not():
@@ -85,7 +85,7 @@ def test_what_is_given_stays_and_the_table_says_so_with_what_the_recipe_would_ha
     assert chosen.config.colour == 0.0
     assert chosen.value("weights") == "imagenet"
     assert "--short-side 448" in str(chosen)
-    assert "given by run.toml (the recipe's: --short-side 320)" in str(chosen)
+    assert "given by run.toml (the recipe's: --short-side 384)" in str(chosen)
     assert not {"short_side", "colour", "backbone"} & chosen.chosen.keys()
 
 
@@ -132,8 +132,8 @@ def test_the_hub_is_asked_only_if_nothing_is_here_and_asking_is_allowed(machine)
 
 
 def test_little_memory_takes_fewer_images_at_once_and_as_many_a_step():
-    # 320 x 427 pixels take 0.2 GiB an image beside 1 GiB; half of 3 GiB has room for two.
-    config = plan(CountedDataset(100, square(60)), capacity=Capacity("cpu", "CPU", 2, 3.0)).config
+    # 384 x 512 pixels take 0.3 GiB an image beside 1 GiB; half of 3.5 GiB has room for two.
+    config = plan(CountedDataset(100, square(60)), capacity=Capacity("cpu", "CPU", 2, 3.5)).config
     assert (config.batch_size, config.accumulate) == (2, 2)
     assert plan(CountedDataset(100, square(60))).config.batch_size == 4
 
@@ -165,7 +165,7 @@ def test_what_a_recipe_chooses_are_options_and_mean_the_same_in_python(recipe, c
 def test_a_plan_builds_a_detector():
     chosen = plan(CountedDataset(100, square(60)), given={"backbone": "test_efficientnet", "weights": "none"})
     detector = faster_rcnn(classes=["cell"], **chosen.detector)
-    assert detector.recipe.dialect.pixels.short_side == 320
+    assert detector.recipe.dialect.pixels.short_side == 384
     assert detector.recipe.dialect.neck.channels == 96
 
 

@@ -89,7 +89,7 @@ def run(
     truth = common_truth((model,), dataset)
     measuring = Measuring(dataset, batch_size, workers, arithmetic, check_device(device))
     detector = load(model, device=measuring.device)
-    matches = match_detections(truth, measuring.detect(detector, model.name))
+    matches = match_detections(truth, measuring.detect(detector, model))
     calibration = calibrate(matches, goal, dataset=dataset.name, together=together)
     say(calibration.table())
     if report is not None:

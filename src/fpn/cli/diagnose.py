@@ -60,6 +60,7 @@ def run(
     _refuse(score, draw, output)
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
+    from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
     from fpn.detectors import load
     from fpn.runtime.waiting import considerate
@@ -76,7 +77,8 @@ def run(
         "limits": accepted,
     }
     dataset = open_for_detector(detector, data, split, reading)
-    with considerate(say_warning), progress_bar("tracing", len(dataset)) as progress:
+    keeping = going_on("diagnose", model, detector, dataset, batch_size=batch_size, threshold=score)
+    with considerate(say_warning), keeping as unfinished, progress_bar("tracing", len(dataset)) as progress:
         found = diagnose(
             detector,
             dataset,
@@ -85,6 +87,7 @@ def run(
             workers=workers,
             skip_unreadable=skip_unreadable,
             progress=progress,
+            unfinished=unfinished,
         )
     for table in diagnosis_tables(found):
         say(table.rich())

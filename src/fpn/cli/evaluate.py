@@ -61,6 +61,7 @@ def run(
     """
     from fpn.cli.decoding import say_unreadable
     from fpn.cli.devices import check_device
+    from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
     from fpn.detectors import load
     from fpn.evaluation import choose_tasks
@@ -77,8 +78,9 @@ def run(
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)
+    keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision)
     bar = progress_bar("measuring", len(dataset))
-    with considerate(say_warning), bar as progress, unheard(ClassWarning):  # said above
+    with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning):  # said above
         measured = measure(
             detector,
             dataset,
@@ -87,13 +89,15 @@ def run(
             tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
             progress=progress,
             skip_unreadable=skip_unreadable,
+            unfinished=unfinished,
         )
     say(measured.table())
     measured = _resample(dataset, detector, measured) if intervals else measured
     say_unreadable(measured.unreadable, "the figures are of the others")
     if measured.limit is not None and measured.limit.advice:
         say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
-    say(f"{measured.images / measured.seconds:.1f} images a second: {detector.info}")
+    detected = measured.images - len(unfinished.known)
+    say(f"{detected / measured.seconds:.1f} images a second: {detector.info}")
     _save(measured, output, detections)
 
 

@@ -155,17 +155,18 @@ class Measuring:
         from fpn.detectors import load
         from fpn.evaluation.matches import read_results
 
-        records = read_results(path) if is_results(path) else self.detect(load(path, device=self.device), path.name)
+        records = read_results(path) if is_results(path) else self.detect(load(path, device=self.device), path)
         left_out = set(self.dataset.classes.ids).difference(each["id"] for each in truth["categories"])
         return [record for record in records if record["category_id"] not in left_out]
 
-    def detect(self, detector: Detector, name: str) -> list[dict[str, Any]]:
+    def detect(self, detector: Detector, model: Path) -> list[dict[str, Any]]:
         """COCO results of a detector on all images.
 
         Args:
             detector: as it was loaded.
-            name: what the progress bar calls it.
+            model: the file that it was loaded from.
         """
+        from fpn.cli.going_on import going_on
         from fpn.evaluation import evaluate
         from fpn.evaluation.known_truth import ClassWarning
         from fpn.inference.optimize import optimize
@@ -173,8 +174,9 @@ class Measuring:
         from fpn.runtime.waiting import considerate
 
         detector = optimize(detector, self.precision)
-        bar = progress_bar(f"detecting {name}", len(self.dataset))
-        with considerate(say_warning), bar as progress, unheard(ClassWarning):  # said before
+        keeping = going_on("found", model, detector, self.dataset, batch_size=self.batch_size, precision=self.precision)
+        bar = progress_bar(f"detecting {model.name}", len(self.dataset))
+        with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning):  # said before
             measured = evaluate(
                 detector,
                 self.dataset,
@@ -182,5 +184,6 @@ class Measuring:
                 batch_size=self.batch_size,
                 workers=self.workers,
                 progress=progress,
+                unfinished=unfinished,
             )
         return measured.detections

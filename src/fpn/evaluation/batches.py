@@ -6,7 +6,7 @@ them, its sizes are known before any image is read, and they share nothing with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -35,6 +35,7 @@ def read_batches(
     workers: int | None,
     part: tuple[int, int] = (0, 1),
     unreadable: dict[int, str] | None = None,
+    known: Collection[int] = (),
 ) -> Iterator[tuple[list[int], list[Prepared]]]:
     """Each image of the dataset once, with its number, those of like shape together: padding costs time.
 
@@ -45,6 +46,8 @@ def read_batches(
         workers: processes that read ahead; 0: this one reads; None: half of the cores.
         part: (number, count): only every `count`-th batch, for processes that share them out.
         unreadable: takes number -> why of images that can't be read, which are then left out.
+        known: numbers of images that need not come. Others come with those that they would come with anyway, so that
+            their padding is the same.
 
     Raises:
         FpnError: an image can't be read, and `unreadable` is None; the message names the file.
@@ -53,7 +56,8 @@ def read_batches(
     workers = default_workers(count) if workers is None else workers
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size {batch_size}, workers {workers}: at least 1 and 0")
-    plan = _plan(dataset, batch_size)[number::count]
+    whole, done = _plan(dataset, batch_size)[number::count], set(known)
+    plan = [batch for batch in whole if not done.issuperset(batch)]
     workers = min(workers, len(plan) - 1) if len(plan) > 1 else 0
     loader: DataLoader[Any] = make_data_loader(
         _BatchReader(ImageReader(preprocessor, _DatasetImages(dataset))),

@@ -27,9 +27,13 @@ from fpn.evaluation.known_truth import (
 from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
+from fpn.evaluation.unfinished import Finding, Unfinished, pack, unpack
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.runtime.waiting import considerate
 from fpn.structures import Detections, Proposals
+
+# Before the names of proposals' tensors among what is kept of an image.
+_PROPOSED = "proposals."
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,26 @@ class Found:
     detections: dict[int, Detections] = field(default_factory=dict)
     proposals: dict[int, Proposals] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+
+    def take(self, known: Mapping[int, Finding], *, proposals: bool) -> None:
+        """Findings of an earlier look; those without proposals are of no use where these are wanted."""
+        for number, finding in known.items():
+            boxes, scores = (finding.tensors.get(f"{_PROPOSED}{name}") for name in ("boxes", "scores"))
+            if boxes is not None and scores is not None:
+                self.proposals[number] = Proposals(boxes, scores)
+            elif proposals:
+                continue
+            self.detections[number] = unpack(finding)
+        if not proposals:
+            self.proposals.clear()
+
+    def finding(self, number: int) -> Finding:
+        """What is kept of one image."""
+        packed, proposed = pack(self.detections[number]), self.proposals.get(number)
+        if proposed is None:
+            return packed
+        also = {f"{_PROPOSED}boxes": proposed.boxes, f"{_PROPOSED}scores": proposed.scores}
+        return Finding({**packed.tensors, **also}, packed.notes)
 
     def without_unreadable(self, dataset: Dataset) -> tuple[Dataset, Found]:
         """The dataset and what was found, both without the images that could not be read.
@@ -70,6 +94,7 @@ def evaluate(
     precision: Literal["float32", "bf16"] = "float32",
     skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Evaluation:
     """Detect in every image of a dataset and measure the result against its truth.
 
@@ -87,6 +112,7 @@ def evaluate(
         precision: of the network's arithmetic; boxes are always float32.
         skip_unreadable: leave out images that can't be read, and name them in the result. False: stop there.
         progress: called with the number of images done after each batch.
+        unfinished: keeps what is found, and has what an earlier call found that was stopped. None: nothing is kept.
 
     Raises:
         DataError: no images, or an annotation that does not fit its image.
@@ -113,6 +139,7 @@ def evaluate(
             workers=workers,
             progress=progress,
             skip_unreadable=skip_unreadable,
+            unfinished=unfinished,
         )
     return _measure(detector, dataset, known, found, wanted, began=began)
 
@@ -141,6 +168,7 @@ def find_objects(
     skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
     part: tuple[int, int] = (0, 1),
+    unfinished: Unfinished | None = None,
 ) -> Found:
     """Detect in every image of a dataset, or in one part of them.
 
@@ -154,11 +182,14 @@ def find_objects(
         progress: called with the number of images done after each batch.
         part: (number, count): one of `count` processes that share the images out. Each takes whole batches of one
             plan, so that an image is padded as it would be without the others.
+        unfinished: see `evaluate`.
 
     Raises:
         ImageError, DataNotFoundError: an image can't be read.
     """
     found = Found()
+    if unfinished is not None:
+        found.take(unfinished.known, proposals=proposals)
     batches = read_batches(
         dataset,
         detector.preprocessor,
@@ -166,6 +197,7 @@ def find_objects(
         workers=workers,
         part=part,
         unreadable=found.unreadable if skip_unreadable else None,
+        known=found.detections,
     )
     for numbers, prepared in batches:
         images = enter(detector, prepared)
@@ -175,6 +207,8 @@ def find_objects(
         found.detections.update(zip(numbers, leave(detector, detections, prepared), strict=True))
         if proposals:
             found.proposals.update(zip(numbers, _leave_proposals(detector, proposed, prepared), strict=True))
+        if unfinished is not None:
+            unfinished.keep({number: found.finding(number) for number in numbers})
         if progress is not None:
             progress(len(found.detections) + len(found.unreadable))
     return found

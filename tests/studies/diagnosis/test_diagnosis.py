@@ -13,9 +13,11 @@ from fpn.cli.entry import main
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
+from fpn.evaluation.unfinished import Unfinished
 from fpn.structures import Targets
+from fpn.studies.diagnosis.budget import only_level
 from fpn.studies.diagnosis.diagnosis import Diagnosis, diagnose
-from fpn.studies.diagnosis.diagnosis_tables import diagnosis_tables, save_diagnosis
+from fpn.studies.diagnosis.diagnosis_tables import diagnosis_json, diagnosis_tables, save_diagnosis
 from fpn.studies.diagnosis.miss_drawings import draw_miss, most_telling
 from studies.diagnosis.planted import NAMES, SIDE, Spoil, detector, scattered
 
@@ -56,8 +58,23 @@ def test_the_budget_names_the_planted_stage_and_what_it_costs(unseen: tuple[Diag
     assert line.points50 == pytest.approx(25, abs=8)
     assert line.by_class["cat"][0] + line.by_class["dog"][0] == 8
     assert sum(count for count, _ in line.by_size.values()) == 8
-    assert sum(line.by_level.values()) == 8
+    assert sum(count for count, _ in line.by_level.values()) == 8
     assert all(other.points == 0 for other in found.stages if other.name != "class")
+
+
+def test_points_of_a_level_are_of_the_ap_of_its_own_objects(unseen: tuple[Diagnosis, Dataset]) -> None:
+    """Each level lost a part of its own recall, and the repaired stage gives that back."""
+    found, _ = unseen
+    line = next(line for line in found.stages if line.name == "class")
+    for level, (count, points) in line.by_level.items():
+        assert points == pytest.approx(100 * count / found.per_level[level], abs=20)
+
+
+def test_objects_of_other_levels_are_to_be_ignored() -> None:
+    truth = {"annotations": [{"id": 1, "iscrowd": 0}, {"id": 2, "iscrowd": 0}, {"id": 3, "iscrowd": 1}]}
+    crowds = [each["iscrowd"] for each in only_level(truth, {1: "p2", 2: "p3"}, "p2")["annotations"]]
+    assert crowds == [0, 1, 1]
+    assert [each["iscrowd"] for each in truth["annotations"]] == [0, 0, 1]
 
 
 def test_objects_that_no_false_alarm_is_about_are_missed_altogether(unseen: tuple[Diagnosis, Dataset]) -> None:
@@ -117,3 +134,22 @@ def test_another_kind_of_detector_is_refused(unseen: tuple[Diagnosis, Dataset]) 
     torch.manual_seed(0)
     with pytest.raises(ConfigError, match="only two-stage"):
         diagnose(tiny_detector(), unseen[1])
+
+
+def test_a_stopped_diagnosis_goes_on_with_equal_figures(tmp_path: Path) -> None:
+    truths = scattered(2)
+    dataset = written(tmp_path / "set", truths * 2)  # the planted detector knows batches of two images
+    made = detector(truths, Spoil(unseen=(0, 1, 5, 6)))
+    whole = diagnosis_json(diagnose(made, dataset, workers=0, batch_size=2))
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Unfinished(tmp_path / "look", often=0.0) as stopped:
+        diagnose(made, dataset, workers=0, batch_size=2, unfinished=stopped, progress=stop)
+    seen: list[int] = []
+    again = Unfinished(tmp_path / "look")
+    assert len(again.known) == 2
+    rest = diagnose(made, dataset, workers=0, batch_size=2, unfinished=again, progress=seen.append)
+    assert diagnosis_json(rest) == whole
+    assert seen == [4]

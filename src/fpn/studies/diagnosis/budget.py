@@ -29,7 +29,8 @@ class BudgetLine:
         points: AP in points of 100 that it would give back, were it without fault.
         points50: the same of AP at IoU 0.5.
         remedy: what to do.
-        by_class, by_size, by_level: count and points of each class, size and level; levels have no points.
+        by_class, by_size, by_level: count and points of each class, size and pyramid level. Points of a level: of AP
+            where objects of other levels are regions to be ignored.
     """
 
     name: str
@@ -43,13 +44,13 @@ class BudgetLine:
     remedy: str
     by_class: Mapping[str, tuple[int, float]]
     by_size: Mapping[str, tuple[int, float]]
-    by_level: Mapping[str, int]
+    by_level: Mapping[str, tuple[int, float]]
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
         parts = {
             kind: {name: {"count": count, "points": points} for name, (count, points) in groups.items()}
-            for kind, groups in (("by_class", self.by_class), ("by_size", self.by_size))
+            for kind, groups in (("by_class", self.by_class), ("by_size", self.by_size), ("by_level", self.by_level))
         }
         return asdict(self) | parts
 
@@ -79,6 +80,20 @@ def coco_rows(image_id: int, found: Detections, ids: Mapping[int, int]) -> np.nd
 def measure_rows(truth: Mapping[str, Any], parts: Sequence[np.ndarray]) -> CocoMetrics:
     """COCO's figures of the rows of all images."""
     return coco_metrics(truth, np.concatenate([np.zeros((0, 7)), *parts]))
+
+
+def only_level(truth: Mapping[str, Any], levels: Mapping[int, str], level: str) -> dict[str, Any]:
+    """The truth in which objects of other levels are to be ignored.
+
+    Args:
+        truth: a COCO json.
+        levels: level by an annotation's id; others stay as they are.
+        level: which one counts.
+    """
+    records = [
+        each if levels.get(each["id"], level) == level else {**each, "iscrowd": 1} for each in truth["annotations"]
+    ]
+    return {**truth, "annotations": records}
 
 
 def gains(now: CocoMetrics, then: CocoMetrics) -> dict[str, Any]:

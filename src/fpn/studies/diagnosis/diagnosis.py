@@ -18,14 +18,16 @@ from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import KnownTruth, known_truth
+from fpn.evaluation.unfinished import Unfinished
 from fpn.heads.box import BoxHead
 from fpn.preprocessing.frame import Frame
 from fpn.structures import Detections, Targets
-from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, size_name, with_points
+from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, only_level, size_name, with_points
 from fpn.studies.diagnosis.false_alarms import FALSE_KINDS, MISSED, Alarm, sort_alarms, without_fault
 from fpn.studies.diagnosis.remedies import remedy
 from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage, Tracer
 from fpn.studies.diagnosis.two_stage import TwoStageTracer
+from fpn.studies.diagnosis.unfinished_traces import pack_trace, unpack_trace
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Miss:
 
 @dataclass(frozen=True)
 class FalseAlarm:
-    """A detection that found no object: image, class, score, kind, box xyxy in original pixels."""
+    """A detection that found no object: image, class, score, kind, box xyxy in original pixels, level of its size."""
 
     path: str
     image_id: int
@@ -54,6 +56,7 @@ class FalseAlarm:
     kind: str
     box: tuple[float, float, float, float]
     area: float
+    level: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def find_tracer(detector: Detector, threshold: float) -> Tracer:
     """
     if isinstance(detector, TwoStageDetector) and isinstance(detector.roi_heads.box, BoxHead):
         return TwoStageTracer(detector, threshold)
-    raise ConfigError(f"a {type(detector).__name__} can't be diagnosed yet: only those of two stages, no more, can")
+    raise ConfigError(f"a {detector.recipe.kind} can't be diagnosed yet: only detectors of two stages, no more, can")
 
 
 def diagnose(
@@ -108,6 +111,7 @@ def diagnose(
     workers: int | None = None,
     skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Diagnosis:
     """Trace what a detector misses in a dataset, and what it finds in vain.
 
@@ -119,6 +123,7 @@ def diagnose(
         workers: processes that read ahead; see `fpn.evaluate`.
         skip_unreadable: leave out images that can't be read, and name them.
         progress: called with the number of images done after each batch.
+        unfinished: keeps what became of each image, and has what an earlier call traced that was stopped.
 
     Raises:
         ConfigError: the threshold is not in 0..1, another kind of detector, or no class in common.
@@ -133,9 +138,16 @@ def diagnose(
     dataset = seen_by(detector, dataset)
     gathered = _Gathered(detector, dataset, known_truth(detector.classes, dataset), tracer)
     unreadable: dict[int, str] | None = {} if skip_unreadable else None
-    done = 0
+    for number, finding in ({} if unfinished is None else unfinished.known).items():
+        frame, trace = unpack_trace(finding)
+        gathered.add(number, frame, _into_network(gathered.truth(number), frame), trace)
     for numbers, prepared in read_batches(
-        dataset, detector.preprocessor, batch_size=batch_size, workers=workers, unreadable=unreadable
+        dataset,
+        detector.preprocessor,
+        batch_size=batch_size,
+        workers=workers,
+        unreadable=unreadable,
+        known=tuple(gathered.rows),
     ):
         images = enter(detector, prepared)
         truths = [gathered.truth(number) for number in numbers]
@@ -143,10 +155,13 @@ def diagnose(
         with detecting(detector):
             traces = tracer.trace(images, [each.to(detector.device) for each in seen])
         for number, each, truth, trace in zip(numbers, prepared, seen, traces, strict=True):
-            gathered.add(number, each.frame, truth, trace)
-        done += len(numbers)
+            if number not in gathered.rows:
+                gathered.add(number, each.frame, truth, trace)
+        if unfinished is not None:
+            parts = zip(numbers, prepared, traces, strict=True)
+            unfinished.keep({number: pack_trace(each.frame, trace) for number, each, trace in parts})
         if progress is not None:
-            progress(done + len(unreadable or ()))
+            progress(len(gathered.rows) + len(unreadable or ()))
     return gathered.sum_up(threshold, unreadable or {})
 
 
@@ -168,7 +183,7 @@ class _Gathered:
     alarms: list[FalseAlarm] = field(default_factory=list)
     unnoticed: dict[int, set[int]] = field(default_factory=dict)
     per_class: Counter[str] = field(default_factory=Counter)
-    per_level: Counter[str] = field(default_factory=Counter)
+    levels: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def truth(self, number: int) -> Targets:
         """An image's objects of classes that the detector knows, with its labels, original pixels."""
@@ -193,28 +208,29 @@ class _Gathered:
             self.misses.append(Miss(number, path, image_id, name, areas[lost.row], _back(lost, frame)))
         real = truth[~truth.ignore]
         self.per_class.update(self.detector.classes.names[label] for label in real.labels.tolist())
-        self.per_level.update(trace.levels)
+        self.levels[number] = trace.levels
         self._add_alarms(number, frame, truth, trace)
 
     def _add_alarms(self, number: int, frame: Frame, truth: Targets, trace: ImageTrace) -> None:
         known = self._is_known(trace.found.labels)
         found, matched = trace.found.to("cpu")[known], trace.matched[known]
+        levels = [level for level, mine in zip(trace.found_levels, known.tolist(), strict=True) if mine]
         alarms = sort_alarms(found, matched, truth)
         for kind in {alarm.kind for alarm in alarms}:
             fixed = without_fault(found, matched, truth, alarms, kind)
             self.changed.setdefault(kind, {})[number] = self._rows(number, fixed, frame)
         for alarm in alarms:
-            self.alarms.append(self._alarm(number, frame, found, alarm))
+            self.alarms.append(self._alarm(number, frame, found, alarm, levels[alarm.number]))
         noticed = {alarm.row for alarm in alarms if alarm.kind in ("classification", "localisation")}
         if missed := {lost.row for lost in trace.lost} - noticed:
             self.unnoticed[number] = missed
 
-    def _alarm(self, number: int, frame: Frame, found: Detections, alarm: Alarm) -> FalseAlarm:
+    def _alarm(self, number: int, frame: Frame, found: Detections, alarm: Alarm, level: str) -> FalseAlarm:
         x1, y1, x2, y2 = frame.to_original(found.boxes[alarm.number][None])[0].tolist()
         name = self.detector.classes.names[int(found.labels[alarm.number])]
         path, image_id, area = self.dataset.path(number), self.dataset.image_id(number), (x2 - x1) * (y2 - y1)
         score = float(found.scores[alarm.number])
-        return FalseAlarm(path, image_id, name, score, alarm.kind, (x1, y1, x2, y2), area)
+        return FalseAlarm(path, image_id, name, score, alarm.kind, (x1, y1, x2, y2), area, level)
 
     def _is_known(self, labels: torch.Tensor) -> torch.Tensor:
         """Of classes that the dataset labels: what is found of others is neither right nor wrong."""
@@ -241,7 +257,7 @@ class _Gathered:
             images=len(self.rows),
             objects=sum(self.per_class.values()),
             per_class=dict(self.per_class),
-            per_level=dict(sorted(self.per_level.items())),
+            per_level=dict(sorted(Counter(level for each in self.levels.values() for level in each).items())),
             now=now,
             stages=tuple(lines.stage(stage) for stage in self.tracer.stages),
             kinds=(*(lines.kind(kind) for kind in FALSE_KINDS), lines.missed()),
@@ -259,59 +275,64 @@ def _back(lost: LostObject, frame: Frame) -> LostObject:
     return replace(lost, marks=tuple(marks))
 
 
-@dataclass(frozen=True)
 class _Lines:
     """Makes the lines of the budget."""
 
-    gathered: _Gathered
-    truth: Mapping[str, Any]
-    now: CocoMetrics
+    def __init__(self, gathered: _Gathered, truth: Mapping[str, Any], now: CocoMetrics) -> None:
+        self.gathered, self.truth, self.now = gathered, truth, now
+        self.levels = self._levels_by_id()
+        self._now_of_level: dict[str, CocoMetrics] = {}
 
     def stage(self, stage: Stage) -> BudgetLine:
         mine = [miss for miss in self.gathered.misses if miss.lost.stage == stage.name]
-        then = self._with(stage.name)
         values = [miss.lost.value for miss in mine if miss.lost.value is not None]
-        levels = Counter(miss.lost.level for miss in mine)
-        return self._line(stage, [(m.class_name, m.area) for m in mine], self.gathered.misses, then, values, levels)
+        whole = len(self.gathered.misses)
+        return self._line(stage, list(map(_Group.of_miss, mine)), whole, values)
 
     def kind(self, kind: Stage) -> BudgetLine:
-        mine = [(alarm.class_name, alarm.area) for alarm in self.gathered.alarms if alarm.kind == kind.name]
-        return self._line(kind, mine, self.gathered.alarms, self._with(kind.name), [], Counter())
+        mine = [_Group.of_alarm(alarm) for alarm in self.gathered.alarms if alarm.kind == kind.name]
+        return self._line(kind, mine, len(self.gathered.alarms), [])
 
     def missed(self) -> BudgetLine:
         """What no false alarm is about: the objects do not count."""
         unnoticed = self.gathered.unnoticed
         mine = [miss for miss in self.gathered.misses if miss.lost.row in unnoticed.get(miss.index, ())]
         truth = {**self.truth, "annotations": list(self._noticed())} if mine else self.truth
-        then = measure_rows(truth, list(self.gathered.rows.values())) if mine else self.now
-        levels = Counter(miss.lost.level for miss in mine)
-        return self._line(MISSED, [(m.class_name, m.area) for m in mine], self.gathered.misses, then, [], levels)
-
-    def _with(self, name: str) -> CocoMetrics:
-        changed = self.gathered.changed.get(name)
-        return measure_rows(self.truth, list({**self.gathered.rows, **changed}.values())) if changed else self.now
+        return self._line(MISSED, list(map(_Group.of_miss, mine)), len(self.gathered.misses), [], truth)
 
     def _noticed(self) -> Iterable[Mapping[str, Any]]:
-        """The truth's records without those of objects that nothing was about; they are in the order of its rows."""
+        """The truth's records without those of objects that nothing was about."""
+        left = self.gathered.unnoticed
+        return (record for number, row, record in self._records() if row not in left.get(number, ()))
+
+    def _records(self) -> Iterable[tuple[int, int, Mapping[str, Any]]]:
+        """The truth's records with their image's number and their row in it, in whose order they are."""
         rows: Counter[int] = Counter()
-        dataset = self.gathered.dataset
-        left = {dataset.image_id(number): gone for number, gone in self.gathered.unnoticed.items()}
+        numbers = {self.gathered.dataset.image_id(number): number for number in self.gathered.rows}
         for record in self.truth["annotations"]:
-            image_id = record["image_id"]
-            if rows[image_id] not in left.get(image_id, ()):
-                yield record
-            rows[image_id] += 1
+            number = numbers[record["image_id"]]
+            yield number, rows[number], record
+            rows[number] += 1
+
+    def _levels_by_id(self) -> dict[int, str]:
+        """Level of the size of each object that counts, by its record's id."""
+        remaining = {number: iter(levels) for number, levels in self.gathered.levels.items()}
+        return {record["id"]: next(remaining[number]) for number, _, record in self._records() if not record["iscrowd"]}
 
     def _line(
         self,
         stage: Stage,
-        mine: list[tuple[str, float]],
-        whole: list[Any],
-        then: CocoMetrics,
+        mine: list[_Group],
+        whole: int,
         values: list[float],
-        levels: Counter[str],
+        truth: Mapping[str, Any] | None = None,
     ) -> BudgetLine:
-        gained = gains(self.now, then)
+        changed = self.gathered.changed.get(stage.name, {})
+        truth = self.truth if truth is None else truth
+        rows = list({**self.gathered.rows, **changed}.values())
+        same = not changed and truth is self.truth
+        gained = gains(self.now, self.now if same else measure_rows(truth, rows))
+        levels = Counter(each.level for each in mine)
         dialect = self.gathered.detector.recipe.dialect
         assert isinstance(dialect, TwoStageDialect), "find_tracer refuses other detectors"
         return BudgetLine(
@@ -320,11 +341,36 @@ class _Lines:
             meaning=stage.meaning,
             repair=stage.repair,
             count=len(mine),
-            share=len(mine) / len(whole) if whole else 0.0,
+            share=len(mine) / whole if whole else 0.0,
             points=gained["points"],
             points50=gained["points50"],
             remedy=remedy(stage.name, values, dialect) if mine else "",
-            by_class=with_points(Counter(name for name, _ in mine), gained["by_class"]),
-            by_size=with_points(Counter(size_name(area) for _, area in mine), gained["by_size"]),
-            by_level=dict(sorted(levels.items())),
+            by_class=with_points(Counter(each.class_name for each in mine), gained["by_class"]),
+            by_size=with_points(Counter(size_name(each.area) for each in mine), gained["by_size"]),
+            by_level={name: (levels[name], self._points_of(name, truth, rows)) for name in sorted(levels)},
         )
+
+    def _points_of(self, level: str, truth: Mapping[str, Any], rows: list[np.ndarray]) -> float:
+        """Points of the level's own AP."""
+        if level not in self._now_of_level:
+            own = only_level(self.truth, self.levels, level)
+            self._now_of_level[level] = measure_rows(own, list(self.gathered.rows.values()))
+        then = measure_rows(only_level(truth, self.levels, level), rows)
+        return float(gains(self._now_of_level[level], then)["points"])
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What a miss or a false alarm is counted by."""
+
+    class_name: str
+    area: float
+    level: str
+
+    @classmethod
+    def of_miss(cls, miss: Miss) -> _Group:
+        return cls(miss.class_name, miss.area, miss.lost.level)
+
+    @classmethod
+    def of_alarm(cls, alarm: FalseAlarm) -> _Group:
+        return cls(alarm.class_name, alarm.area, alarm.level)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fpn.files import write_text
 from fpn.spreadsheets import write_csv
@@ -16,18 +15,23 @@ from fpn.studies.diagnosis.diagnosis import Diagnosis, FalseAlarm, Miss
 from fpn.studies.tables import TextTable
 from fpn.version import __version__
 
-# Stages that a row of a class or level names.
+# Stages or kinds that a row of a class or level names.
 _NAMED = 3
+_LEVEL = "level of its size"
 
 
 def diagnosis_tables(found: Diagnosis) -> list[TextTable]:
-    """Stages, classes and levels, and false alarms."""
+    """Stages, false alarms, and both by class and by level."""
     tables = [_stages(found)]
     if found.misses:
-        titles = {line.name: line.title for line in found.stages}
-        tables.append(_groups("By class", "class", found.per_class, _count(found, "class_name"), titles))
-        tables.append(_groups("By level", "level of its size", found.per_level, _count(found, "level"), titles))
-    return [*tables, _kinds(found)]
+        tables.append(_groups("Lost objects by class", "class", found.per_class, found.stages, "by_class"))
+        tables.append(_groups("Lost objects by level", _LEVEL, found.per_level, found.stages, "by_level"))
+    tables.append(_kinds(found))
+    if found.alarms:
+        kinds = found.kinds[:-1]  # the last one is about lost objects
+        tables.append(_groups("False alarms by class", "class", found.per_class, kinds, "by_class"))
+        tables.append(_groups("False alarms by level", _LEVEL, found.per_level, kinds, "by_level"))
+    return tables
 
 
 def _stages(found: Diagnosis) -> TextTable:
@@ -61,24 +65,27 @@ def _row(line: BudgetLine, *, sized: bool) -> tuple[str, ...]:
     return (f"{line.title}\n{line.remedy}", str(line.count), f"{line.share:.0%}", f"{line.points:+.1f}", *sizes)
 
 
-def _count(found: Diagnosis, key: str) -> dict[str, Counter[str]]:
-    counts: dict[str, Counter[str]] = {}
-    for miss in found.misses:
-        group = miss.class_name if key == "class_name" else miss.lost.level
-        counts.setdefault(group, Counter())[miss.lost.stage] += 1
-    return counts
-
-
 def _groups(
-    title: str, column: str, objects: Mapping[str, int], lost: Mapping[str, Counter[str]], titles: Mapping[str, str]
+    title: str,
+    column: str,
+    objects: Mapping[str, int],
+    lines: Sequence[BudgetLine],
+    by: Literal["by_class", "by_level"],
 ) -> TextTable:
+    """What each class or level has most of, with the points that it costs there."""
+    parts: dict[str, list[tuple[int, float, str]]] = {name: [] for name in objects}
+    for line in lines:
+        for name, (count, points) in getattr(line, by).items():
+            if count:
+                parts.setdefault(name, []).append((count, points, line.title))
     rows = []
-    for name, count in objects.items():
-        mine = lost.get(name, Counter())
-        most = ", ".join(f"{titles[stage]} {number}" for stage, number in mine.most_common(_NAMED))
-        rows.append((name, str(count), str(mine.total()), f"{mine.total() / count:.0%}", most))
-    columns = (column, ">objects", ">lost", ">share", "mostly")
-    return TextTable(title=title, columns=columns, rows=tuple(rows))
+    for name, mine in parts.items():
+        most = sorted(mine, key=lambda each: -each[0])[:_NAMED]
+        named = ", ".join(f"{title} {count} ({points:+.1f})" for count, points, title in most)
+        rows.append((name, str(objects.get(name, 0)), str(sum(count for count, _, _ in mine)), named))
+    return TextTable(
+        title=title, columns=(column, ">objects", ">count", "mostly, with the points of its own AP"), rows=tuple(rows)
+    )
 
 
 def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
@@ -129,11 +136,9 @@ _ALARM_COLUMNS = ("image", "class", "kind", "score", "x1", "y1", "x2", "y2")
 def _budget_rows(lines: Sequence[BudgetLine]) -> Iterable[tuple[object, ...]]:
     for line in lines:
         yield line.name, "all", "all", line.count, round(line.points, 3)
-        for by, groups in (("class", line.by_class), ("size", line.by_size)):
+        for by, groups in (("class", line.by_class), ("size", line.by_size), ("level", line.by_level)):
             for name, (count, points) in groups.items():
                 yield line.name, by, name, count, round(points, 3)
-        for name, count in line.by_level.items():
-            yield line.name, "level", name, count, ""
 
 
 def _miss(miss: Miss) -> dict[str, Any]:

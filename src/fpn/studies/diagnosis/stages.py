@@ -73,6 +73,7 @@ class ImageTrace:
         found: detections that reach the threshold, best first.
         matched: (n,) number of the object that each of them found; -1: none; -2: it lies in what is to be ignored.
         levels: the pyramid level of the size of each object, those to be ignored left out.
+        found_levels: the same of each detection.
         lost: objects that none of them found.
         repaired: stage -> detections that reach the threshold, were that stage without fault; only stages that lost
             an object here.
@@ -81,6 +82,7 @@ class ImageTrace:
     found: Detections
     matched: Tensor
     levels: tuple[str, ...]
+    found_levels: tuple[str, ...]
     lost: list[LostObject]
     repaired: dict[str, Detections] = field(default_factory=dict)
 

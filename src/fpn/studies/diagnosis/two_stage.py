@@ -98,18 +98,21 @@ class TwoStageTracer:
         matched = pair(found, truth)
         objects = TraceableObjects.of(truth)
         lost = (~torch.isin(objects.rows.cpu(), matched)).nonzero().squeeze(1).tolist()
-        pooler = only_box_head(self.detector.roi_heads).pooler
-        places = pooler.assign(objects.boxes, view.batch.images.padded_size).tolist()
-        levels = tuple(pooler.levels[place].name for place in places)
+        levels, found_levels = self._levels(view, objects.boxes), self._levels(view, found.boxes)
         if not lost:
-            return ImageTrace(found, matched, levels, [])
+            return ImageTrace(found, matched, levels, found_levels, [])
         fates = self._fates(view, objects, lost, matched)
         told = [self._tell(view, objects, at, fate, levels[at]) for at, fate in fates.items()]
         repaired = {
             stage: self._repaired(view, found, [fate.repair for fate in fates.values() if fate.stage == stage])
             for stage in {fate.stage for fate in fates.values()}
         }
-        return ImageTrace(found, matched, levels, told, repaired)
+        return ImageTrace(found, matched, levels, found_levels, told, repaired)
+
+    def _levels(self, view: ImageView, boxes: Tensor) -> tuple[str, ...]:
+        """The names of the levels that equation 1 gives to boxes."""
+        pooler = only_box_head(self.detector.roi_heads).pooler
+        return tuple(pooler.levels[place].name for place in pooler.assign(boxes, view.batch.images.padded_size))
 
     def _fates(self, view: ImageView, objects: TraceableObjects, lost: list[int], matched: Tensor) -> dict[int, Fate]:
         taken = torch.zeros(len(view.candidates.rois), dtype=torch.bool, device=view.rois.device)
