@@ -87,8 +87,7 @@ def run(
     predictions.skeleton = detector.skeleton
     full = FullImages(detector.max_detections)
     try:
-        jobs = list(zip(sources, names, strict=True))
-        with considerate(say_warning), progress_bar("detecting", len(jobs)) as progress:
+        with considerate(say_warning), progress_bar("detecting", len(sources)) as progress:
             coming = predict_images(
                 detector,
                 [source.path for source in sources],
@@ -97,7 +96,7 @@ def run(
                 keep_images=drawn,
                 max_pixels=max_pixels,
             )
-            for job, each in zip(jobs, coming, strict=True):
+            for job, each in zip(zip(sources, names, strict=True), coming, strict=True):
                 _keep(job, each, predictions, chosen)
                 if isinstance(each.found, Detections):
                     full.look(each.found, str(job[0].path))

@@ -51,7 +51,10 @@ RULES: Rules = (
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
     *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.norm\.(.+)", rf"roi_heads.mask.tower.{i}.1.\1") for i in range(16)),
-    *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(16)),
+    *(
+        (rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(?:normed\.)?(.+)", rf"roi_heads.mask.tower.{i}.0.\1")
+        for i in range(16)
+    ),
     (r"roi_heads\.mask_head\.deconv\.(.+)", r"roi_heads.mask.upsample.\1"),
     (r"roi_heads\.mask_head\.predictor\.(.+)", r"roi_heads.mask.logits.\1"),
     *((rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.+)", rf"roi_heads.keypoint.tower.{i}.0.\1") for i in range(16)),

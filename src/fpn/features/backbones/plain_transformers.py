@@ -9,7 +9,7 @@ from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
 # The stride of c4. Other patches (14 pixels in DINOv2, 32 in some of CLIP) are resampled to this size.
-PATCH = 16
+PATCH_PIXELS = 16
 _PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
@@ -26,8 +26,8 @@ def plain_options(net: Any) -> dict[str, Any]:
     """
     options: dict[str, Any] = {"dynamic_img_size": True}
     rows, columns = net.model.patch_embed.grid_size
-    if set(net.model.patch_embed.patch_size) != {PATCH}:
-        options |= {"patch_size": PATCH, "img_size": (PATCH * rows, PATCH * columns)}
+    if set(net.model.patch_embed.patch_size) != {PATCH_PIXELS}:
+        options |= {"patch_size": PATCH_PIXELS, "img_size": (PATCH_PIXELS * rows, PATCH_PIXELS * columns)}
     return options
 
 
