@@ -17,7 +17,7 @@ from fpn.structures import Classes
 
 # Convolutions of a head, at most.
 MOST = 16
-NET = r"backbone\.bottom_up"
+NET, _MASK = r"backbone\.bottom_up", r"roi_heads\.mask_head\.mask_fcn"
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
     (NET + r"\.stem\.conv1\.norm\.(.+)", r"features.backbone.net.bn1.\1"),
