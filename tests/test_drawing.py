@@ -7,7 +7,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.drawing import _place, colour_of, contact_sheet, draw
 from fpn.errors import ConfigError
 from fpn.shapes import Size
-from fpn.structures import Classes, Detections, Masks, Targets
+from fpn.structures import Classes, Detections, Masks, Skeleton, Targets
 
 CLASSES = Classes.of(["red cell", "platelet"])
 
@@ -146,3 +146,34 @@ def test_a_contact_sheet_needs_a_image_for_each_title():
         contact_sheet([[grey()]], ["truth", "prediction"])
     with pytest.raises(ConfigError):
         contact_sheet([], ["truth"])
+
+
+def with_points(*points):
+    one = found([[60.0, 50.0, 140.0, 100.0]], [0.9], [1])
+    return Detections(one.boxes, one.scores, one.labels, keypoints=torch.tensor([points]).float())
+
+
+def test_keypoints_are_joined_by_the_edges_of_their_skeleton():
+    skeleton = Skeleton(("a", "b", "c"), edges=((0, 1),))
+    objects = with_points((70, 60, 0.9), (130, 60, 0.9), (100, 90, 0.9))
+    joined, alone = (draw(grey(), objects, CLASSES, skeleton=each) for each in (skeleton, None))
+    assert joined.getpixel((100, 60)) == colour_of(1)
+    assert alone.getpixel((100, 60)) == (128, 128, 128)
+    for drawn in (joined, alone):
+        assert sum(drawn.getpixel((100, 90))) > 3 * 240  # light inside
+        assert joined.getpixel((85, 75)) == (128, 128, 128)
+
+
+def test_keypoints_that_were_hardly_found_are_not_drawn_nor_their_edges():
+    skeleton = Skeleton(("a", "b"), edges=((0, 1),))
+    drawn = draw(grey(), with_points((70, 60, 0.9), (130, 60, 0.01)), CLASSES, skeleton=skeleton)
+    assert drawn.getpixel((130, 60)) == drawn.getpixel((100, 60)) == (128, 128, 128)
+
+
+def test_of_the_truth_hidden_keypoints_are_hollow_and_those_not_labelled_are_left_out():
+    points = torch.tensor([[[70.0, 60.0, 2.0], [100.0, 60.0, 1.0], [130.0, 60.0, 0.0]]])
+    truth = Targets(torch.tensor([[60.0, 50.0, 140.0, 100.0]]), torch.tensor([1]), keypoints=points)
+    drawn = draw(grey(), truth, CLASSES)
+    assert sum(drawn.getpixel((70, 60))) > 3 * 240
+    assert sum(drawn.getpixel((100, 60))) < 3 * 160
+    assert drawn.getpixel((130, 60)) == (128, 128, 128)

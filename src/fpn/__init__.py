@@ -20,10 +20,13 @@ _PUBLIC = {
     "begin_with": "fpn.detectors",
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
+    "cascade_rcnn": "fpn.detectors",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
     "find_learning_rate": "fpn.training.rate_range",
     "forecast_labels": "fpn.studies.label_budget.running",
+    "keypoint_rcnn": "fpn.detectors",
+    "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
     "load": "fpn.detectors",
     "open_dataset": "fpn.data",
@@ -45,14 +48,17 @@ __all__ = [
     "__version__",
     "atss",
     "begin_with",
+    "cascade_rcnn",
     "draw",
     "evaluate",
     "faster_rcnn",
     "fcos",
     "find_learning_rate",
     "forecast_labels",
+    "keypoint_rcnn",
     "list_splits",
     "load",
+    "mask_rcnn",
     "open_dataset",
     "optimize",
     "plan_training",
@@ -65,7 +71,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fpn.data import list_splits, open_dataset
-    from fpn.detectors import atss, begin_with, faster_rcnn, fcos, load, retinanet, save
+    from fpn.detectors import (
+        atss,
+        begin_with,
+        cascade_rcnn,
+        faster_rcnn,
+        fcos,
+        keypoint_rcnn,
+        load,
+        mask_rcnn,
+        retinanet,
+        save,
+    )
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

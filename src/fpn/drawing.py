@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fpn.errors import ConfigError
 from fpn.fonts import fit_font, is_drawable, warn_of_missing_letters
-from fpn.structures import Classes, Detections, Masks, Targets
+from fpn.structures import Classes, Detections, Masks, Skeleton, Targets
 
 Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[float, float, float, float]
@@ -32,6 +32,8 @@ _INK: Colour = (32, 32, 32)
 _PAPER: Colour = (250, 250, 248)
 # A label that would lie on others by more than this part of its area is left out: the box's colour says enough.
 _MAX_COVERED = 0.25
+# Found keypoints that score less are not drawn: a head says some place for each, also where there is none.
+_MIN_KEYPOINT = 0.05
 
 
 def colour_of(label: int) -> Colour:
@@ -51,8 +53,9 @@ def draw(
     scale: float = 1.0,
     scores: bool = True,
     masks: bool = True,
+    skeleton: Skeleton | None = None,
 ) -> Image.Image:
-    """Draw boxes, labels and masks onto a copy of an image.
+    """Draw boxes, labels, masks and keypoints onto a copy of an image.
 
     Labels are in any script that a font of this machine has; a class whose name none can show is called by its
     id, such as #3, and a `FontWarning` says so once.
@@ -65,6 +68,7 @@ def draw(
         scale: enlarge the image before drawing, so that text on small images is readable.
         scores: write the score behind the name.
         masks: tint the masks, where there are any.
+        skeleton: what the keypoints are: its edges are drawn between them. None: points alone.
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: must be above 0")
@@ -80,6 +84,11 @@ def draw(
     line = max(1, round(min(canvas.size) / 200))
     for mark in reversed(marks):
         _draw_box(pen, mark, line, canvas.size)
+    if objects.keypoints is not None:
+        points = objects.keypoints.cpu().numpy() * np.array([scale, scale, 1.0])
+        for mark in reversed(marks):
+            edges = () if skeleton is None else skeleton.edges
+            _draw_keypoints(pen, points[mark.number], edges, mark.colour, line, truth=isinstance(objects, Targets))
     _draw_labels(pen, marks, line, canvas.size, classes.names)
     return canvas
 
@@ -207,6 +216,35 @@ def _tint_masks(canvas: Image.Image, masks: Masks, marks: Sequence[_Mark]) -> Im
         veil = Image.composite(Image.new("L", canvas.size, 75), Image.eval(shape, lambda value: value * 0.9), inner)
         canvas.paste(mark.colour, mask=veil)
     return canvas
+
+
+def _draw_keypoints(
+    pen: ImageDraw.ImageDraw,
+    points: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    colour: Colour,
+    line: int,
+    *,
+    truth: bool,
+) -> None:
+    """Lines of a skeleton, and its points on them: full ones, and hollow ones where the truth says that it is hidden.
+
+    Args:
+        points: (J, 3) x, y, and visibility (`truth`) or score.
+        edges: which are joined.
+    """
+    shown = points[:, 2] > (0 if truth else _MIN_KEYPOINT)
+    radius = 1.4 * line + 1
+    for casing, ink, width in ((2, (0, 0, 0, 150), line + 2), (0, colour, line)):
+        for one, other in edges:
+            if shown[one] and shown[other]:
+                pen.line((*points[one, :2], *points[other, :2]), fill=ink, width=width)
+        for (x, y, seen), drawn in zip(points.tolist(), shown.tolist(), strict=True):
+            if drawn:
+                reach = radius + casing / 2
+                inside = (*ink[:3], 0) if truth and seen == 1 else _PAPER
+                fill = ink if casing else inside
+                pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill, outline=ink, width=line)
 
 
 # --- labels ---

@@ -10,7 +10,7 @@ from fpn.cli.options import DataOptions, Given, ModelOptions
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.detectors import faster_rcnn
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.designs import DESIGNS
 from fpn.training.config import RunSettings, TrainConfig
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,50 @@ import torch
 import fpn
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector
-from fpn.structures import Detections, ImageBatch, Targets
+from fpn.shapes import Size
+from fpn.structures import Detections, ImageBatch, Masks, Skeleton, Targets
 from fpn.training.run import Run
 
 SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
 
+MASKS = {"mask_channels": 8}
+KEYPOINTS = {"keypoint_channels": 8, "keypoint_convolutions": 2, "skeleton": ("left", "right", "tip")}
+
 KINDS: dict[str, Callable[[], Detector]] = {
     "faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
+    "modern faster_rcnn": lambda: fpn.faster_rcnn(
+        **SMALL,
+        head_width=8,
+        dialect="torchvision_v2",
+        neck="pafpn",
+        neck_norm="group",
+        box={"norm": "group", "convolution_channels": 8, "suppression": "gaussian", "loss": "giou"},
+        box_score_limit=0.2,
+        box_limit=20,
+        rpn_loss="giou",
+    ),
+    "bifpn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, neck="bifpn", box_score_limit=0.2, box_limit=20),
+    "simple_pyramid": lambda: fpn.faster_rcnn(
+        **{**SMALL, "backbone": "test_vit"}, head_width=8, neck="simple_pyramid", box_score_limit=0.2, box_limit=20
+    ),
+    "cascade_rcnn": lambda: fpn.cascade_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
     "retinanet": lambda: fpn.retinanet(**SMALL, dense_limit=20, dense_normalizer="ema"),
     "fcos": lambda: fpn.fcos(**SMALL, dense_limit=20),
     "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
+    "mask_rcnn": lambda: fpn.mask_rcnn(**SMALL, **MASKS, head_width=8, box_score_limit=0.2, box_limit=20),
+    "keypoint_rcnn": lambda: fpn.keypoint_rcnn(**SMALL, **KEYPOINTS, head_width=8, box_score_limit=0.2, box_limit=20),
 }
 
 
 # The same for other classes.
 WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "faster_rcnn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, head_width=8),
+    "cascade_rcnn": lambda classes: fpn.cascade_rcnn(**{**SMALL, "classes": classes}, head_width=8),
     "retinanet": lambda classes: fpn.retinanet(**{**SMALL, "classes": classes}),
     "fcos": lambda classes: fpn.fcos(**{**SMALL, "classes": classes}),
     "atss": lambda classes: fpn.atss(**{**SMALL, "classes": classes}),
+    "mask_rcnn": lambda classes: fpn.mask_rcnn(**{**SMALL, **MASKS, "classes": classes}, head_width=8),
+    "keypoint_rcnn": lambda classes: fpn.keypoint_rcnn(**{**SMALL, **KEYPOINTS, "classes": classes}, head_width=8),
 }
 
 
@@ -63,7 +89,14 @@ def batch(*sizes: tuple[int, int]) -> ImageBatch:
     return ImageBatch(pixels, torch.tensor(sizes))
 
 
-ONE = Targets(torch.tensor([[4.0, 6.0, 40.0, 44.0]]), torch.tensor([1]))
+BOX = torch.tensor([[4.0, 6.0, 40.0, 44.0]])
+# With all that some kind of detector learns from.
+ONE = Targets(
+    BOX,
+    torch.tensor([1]),
+    masks=Masks.of_boxes(BOX, Size(64, 64)),
+    keypoints=torch.tensor([[[5.0, 8.0, 2.0], [30.0, 40.0, 1.0], [0.0, 0.0, 0.0]]]),
+)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +126,34 @@ def test_images_of_odd_sizes_are_detected_within_their_pixels(detector: Detector
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
+def test_what_it_gives_is_among_its_tasks_and_fits_its_boxes(detector: Detector) -> None:
+    (found,) = detector.predict([image(61, 97)])
+    assert ("masks" in detector.tasks) == (found.masks is not None)
+    assert ("keypoints" in detector.tasks) == (found.keypoints is not None) == (detector.skeleton is not None)
+    if found.masks is not None:
+        assert found.masks.size == Size(61, 97)
+        outside = found.masks.boxes() - found.boxes
+        drawn = found.masks.areas() > 0
+        assert (outside[drawn, :2] >= -3).all()  # half a cell of a mask around its box
+        assert (outside[drawn, 2:] <= 3).all()
+    if found.keypoints is not None and detector.skeleton is not None:
+        corner, end = found.boxes[:, None, :2], found.boxes[:, None, 2:]
+        assert found.keypoints.shape == (len(found), len(detector.skeleton), 3)
+        assert (found.keypoints[..., :2] >= corner - 1).all()
+        assert (found.keypoints[..., :2] <= end + 1).all()
+
+
 def same(one: Detections, other: Detections, *, within: float) -> None:
     assert len(one) == len(other)
     torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=within)
     torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=100 * within)
     assert one.labels.tolist() == other.labels.tolist()
+    assert (one.masks is None, one.keypoints is None) == (other.masks is None, other.keypoints is None)
+    if one.masks is not None and other.masks is not None:
+        assert int((one.masks.areas() - other.masks.areas()).abs().max()) <= 10_000 * within  # pixels on an edge
+    if one.keypoints is not None:
+        near = (one.keypoints - other.keypoints)[..., :2].abs().amax(dim=2) <= 1000 * within
+        assert float(near.float().mean()) > 0.98  # of two equal peaks the last digit decides
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one(detector: Detector) -> None:
@@ -115,6 +171,9 @@ def test_a_saved_detector_comes_back_equal_to_the_bit(detector: Detector, tmp_pa
     (found,), (wanted,) = again.predict([image(64, 96)]), detector.predict([image(64, 96)])
     assert torch.equal(found.boxes, wanted.boxes)
     assert torch.equal(found.scores, wanted.scores)
+    assert found.masks == wanted.masks
+    assert again.skeleton == detector.skeleton
+    assert wanted.keypoints is None or torch.equal(found.keypoints, wanted.keypoints)
 
 
 def test_an_optimized_detector_finds_the_same_and_is_neither_saved_nor_trained(
@@ -144,6 +203,7 @@ def test_the_backbone_is_told_from_the_rest(detector: Detector) -> None:
     assert backbone < every
 
 
+@pytest.mark.parametrize("kind", WITH_CLASSES)
 def test_what_has_rows_by_class_is_what_depends_on_their_number(kind: str) -> None:
     two, three = (WITH_CLASSES[kind](classes) for classes in (["a", "b"], ["a", "b", "c"]))
     small, large = two.state_dict(), three.state_dict()
@@ -164,10 +224,23 @@ def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Det
     assert fpn.load(path, device="cpu").max_detections == detector.max_detections
 
 
+class PointedScenes(SceneDataset):
+    """Drawn scenes, with three points on each box as keypoints."""
+
+    skeleton = Skeleton.named(KEYPOINTS["skeleton"])
+
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        found = super().targets(index, masks=masks)
+        x1, y1, x2, y2 = found.boxes.unbind(1)
+        middle, seen = (x1 + x2) / 2, torch.full_like(x1, 2)
+        points = [torch.stack([x, y, seen], dim=1) for x, y in ((x1, y2), (x2, y2), (middle, y1))]
+        return replace(found, keypoints=torch.stack(points, dim=1))
+
+
 def test_a_killed_and_resumed_run_ends_as_an_undisturbed_one(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenes = SceneDataset(4, seed=3, height=64, width=(64, 80), objects=(1, 3), extent=(12.0, 40.0))
+    scenes = PointedScenes(4, seed=3, height=64, width=(64, 80), objects=(1, 3), extent=(12.0, 40.0))
     config = fpn.TrainConfig(steps=4, batch_size=2, workers=0, device="cpu", checkpoint_minutes=1e-9, ema_decay=0.0)
 
     def trained(**options: Any) -> Detector:

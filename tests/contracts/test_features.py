@@ -18,7 +18,11 @@ from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.backbones.teaching import ThreeLayerBackbone, resnet_backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor, Neck
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.bifpn import BiFPN
+from fpn.features.necks.config import NeckConfig
+from fpn.features.necks.designs import DESIGNS
+from fpn.features.necks.pafpn import PathAggregation
+from fpn.features.necks.simple_pyramid import SimplePyramid
 from fpn.structures import Features, Level
 
 # One of each family: what timm emits differs between them.
@@ -34,6 +38,10 @@ FAMILIES = [
     "pvt_v2_b0",
     "swin_tiny_patch4_window7_224",  # channels last, one size unless told otherwise
 ]
+
+
+def eight(**settings: object) -> NeckConfig:
+    return NeckConfig(channels=8, output_channels=8, **settings)
 
 
 class Coarsest(Neck):
@@ -62,13 +70,20 @@ NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
     "matterport_128": lambda levels: pyramid_of(levels, channels=8, output_channels=4),
     "three levels": lambda levels: pyramid_of(levels, channels=8, top_kernel=3, extra_levels="none"),
     "p6 and p7 by subsampling": lambda levels: pyramid_of(levels, channels=8, num_extra=2),
+    "batch norms": lambda levels: pyramid_of(levels, channels=8, norm="batch", norm_on_lateral=False, relu=True),
+    "p6 of c5's lateral": lambda levels: pyramid_of(levels, channels=8, extra_levels="convolutions_on_lateral"),
+    "pafpn": lambda levels: PathAggregation(levels, config=eight()),
+    "pafpn of FCOS": lambda levels: PathAggregation(levels, config=eight(extra_levels="convolutions_on_p5")),
+    "bifpn": lambda levels: BiFPN(levels, config=eight(repeats=2)),
+    "bifpn to p7, sums": lambda levels: BiFPN(levels, config=eight(num_extra=2, repeats=1, fusion="sum")),
+    "simple_pyramid": lambda levels: SimplePyramid(levels, config=eight()),
     "toy": lambda levels: Coarsest(levels, channels=8),
 }
 DESIGN_NECKS: dict[str, Callable[[tuple[Level, ...]], Neck]] = {
     **{
         f"design {name}": lambda levels, options=design.neck: pyramid_of(levels, channels=8, **options)
         for name, design in DESIGNS.items()
-        if design.neck is not None
+        if design.rival and design.kind == "pyramid"
     },
 }
 
@@ -77,6 +92,7 @@ BACKBONES: dict[str, Callable[[], BottomUp]] = {
     "last three": lambda: Backbone("mobilenetv3_small_050", out=(3, 4, 5)),
     "coarsest alone": lambda: Backbone("mobilenetv3_small_050", out=(5,)),
     "c5 of c4's stride": lambda: resnet_backbone(26, config=BackboneConfig(last_stage_stride=1)),
+    "plain transformer": lambda: Backbone("test_vit", out=(4,)),
     "teaching": ThreeLayerBackbone,
 }
 
@@ -88,10 +104,11 @@ def joined(backbone: BottomUp, neck: str) -> FeatureExtractor:
 EXTRACTORS: dict[str, Callable[[], Extractor]] = {
     **{f"neck {name}": lambda name=name: joined(Backbone("mobilenetv3_small_050"), name) for name in NECKS},
     **{
-        f"design {name}": lambda design=design: design.build(Backbone("mobilenetv3_small_050", out=design.out), 8)
+        f"design {name}": lambda design=design: design.build(Backbone("mobilenetv3_small_050", out=design.out), eight())
         for name, design in DESIGNS.items()
     },
     "three levels": lambda: joined(ThreeLayerBackbone(), "three levels"),
+    "plain transformer": lambda: joined(Backbone("test_vit", out=(4,)), "simple_pyramid"),
 }
 ALL: dict[str, Callable[[], nn.Module]] = {f"backbone {name}": make for name, make in BACKBONES.items()} | EXTRACTORS
 
@@ -133,7 +150,7 @@ def test_every_neck_goes_on_every_backbone(backbone: BottomUp, neck: str) -> Non
     }
     features = joined(backbone, neck)
     with torch.no_grad():
-        assert_as_declared(features.neck(maps), features.levels, size)
+        assert_as_declared(features.read(maps, size), features.levels, size)
 
 
 def test_strides_grow_numbers_count_up_and_names_tell_them(features: nn.Module) -> None:

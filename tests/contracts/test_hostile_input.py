@@ -273,7 +273,7 @@ Change = Callable[[dict[str, Any]], object]
 def test_a_recipe_of_anyones_making_is_refused_before_it_costs_anything(
     tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch, change: Change, says: str
 ) -> None:
-    monkeypatch.setitem(builder.BUILDERS, FasterRCNNRecipe, builder.build_faster_rcnn)
+    monkeypatch.setitem(builder.BUILDERS, FasterRCNNRecipe, builder.build_two_stage)
     data = models[1][0]
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

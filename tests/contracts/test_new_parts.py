@@ -17,7 +17,7 @@ from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import RECIPES, Recipe
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import FeatureExtractor, Neck
-from fpn.features.necks.paper_designs import DESIGNS, Design
+from fpn.features.necks.designs import DESIGNS, Design
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.dense import DenseHead
 from fpn.preprocessing.preprocessor import Preprocessor

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpn.detectors.builder import assemble_faster_rcnn, build_pyramid
+from fpn.detectors.builder import assemble_two_stage, build_pyramid
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
@@ -39,7 +39,7 @@ def tiny(dialect: Dialect, **changes):
         dialect = dialect.changed(rpn_channels=8)
     dialect = dialect.changed(**changes)
     features = build_pyramid(TinyBackbone(dialect.neck.finest_level, dialect.backbone.last_stage_stride), dialect.neck)
-    return assemble_faster_rcnn(features, FasterRCNNRecipe(classes=("a", "b"), category_ids=(1, 2), dialect=dialect))
+    return assemble_two_stage(features, FasterRCNNRecipe(classes=("a", "b"), category_ids=(1, 2), dialect=dialect))
 
 
 def test_every_setting_says_what_it_means():

@@ -11,7 +11,7 @@ from fpn.detectors.builder import BUILDERS, roi_levels
 from fpn.detectors.presets import DIALECTS_OF, PRESETS, adapt_dialect, named_preset
 from fpn.detectors.recipe import RECIPES
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.designs import DESIGNS
 from fpn.sections import options_of, sections_of
 from fpn.structures import ImageBatch, Level, Targets
 from fpn.training.config import DETECTORS, MODEL_SETTINGS
@@ -130,7 +130,7 @@ def test_a_kind_has_only_the_sections_of_its_own_parts() -> None:
 
 
 def test_levels_and_anchors_of_a_dense_head_have_to_agree() -> None:
-    with pytest.raises(ConfigError, match=r"anchors.sizes has 2 entries"):
+    with pytest.raises(ConfigError, match=r"anchors\.sizes has 2 entries"):
         fpn.retinanet(
             backbone="tf_efficientnet_lite0", weights=None, classes=["a"], channels=8, anchors_sizes=((8.0,), (16.0,))
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpn.heads.box import BoxConfig, BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.box import BoxConfig, BoxHead, ConvolutionsTrunk, ConvolutionTrunk, TwoLayerTrunk
 from fpn.heads.box_coder import CoderConfig
 from fpn.heads.roi_pooler import RoIConfig, RoIPooler
 from fpn.heads.sampling import SamplingConfig
@@ -150,3 +150,38 @@ def test_scale_can_be_measured_from_the_map_or_from_the_first_image() -> None:
 
 
 SCALES = ("declared", "measured", "first_height")
+
+
+def test_soft_suppression_lowers_scores_of_the_same_class() -> None:
+    head = _silent(_head(suppression="gaussian", nms_sigma=0.5), [math.log(0.9), math.log(0.04), math.log(0.06)])
+    # Two RoIs with an IoU of 1/3.
+    rois = [_proposals([10.0, 10.0, 20.0, 20.0], [15.0, 10.0, 25.0, 20.0])]
+    (found,) = head.detect(_features(), _images(), rois)
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.9 * math.exp(-2 / 9)]))
+
+
+def test_convolutions_and_one_layer_can_make_the_trunk() -> None:
+    trunk = ConvolutionsTrunk(
+        channels=4, pooled_size=2, width=8, num_convolutions=2, convolution_channels=6, norm="batch"
+    )
+    names = [type(part).__name__ for part in trunk]
+    assert names == ["Sequential", "Sequential", "Flatten", "Linear", "ReLU"]
+    assert [part.weight.shape for part in trunk.modules() if isinstance(part, nn.Conv2d)] == [
+        (6, 4, 3, 3),
+        (6, 6, 3, 3),
+    ]
+    pooled = torch.randn(3, 4, 2, 2)
+    wanted = trunk.eval()(pooled)
+    trunk.read_channels_last(2)
+    torch.testing.assert_close(trunk(pooled), wanted)
+
+
+def test_boxes_can_be_learnt_by_their_generalised_iou() -> None:
+    # The only positive RoI covers the object and as much again, and the head leaves it as it is: 1 - IoU = 1/2.
+    head = _silent(_head(loss="giou", loss_weight=10.0), [0.0, 0.0, 0.0])
+    truth = Targets(torch.tensor([[8.0, 8.0, 24.0, 16.0]]), torch.tensor([0]))
+    roi = _proposals([8.0, 8.0, 24.0, 24.0])
+    drawn = head.sample([roi], [truth])
+    losses = head.losses(_features(), _images(), [roi], [truth])
+    assert sorted(len(each.labels) for each in drawn) == [2]  # and the object itself, whose loss is 0
+    assert float(losses.terms["box"].detach()) == pytest.approx(10 * 0.5 / 2)

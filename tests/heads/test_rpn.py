@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from fpn.heads.anchors import AnchorsConfig
@@ -98,6 +101,45 @@ def test_anchors_over_the_rim_can_be_left_out_of_the_loss() -> None:
         counted[inside_only] = float(head.losses(head(features), _images(16, 16), [truth]).counts["positive_anchors"])
     # Four anchors share the best IoU of 16 / 64; the one centred on (4, 4) alone lies inside.
     assert counted == {False: 4.0, True: 1.0}
+
+
+def test_cells_beyond_the_images_own_padding_can_be_left_out_of_the_loss() -> None:
+    # 16 pixels wide in a batch of 32: two of four columns, and with padding to 24 three.
+    images = ImageBatch(torch.zeros(1, 3, 8, 32), torch.tensor([[8, 16]]))
+    raw = _raw([[0.0, 0.0, 0.0, 0.0]])
+    for multiple, anchors in ((None, 4.0), (8, 2.0), (24, 3.0)):
+        head = _head(valid_multiple=multiple)
+        assert head.losses(raw, images, [Targets.empty()]).samples["objectness"] == anchors
+
+
+def test_losses_are_divided_by_what_was_drawn_or_by_what_may_be() -> None:
+    raw, images = _raw([[0.0, 0.0], [0.0, 0.0]]), _images(16, 16)
+    drawn = _head().losses(raw, images, [Targets.empty()])
+    nominal = _head(normalizer="nominal", sampling=RPNConfig().sampling.changed(count=8)).losses(
+        raw, images, [Targets.empty()]
+    )
+    assert float(drawn.terms["objectness"]) == pytest.approx(math.log(2))
+    assert float(nominal.terms["objectness"]) == pytest.approx(math.log(2) * 4 / 8)
+    assert nominal.samples == {}  # a mean over images, as processes that train together have it
+
+
+def test_boxes_can_be_learnt_by_their_generalised_iou() -> None:
+    # Both anchors' boxes stand where they are; the object covers a half of the first one: 1 - IoU = 1/2 of 4 anchors.
+    truth = Targets(torch.tensor([[-4.0, -4.0, 0.0, 4.0]]), torch.tensor([0]))
+    losses = _head(loss="giou", loss_weight=10.0).losses(_raw([[0.0, 0.0], [0.0, 0.0]]), _images(16, 16), [truth])
+    assert float(losses.terms["rpn_box"]) == pytest.approx(10 * 0.5 / 4)
+
+
+def test_more_convolutions_are_one_after_the_other() -> None:
+    head = _head(num_convolutions=3)
+    for convolution in (head.shared, *head.further):
+        convolution.weight.data.zero_()
+        convolution.bias.data.zero_()
+        for channel in range(4):
+            convolution.weight.data[channel, channel, 1, 1] = 2.0
+    head.objectness.weight.data.fill_(1.0)
+    raw = head({"p3": torch.ones(1, 4, 2, 2)})
+    assert raw.objectness[0].unique().tolist() == [4 * 2.0**3]
 
 
 def test_softmax_pairs_read_as_the_second_minus_the_first() -> None:

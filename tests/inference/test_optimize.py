@@ -15,7 +15,7 @@ from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
 from fpn.inference import fused_convolution
-from fpn.inference.folding import folded
+from fpn.inference.folding import fold_sequences, folded
 from fpn.inference.fused_convolution import FusedConvolution
 from fpn.inference.optimize import optimize
 from fpn.structures import Detections, ImageBatch
@@ -172,3 +172,23 @@ def test_what_a_image_shows_does_not_depend_on_its_neighbours(stirred) -> None:
     _same(mixed[0], stirred.predict([wide])[0])
     _same(mixed[1], stirred.predict([tall])[0])
     _same(mixed[2], mixed[0])
+
+
+def test_norms_of_necks_and_heads_go_into_the_convolutions_before_them() -> None:
+    torch.manual_seed(0)
+    sequence = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1), nn.ReLU())
+    sequence[1].running_mean.normal_()
+    sequence[1].running_var.uniform_(0.5, 2.0)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        wanted = sequence.eval()(x)
+        fold_sequences(sequence)
+        torch.testing.assert_close(sequence(x), wanted)
+    names = [type(part).__name__ for part in sequence]
+    assert names == ["FusedConvolution", "Identity", "Identity", "FusedConvolution", "Identity"]
+
+
+def test_norms_that_look_at_the_map_stay_where_they_are() -> None:
+    sequence = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.ReLU())
+    fold_sequences(sequence)
+    assert [type(part).__name__ for part in sequence] == ["Conv2d", "GroupNorm", "ReLU"]

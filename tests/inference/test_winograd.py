@@ -39,3 +39,14 @@ def test_a_image_does_not_see_its_neighbour() -> None:
 def test_tiles_are_counted_with_those_at_the_rim() -> None:
     assert winograd.count_tiles(8, 8) == 4
     assert winograd.count_tiles(9, 8) == 6
+
+
+def test_many_small_maps_are_convolved_together() -> None:
+    # 7x7 and 14x14 as in heads on RoIs, and 4x4, where a row of zeros is a tile more.
+    torch.manual_seed(0)
+    weight, bias = torch.randn(5, 3, 3, 3), torch.randn(5)
+    for side in (7, 14, 4):
+        x = torch.randn(20, 3, side, side).contiguous(memory_format=torch.channels_last)
+        wanted = functional.conv2d(x, weight, bias, padding=1).relu()
+        found = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=True)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)

@@ -164,6 +164,18 @@ def test_sample_repeats_with_its_generator() -> None:
     assert set(one[1].tolist()) != set(three[1].tolist())
 
 
+def test_a_best_reference_can_be_taken_from_the_object_that_it_overlaps_more() -> None:
+    # The only reference overlaps the first object wholly, and the second one by a third, which is its best.
+    boxes, objects = _squares(0.0), _squares(0.0, 5.0)
+    kept = _match(boxes, objects, keep_best=True)
+    assert (kept.gt_index.tolist(), kept.kind.tolist()) == ([0], [1])
+    taken = _match(boxes, objects, keep_best=True, best_owns=True)
+    assert (taken.gt_index.tolist(), taken.kind.tolist()) == ([1], [1])
+    # Too little for an object that asks for at least half.
+    left = _match(boxes, objects, keep_best=True, best_owns=True, best_iou=0.5)
+    assert (left.gt_index.tolist(), left.kind.tolist()) == ([0], [1])
+
+
 def test_every_reference_is_drawn_equally_often() -> None:
     kind = torch.tensor([1] * 10 + [0] * 30 + [-1])
     random = torch.Generator().manual_seed(0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from fpn.ops import nms as nms_module
 from fpn.ops.boxes import pairwise_iou
-from fpn.ops.nms import nms, top_k
+from fpn.ops.nms import nms, soft_nms, top_k
 from ops.given_boxes import QUICK, box_tables
 
 
@@ -157,3 +159,31 @@ def test_both_ways_with_groups_keep_the_same() -> None:
     one = nms_module._one_by_one(boxes, scores, 0.5, groups)
     assert torch.equal(one, nms_module._side_by_side(boxes, scores, 0.5, groups))
     assert 100 < len(one) < 390
+
+
+# Overlaps with the first: 1/3 (half of it beside), and none.
+THREE = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [50.0, 0.0, 60.0, 10.0]])
+SCORES = torch.tensor([0.9, 0.8, 0.3])
+
+
+def test_soft_nms_lowers_what_overlaps_a_better_box() -> None:
+    kept, scores = soft_nms(THREE, SCORES, decay="linear", threshold=0.3)
+    assert kept.tolist() == [0, 1, 2]
+    torch.testing.assert_close(scores, torch.tensor([0.9, 0.8 * 2 / 3, 0.3]))
+    kept, scores = soft_nms(THREE, SCORES, decay="gaussian", sigma=0.5)
+    torch.testing.assert_close(scores, torch.tensor([0.9, 0.8 * math.exp(-2 / 9), 0.3]))
+
+
+def test_soft_nms_leaves_alone_below_the_threshold_and_in_other_groups() -> None:
+    _, scores = soft_nms(THREE, SCORES, decay="linear", threshold=0.4)
+    assert scores.tolist() == SCORES.tolist()
+    _, scores = soft_nms(THREE, SCORES, decay="gaussian", groups=torch.tensor([0, 1, 0]))
+    assert scores.tolist() == SCORES.tolist()
+
+
+def test_soft_nms_drops_what_has_fallen_too_low_and_stops_at_its_limit() -> None:
+    kept, _ = soft_nms(THREE, SCORES, decay="linear", threshold=0.3, lowest=0.54)
+    assert kept.tolist() == [0]
+    kept, scores = soft_nms(THREE, SCORES, decay="linear", threshold=0.3, limit=2)
+    assert (kept.tolist(), len(scores)) == ([0, 1], 2)
+    assert soft_nms(THREE[:0], SCORES[:0], decay="linear")[0].tolist() == []

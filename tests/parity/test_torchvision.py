@@ -26,26 +26,31 @@ def theirs() -> torch.nn.Module:
     model = fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, min_size=160, max_size=240
     )
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_mean"):
-                value.normal_(0, 0.1)
-            elif name.endswith("running_var"):
-                value.uniform_(0.5, 1.5)
-        # Fresh heads say almost nothing: make scores and boxes differ from place to place.
-        model.rpn.head.cls_logits.weight.normal_(0, 0.3)
-        model.rpn.head.bbox_pred.weight.normal_(0, 0.1)
-        model.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.5)
-        model.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.1)
-        # Keep activations of the random trunk near one.
-        for stage in (model.backbone.body.layer1, model.backbone.body.layer2, model.backbone.body.layer3):
-            for block in stage:
-                block.bn3.weight.mul_(0.3)
-        for block in model.backbone.body.layer4:
-            block.bn3.weight.mul_(0.1)
-        # Its pooler guesses the levels' scales from the first image that it sees, and keeps them: from one as small and
-        # odd as the last of `BATCHES` it would guess wrong.
-        model.eval()([torch.rand(3, 160, 224)])
+    return decided(model)
+
+
+@torch.no_grad()
+def decided(model: torch.nn.Module) -> torch.nn.Module:
+    """With random weights that make scores and boxes differ from place to place."""
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    # Fresh heads say almost nothing.
+    model.rpn.head.cls_logits.weight.normal_(0, 0.3)
+    model.rpn.head.bbox_pred.weight.normal_(0, 0.1)
+    model.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.5)
+    model.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.1)
+    # Keep activations of the random trunk near one.
+    for stage in (model.backbone.body.layer1, model.backbone.body.layer2, model.backbone.body.layer3):
+        for block in stage:
+            block.bn3.weight.mul_(0.3)
+    for block in model.backbone.body.layer4:
+        block.bn3.weight.mul_(0.1)
+    # Its pooler guesses the levels' scales from the first image that it sees, and keeps them: from one as small and
+    # odd as the last of `BATCHES` it would guess wrong.
+    model.eval()([torch.rand(3, 160, 224)])
     return model
 
 

@@ -196,6 +196,31 @@ def test_windows_of_attention_see_themselves_only():
     assert measured(Windows(), nn.Conv2d(3, 3, 3)) == {"x": 16}
 
 
+def test_attention_over_all_patches_sees_the_whole_image():
+    class Attention(nn.Module):
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)[:, None]  # (B, 1, cells, C)
+            found = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+            return found[:, 0].transpose(1, 2).reshape(x.shape)
+
+    assert measured(nn.Conv2d(3, 4, 16, stride=16), Attention()) == {"x": None}
+
+
+def test_cells_that_a_transposed_convolution_makes_of_one_see_what_it_sees():
+    halved, doubled = nn.Conv2d(3, 4, 2, stride=2), nn.ConvTranspose2d(4, 4, 2, stride=2)
+    assert measured(halved, doubled) == {"x": 2}
+    assert measured(halved, doubled, nn.Conv2d(4, 4, 3)) == {"x": 4}  # three cells are of two
+
+
+def test_a_neck_that_came_later_is_explained_like_the_pyramid():
+    explained = explain_dialect(PAPER, Size(64, 64), backbone="resnet18", neck="simple_pyramid", as_is=True)
+    assert explained.subject == "paper, simple_pyramid over resnet18"
+    # c4 sees 211 pixels, and the 3x3 convolution of p4 a cell more on either side.
+    assert fields(explained)["c4"] == 211
+    assert fields(explained)["p4"] == 211 + 2 * 16
+    assert [facts.level.stride for facts in explained.levels] == [4, 8, 16, 32, 64]
+
+
 def test_an_operation_without_a_rule_is_admitted():
     class Sorted(nn.Module):
         def forward(self, x):

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.designs import DESIGNS, PAPER_ROWS
 from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run(
     /,
     *,
     output: Path,
-    rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs: {', '.join(DESIGNS)}.")] = tuple(DESIGNS),
+    rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs or necks: {', '.join(DESIGNS)}.")] = PAPER_ROWS,
     seeds: int = 3,
     split: str | None = None,
     held_out: Path | None = None,
@@ -42,7 +42,8 @@ def run(
     """Train and measure every design of the paper's figure 1 and tables on your data, and print the tables.
 
     All rows get the same backbone, head, budget and seeds. Stop it with Ctrl-C and repeat the command to go on: rows
-    that are complete stay. More seeds or rows can be added in the same way.
+    that are complete stay. More seeds or rows can be added in the same way, such as
+    later necks: --rows fpn pafpn bifpn.
 
     fpn ablate scenes --output runs/ablation (drawn scenes, about an hour on two cores)
 

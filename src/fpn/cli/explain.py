@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ def run(
     *,
     detector: DetectorName = "faster_rcnn",
     backbone: str | None = None,
+    neck: str | None = None,
     dialect: str | None = None,
     against: str | None = None,
     box: tuple[str, ...] = (),
@@ -48,6 +50,7 @@ def run(
         what: Size of an image, such as 640x480, or a model file.
         detector: Kind of detector whose conventions are shown; a model has its own.
         backbone: Name of a timm model. None: resnet50, or what the dialect's original has.
+        neck: How its maps become levels, such as pafpn or bifpn. None: fpn.
         dialect: Whose conventions: paper, torchvision, detectron2, mmdetection, fpn_pytorch, ... None: paper.
         against: Another dialect; shows only where it differs, and what each difference means.
         box: Boxes such as 40x60 in pixels of the image; shows the level that each is read from.
@@ -71,16 +74,17 @@ def run(
         _show(_conventions(dialect, against, detector), markdown=markdown)
         return
     sides = {"short_side": short_side, "long_side": long_side}
-    explained = _explain(what, detector, backbone=backbone, dialect=dialect, size=size, sides=sides, as_is=as_is)
+    parts = {"backbone": backbone, "neck": neck}
+    explained = _explain(what, detector, parts=parts, dialect=dialect, size=size, sides=sides, as_is=as_is)
     other = None if against is None else _dialect(against, explained.kind)
-    _show(_about(explained, other, box, backbone=backbone, as_is=as_is), markdown=markdown)
+    _show(_about(explained, other, box, parts=parts, as_is=as_is), markdown=markdown)
 
 
 def _explain(
     what: str,
     detector: str,
     *,
-    backbone: str | None,
+    parts: Mapping[str, str | None],
     dialect: str | None,
     size: str,
     sides: dict[str, int | None],
@@ -93,15 +97,20 @@ def _explain(
     asked = read_size(what)
     if asked is not None:
         spoken = adapt_dialect(dialect or "paper", detector, **sides)
-        return explain_dialect(spoken, asked, kind=detector, backbone=backbone, as_is=as_is)
+        return explain_dialect(spoken, asked, kind=detector, **_given(parts), as_is=as_is)
     if not Path(what).exists() and not what.endswith(".safetensors"):
         raise ConfigError(f"{what!r}: neither a size (width x height, such as 640x480) nor a model file")
-    _refuse(dialect=dialect, backbone=backbone, **sides)
+    _refuse(dialect=dialect, **parts, **sides)
     return explain_model(what, _size(size), as_is=as_is)
 
 
 def _about(
-    explained: Explanation, other: Dialect | None, boxes: tuple[str, ...], *, backbone: str | None, as_is: bool
+    explained: Explanation,
+    other: Dialect | None,
+    boxes: tuple[str, ...],
+    *,
+    parts: Mapping[str, str | None],
+    as_is: bool,
 ) -> list[TextTable]:
     from fpn.detectors.presets import DIALECTS_OF
     from fpn.studies.explain.dialect_tables import differences
@@ -117,12 +126,16 @@ def _about(
         raise ConfigError(f"--box: {explained.kind} has no second stage that reads boxes from levels. Leave it out.")
     tables, kind = [explained.table()], explained.kind
     if other is not None:
-        theirs = explain_dialect(other, size, kind=kind, backbone=backbone, as_is=as_is)
+        theirs = explain_dialect(other, size, kind=kind, **_given(parts), as_is=as_is)
         tables += [theirs.table(), differences(own, other)]
     if not with_rois([own]):
         return tables
     shown = [own, other] if other else [own, *(each for each in DIALECTS_OF[kind].values() if each.name != own.name)]
     return [*tables, equation_table(shown), *boxes_tables(shown, asked, size, as_is=as_is)]
+
+
+def _given(parts: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _conventions(dialect: str | None, against: str | None, detector: str) -> list[TextTable]:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fpn.cli.model_settings import combine, kind_of, read_assignments
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import DESIGNS, FPN
+from fpn.features.necks.designs import DESIGNS, FPN, PAPER_ROWS
 from fpn.sections import CheckedSettings, refuse_unknown
 from fpn.training.config import DetectorName, RecipeName, TrainConfig, detector_settings, read_settings
 
@@ -118,8 +118,9 @@ class ModelOptions(CheckedSettings):
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
         FPN,
-        description="How the backbone's maps become levels: fpn, or what the paper compares it with: "
-        f"{', '.join(name for name in DESIGNS if name != FPN)}.",
+        description="How the backbone's maps become levels: fpn; what came after it: "
+        f"{', '.join(name for name in DESIGNS if name not in PAPER_ROWS)}; or what the paper compares it with: "
+        f"{', '.join(name for name in PAPER_ROWS if name != FPN)}. A plain vision transformer needs simple_pyramid.",
     )
     short_side: int | None = Field(
         None, ge=16, description="Shorter side of images in the network, in pixels. None: the dialect's, 800."

@@ -14,7 +14,7 @@ from PIL import Image
 from fpn.files import atomic_path, write_text
 from fpn.shapes import Size
 from fpn.spreadsheets import DETECTION_COLUMNS, beside, detection_row, write_csv
-from fpn.structures import Classes, Detections
+from fpn.structures import Classes, Detections, Skeleton
 from fpn.version import __version__
 
 NAME = "detections.json"
@@ -54,6 +54,7 @@ class Predictions:
         about: what the JSON says under `info`.
         image_ids: those of a dataset, one for each image in order; None: 1, 2, ...
         known: names of what earlier runs wrote to the folder, and of what this one will draw.
+        skeleton: what the keypoints of detections are; None: they have none.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Predictions:
     about: dict[str, Any]
     image_ids: Mapping[Path, int] | None = None
     known: Sequence[str] = ()
+    skeleton: Skeleton | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -70,9 +72,11 @@ class Predictions:
         number = len(self.images) + 1 if self.image_ids is None else self.image_ids[path]
         record = {"id": number, "file_name": str(path), "width": size.width, "height": size.height}
         self.images.append(record | ({} if drawn is None else {"drawn": str(drawn)}))
-        for each in found.to_coco(image_id=number, classes=self.classes):
-            extent = {"area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0}
-            self.annotations.append({"id": len(self.annotations) + 1, **each, **extent})
+        records = found.to_coco(image_id=number, classes=self.classes)
+        boxes = [each["bbox"][2] * each["bbox"][3] for each in records]
+        areas = boxes if found.masks is None else found.masks.areas().tolist()
+        for each, area in zip(records, areas, strict=True):
+            self.annotations.append({"id": len(self.annotations) + 1, **each, "area": float(area), "iscrowd": 0})
 
     def skip(self, path: Path, reason: str) -> None:
         """Note an image that can't be read."""
@@ -87,7 +91,9 @@ class Predictions:
         Raises:
             OutputError: one can't be written.
         """
-        categories = [{"id": n, "name": name} for n, name in zip(self.classes.ids, self.classes.names, strict=True)]
+        points = {} if self.skeleton is None else self.skeleton.to_coco()
+        named = zip(self.classes.ids, self.classes.names, strict=True)
+        categories = [{"id": number, "name": name, **points} for number, name in named]
         data = {
             "info": {"made_by": _MADE_BY, "version": __version__, "files": self._ours(beginning), **self.about},
             "images": self.images,

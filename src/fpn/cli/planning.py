@@ -71,6 +71,7 @@ def _refuse_two_lengths(given: Given, budget: float | None, *, alone: bool) -> N
 def _measure(given: Given, plan: TrainingPlan, dataset: Dataset) -> Pace | None:
     """Time some steps of what will be trained, on a detector of its own."""
     from fpn.detectors import Detector, begin_with, named_preset
+    from fpn.training.labels import told_by_data
     from fpn.training.pace import measure_pace
 
     if len(dataset) == 0 or plan.facts.objects == 0:
@@ -78,7 +79,7 @@ def _measure(given: Given, plan: TrainingPlan, dataset: Dataset) -> Pace | None:
     model = ModelOptions(**{**given.model, **{k: v for k, v in plan.chosen.items() if k in ModelOptions.model_fields}})
     detector: Detector
     if model.init is None:
-        detector = named_preset(model.detector)(classes=dataset.classes, weights=None, **model.recipe())
+        detector = named_preset(model.detector)(**told_by_data(model.detector, dataset), weights=None, **model.recipe())
     else:
         detector, _ = begin_with(model.init, classes=dataset.classes, **model.recipe(given=True))
     errors().print("timing a few steps ...")

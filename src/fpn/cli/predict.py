@@ -82,10 +82,10 @@ def run(
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
     predictions = _begin(output, detector.classes, about, ids, sources, known, drawn=drawn)
+    predictions.skeleton = detector.skeleton
     full = FullImages(detector.max_detections)
     try:
-        jobs = list(zip(sources, names, strict=True))
-        with considerate(say_warning), progress_bar("detecting", len(jobs)) as progress:
+        with considerate(say_warning), progress_bar("detecting", len(sources)) as progress:
             coming = predict_images(
                 detector,
                 [source.path for source in sources],
@@ -94,7 +94,7 @@ def run(
                 keep_images=drawn,
                 max_pixels=max_pixels,
             )
-            for job, each in zip(jobs, coming, strict=True):
+            for job, each in zip(zip(sources, names, strict=True), coming, strict=True):
                 _keep(job, each, predictions, chosen)
                 if isinstance(each.found, Detections):
                     full.look(each.found, str(job[0].path))
@@ -195,7 +195,8 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
     if name is not None:
         assert prediction.image is not None, "images are kept where they are drawn"
         shown = sure_ones(found, chosen)
-        save_image(draw(prediction.image, shown, predictions.classes), predictions.folder / name)
+        drawn = draw(prediction.image, shown, predictions.classes, skeleton=predictions.skeleton)
+        save_image(drawn, predictions.folder / name)
     predictions.add(source.path, prediction.size, found, name)
 
 

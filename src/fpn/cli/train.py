@@ -268,12 +268,14 @@ def _build(
     from fpn.detectors.builder import build_detector
     from fpn.detectors.fine_tuning import adapt_recipe
     from fpn.detectors.recipe import read_recipe
+    from fpn.training.labels import told_by_data
     from fpn.training.run_record import read_record
 
     torch.manual_seed(seed)  # the heads start from random weights
     if options.init is None:
         weights = None if options.weights == "none" or going_on is not None else options.weights
-        return named_preset(options.detector)(classes=dataset.classes, weights=weights, **options.recipe()), {}
+        told = told_by_data(options.detector, dataset)
+        return named_preset(options.detector)(**told, weights=weights, **options.recipe()), {}
     if going_on is not None:  # the model to begin with may be gone by now
         recipe = read_recipe(read_record(going_on)["recipe"])
         asked = options.recipe(given=True, kind=recipe.kind)

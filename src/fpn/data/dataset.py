@@ -92,6 +92,16 @@ class Dataset(ABC):
             masks: bring the masks, too, where the dataset has them. Keypoints always come where it has them.
         """
 
+    def unoutlined(self, index: int) -> int | None:
+        """How many objects of image number `index` have no outline, so that their boxes stand in as masks.
+
+        None: the dataset has no masks.
+
+        Raises:
+            DataError: an outline is broken, of another size than its image, or without a pixel in it.
+        """
+        return None if self.targets(index, masks=True).masks is None else 0
+
     def image(self, index: int) -> Image.Image:
         """Image number `index`, upright RGB."""
         return read_image(self.path(index), pixel_range=self.pixel_range)
@@ -225,6 +235,10 @@ class Subset(Dataset):
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         """See `Dataset.targets`."""
         return self.whole.targets(self._inner(index), masks=masks)
+
+    def unoutlined(self, index: int) -> int | None:
+        """See `Dataset.unoutlined`."""
+        return self.whole.unoutlined(self._inner(index))
 
     def image(self, index: int) -> Image.Image:
         """See `Dataset.image`."""

@@ -5,7 +5,16 @@ from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.fine_tuning import Carried, begin_with
 from fpn.detectors.model_file import load, read_header, save
 from fpn.detectors.one_stage import OneStageDetector
-from fpn.detectors.presets import atss, faster_rcnn, fcos, named_preset, retinanet
+from fpn.detectors.presets import (
+    atss,
+    cascade_rcnn,
+    faster_rcnn,
+    fcos,
+    keypoint_rcnn,
+    mask_rcnn,
+    named_preset,
+    retinanet,
+)
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.preprocessing.preprocessor import Preprocessor
@@ -23,9 +32,12 @@ __all__ = [
     "TwoStageDialect",
     "atss",
     "begin_with",
+    "cascade_rcnn",
     "faster_rcnn",
     "fcos",
+    "keypoint_rcnn",
     "load",
+    "mask_rcnn",
     "named_preset",
     "read_header",
     "retinanet",

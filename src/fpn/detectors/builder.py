@@ -8,21 +8,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import AnchorDialect, TwoStageDialect
+from fpn.detectors.dialect import AnchorDialect, CascadeDialect, KeypointDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.one_stage import OneStageDetector
-from fpn.detectors.recipe import ATSSRecipe, DenseRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
+from fpn.detectors.recipe import (
+    ATSSRecipe,
+    CascadeRCNNRecipe,
+    DenseRecipe,
+    FasterRCNNRecipe,
+    FCOSRecipe,
+    KeypointRCNNRecipe,
+    MaskRCNNRecipe,
+    Recipe,
+    RetinaNetRecipe,
+    TwoStageRecipe,
+)
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.config import NeckConfig
+from fpn.features.necks.designs import DESIGNS, Design
 from fpn.features.necks.fpn import FeaturePyramid
-from fpn.features.necks.paper_designs import DESIGNS, FPN, Design
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSHead
-from fpn.heads.box import BoxHead, ConvolutionTrunk, TwoLayerTrunk
+from fpn.heads.box import BoxHead, ConvolutionsTrunk, ConvolutionTrunk, FlatTrunk, TwoLayerTrunk
+from fpn.heads.cascade import CascadeHead
 from fpn.heads.dense import DenseHead
 from fpn.heads.fcos import FCOSHead
+from fpn.heads.keypoint import KeypointHead
+from fpn.heads.mask import MaskHead
 from fpn.heads.retinanet import RetinaNetHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
@@ -47,9 +61,9 @@ def build_detector(recipe: Recipe, *, weights: str | Path | None = None) -> Dete
     return BUILDERS[type(recipe)](recipe, weights)
 
 
-def build_faster_rcnn(recipe: FasterRCNNRecipe, weights: str | Path | None = None) -> TwoStageDetector:
+def build_two_stage(recipe: TwoStageRecipe, weights: str | Path | None = None) -> TwoStageDetector:
     """See `build_detector`."""
-    return assemble_faster_rcnn(*prepare_features(recipe, weights))
+    return assemble_two_stage(*prepare_features(recipe, weights))
 
 
 def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> OneStageDetector:
@@ -65,7 +79,10 @@ def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> O
 
 
 BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
-    FasterRCNNRecipe: build_faster_rcnn,
+    FasterRCNNRecipe: build_two_stage,
+    CascadeRCNNRecipe: build_two_stage,
+    MaskRCNNRecipe: build_two_stage,
+    KeypointRCNNRecipe: build_two_stage,
     RetinaNetRecipe: build_one_stage,
     FCOSRecipe: build_one_stage,
     ATSSRecipe: build_one_stage,
@@ -116,8 +133,8 @@ def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, 
 
 
 def build_features(backbone: BottomUp, design: Design, config: NeckConfig) -> Extractor:
-    """The dialect's own pyramid, or one of its rivals in the same width."""
-    return build_pyramid(backbone, config) if design.name == FPN else design.build(backbone, config.output_channels)
+    """A neck with the dialect's settings, or one of the paper's rivals in the same width."""
+    return design.build(backbone, config)
 
 
 def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
@@ -125,14 +142,14 @@ def build_pyramid(backbone: BottomUp, config: NeckConfig) -> FeatureExtractor:
     return FeatureExtractor(backbone=backbone, neck=FeaturePyramid(backbone.levels, config=config))
 
 
-def assemble_faster_rcnn(features: Extractor, recipe: FasterRCNNRecipe) -> TwoStageDetector:
+def assemble_two_stage(features: Extractor, recipe: TwoStageRecipe) -> TwoStageDetector:
     """Heads after a recipe on any features."""
     levels = features.levels
     dialect = adapt_to_levels(recipe.dialect, levels)
     return TwoStageDetector(
         features=features,
         rpn=build_rpn(levels, dialect),
-        roi_heads=RoIHeads(box=build_box_head(levels, len(recipe.classes), dialect)),
+        roi_heads=build_roi_heads(levels, recipe),
         classes=recipe.found,
         preprocessor=Preprocessor(dialect.pixels),
         recipe=recipe,
@@ -178,19 +195,76 @@ def refuse_other_levels(anchors: AnchorsConfig, levels: tuple[Level, ...]) -> No
         )
 
 
+def build_roi_heads(levels: tuple[Level, ...], recipe: TwoStageRecipe) -> RoIHeads:
+    """The heads on proposals that a recipe asks for."""
+    num_classes = len(recipe.classes)
+    if isinstance(recipe, CascadeRCNNRecipe):
+        return RoIHeads(box=build_cascade(levels, num_classes, recipe.dialect))
+    box = build_box_head(levels, num_classes, recipe.dialect)
+    match recipe:
+        case FasterRCNNRecipe():
+            return RoIHeads(box=box)
+        case MaskRCNNRecipe():
+            return RoIHeads(box=box, mask=build_mask_head(levels, num_classes, recipe.dialect))
+        case KeypointRCNNRecipe():
+            return RoIHeads(box=box, keypoint=build_keypoint_head(levels, len(recipe.keypoints), recipe.dialect))
+    raise ConfigError(f"kind {recipe.kind!r}: has no heads on proposals")
+
+
+def build_cascade(levels: tuple[Level, ...], num_classes: int, dialect: CascadeDialect) -> CascadeHead:
+    """The box heads that a dialect's cascade describes, on any levels."""
+    stages = [
+        build_box_head(levels, num_classes, dialect.changed(box=dialect.cascade.stage(dialect.box, number)))
+        for number in range(len(dialect.cascade.ious))
+    ]
+    return CascadeHead(stages=stages, config=dialect.cascade)
+
+
 def build_box_head(levels: tuple[Level, ...], num_classes: int, dialect: TwoStageDialect) -> BoxHead:
     """The box head that a dialect describes, on any levels."""
-    pooled = roi_levels(levels)
+    pooler = build_pooler(levels, dialect, dialect.roi.output_size)
     return BoxHead(
-        pooler=RoIPooler(levels=pooled, config=dialect.roi, legacy_plus_one=dialect.coder.legacy_plus_one),
-        trunk=_trunk(pooled[0].channels, dialect),
+        pooler=pooler,
+        trunk=_trunk(pooler.levels[0].channels, dialect),
         num_classes=num_classes,
         coder=dialect.coder,
         config=dialect.box,
     )
 
 
-def _trunk(channels: int, dialect: TwoStageDialect) -> TwoLayerTrunk | ConvolutionTrunk:
+def build_mask_head(levels: tuple[Level, ...], num_classes: int, dialect: MaskDialect) -> MaskHead:
+    """The mask head that a dialect describes, on any levels."""
+    return MaskHead(
+        pooler=build_pooler(levels, dialect, dialect.mask.roi_size),
+        num_classes=num_classes,
+        config=dialect.mask,
+        norm_epsilon=dialect.backbone.norm_epsilon,
+        bias=dialect.backbone.conv_bias,
+    )
+
+
+def build_keypoint_head(levels: tuple[Level, ...], num_keypoints: int, dialect: KeypointDialect) -> KeypointHead:
+    """The keypoint head that a dialect describes, on any levels."""
+    sampling = dialect.box.sampling
+    return KeypointHead(
+        pooler=build_pooler(levels, dialect, dialect.keypoint.roi_size),
+        num_keypoints=num_keypoints,
+        config=dialect.keypoint,
+        most_positive=sampling.count * sampling.positive_fraction,
+    )
+
+
+def build_pooler(levels: tuple[Level, ...], dialect: TwoStageDialect, size: int) -> RoIPooler:
+    """How a dialect reads RoIs, in a grid of size x size cells."""
+    return RoIPooler(
+        levels=roi_levels(levels),
+        config=dialect.roi.changed(output_size=size),
+        legacy_plus_one=dialect.coder.legacy_plus_one,
+    )
+
+
+def _trunk(channels: int, dialect: TwoStageDialect) -> FlatTrunk | ConvolutionTrunk:
+    box = dialect.box
     shape = {"channels": channels, "pooled_size": dialect.roi.output_size, "width": dialect.box.width}
     match dialect.box.head:
         case "two_layers":
@@ -199,6 +273,13 @@ def _trunk(channels: int, dialect: TwoStageDialect) -> TwoLayerTrunk | Convoluti
             return ConvolutionTrunk(**shape)
         case "convolution_norm":
             return ConvolutionTrunk(**shape, norm_epsilon=dialect.backbone.norm_epsilon)
+        case "convolutions":
+            return ConvolutionsTrunk(
+                **shape,
+                num_convolutions=box.num_convolutions,
+                convolution_channels=box.convolution_channels,
+                norm=box.norm,
+            )
 
 
 def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:

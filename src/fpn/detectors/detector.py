@@ -19,7 +19,7 @@ from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets, Thresholds
+from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Skeleton, Targets, Thresholds
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,11 @@ class Detector(nn.Module, ABC):
     def max_detections(self) -> int | None:
         """The most detections that it gives of an image; None: there is no such limit."""
         return self.recipe.max_detections
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What the keypoints are that it gives; None: it gives none."""
+        return self.recipe.skeleton
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,10 @@ from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSConfig
 from fpn.heads.box import BoxConfig
 from fpn.heads.box_coder import CoderConfig
+from fpn.heads.cascade import CascadeConfig
 from fpn.heads.fcos import FCOSConfig
+from fpn.heads.keypoint import KeypointConfig
+from fpn.heads.mask import MaskConfig
 from fpn.heads.retinanet import RetinaNetConfig
 from fpn.heads.roi_pooler import RoIConfig
 from fpn.heads.rpn import RPNConfig
@@ -70,6 +73,12 @@ class TwoStageDialect(AnchorDialect):
         return self.rpn.sampling.negative_iou, self.rpn.sampling.positive_iou
 
 
+class CascadeDialect(TwoStageDialect):
+    """Of proposals and several box heads in a row."""
+
+    cascade: CascadeConfig = Field(default=CascadeConfig(), description="stages of the box head")
+
+
 class RetinaNetDialect(AnchorDialect):
     """Of a dense head with many anchors a cell."""
 
@@ -106,3 +115,15 @@ class ATSSDialect(AnchorDialect):
     def max_detections(self) -> int:
         """See `Dialect.max_detections`."""
         return self.dense.limit
+
+
+class MaskDialect(TwoStageDialect):
+    """Of a detector that also gives masks."""
+
+    mask: MaskConfig = Field(default=MaskConfig(), description="mask head")
+
+
+class KeypointDialect(TwoStageDialect):
+    """Of a detector that also gives keypoints."""
+
+    keypoint: KeypointConfig = Field(default=KeypointConfig(), description="keypoint head")

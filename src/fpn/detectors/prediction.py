@@ -27,7 +27,7 @@ from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.runtime.memory import keep_freed_memory
 from fpn.runtime.waiting import considerate
 from fpn.shapes import Size
-from fpn.structures import Classes, Detections, ImageBatch, Proposals
+from fpn.structures import Classes, Detections, ImageBatch, Proposals, Skeleton
 
 TaskName: TypeAlias = Literal["boxes", "masks", "keypoints", "proposals"]
 
@@ -50,6 +50,7 @@ class Predictor(Protocol):
         bucket: images whose padded sides agree when rounded up to a multiple of this go through the network together.
         tasks: what it gives; each is measured by the task of that name.
         max_detections: the most detections that it gives of an image; None: there is no such limit.
+        skeleton: what the keypoints are that it gives; None: it gives none.
         device: where images have to be.
     """
 
@@ -67,6 +68,9 @@ class Predictor(Protocol):
 
     @property
     def max_detections(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def skeleton(self) -> Skeleton | None: ...  # noqa: D102
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102

@@ -6,24 +6,41 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from fpn.detectors.builder import build_faster_rcnn, build_one_stage
+from fpn.detectors.builder import build_one_stage, build_two_stage
+from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
 from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.one_stage import OneStageDetector
-from fpn.detectors.recipe import ATSSRecipe, FasterRCNNRecipe, FCOSRecipe, Recipe, RetinaNetRecipe
+from fpn.detectors.recipe import (
+    ATSSRecipe,
+    CascadeRCNNRecipe,
+    FasterRCNNRecipe,
+    FCOSRecipe,
+    KeypointRCNNRecipe,
+    MaskRCNNRecipe,
+    Recipe,
+    RetinaNetRecipe,
+    TwoStageRecipe,
+    skeleton_fields,
+)
+from fpn.detectors.roi_toolkits import KEYPOINT_DIALECTS, MASK_DIALECTS
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest
 
 R = TypeVar("R", bound=Recipe)
+T = TypeVar("T", bound=TwoStageRecipe)
 D = TypeVar("D", bound=Dialect)
 
 # The dialects that each kind of detector has, by name.
 DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
     "faster_rcnn": DIALECTS,
+    "cascade_rcnn": CASCADE_DIALECTS,
+    "mask_rcnn": MASK_DIALECTS,
+    "keypoint_rcnn": KEYPOINT_DIALECTS,
     "retinanet": RETINANET_DIALECTS,
     "fcos": FCOS_DIALECTS,
     "atss": ATSS_DIALECTS,
@@ -58,7 +75,8 @@ def faster_rcnn(
         frozen_norm: batch norms of the backbone keep their statistics and weights.
         channels: width of the pyramid's maps; None: the dialect's. 96 or 128 serve light backbones and few classes.
         head_width: width of the box head's two layers; None: the dialect's, 1024.
-        neck: "fpn", or a design that the paper compares it with; see `fpn.features.necks.paper_designs.DESIGNS`.
+        neck: "fpn", "pafpn", "bifpn", "simple_pyramid" (for plain vision transformers), or a design that the paper
+            compares it with; see `fpn.features.necks.designs.DESIGNS`.
         conventions: single settings of the dialect's sections, such as `anchors_ratios=(1.0,)` or
             `rpn={"nms": 0.6}`; see docs/dialects.md.
 
@@ -66,10 +84,86 @@ def faster_rcnn(
         ConfigError: an unknown dialect, setting, backbone or neck, or a value that its setting can't have.
         ModelFileError, DataNotFoundError, MissingExtraError: the weights can't be had.
     """
-    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
-    sides = {"short_side": short_side, "long_side": long_side}
-    conventions = {**sides, **widths(channels, head_width), **conventions}
-    return build_faster_rcnn(make_recipe(FasterRCNNRecipe, classes, dialect, parts, conventions), weights)
+    recipe = two_stage_recipe(
+        FasterRCNNRecipe,
+        classes,
+        dialect,
+        backbone=backbone,
+        short_side=short_side,
+        long_side=long_side,
+        frozen_stages=frozen_stages,
+        frozen_norm=frozen_norm,
+        channels=channels,
+        head_width=head_width,
+        neck=neck,
+        **conventions,
+    )
+    return build_two_stage(recipe, weights)
+
+
+def cascade_rcnn(
+    *,
+    classes: Classes | Iterable[str],
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    **settings: Any,
+) -> TwoStageDetector:
+    """Cascade R-CNN: Faster R-CNN with three box heads in a row, each trained on better boxes than the one before.
+
+    Args:
+        classes, weights, dialect: as `faster_rcnn` takes them.
+        settings: as `faster_rcnn` takes them, such as `backbone="resnet18"` or `short_side=640`, and those of the
+            section `cascade`, such as `cascade_loss_weights=(1.0, 1.0, 1.0)`.
+
+    Raises:
+        as `faster_rcnn`.
+    """
+    return build_two_stage(two_stage_recipe(CascadeRCNNRecipe, classes, dialect, **settings), weights)
+
+
+def mask_rcnn(
+    *,
+    classes: Classes | Iterable[str],
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    **settings: Any,
+) -> TwoStageDetector:
+    """Mask R-CNN: Faster R-CNN that also gives the mask of each object. It learns from outlines.
+
+    Args:
+        classes, weights, dialect: as `faster_rcnn` takes them.
+        settings: as `faster_rcnn` takes them, such as `backbone="resnet18"` or `short_side=640`, and those of the
+            section `mask`, such as `mask_class_agnostic=True`.
+
+    Raises:
+        as `faster_rcnn`.
+    """
+    return build_two_stage(two_stage_recipe(MaskRCNNRecipe, classes, dialect, **settings), weights)
+
+
+def keypoint_rcnn(
+    *,
+    classes: Classes | Iterable[str],
+    skeleton: Skeleton | Iterable[str],
+    weights: str | Path | None = "imagenet",
+    dialect: str | Dialect = "paper",
+    **settings: Any,
+) -> TwoStageDetector:
+    """Keypoint R-CNN: Faster R-CNN that also gives the keypoints of each object. It learns from labelled keypoints.
+
+    Args:
+        classes, weights, dialect: as `faster_rcnn` takes them.
+        skeleton: a dataset's `skeleton`, or names of the keypoints; those that differ in "left" and "right" change
+            places in a mirror.
+        settings: as `faster_rcnn` takes them, such as `backbone="resnet18"` or `short_side=640`, and those of the
+            section `keypoint`, such as `keypoint_channels=256`.
+
+    Raises:
+        as `faster_rcnn`.
+    """
+    points = skeleton if isinstance(skeleton, Skeleton) else Skeleton.named(tuple(skeleton))
+    recipe = two_stage_recipe(KeypointRCNNRecipe, classes, dialect, own=skeleton_fields(points), **settings)
+    return build_two_stage(recipe, weights)
 
 
 def retinanet(
@@ -166,6 +260,9 @@ def atss(
 # Each kind of detector by its name.
 PRESETS: Mapping[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
+    "cascade_rcnn": cascade_rcnn,
+    "mask_rcnn": mask_rcnn,
+    "keypoint_rcnn": keypoint_rcnn,
     "retinanet": retinanet,
     "fcos": fcos,
     "atss": atss,
@@ -183,6 +280,35 @@ def named_preset(kind: str) -> Callable[..., Detector]:
     return PRESETS[kind]
 
 
+def two_stage_recipe(
+    kind: type[T],
+    classes: Classes | Iterable[str],
+    dialect: str | Dialect,
+    *,
+    own: Mapping[str, Any] | None = None,
+    backbone: str = "resnet50",
+    short_side: int | None = None,
+    long_side: int | None = None,
+    frozen_stages: int = 2,
+    frozen_norm: bool = True,
+    channels: int | None = None,
+    head_width: int | None = None,
+    neck: str = "fpn",
+    **conventions: Any,
+) -> T:
+    """The recipe of a kind with proposals and heads on them.
+
+    Args:
+        kind: which.
+        classes, dialect, conventions, and the others: as `faster_rcnn` takes them.
+        own: further fields of this kind.
+    """
+    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
+    sides = {"short_side": short_side, "long_side": long_side}
+    conventions = {**sides, **widths(channels, head_width), **conventions}
+    return make_recipe(kind, classes, dialect, {**parts, **(own or {})}, conventions)
+
+
 def make_recipe(
     kind: type[R],
     classes: Classes | Iterable[str],
@@ -196,7 +322,7 @@ def make_recipe(
         kind: which.
         classes: names, or a dataset's `classes`.
         dialect: a name, or one of this kind.
-        parts: `backbone`, `frozen_stages`, `frozen_norm`, `neck`.
+        parts: `backbone`, `frozen_stages`, `frozen_norm`, `neck`, and what only this kind has.
         conventions: as `adapt_dialect` takes them.
     """
     named = Classes.of(classes)

@@ -14,14 +14,24 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from fpn.detectors.dialect import ATSSDialect, Dialect, FCOSDialect, RetinaNetDialect, TwoStageDialect
+from fpn.detectors.dialect import (
+    ATSSDialect,
+    CascadeDialect,
+    Dialect,
+    FCOSDialect,
+    KeypointDialect,
+    MaskDialect,
+    RetinaNetDialect,
+    TwoStageDialect,
+)
 from fpn.errors import ConfigError
-from fpn.features.necks.paper_designs import named_design
+from fpn.features.necks.designs import named_design
 from fpn.sections import Section
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest
 
 _MAX_CLASSES = 100_000
+_MAX_KEYPOINTS, _MAX_EDGES = 1000, 10_000
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -38,7 +48,8 @@ class Recipe(Section):
         default=True, description="Batch norms of the backbone keep their statistics and weights."
     )
     neck: Name = Field(
-        default="fpn", description="How bottom-up maps become levels: fpn, or what the paper compares it with."
+        default="fpn",
+        description="How bottom-up maps become levels: fpn, what the paper compares it with, or what came later.",
     )
     classes: tuple[str, ...] = Field(max_length=_MAX_CLASSES, description="Names of what is found, in label order.")
     category_ids: tuple[int, ...] = Field(description="The classes' ids in the data's own files.")
@@ -70,6 +81,11 @@ class Recipe(Section):
         return Classes(self.classes, self.category_ids)
 
     @property
+    def skeleton(self) -> Skeleton | None:
+        """What an object's keypoints are; None: this kind of detector gives none."""
+        return None
+
+    @property
     def max_detections(self) -> int | None:
         """The most detections of an image; None: this kind of detector has no such limit."""
         return self.dialect.max_detections
@@ -83,15 +99,76 @@ class Recipe(Section):
         raise ConfigError(f"max_detections {most}: a {self.kind} has no limit of detections")
 
 
-class FasterRCNNRecipe(Recipe):
+class TwoStageRecipe(Recipe):
+    """What detectors of proposals and heads on them have in common."""
+
+    dialect: TwoStageDialect = Field(description="The conventions of all parts.")
+
+    def limited(self, most: int) -> TwoStageRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"box": {"limit": most}})
+
+
+class FasterRCNNRecipe(TwoStageRecipe):
     """Faster R-CNN on a feature pyramid."""
 
     kind: Literal["faster_rcnn"] = Field(default="faster_rcnn", description="Which detector.")
-    dialect: TwoStageDialect = Field(description="The conventions of all parts.")
 
-    def limited(self, most: int) -> FasterRCNNRecipe:
-        """See `Recipe.limited`."""
-        return self.changed(dialect={"box": {"limit": most}})
+
+class CascadeRCNNRecipe(TwoStageRecipe):
+    """Faster R-CNN with several box heads in a row."""
+
+    kind: Literal["cascade_rcnn"] = Field(default="cascade_rcnn", description="Which detector.")
+    dialect: CascadeDialect = Field(description="The conventions of all parts.")
+
+
+class MaskRCNNRecipe(TwoStageRecipe):
+    """Faster R-CNN that also gives the mask of each object."""
+
+    kind: Literal["mask_rcnn"] = Field(default="mask_rcnn", description="Which detector.")
+    dialect: MaskDialect = Field(description="The conventions of all parts.")
+
+
+class KeypointRCNNRecipe(TwoStageRecipe):
+    """Faster R-CNN that also gives the keypoints of each object."""
+
+    kind: Literal["keypoint_rcnn"] = Field(default="keypoint_rcnn", description="Which detector.")
+    dialect: KeypointDialect = Field(description="The conventions of all parts.")
+    keypoints: tuple[str, ...] = Field(
+        min_length=1, max_length=_MAX_KEYPOINTS, description="Names of an object's keypoints, in order."
+    )
+    flip_pairs: tuple[tuple[int, int], ...] = Field(
+        default=(), max_length=_MAX_KEYPOINTS, description="Numbers of keypoints that change places in a mirror."
+    )
+    edges: tuple[tuple[int, int], ...] = Field(
+        default=(), max_length=_MAX_EDGES, description="Numbers of keypoints that a line joins where they are drawn."
+    )
+    sigmas: tuple[float, ...] = Field(
+        default=(), description="Falloffs of COCO's object keypoint similarity; empty: not known."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> KeypointRCNNRecipe:
+        try:
+            _ = self.skeleton
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """See `Recipe.skeleton`."""
+        return Skeleton(self.keypoints, self.flip_pairs, self.edges, self.sigmas)
+
+
+def skeleton_fields(skeleton: Skeleton) -> dict[str, Any]:
+    """What a recipe with keypoints says of them, by its settings' names."""
+    return {
+        "keypoints": skeleton.names,
+        "flip_pairs": skeleton.flip_pairs,
+        "edges": skeleton.edges,
+        "sigmas": skeleton.sigmas,
+    }
 
 
 class DenseRecipe(Recipe):
@@ -126,6 +203,9 @@ class ATSSRecipe(DenseRecipe):
 # Adding a kind is a line here, a builder, its dialects and a preset.
 RECIPES: dict[str, type[Recipe]] = {
     "faster_rcnn": FasterRCNNRecipe,
+    "cascade_rcnn": CascadeRCNNRecipe,
+    "mask_rcnn": MaskRCNNRecipe,
+    "keypoint_rcnn": KeypointRCNNRecipe,
     "retinanet": RetinaNetRecipe,
     "fcos": FCOSRecipe,
     "atss": ATSSRecipe,

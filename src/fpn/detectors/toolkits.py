@@ -35,12 +35,20 @@ TORCHVISION = TwoStageDialect(
     box=BoxConfig(background="first", min_size=1e-2, beta=1 / 9),
 )
 
+TORCHVISION_V2 = TORCHVISION.changed(
+    name="torchvision_v2",
+    source="torchvision 0.29: models/detection/faster_rcnn.py, fasterrcnn_resnet50_fpn_v2",
+    neck={"norm": "batch"},
+    rpn={"num_convolutions": 2},
+    box={"head": "convolutions", "norm": "batch"},
+)
+
 DETECTRON2 = TwoStageDialect(
     name="detectron2",
     source="facebookresearch/detectron2 02b5c4e: config/defaults.py, configs/Base-RCNN-FPN.yaml, modeling/",
     pixels=PixelsConfig(channel_order="bgr", value_range=255.0, mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)),
     backbone=BackboneConfig(stride_on="1x1"),
-    rpn=RPNConfig(before_nms=(2000, 1000), after_nms=(1000, 1000)),
+    rpn=RPNConfig(before_nms=(2000, 1000), after_nms=(1000, 1000), normalizer="nominal"),
     roi=RoIConfig(sampling_ratio=0),
 )
 
@@ -52,8 +60,14 @@ MMDETECTION = TwoStageDialect(
     ),
     anchors=AnchorsConfig(order="ratio_major"),
     coder=CoderConfig(clamp_both=True),
-    rpn=RPNConfig(before_nms=(2000, 1000), after_nms=(1000, 1000), sampling=_ANCHORS.changed(best_iou=0.3)),
+    rpn=RPNConfig(
+        before_nms=(2000, 1000),
+        after_nms=(1000, 1000),
+        sampling=_ANCHORS.changed(best_iou=0.3, best_owns=True),
+        valid_multiple=32,
+    ),
     roi=RoIConfig(sampling_ratio=0),
+    box=BoxConfig(nms_frame="original"),
 )
 
 FPN_PYTORCH = TwoStageDialect(
@@ -176,6 +190,7 @@ DIALECTS: dict[str, TwoStageDialect] = {
     for dialect in (
         PAPER,
         TORCHVISION,
+        TORCHVISION_V2,
         DETECTRON2,
         MMDETECTION,
         FPN_PYTORCH,

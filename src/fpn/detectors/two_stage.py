@@ -46,10 +46,12 @@ class TwoStageDetector(Detector):
     @property
     def tasks(self) -> tuple[TaskName, ...]:
         """See `Detector.tasks`."""
-        return ("boxes", "proposals")
+        masks: tuple[TaskName, ...] = () if self.roi_heads.mask is None else ("masks",)
+        keypoints: tuple[TaskName, ...] = () if self.roi_heads.keypoint is None else ("keypoints",)
+        return ("boxes", *masks, *keypoints, "proposals")
 
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
-        """Terms `objectness`, `rpn_box`, `classification` and `box`; see `Detector.losses`."""
+        """Terms `objectness`, `rpn_box`, `classification`, `box`, and those of further heads; see `Detector.losses`."""
         features = self.features(images.pixels)
         raw = self.rpn(features)
         rpn_terms = self.rpn.losses(raw, images, targets, generator=generator)
@@ -87,7 +89,7 @@ class TwoStageDetector(Detector):
     def rewrite(self, tools: Rewriter) -> bool:
         """See `Detector.rewrite`."""
         self.rpn.rewrite(tools.fuse)
-        self.roi_heads.rewrite()
+        self.roi_heads.rewrite(tools.fuse)
         return self.features.backbone.rewrite(tools.fold)
 
     def look(self, pixels: Tensor) -> tuple[Features, RawProposals]:

@@ -17,7 +17,13 @@ from fpn.detectors.prediction import Predictor, Proposer, TaskName, detecting, e
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
-from fpn.evaluation.known_truth import ClassWarning, KnownTruth, describe_unknown, known_truth
+from fpn.evaluation.known_truth import (
+    ClassWarning,
+    KnownTruth,
+    describe_unknown,
+    known_truth,
+    refuse_other_keypoints,
+)
 from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
@@ -119,6 +125,8 @@ def evaluate(
     dataset = seen_by(detector, dataset)
     known = known_truth(detector.classes, dataset)
     wanted = _choose_tasks(detector, dataset.name, known.coco, tasks)
+    if TASKS["keypoints"] in wanted:
+        refuse_other_keypoints(detector.skeleton, dataset)
     if any(known.left_out.values()):
         warnings.warn(ClassWarning(describe_unknown(known.left_out, detector.classes, dataset.name)), stacklevel=2)
     cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest, spelling
 
 _SHOWN = 8
@@ -64,6 +64,28 @@ def known_truth(classes: Classes, dataset: Dataset) -> KnownTruth:
         truth["annotations"] = [each for each in truth["annotations"] if each["category_id"] in known]
         truth["categories"] = [each for each in truth["categories"] if each["id"] in known]
     return KnownTruth(truth, shared, left_out)
+
+
+def refuse_other_keypoints(skeleton: Skeleton | None, dataset: Dataset) -> None:
+    """Stop where both a detector and a dataset have keypoints, and these are not the same ones.
+
+    Names may differ, as formats without names number them; the same names in another order may not.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    given = dataset.skeleton
+    if skeleton is None or given is None:
+        return
+    if len(given) != len(skeleton) or (sorted(given.names) == sorted(skeleton.names) and given.names != skeleton.names):
+        raise ConfigError(
+            f"{dataset.name}: its objects have {_points(given)}, the detector has {_points(skeleton)}. Build the "
+            "detector with skeleton=dataset.skeleton, or label the keypoints that it has."
+        )
+
+
+def _points(skeleton: Skeleton) -> str:
+    return f"{len(skeleton)} keypoints ({_listed(list(skeleton.names))})"
 
 
 def count_unknown(classes: Classes, dataset: Dataset) -> dict[str, int]:

@@ -44,7 +44,8 @@ class Neck(nn.Module):
 
     Attributes:
         incoming: the levels it reads, finest first; there may be more in what it is given.
-        levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`.
+        levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`, or larger: what is read
+            ends with a whole cell, and a finer map may have more rows and columns than the image.
     """
 
     levels: tuple[Level, ...]
@@ -118,5 +119,19 @@ class FeatureExtractor(Extractor):
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """The neck's maps, finest first."""
-        emitted: Features = self.neck(self.backbone(pixels))
-        return emitted
+        return self.read(self.backbone(pixels), (pixels.shape[-2], pixels.shape[-1]))
+
+    def read(self, bottom_up: Features, size: tuple[int, int]) -> Features:
+        """What the neck makes of the backbone's maps of pixels of this size, height and width.
+
+        A neck that makes finer maps than it reads can't know where the image ends: such a map is cut to the size that
+        its level declares.
+        """
+        maps: Features = self.neck(bottom_up)
+        return {level.name: _cut(maps[level.name], level.stride, size) for level in self.levels}
+
+
+def _cut(map_: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    height, width = (-(-side // stride) for side in size)
+    whole = map_.shape[-2] <= height and map_.shape[-1] <= width
+    return map_ if whole else map_[..., :height, :width]

@@ -38,6 +38,11 @@ class AnchorsConfig(Section):
     rounded: bool = Field(
         default=False, description="True: corners relative to the centre are rounded to whole pixels."
     )
+    digits: Annotated[int, Field(ge=1, le=9)] | None = Field(
+        default=None,
+        description="Decimals to which what a ratio makes of a side is rounded: with 1, a ratio of 0.5 is 1.4 sizes "
+        "wide and 0.7 high (EfficientDet); None: it is not.",
+    )
     order: Literal["size_major", "ratio_major"] = Field(
         default="size_major", description="Order of the anchors of one cell: which of size and ratio changes slowest."
     )
@@ -90,6 +95,7 @@ class AnchorGenerator:
                 ratios=self.config.ratios,
                 ratio=self.config.ratio,
                 rounded=self.config.rounded,
+                digits=self.config.digits,
                 order=self.config.order,
                 offset=self.config.offset,
                 device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
@@ -11,13 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpn.features.blocks import Norm, convolution
 from fpn.features.frozen import FrozenNorm
-from fpn.heads.box_coder import BoxCoder, CoderConfig, CoderWeights
+from fpn.heads.box_coder import BoxCoder, BoxLoss, CoderConfig, CoderWeights
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.sampling import Randomness, Sampler, SamplingConfig, per_image
 from fpn.ops.losses import smooth_l1
-from fpn.ops.nms import nms
+from fpn.ops.nms import nms, soft_nms
 from fpn.sections import Fraction, NotNegative, Positive, Section
 from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposals, Targets
 
@@ -25,13 +27,21 @@ from fpn.structures import Detections, Features, ImageBatch, LossTerms, Proposal
 class BoxConfig(Section):
     """Section `box`: class and box of each RoI, and which of them are detections."""
 
-    head: Literal["two_layers", "convolution", "convolution_norm"] = Field(
+    head: Literal["two_layers", "convolution", "convolution_norm", "convolutions"] = Field(
         default="two_layers",
         description="Two fully connected layers, or an S x S convolution and a 1x1 (fpn.pytorch's RCNN_top), or "
-        "those with a "
-        "batch norm after each (matterport).",
+        "those with a batch norm after each (matterport), or 3x3 convolutions and one fully connected layer.",
     )
-    width: Positive[int] = Field(default=1024, description="Width of the two layers.")
+    width: Positive[int] = Field(default=1024, description="Width of the fully connected layers.")
+    num_convolutions: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=4, description="`convolutions`: how many 3x3 convolutions."
+    )
+    convolution_channels: Positive[int] = Field(default=256, description="`convolutions`: their width.")
+    norm: Norm = Field(
+        default="none",
+        description="`convolutions`: the norm of each, before its ReLU: over the batch, groups of channels, or a "
+        "cell's channels.",
+    )
     background: Literal["last", "first"] = Field(
         default="last",
         description="Index of background in the class logits of the toolkit's files; inside our heads it is "
@@ -42,6 +52,10 @@ class BoxConfig(Section):
         default=(10.0, 10.0, 5.0, 5.0), description="Multipliers of (dx, dy, dw, dh): 1 / std."
     )
     beta: NotNegative[float] = Field(default=0.0, description="Smooth L1 of the box branch, as `rpn.beta`.")
+    loss: BoxLoss = Field(default="smooth_l1", description="What is learnt of boxes, as `rpn.loss`.")
+    loss_weight: NotNegative[float] = Field(
+        default=1.0, description="Factor of that loss (10 where MMDetection takes the generalised IoU)."
+    )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(positive_iou=0.5, negative_iou=0.5, count=512, positive_fraction=0.25),
         description="Which RoIs the loss is taken on.",
@@ -61,6 +75,15 @@ class BoxConfig(Section):
         "none are.",
     )
     nms: Fraction = Field(default=0.5, description="IoU within a class above which a worse detection is dropped.")
+    suppression: Literal["hard", "linear", "gaussian"] = Field(
+        default="hard",
+        description="Whether such a detection is dropped, or (Soft-NMS) its score times 1 - IoU, or times "
+        "exp(-IoU ** 2 / `nms_sigma`) at any IoU.",
+    )
+    nms_sigma: Positive[float] = Field(default=0.5, description="Width of the Gaussian of Soft-NMS.")
+    nms_lowest: Fraction = Field(
+        default=1e-3, description="Detections whose score Soft-NMS has lowered below this are dropped."
+    )
     nms_frame: Literal["network", "original"] = Field(
         default="network",
         description="In which pixels that IoU is taken; it matters with `coder.legacy_plus_one` only "
@@ -69,7 +92,26 @@ class BoxConfig(Section):
     limit: Positive[int] = Field(default=100, description="Detections an image.")
 
 
-class TwoLayerTrunk(nn.Sequential):
+class FlatTrunk(nn.Sequential):
+    """A trunk in which a fully connected layer reads a whole map: (R, channels, S, S) -> (R, width)."""
+
+    width: int
+
+    def read_channels_last(self, pooled_size: int) -> None:
+        """Reorder that layer's weights for cells (R, S, S, C): what lies in memory so need not be copied.
+
+        Args:
+            pooled_size: side S of a pooled RoI.
+        """
+        place = next(k for k, part in enumerate(self) if isinstance(part, nn.Flatten))
+        first = cast(nn.Linear, self[place + 1])
+        weight = first.weight.view(len(first.weight), -1, pooled_size, pooled_size)
+        reordered = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+        first.weight = nn.Parameter(reordered, requires_grad=first.weight.requires_grad)
+        self[place] = _FlattenCells()
+
+
+class TwoLayerTrunk(FlatTrunk):
     """Two fully connected layers with ReLU, for pooled RoIs (R, channels, S, S) -> (R, width)."""
 
     def __init__(self, *, channels: int, pooled_size: int, width: int = 1024) -> None:
@@ -77,17 +119,33 @@ class TwoLayerTrunk(nn.Sequential):
         super().__init__(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU())
         self.width = width
 
-    def read_channels_last(self, pooled_size: int) -> None:
-        """Reorder the first layer's weights for cells (R, S, S, C): what lies in memory so need not be copied.
 
-        Args:
-            pooled_size: side S of a pooled RoI.
-        """
-        first = cast(nn.Linear, self[1])
-        weight = first.weight.view(len(first.weight), -1, pooled_size, pooled_size)
-        reordered = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
-        first.weight = nn.Parameter(reordered, requires_grad=first.weight.requires_grad)
-        self[0] = _FlattenCells()
+class ConvolutionsTrunk(FlatTrunk):
+    """3x3 convolutions and a fully connected layer, each with ReLU: (R, channels, S, S) -> (R, width).
+
+    Source: He et al. 2019, arXiv:1811.08883, section 4, whose norm is over groups of channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        pooled_size: int,
+        width: int = 1024,
+        num_convolutions: int = 4,
+        convolution_channels: int = 256,
+        norm: Norm = "none",
+    ) -> None:
+        widths = [channels] + [convolution_channels] * num_convolutions
+        layers = [convolution(a, b, 3, norm=norm, activation=nn.ReLU()) for a, b in pairwise(widths)]
+        last = _linear(widths[-1] * pooled_size**2, width)
+        super().__init__(*layers, nn.Flatten(), last, nn.ReLU())
+        self.width = width
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
 
 class _FlattenCells(nn.Module):
@@ -114,9 +172,9 @@ class ConvolutionTrunk(nn.Sequential):
         self, *, channels: int, pooled_size: int, width: int = 1024, norm_epsilon: float | None = None
     ) -> None:
         layers: list[nn.Module] = []
-        for convolution in (nn.Conv2d(channels, width, pooled_size, stride=pooled_size), nn.Conv2d(width, width, 1)):
+        for each in (nn.Conv2d(channels, width, pooled_size, stride=pooled_size), nn.Conv2d(width, width, 1)):
             norm = [] if norm_epsilon is None else [FrozenNorm(width, eps=norm_epsilon)]
-            layers += [convolution, *norm, nn.ReLU()]
+            layers += [each, *norm, nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
         self.width = width
 
@@ -128,11 +186,13 @@ class SampledRoIs(NamedTuple):
         boxes: (n, 4), positive ones first.
         labels: (n,), what they should become; K is background.
         deltas: (P, 4), from each positive one to its object.
+        gt_index: (P,), which object of the image each positive one shall become.
     """
 
     boxes: Tensor
     labels: Tensor
     deltas: Tensor
+    gt_index: Tensor
 
 
 class BoxCandidates(NamedTuple):
@@ -166,7 +226,7 @@ class BoxHead(nn.Module):
         self,
         *,
         pooler: RoIPooler,
-        trunk: TwoLayerTrunk | ConvolutionTrunk,
+        trunk: FlatTrunk | ConvolutionTrunk,
         num_classes: int,
         coder: CoderConfig,
         config: BoxConfig,
@@ -203,8 +263,11 @@ class BoxHead(nn.Module):
         *,
         generator: Randomness = None,
     ) -> LossTerms:
-        """Cross-entropy and smooth L1 over sampled RoIs, both divided by the number of samples."""
-        drawn = self.sample(proposals, targets, generator=generator)
+        """Cross-entropy and the loss of boxes over sampled RoIs, both divided by the number of samples."""
+        return self.losses_of(features, images, self.sample(proposals, targets, generator=generator))
+
+    def losses_of(self, features: Features, images: ImageBatch, drawn: Sequence[SampledRoIs]) -> LossTerms:
+        """As `losses`, of RoIs that are already sampled."""
         logits, deltas = self(features, images, [each.boxes for each in drawn])
         return self.loss_terms(logits, deltas, drawn)
 
@@ -224,7 +287,7 @@ class BoxHead(nn.Module):
         classification = functional.cross_entropy(logits.float(), label, reduction="sum") / num_rois
         positive = (label < self.num_classes).nonzero().squeeze(1)
         predicted = self._of_class(deltas.float(), label.clamp(max=self.num_classes - 1))[positive]
-        regression = smooth_l1(predicted, wanted, beta=self.config.beta).sum() / num_rois
+        regression = self._box_loss(predicted, wanted, drawn) / num_rois
         correct = (logits.detach().argmax(dim=1) == label).float().mean() if len(label) else logits.new_ones(())
         return LossTerms(
             {"classification": classification, "box": regression},
@@ -234,6 +297,15 @@ class BoxHead(nn.Module):
             },
             dict.fromkeys(("classification", "box"), float(len(label))),
         )
+
+    def _box_loss(self, predicted: Tensor, wanted: Tensor, drawn: Sequence[SampledRoIs]) -> Tensor:
+        """Summed over positive RoIs; `wanted` are deltas, so that smooth L1 need not encode again."""
+        if self.config.loss == "smooth_l1":
+            return self.config.loss_weight * smooth_l1(predicted, wanted, beta=self.config.beta).sum()
+        rois = torch.cat([each.boxes[: len(each.deltas)] for each in drawn])
+        boxes = self.coder.decode(wanted, rois)
+        missed = self.coder.loss(predicted, rois, boxes, kind=self.config.loss, beta=self.config.beta)
+        return self.config.loss_weight * missed
 
     @torch.no_grad()
     def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:
@@ -299,23 +371,42 @@ class BoxHead(nn.Module):
 
     def survivors(self, found: BoxCandidates, images: ImageBatch, index: int) -> Int[Tensor, " k"]:
         """Which candidates of image `index` pass NMS and the limit, best first."""
-        return nms(
-            found.boxes / self._nms_scale(images, index),
+        return self.suppress(found, images, index)[0]
+
+    def suppress(
+        self, found: BoxCandidates, images: ImageBatch, index: int
+    ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+        """As `survivors`, and with which scores: Soft-NMS has lowered some."""
+        boxes = found.boxes / self._nms_scale(images, index)
+        config = self.config
+        same = {"groups": found.labels, "limit": config.limit, "legacy_plus_one": self.coder.legacy_plus_one}
+        if config.suppression == "hard":
+            kept = nms(boxes, found.scores, config.nms, **same)  # type: ignore[arg-type]
+            return kept, found.scores[kept]
+        return soft_nms(
+            boxes,
             found.scores,
-            self.config.nms,
-            groups=found.labels,
-            limit=self.config.limit,
-            legacy_plus_one=self.coder.legacy_plus_one,
+            decay=config.suppression,
+            threshold=config.nms,
+            sigma=config.nms_sigma,
+            lowest=config.nms_lowest,
+            **same,  # type: ignore[arg-type]
         )
 
     def _draw(self, proposals: Proposals, truth: Targets, generator: torch.Generator | None) -> SampledRoIs:
         real = truth[~truth.ignore]
         boxes = torch.cat([proposals.boxes, real.boxes])  # ground truth joins the proposals
-        positive, negative, gt_index = self.sampler.draw(boxes, truth, generator=generator)
+        return self.draw(boxes, truth, self.sampler, generator)
+
+    def draw(
+        self, boxes: Float[Tensor, "n 4"], truth: Targets, sampler: Sampler, generator: torch.Generator | None
+    ) -> SampledRoIs:
+        """Which of one image's boxes the loss is taken on, as `sampler` draws them, and what they should become."""
+        positive, negative, gt_index = sampler.draw(boxes, truth, generator=generator)
         background = torch.full_like(negative, self.num_classes)
         labels = torch.cat([truth.labels[gt_index], background])
         deltas = self.coder.encode(truth.boxes[gt_index], boxes[positive])
-        return SampledRoIs(boxes[torch.cat([positive, negative])], labels, deltas)
+        return SampledRoIs(boxes[torch.cat([positive, negative])], labels, deltas, gt_index)
 
     def _of_class(self, deltas: Tensor, label: Tensor) -> Tensor:
         """(R, 4K) -> (R, 4): the box of the given class; class-agnostic boxes are the same for all."""
@@ -328,8 +419,8 @@ class BoxHead(nn.Module):
     def _select(self, rois: Tensor, scores: Tensor, deltas: Tensor, images: ImageBatch, index: int) -> Detections:
         """Image `index`: (N, 4) RoIs, (N, K+1) scores, (N, K or 1, 4) deltas -> detections."""
         found = self.candidates(rois, scores, deltas, images, index)
-        kept = self.survivors(found, images, index)
-        return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+        kept, scores = self.suppress(found, images, index)
+        return Detections(found.boxes[kept], scores, found.labels[kept])
 
     def _clip(self, boxes: Tensor, images: ImageBatch, index: int) -> Tensor:
         if images.windows is None:
@@ -349,5 +440,5 @@ class BoxHead(nn.Module):
 
     def rewrite(self) -> None:
         """Take the faster form, which only detects."""
-        if isinstance(self.trunk, TwoLayerTrunk):
+        if isinstance(self.trunk, FlatTrunk):
             self.trunk.read_channels_last(self.pooler.config.output_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from fpn.ops import boxes as box_ops
 from fpn.ops.box_coding import decode, encode
+from fpn.ops.losses import giou_loss, smooth_l1
 from fpn.sections import Positive, Section
 
+BoxLoss = Literal["smooth_l1", "giou"]
 CoderWeights = tuple[Positive[float], Positive[float], Positive[float], Positive[float]]
 
 
@@ -63,6 +66,30 @@ class BoxCoder:
             lower = [-math.inf, -math.inf, -clamp * self.weights[2], -clamp * self.weights[3]]
             deltas = torch.maximum(deltas, deltas.new_tensor(lower))
         return decode(deltas, references, weights=self.weights, clamp=clamp, legacy_plus_one=self.legacy_plus_one)
+
+    def loss(
+        self,
+        deltas: Float[Tensor, "n 4"],
+        references: Float[Tensor, "n 4"],
+        boxes: Float[Tensor, "n 4"],
+        *,
+        kind: BoxLoss,
+        beta: float,
+    ) -> Float[Tensor, ""]:
+        """What predicted deltas miss, summed over boxes: smooth L1 of the deltas, or 1 - GIoU of the decoded boxes.
+
+        Args:
+            deltas: predicted.
+            references: what they are relative to.
+            boxes: where they should lead.
+            kind: which loss.
+            beta: of smooth L1.
+        """
+        match kind:
+            case "smooth_l1":
+                return smooth_l1(deltas, self.encode(boxes, references), beta=beta).sum()
+            case "giou":
+                return giou_loss(self.decode(deltas, references), boxes).sum()
 
     def clip(self, boxes: Float[Tensor, "... 4"], height: Tensor, width: Tensor) -> Float[Tensor, "... 4"]:
         """Boxes cut off at the rim of an image of `height` x `width` pixels."""

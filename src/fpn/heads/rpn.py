@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.heads.anchors import AnchorGenerator, AnchorsConfig
-from fpn.heads.box_coder import BoxCoder, CoderConfig, CoderWeights
+from fpn.heads.box_coder import BoxCoder, BoxLoss, CoderConfig, CoderWeights
 from fpn.heads.sampling import Randomness, Sampled, Sampler, SamplingConfig, per_image
-from fpn.ops.losses import smooth_l1
 from fpn.ops.nms import nms, top_k
 from fpn.sections import Fraction, NotNegative, Positive, Section
 from fpn.shapes import Size
@@ -90,6 +89,9 @@ class RPNConfig(Section):
     channels: Positive[int] | None = Field(
         default=None, description="Width of the 3x3 convolution; None: the pyramid's output channels."
     )
+    num_convolutions: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="3x3 convolutions before objectness and deltas (2 in torchvision's v2)."
+    )
     weights: CoderWeights = Field(default=(1.0, 1.0, 1.0, 1.0), description="Multipliers of (dx, dy, dw, dh): 1 / std.")
     scope: Literal["level", "all"] = Field(
         default="level", description="Whether top-k and NMS run within a level, or over all levels together."
@@ -121,13 +123,28 @@ class RPNConfig(Section):
         description="True: anchors that cross the image's rim take no part in training, nor can they be an "
         "object's best.",
     )
+    valid_multiple: Positive[int] | None = Field(
+        default=None,
+        description="Anchors of cells that begin beyond the image's own size, rounded up to a multiple of this, take "
+        "no part in training (MMDetection: 32); None: all of the batch's padding counts as background.",
+    )
     beta: NotNegative[float] = Field(
         default=0.0, description="Smooth L1 turns from square to line at this error; 0: plain L1."
+    )
+    loss: BoxLoss = Field(
+        default="smooth_l1",
+        description="What is learnt of boxes: their deltas, or the generalised IoU of decoded ones.",
+    )
+    loss_weight: NotNegative[float] = Field(default=1.0, description="Factor of that loss.")
+    normalizer: Literal["sampled", "nominal"] = Field(
+        default="sampled",
+        description="Both losses are divided by the anchors that were drawn, or by `sampling.count` an image, drawn or "
+        "not (Detectron2).",
     )
 
 
 class RPN(nn.Module):
-    """A 3x3 convolution and two 1x1 siblings on every level, with the same weights (paper, section 4.1).
+    """A 3x3 convolution (or several) and two 1x1 siblings on every level, with the same weights (paper, section 4.1).
 
     Args:
         levels: the levels it reads, finest first; all of one width.
@@ -151,13 +168,16 @@ class RPN(nn.Module):
         self.activation: nn.Module = nn.ReLU()
         self.objectness = nn.Conv2d(channels, num_anchors * (1 if config.objectness == "sigmoid" else 2), 1)
         self.deltas = nn.Conv2d(channels, num_anchors * 4, 1)
-        for layer in (self.shared, self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.further = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.num_convolutions - 1)
+        )
+        for layer in (self.shared, self.objectness, self.deltas, *self.further):
+            nn.init.normal_(cast(Tensor, layer.weight), std=0.01)
+            nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, features: Features) -> RawProposals:
         """Objectness and deltas of every anchor."""
-        hidden = [self.activation(self.shared(features[level.name])) for level in self.levels]
+        hidden = [self._hidden(features[level.name]) for level in self.levels]
         logits = [self.objectness(x) for x in hidden]
         read = [read_objectness(x, self.config.objectness) for x in logits]
         # fpn.pytorch's loss takes the pairs as it reads them, without the mispaired softmax.
@@ -166,8 +186,15 @@ class RPN(nn.Module):
         )
         return RawProposals(read, [self.deltas(x) for x in hidden], learned)
 
+    def _hidden(self, map_: Tensor) -> Tensor:
+        hidden: Tensor = self.activation(self.shared(map_))
+        for convolution in self.further:
+            hidden = self.activation(convolution(hidden))
+        return hidden
+
     def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:
-        """Put the activation into the convolution before it; `fuse` makes one of both."""
+        """Put the activation into the convolutions before it; `fuse` makes one of both."""
+        self.further = nn.ModuleList(fuse(cast(nn.Conv2d, each), nn.ReLU(inplace=True)) for each in self.further)
         self.shared, self.activation = fuse(self.shared, nn.ReLU(inplace=True)), nn.Identity()  # type: ignore[assignment]
 
     @torch.no_grad()
@@ -228,12 +255,13 @@ class RPN(nn.Module):
         *,
         generator: Randomness = None,
     ) -> LossTerms:
-        """Binary cross-entropy and smooth L1 over sampled anchors, both divided by the number of samples."""
-        anchors = torch.cat(self._grids(raw, images))
+        """Binary cross-entropy and the loss of boxes over sampled anchors, both divided by the number of samples."""
+        grids = self._grids(raw, images)
+        anchors = torch.cat(grids)
         logits = torch.cat([_flat(x, 1).squeeze(-1) for x in raw.training_objectness], dim=1)  # (B, N)
         deltas = torch.cat([_flat(x, 4) for x in raw.deltas], dim=1)  # (B, N, 4)
         drawn = [
-            self.sampler.draw(anchors, truth, usable=self._usable(anchors, size), generator=source)
+            self.sampler.draw(anchors, truth, usable=self._usable(grids, raw, size), generator=source)
             for truth, size, source in zip(targets, images.sizes, per_image(generator, len(targets)), strict=True)
         ]
         return self._loss_terms(anchors, logits, deltas, drawn, targets)
@@ -248,28 +276,46 @@ class RPN(nn.Module):
     ) -> LossTerms:
         positive_logits = torch.cat([x[s.positive] for x, s in zip(logits, drawn, strict=True)]).float()
         negative_logits = torch.cat([x[s.negative] for x, s in zip(logits, drawn, strict=True)]).float()
-        wanted = torch.cat(
-            [
-                self.coder.encode(truth.boxes[s.gt_index], anchors[s.positive])
-                for truth, s in zip(targets, drawn, strict=True)
-            ]
-        )
+        wanted = torch.cat([truth.boxes[s.gt_index] for truth, s in zip(targets, drawn, strict=True)])
+        references = torch.cat([anchors[s.positive] for s in drawn])
         predicted = torch.cat([x[s.positive] for x, s in zip(deltas, drawn, strict=True)]).float()
-        count = max(len(positive_logits) + len(negative_logits), 1)
+        config, num_drawn = self.config, len(positive_logits) + len(negative_logits)
+        count = max(num_drawn, 1) if config.normalizer == "sampled" else config.sampling.count * len(drawn)
+        missed = self.coder.loss(predicted, references, wanted, kind=config.loss, beta=config.beta)
         # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) = softplus(x).
         entropy = functional.softplus(-positive_logits).sum() + functional.softplus(negative_logits).sum()
         return LossTerms(
             {
                 "objectness": entropy / count,
-                "rpn_box": smooth_l1(predicted, wanted, beta=self.config.beta).sum() / count,
+                "rpn_box": config.loss_weight * missed / count,
             },
             {"positive_anchors": entropy.new_tensor(len(positive_logits) / max(len(targets), 1)).detach()},
-            dict.fromkeys(("objectness", "rpn_box"), float(len(positive_logits) + len(negative_logits))),
+            {} if config.normalizer == "nominal" else dict.fromkeys(("objectness", "rpn_box"), float(num_drawn)),
         )
 
-    def _usable(self, anchors: Tensor, size: Tensor) -> Bool[Tensor, n] | None:
+    def _usable(self, grids: list[Tensor], raw: RawProposals, size: Tensor) -> Bool[Tensor, n] | None:
+        """Which anchors of an image may take part; None: all."""
+        valid = self._valid(raw, size)
         if not self.config.inside_only:
+            return valid
+        inside = self._inside(torch.cat(grids), size)
+        return inside if valid is None else inside & valid
+
+    def _valid(self, raw: RawProposals, size: Tensor) -> Tensor | None:
+        """Those whose cells begin within the image as it would be padded alone."""
+        multiple = self.config.valid_multiple
+        if multiple is None:
             return None
+        height, width = (size + multiple - 1).div(multiple, rounding_mode="floor") * multiple
+        parts: list[Tensor] = []
+        for level, map_ in zip(self.levels, raw.objectness, strict=True):
+            num_anchors, rows, columns = map_.shape[1:]
+            y = torch.arange(rows, device=map_.device) * level.stride < height
+            x = torch.arange(columns, device=map_.device) * level.stride < width
+            parts.append((y[:, None] & x).flatten().repeat_interleave(num_anchors))
+        return torch.cat(parts)
+
+    def _inside(self, anchors: Tensor, size: Tensor) -> Tensor:
         height, width = size[0], size[1]
         return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
 

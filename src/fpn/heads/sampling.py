@@ -45,6 +45,11 @@ class SamplingConfig(Section):
         default=False, description="True: each object's best references are positive, however low their IoU ..."
     )
     best_iou: Fraction = Field(default=0.0, description="... if it is at least this (MMDetection: 0.3).")
+    best_owns: bool = Field(
+        default=False,
+        description="True: such a reference becomes that object's, even where it overlaps another one more, and of "
+        "several such objects the last one's (MMDetection).",
+    )
     count: Positive[int] = Field(default=512, description="References drawn an image.")
     positive_fraction: Fraction = Field(default=0.25, description="At most this part of them positive.")
 
@@ -102,6 +107,8 @@ class Sampler:
             positive_iou=self.config.positive_iou,
             negative_iou=self.config.negative_iou,
             keep_best=self.config.keep_best,
+            best_owns=self.config.best_owns,
+            best_iou=self.config.best_iou,
             legacy_plus_one=self.legacy_plus_one,
         )
         if self.config.best_iou <= 0 or len(targets) == 0:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fpn.features.extractor import BottomUp
 from fpn.features.frozen import FrozenNorm
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 
@@ -36,9 +37,45 @@ def folded(net: nn.Module) -> fx.GraphModule | None:
         _fuse(result)
         result.eval()
         return result if _same(net, result) else None
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, KeyError):
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError):
         # timm has a thousand networks, and some decide by the values that flow through them: these stay as they are.
         return None
+
+
+def fold_sequences(part: nn.Module) -> None:
+    """Put norms with fixed statistics and activations into the convolutions that they follow in a sequence, in place.
+
+    Bottom-up paths are left out: what could be done there is done by `folded`.
+    """
+    for child in part.children():
+        if not isinstance(child, BottomUp):
+            fold_sequences(child)
+    if isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward:
+        for place in range(len(part)):
+            _fold_place(part, place)
+
+
+def _fold_place(sequence: nn.Sequential, place: int) -> None:
+    """A convolution here takes in what stands behind it, whose places are left to pass on what comes."""
+    convolution = sequence[place]
+    if not plain_convolution(convolution):
+        return
+    behind = [sequence[k] for k in range(place + 1, min(place + 3, len(sequence)))]
+    norm = _fixed(behind[0]) if behind else None
+    rest = behind[1:] if norm is not None else behind
+    activation = _in_place(rest[0]) if rest and type(rest[0]) in _ACTIVATIONS else None
+    if norm is None and activation is None:
+        return
+    fused = FusedConvolution(cast(nn.Conv2d, convolution), norm=norm, activation=activation)
+    sequence[place] = fused
+    for taken in range((norm is not None) + (activation is not None)):
+        sequence[place + 1 + taken] = nn.Identity()
+
+
+def _fixed(norm: nn.Module) -> FrozenNorm | None:
+    """A norm that is a multiplication and an addition a channel, without anything behind it."""
+    frozen = FrozenNorm.of(norm) if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None else norm
+    return frozen if isinstance(frozen, FrozenNorm) and frozen.tail is None else None
 
 
 class _Tracer(fx.Tracer):

@@ -108,7 +108,9 @@ class FusedConvolution(nn.Module):
         return plain and tuple(weight.shape[2:]) == (3, 3) and min(weight.shape[:2]) >= _WINOGRAD_CHANNELS
 
     def _worth_tiles(self, x: Tensor) -> bool:
-        return winograd.count_tiles(x.shape[2], x.shape[3]) >= _WINOGRAD_TILES
+        batch, _, height, width = x.shape
+        together = batch if batch >= winograd.MANY and height * width <= winograd.SMALL else 1
+        return together * winograd.count_tiles(height, width) >= _WINOGRAD_TILES
 
 
 def fold(convolution: nn.Conv2d, norm: FrozenNorm | None) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.prediction import Proposer, TaskName
 from fpn.errors import ConfigError
-from fpn.inference.folding import folded
+from fpn.inference.folding import fold_sequences, folded
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
@@ -189,6 +189,7 @@ def optimize(
     notes: list[str] = []
     with torch.no_grad():
         was_folded = inner.rewrite(Rewriter(fold=folded, fuse=_fuse))
+        fold_sequences(inner)
         _fuse_convolutions(inner)
     inner.to(memory_format=torch.channels_last)
     if exact == "bf16":

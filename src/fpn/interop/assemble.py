@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from fpn.detectors.builder import build_faster_rcnn, build_pyramid
-from fpn.detectors.dialect import TwoStageDialect
+from fpn.detectors.builder import build_two_stage
+from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
+from fpn.detectors.dialect import CascadeDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.presets import adapt_dialect
-from fpn.detectors.recipe import FasterRCNNRecipe
+from fpn.detectors.recipe import (
+    CascadeRCNNRecipe,
+    FasterRCNNRecipe,
+    KeypointRCNNRecipe,
+    MaskRCNNRecipe,
+    TwoStageRecipe,
+    skeleton_fields,
+)
+from fpn.detectors.roi_toolkits import with_keypoints, with_masks
 from fpn.features.backbones.backbone import Backbone
+from fpn.features.blocks import Norm
+from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
-from fpn.structures import Classes
+from fpn.structures import Classes, Skeleton
+from fpn.structures.keypoints import COCO_PERSON
+
+_MASKS, _KEYPOINTS = "roi_heads.mask.logits.weight", "roi_heads.keypoint.upsample.weight"
+
+_BOX, _FIRST_STAGE = "roi_heads.box.", "roi_heads.box.stages.0."
 
 
 def build(
@@ -27,20 +44,44 @@ def build(
     conventions: Mapping[str, Any],
 ) -> ImportedWeights:
     """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
+    cascade = f"{_FIRST_STAGE}scores.weight" in state
+    if cascade:
+        dialect = CASCADE_DIALECTS[dialect.name].changed(neck=dialect.neck, roi=dialect.roi)
+        # A cascade of ours has no masks.
+        leftover = (*leftover, *(own for own in state if own.startswith("roi_heads.mask.")))
+        state = {own: value for own, value in state.items() if not own.startswith("roi_heads.mask.")}
+    box = _FIRST_STAGE if cascade else _BOX
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
     name = resnet_name(state, toolkit=dialect.name)
-    if "roi_heads.box.scores.weight" not in state or "rpn.shared.weight" not in state:
+    if f"{box}scores.weight" not in state or "rpn.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
-    width, num_logits = state["roi_heads.box.scores.weight"].shape[1], state["roi_heads.box.scores.weight"].shape[0]
+    num_logits, width = state[f"{box}scores.weight"].shape
     if dialect.box.background == "first":
         state = _background_last(state)
     named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
-    recipe = FasterRCNNRecipe(
-        backbone=name, classes=named.names, category_ids=named.ids, dialect=dialect.changed(box_width=width)
-    )
-    detector = build_faster_rcnn(recipe)
+    detector = build_two_stage(_recipe(state, name, named, dialect.changed(box_width=width)))
     fill_module(detector, state, toolkit=dialect.name)
     return ImportedWeights(detector.eval(), dialect, leftover)
+
+
+def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialect: TwoStageDialect) -> TwoStageRecipe:
+    """Of the kind whose heads there are weights for. As many keypoints as COCO's of a person are taken for those."""
+    own: dict[str, Any] = {
+        "backbone": backbone,
+        "neck": neck_name(state),
+        "classes": classes.names,
+        "category_ids": classes.ids,
+        "dialect": dialect,
+    }
+    if isinstance(dialect, CascadeDialect):
+        return CascadeRCNNRecipe(**own)
+    if _MASKS in state:
+        return MaskRCNNRecipe(**own)
+    if _KEYPOINTS in state:
+        count = state[_KEYPOINTS].shape[1]
+        known = COCO_PERSON if count == len(COCO_PERSON) else Skeleton(tuple(f"keypoint {k + 1}" for k in range(count)))
+        return KeypointRCNNRecipe(**own, **skeleton_fields(known))
+    return FasterRCNNRecipe(**own)
 
 
 def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,6 +91,9 @@ def _background_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         moved[f"roi_heads.box.scores.{part}"] = state[f"roi_heads.box.scores.{part}"].roll(-1, dims=0)
         deltas = state[f"roi_heads.box.deltas.{part}"]  # (4 * (K + 1), ...) class by class, or (4, ...)
         moved[f"roi_heads.box.deltas.{part}"] = deltas if len(deltas) == 4 else deltas[4:]
+        masks = state.get(f"roi_heads.mask.logits.{part}")  # (K + 1, ...), or (1, ...)
+        if masks is not None and len(masks) > 1:
+            moved[f"roi_heads.mask.logits.{part}"] = masks[1:]
     return moved
 
 
@@ -60,7 +104,7 @@ def _pyramid(
     heads = tuple(k for k in state if not k.startswith("features."))
     out = tuple(range(dialect.neck.finest_level, 6))
     backbone = Backbone(name, weights=None, out=out, config=dialect.backbone)
-    return fill_pyramid(build_pyramid(backbone, dialect.neck), own, dialect, (*leftover, *heads))
+    return fill_pyramid(DESIGNS[neck_name(state)].build(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
 def fill_pyramid(
@@ -79,6 +123,66 @@ def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoSta
     dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
     if "rpn.shared.weight" in state:
         dialect = dialect.changed(rpn_channels=len(state["rpn.shared.weight"]))
-    if "roi_heads.box.deltas.weight" in state:
-        dialect = dialect.changed(box_class_agnostic=len(state["roi_heads.box.deltas.weight"]) == 4)
+    dialect = dialect.changed(rpn_num_convolutions=1 + _count(state, r"rpn\.further\.\d+\.weight"))
+    if count_convolutions(state):
+        dialect = _read_trunk(state, dialect)
+    if "features.neck.laterals.c5.1.weight" in state:
+        dialect = dialect.changed(neck_norm=norm_of(state, "features.neck.laterals.c5.1"))
+    for box in (_BOX, _FIRST_STAGE):
+        if f"{box}deltas.weight" in state:
+            dialect = dialect.changed(box_class_agnostic=len(state[f"{box}deltas.weight"]) == 4)
+    if _MASKS in state:
+        return _read_masks(state, with_masks(dialect))
+    if _KEYPOINTS in state:
+        width, count = state[_KEYPOINTS].shape[0], _tower(state, "keypoint")
+        return with_keypoints(dialect).changed(keypoint={"channels": width, "convolutions": count})
     return dialect
+
+
+def _read_masks(state: Mapping[str, Tensor], dialect: MaskDialect) -> MaskDialect:
+    normed, classes = "roi_heads.mask.tower.0.1.weight" in state, len(state["roi_heads.box.scores.weight"]) - 1
+    return dialect.changed(
+        mask={
+            "channels": state[_MASKS].shape[1],
+            "convolutions": _tower(state, "mask"),
+            "norm": "batch" if normed and dialect.mask.norm == "none" else dialect.mask.norm,
+            "class_agnostic": len(state[_MASKS]) == 1 < classes,
+        }
+    )
+
+
+def neck_name(state: Mapping[str, Tensor]) -> str:
+    """Which of the necks on several maps the weights (our names) are of."""
+    return "pafpn" if any(name.startswith("features.neck.downs.") for name in state) else FPN
+
+
+def count_convolutions(state: Mapping[str, Tensor]) -> int:
+    """3x3 convolutions of the box head before its fully connected layer."""
+    return _count(state, r"roi_heads\.box\.trunk\.\d+\.0\.weight")
+
+
+def norm_of(state: Mapping[str, Tensor], place: str) -> Norm:
+    """Which norm has these weights. Those without statistics have the same names: they count as norms over groups."""
+    return "batch" if f"{place}.running_mean" in state else "group"
+
+
+def _read_trunk(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoStageDialect:
+    first = "roi_heads.box.trunk.0"
+    channels = len(state[f"{first}.0.weight"])
+    return dialect.changed(
+        box={
+            "head": "convolutions",
+            "num_convolutions": count_convolutions(state),
+            "convolution_channels": channels,
+            "norm": norm_of(state, f"{first}.1") if f"{first}.1.weight" in state else "none",
+        }
+    )
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+
+def _tower(state: Mapping[str, Tensor], head: str) -> int:
+    """How many convolutions a head has."""
+    return _count(state, rf"roi_heads\.{head}\.tower\.\d+\.0\.weight")

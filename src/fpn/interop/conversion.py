@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from fpn.errors import ModelFileError
-from fpn.interop import dense_heads, detectron2, fpn_pytorch, matterport, minimal, pytorch_fpn, torchvision
+from fpn.interop import (
+    dense_heads,
+    detectron2,
+    efficientdet,
+    fpn_pytorch,
+    matterport,
+    minimal,
+    mmdetection,
+    pytorch_fpn,
+    torchvision,
+    vitdet,
+)
 from fpn.interop.imported import ImportedWeights
 
 
@@ -29,6 +40,9 @@ TOOLKITS: dict[str, Toolkit] = {
     "Detectron2": Toolkit(detectron2.recognises, detectron2.import_weights),
     "MMDetection's dense heads": Toolkit(dense_heads.recognises, dense_heads.import_weights),
     "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),
+    "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
+    "EfficientDet": Toolkit(efficientdet.recognises, efficientdet.import_weights),
+    "ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")

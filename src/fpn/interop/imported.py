@@ -18,8 +18,8 @@ class ImportedWeights:
     """Another toolkit's weights in one of our modules.
 
     Attributes:
-        module: a `Detector` when the names describe one, else the features module (pixels (B, 3, H, W) -> Features);
-            in eval mode.
+        module: a `Detector` when the names describe one, else the features module (pixels (B, 3, H, W) -> Features), or
+            without a backbone the neck (Features -> Features); in eval mode.
         dialect: the conventions it was built with; widths are those of the weights.
         leftover: names that found no place, such as a mask head's or the counters of batch norms; of a head that came
             without the other one, our names.

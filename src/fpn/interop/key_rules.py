@@ -36,6 +36,17 @@ def _new_name(name: str, rules: Rules) -> str | None:
     return None
 
 
+def mark_normed(state: State) -> dict[str, Tensor]:
+    """Tell convolutions that carry a norm, in Detectron2's names: beside `stem.norm.weight`, `stem.weight` becomes
+    `stem.normed.weight`, so that a rule can send the two into one sequence."""
+    stems = {name.rpartition(".norm.")[0] for name in state if ".norm." in name}
+    marked: dict[str, Tensor] = {}
+    for name, value in state.items():
+        stem, _, leaf = name.rpartition(".")
+        marked[f"{stem}.normed.{leaf}" if stem in stems else name] = value
+    return marked
+
+
 def fill_module(module: nn.Module, state: State, *, toolkit: str) -> None:
     """Put weights into a module, all of them and into all of it.
 

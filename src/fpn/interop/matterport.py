@@ -1,4 +1,4 @@
-"""matterport/Mask_RCNN: Keras arrays, their axes and channel orders turned into ours. Masks are left over."""
+"""matterport/Mask_RCNN: Keras arrays, their axes and channel orders turned into ours."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ RULES: Rules = (
     (r"mrcnn_class_bn2/(\w+)", r"roi_heads.box.trunk.4.\1"),
     (r"mrcnn_class_logits/(\w+)", r"roi_heads.box.scores.\1"),
     (r"mrcnn_bbox_fc/(\w+)", r"roi_heads.box.deltas.\1"),
+    *((rf"mrcnn_mask_conv{i + 1}/(\w+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(4)),
+    *((rf"mrcnn_mask_bn{i + 1}/(\w+)", rf"roi_heads.mask.tower.{i}.1.\1") for i in range(4)),
+    (r"mrcnn_mask_deconv/(\w+)", r"roi_heads.mask.upsample.\1"),
+    (r"mrcnn_mask/(\w+)", r"roi_heads.mask.logits.\1"),
 )
 LEAVES = {
     "kernel": "weight",

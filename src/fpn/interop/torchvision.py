@@ -1,11 +1,12 @@
-"""pytorch/vision: fasterrcnn_resnet50_fpn and its relatives with a two-layer box head on a bottleneck ResNet."""
+"""pytorch/vision: fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, keypointrcnn_resnet50_fpn, and relatives with a
+two-layer box head on a bottleneck ResNet."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fpn.detectors.toolkits import TORCHVISION
+from fpn.detectors.toolkits import TORCHVISION, TORCHVISION_V2
 from fpn.interop.assemble import build
 from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
@@ -26,15 +27,36 @@ RULES: Rules = (
         for i, k in enumerate(LEVELS)
     ),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
+    (r"rpn\.head\.conv\.1\.0\.(.+)", r"rpn.further.0.\1"),
+    (r"roi_heads\.box_head\.(\d+\..+)", r"roi_heads.box.trunk.\1"),
     (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc6\.(.+)", r"roi_heads.box.trunk.1.\1"),
     (r"roi_heads\.box_head\.fc7\.(.+)", r"roi_heads.box.trunk.3.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi_heads.box.scores.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
+    # Files from before torchvision 0.13 count from 1.
+    *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(4)),
+    (r"roi_heads\.mask_head\.(\d+)\.0\.(.+)", r"roi_heads.mask.tower.\1.0.\2"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"roi_heads.mask.upsample.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"roi_heads.mask.logits.\1"),
+    # Convolutions and activations are counted.
+    *((rf"roi_heads\.keypoint_head\.{2 * i}\.(.+)", rf"roi_heads.keypoint.tower.{i}.0.\1") for i in range(16)),
+    (r"roi_heads\.keypoint_predictor\.kps_score_lowres\.(.+)", r"roi_heads.keypoint.upsample.\1"),
 )
 
 
+# With norms, as in the `_v2` models.
+NORMED_RULES: Rules = (
+    *(
+        (rf"backbone\.fpn\.inner_blocks\.{i}\.(\d\..+)", rf"features.neck.laterals.c{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+    *(
+        (rf"backbone\.fpn\.layer_blocks\.{i}\.(\d\..+)", rf"features.neck.smooths.p{k}.\1")
+        for i, k in enumerate(LEVELS)
+    ),
+)
 # A pyramid from c3 on, and levels that convolutions make.
 DENSE_RULES: Rules = (
     RULES[0],
@@ -56,15 +78,18 @@ def import_weights(
     """Its weights in our detector; of Faster R-CNN background's logit moves to the end, its unread boxes are dropped.
 
     Args:
-        state: a `state_dict` of `fasterrcnn_resnet50_fpn`.
+        state: a `state_dict` of `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn` or `keypointrcnn_resnet50_fpn`, of a
+            `_v2`, or of a one-stage detector.
         classes: names of the classes without background; None: "class 1", "class 2", ... Of one-stage detectors a
             name for every logit: they have no background, but the published ones an unused class 0.
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.
     """
     if has_dense_head(state):
         return _one_stage(state, classes, conventions)
-    renamed, leftover = rename(state, RULES)
-    return build(renamed, TORCHVISION, leftover, classes=classes, conventions=conventions)
+    normed = any(name.startswith("backbone.fpn.inner_blocks.0.1.") for name in state)
+    counters, *others = RULES
+    renamed, leftover = rename(state, (counters, *NORMED_RULES, *others) if normed else RULES)
+    return build(renamed, TORCHVISION_V2 if normed else TORCHVISION, leftover, classes=classes, conventions=conventions)
 
 
 def _one_stage(

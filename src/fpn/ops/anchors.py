@@ -26,6 +26,7 @@ def cell_anchors(
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
+    digits: int | None = None,
     order: AnchorOrder = "size_major",
 ) -> Float[Tensor, "a 4"]:
     """The anchors of one cell around (0, 0), xyxy in pixels.
@@ -35,20 +36,23 @@ def cell_anchors(
         ratios: aspect ratios.
         ratio: what they divide; 0.5 is wide with height/width and tall with width/height.
         rounded: corners are rounded to whole pixels, half to even.
+        digits: decimals to which a side's part of the size is rounded; None: it is not.
         order: size_major has all ratios of the first size first; ratio_major all sizes of the first ratio.
     """
     if order == "size_major":
         pairs = [(size, r) for size in sizes for r in ratios]
     else:
         pairs = [(size, r) for r in ratios for size in sizes]
-    corners = [_corner(float(size), r if ratio == "height/width" else 1 / r) for size, r in pairs]
+    corners = [_corner(float(size), r if ratio == "height/width" else 1 / r, digits) for size, r in pairs]
     anchors = torch.tensor([(-x, -y, x, y) for x, y in corners], dtype=torch.float64).reshape(-1, 4)
     return (anchors.round() if rounded else anchors).float()
 
 
-def _corner(size: float, height_by_width: float | int) -> tuple[float, float]:
+def _corner(size: float, height_by_width: float | int, digits: int | None) -> tuple[float, float]:
     """Half the width and height of an anchor of area size ** 2."""
     root = math.sqrt(height_by_width)
+    if digits is not None:
+        return size * round(1 / root, digits) / 2, size * round(root, digits) / 2
     return size / root / 2, size * root / 2
 
 
@@ -80,6 +84,7 @@ def level_anchors(
     *,
     ratio: Ratio = "height/width",
     rounded: bool = False,
+    digits: int | None = None,
     order: AnchorOrder = "size_major",
     offset: float = 0.0,
     device: torch.device | str | None = None,
@@ -95,6 +100,7 @@ def level_anchors(
         tuple(ratios),
         ratio,
         rounded,
+        digits,
         order,
         offset,
         torch.device("cpu" if device is None else device),
@@ -109,12 +115,13 @@ def _draw(
     ratios: tuple[float | int, ...],
     ratio: Ratio,
     rounded: bool,
+    digits: int | None,
     order: AnchorOrder,
     offset: float,
     device: torch.device,
 ) -> Tensor:
     with torch.inference_mode(False):  # a tensor made in inference mode could not take part in training later
-        cell = cell_anchors(sizes, ratios, ratio=ratio, rounded=rounded, order=order).to(device)
+        cell = cell_anchors(sizes, ratios, ratio=ratio, rounded=rounded, digits=digits, order=order).to(device)
         return anchor_grid(height, width, stride=stride, cell=cell, offset=offset)
 
 

@@ -40,6 +40,7 @@ def match(
     negative_iou: float,
     keep_best: bool,
     best_owns: bool = False,
+    best_iou: float = 0.0,
     legacy_plus_one: bool = False,
 ) -> Match:
     """Match references to ground truth by IoU.
@@ -54,6 +55,7 @@ def match(
         keep_best: each object's best references, ties included, are positive whatever their IoU, unless it is 0. They
             keep the object they overlap most, which may be another one.
         best_owns: they become that object's; of several objects the last one's (MMDetection).
+        best_iou: with `best_owns`: objects whose best references have less own none.
         legacy_plus_one: widths are x2 - x1 + 1.
 
     Returns:
@@ -70,7 +72,7 @@ def match(
     kind = positive.to(torch.int8) - (~positive & ~negative).to(torch.int8)
     kind = torch.where((kind == 0) & ignored, -1, kind)
     if keep_best and best_owns:
-        owner = overlaps.owner(gt_best)
+        owner = overlaps.owner(torch.where(gt_best >= best_iou, gt_best, -1.0))
         return Match(torch.where(owner >= 0, owner, gt_index), torch.where(owner >= 0, 1, kind))
     if keep_best:
         kind = torch.where(overlaps.equal(gt_best), 1, kind)

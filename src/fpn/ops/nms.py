@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
-from fpn.ops.boxes import at_least_float32
+from fpn.ops.boxes import at_least_float32, pairwise_iou
+
+Decay = Literal["linear", "gaussian"]
 
 
 def top_k(scores: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k"], Int[Tensor, "*b k"]]:
@@ -52,6 +56,57 @@ def nms(
         if count == len(order) or (limit is not None and len(kept) >= limit):
             return order[kept[:limit]]
         count = min(4 * count, len(order))
+
+
+@torch.no_grad()
+def soft_nms(
+    boxes: Num[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    *,
+    decay: Decay,
+    threshold: float = 0.3,
+    sigma: float = 0.5,
+    lowest: float = 1e-3,
+    groups: Int[Tensor, " n"] | None = None,
+    limit: int | None = None,
+    legacy_plus_one: bool = False,
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+    """Lower the scores of boxes that overlap a better one, instead of dropping them.
+
+    The best box is kept, all others of its group lose by their overlap with it, and the best of what is left is next.
+
+    Args:
+        boxes: xyxy, finite.
+        scores: not negative.
+        decay: "linear": times 1 - IoU from an IoU of `threshold` on; "gaussian": times exp(-IoU ** 2 / sigma).
+        threshold: see `decay`.
+        sigma: see `decay`.
+        lowest: a box whose score has fallen below this is dropped.
+        groups: boxes of different groups (classes) don't touch each other's scores; None: one group.
+        limit: at most so many are kept. Scores only fall, so that the first of them are the best of all.
+        legacy_plus_one: IoU counts widths as x2 - x1 + 1.
+
+    Returns:
+        Indices of the kept boxes and their lowered scores, best first.
+
+    Source: Bodla et al. 2017, arXiv:1704.04503, section 3.
+    """
+    boxes, left = at_least_float32(boxes), at_least_float32(scores).clone()
+    count = len(left) if limit is None else min(limit, len(left))
+    picks, kept = torch.zeros(count, dtype=torch.int64, device=left.device), left.new_zeros(count)
+    for number in range(count):
+        best = left.argmax().reshape(1)
+        picks[number], kept[number] = best[0], left[best][0]
+        overlap = pairwise_iou(boxes[best], boxes, legacy_plus_one=legacy_plus_one)[0]
+        if decay == "linear":
+            factor = torch.where(overlap >= threshold, 1 - overlap, 1.0)
+        if decay == "gaussian":
+            factor = torch.exp(-overlap.square() / sigma)
+        lowered = left * (factor if groups is None else factor.where(groups == groups[best], 1.0))
+        left = lowered.masked_fill(lowered < lowest, -1.0)
+        left[best] = -1.0
+    found = kept >= 0
+    return picks[found], kept[found]
 
 
 def _survivors(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None) -> Tensor:

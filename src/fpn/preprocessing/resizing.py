@@ -63,10 +63,36 @@ def _opencv(image: Image.Image, short_side: int, long_side: int | None) -> tuple
 
 
 def _opencv_8bit(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
-    """8-bit, not antialiased, sides rounded (MMDetection); OpenCV's own fixed point may differ by one level."""
+    """8-bit, not antialiased, sides rounded (MMDetection), in OpenCV's own fixed point, which cuts digits off twice."""
     frame = _rounded_frame(_size(image), short_side, long_side)
-    pixels = _interpolate(np.asarray(image, dtype=np.float64), frame.network, _step(frame), rim="repeat")
-    return np.floor(pixels + 0.5).astype(np.uint8), frame
+    pixels = np.asarray(image, dtype=np.int32)
+    (left, right), across = _fixed_taps(pixels.shape[1], frame.network.width, rim=True)
+    (above, below), down = _fixed_taps(pixels.shape[0], frame.network.height, rim=False)
+    rows = pixels[:, left] * across[0][:, None] + pixels[:, right] * across[1][:, None]  # (h, W, 3), 19 bits
+    rows >>= 4
+    upper = rows[above] * down[0][:, None, None] >> 16
+    return (upper + (rows[below] * down[1][:, None, None] >> 16) + 2 >> 2).astype(np.uint8), frame
+
+
+def _fixed_taps(
+    inside: int, outside: int, *, rim: bool
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Both neighbours of each sample on one axis, and their weights in 2048ths.
+
+    Args:
+        inside: pixels that are there.
+        outside: samples that are wanted.
+        rim: a sample beyond the first or last pixel has all its weight on it, as across a row; False: the pixel counts
+            twice, with both weights, as OpenCV has it down a column.
+    """
+    position = ((np.arange(outside) + 0.5) * (inside / outside) - 0.5).astype(np.float32)
+    low = np.floor(position)
+    upper = position - low
+    if rim:
+        upper = np.where((low < 0) | (low >= inside - 1), np.float32(0), upper)
+    index = low.astype(np.int64)
+    weights = (np.rint((1 - upper) * 2048).astype(np.int32), np.rint(upper * 2048).astype(np.int32))
+    return (index.clip(0, inside - 1), (index + 1).clip(0, inside - 1)), weights
 
 
 def _square(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:

@@ -97,7 +97,8 @@ def _changed(dataset: Dataset, number: int, augment: Augment, epoch: int, *, mas
 
 def _drawn(sample: Sample, dataset: Dataset) -> Image.Image:
     """The image at the cell's size with its objects, so that lines and names are as large in all cells."""
-    return draw(sample.image, sample.targets, dataset.classes, scale=_CELL / max(sample.image.size))
+    scale = _CELL / max(sample.image.size)
+    return draw(sample.image, sample.targets, dataset.classes, scale=scale, skeleton=sample.skeleton)
 
 
 def _stacked(sheets: Sequence[Image.Image]) -> Image.Image:

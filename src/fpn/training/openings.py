@@ -74,7 +74,7 @@ class OutsideAugmentation:
 
     @property
     def wants_masks(self) -> bool:
-        """It gets objects without masks."""
+        """It gets objects without masks, unless the detector learns from them."""
         return False
 
     def __call__(self, sample: Sample, random: torch.Generator, partners: Partners) -> Sample:

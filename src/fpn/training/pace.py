@@ -13,6 +13,7 @@ from fpn.data.loading.batch import LabelledBatch
 from fpn.detectors import Detector
 from fpn.runtime.waiting import considerate
 from fpn.training.config import TrainConfig
+from fpn.training.labels import refuse_missing_labels
 from fpn.training.openings import Openings
 from fpn.training.recipes import PlannedSetting, TrainingPlan
 from fpn.training.run import Run, steps_an_epoch
@@ -59,6 +60,7 @@ def measure_pace(detector: Detector, dataset: Dataset, config: TrainConfig, *, s
         config: of the run.
         steps: that are timed, after one that is not: the first step prepares much.
     """
+    refuse_missing_labels(detector, dataset)
     alone = {"workers": 0, "tracker": (), "compile": False, "skip_unreadable": True}
     openings = Openings(augment=None, optimizer=None, callbacks=())
     run = assemble(detector, dataset, TrainConfig(**{**config.model_dump(), **alone}), None, openings=openings)

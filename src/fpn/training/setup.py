@@ -18,7 +18,7 @@ from fpn.data.loading.order import repeat_factors
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import Found, measure
-from fpn.evaluation.known_truth import count_unknown
+from fpn.evaluation.known_truth import count_unknown, refuse_other_keypoints
 from fpn.evaluation.limits import describe_crowded
 from fpn.evaluation.tasks import find_task
 from fpn.runtime.device import no_compiler
@@ -26,6 +26,7 @@ from fpn.runtime.memory import keep_freed_memory
 from fpn.structures import Detections, Proposals
 from fpn.training.config import TrainConfig
 from fpn.training.distributed import Processes, make_accelerator
+from fpn.training.labels import refuse_missing_labels
 from fpn.training.loss_monitor import LossWatch
 from fpn.training.openings import Augmentation, Openings, OutsideAugmentation
 from fpn.training.optimization import (
@@ -46,8 +47,9 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
     """Look for what would make training pointless, before it costs anything.
 
     Raises:
-        TrainingError: no images or no objects.
-        ConfigError: the data's classes are not the detector's.
+        TrainingError: no images or no objects, or not what the detector learns from.
+        DataError: an outline is broken, where the detector learns from outlines.
+        ConfigError: the data's classes are not the detector's, or its keypoints.
     """
     if list(dataset.classes) != list(detector.classes):
         raise ConfigError(
@@ -57,6 +59,7 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
         )
     if validation is not None:
         _refuse_unlearned(detector, validation)
+        refuse_other_keypoints(detector.skeleton, validation)
     for role, data in (("training", dataset), ("validation", validation)):
         if data is None:
             continue
@@ -67,6 +70,7 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
                 f"{data.name}: none of its {len(data)} images has an object that counts, so there is nothing for "
                 f"{role}. Are the annotations where the format wants them?"
             )
+    refuse_missing_labels(detector, dataset)
     if validation is not None and metric.name != "ap":  # AP is defined where there is any object
         _refuse_undefined(metric, detector, validation)
 
@@ -194,6 +198,7 @@ def _loader(
         num_workers=config.workers,
         aspect_grouping=config.aspect_grouping,
         repeats=_repeats(dataset, config.repeat_rare),
+        masks="masks" in detector.tasks,
         # A last batch of one image would weigh as much as a full one. Which images are left out changes each epoch.
         drop_last=len(dataset) >= config.batch_size,
         skip_unreadable=config.skip_unreadable,

@@ -21,6 +21,7 @@ from fpn.training.callbacks import Callback, Callbacks
 from fpn.training.checkpoint import has_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.interrupt import Interrupt
+from fpn.training.labels import tell_unoutlined
 from fpn.training.loop import Loop
 from fpn.training.metrics_log import MetricsLog, MetricsRecorder
 from fpn.training.openings import Augmentation, Openings
@@ -149,7 +150,8 @@ def train(
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
         with run.processes.together(), _ending(run, reporter):
-            for said in [*([] if carried is None else [carried]), *tell_crowded(detector, dataset, validation)]:
+            warned = [*tell_crowded(detector, dataset, validation), *tell_unoutlined(detector, dataset)]
+            for said in [*([] if carried is None else [carried]), *warned]:
                 reporter.note(str(said))
             record = describe(run, dataset, validation, notes)
             record = _open_output(run, folder, record, before, allow_changes)

@@ -6,8 +6,9 @@ from torch import nn
 
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
-from fpn.features.backbones.resnet_variants import BackboneConfig, SamePool, set_stem_pool
+from fpn.features.backbones.resnet_variants import BackboneConfig, set_stem_pool
 from fpn.features.backbones.teaching import resnet_backbone
+from fpn.features.blocks import SamePool
 from fpn.structures import Level
 
 ROWS = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)

@@ -44,6 +44,8 @@ def weight(salt: str, name: str, shape: tuple[int, ...], factors: Factors = ()) 
     if len(shape) >= 2:
         fan_in = math.prod(shape[:-1] if keras else shape[1:])
         value = random.standard_normal(shape) * math.sqrt(2 / fan_in)
+    elif leaf == "edge_weights":  # of a BiFPN; some are negative
+        value = random.random(shape) * 1.5 - 0.25
     elif leaf in SHIFTS:
         value = random.standard_normal(shape) * 0.1
     elif leaf in SCALES:

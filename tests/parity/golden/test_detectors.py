@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -35,6 +36,20 @@ def assert_same_detections(found: Detections, boxes: Tensor, labels: Tensor, sco
     assert_same_set(rows(found.boxes, found.labels, found.scores), rows(boxes, labels, scores).numpy(), 0.01)
 
 
+def unpacked(figures: Case, name: str) -> np.ndarray:
+    """Masks (N, H, W) of the case's image that are packed, eight pixels a byte."""
+    height, width = figures["image_rgb"].shape[:2]
+    bits = np.unpackbits(figures[name], axis=1)[:, : height * width]
+    return bits.reshape(len(bits), height, width).astype(bool)
+
+
+def assert_same_masks(found: Detections, boxes: Tensor, masks: np.ndarray) -> None:
+    """But for a few pixels whose probability is half to the last digits; `boxes` say which mask is whose."""
+    whose = torch.cdist(boxes[: len(masks)], found.boxes).argmin(dim=1)
+    assert found.masks is not None
+    assert (found.masks[whose].dense().numpy() != masks).sum() <= 3
+
+
 def predict(detector: Detector, figures: Case) -> Detections:
     [found] = detector.predict([figures["image_rgb"]])
     return found
@@ -54,10 +69,13 @@ def test_detectron2(figures):
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
     imported = import_weights(state, **from_config(figures))
     detector = imported.module
-    assert all(name.startswith("roi_heads.mask_head.") for name in imported.leftover)
-    assert_same_detections(
-        predict(detector, figures), *(torch.from_numpy(figures[name]) for name in ("pred_boxes", "classes", "scores"))
-    )
+    assert imported.leftover == ()
+    assert ("masks" in detector.tasks) == ("mask" in figures.name)
+    found = predict(detector, figures)
+    boxes, classes, scores = (torch.from_numpy(figures[name]) for name in ("pred_boxes", "classes", "scores"))
+    assert_same_detections(found, boxes, classes, scores)
+    if "pred_masks_packed" in figures.arrays:
+        assert_same_masks(found, boxes, unpacked(figures, "pred_masks_packed"))
     if "proposals" not in figures.arrays:
         return
     _, images = prepare(figures, detector.preprocessor)
@@ -168,7 +186,7 @@ def test_matterport():
         box_score_limit=config["DETECTION_MIN_CONFIDENCE"],
     )
     detector = imported.module
-    assert all(name.startswith("mrcnn_mask") for name in imported.leftover)
+    assert imported.leftover == ()
     _, images = prepare(figures, detector.preprocessor)
     assert_map(figures, "molded", images.pixels.permute(0, 2, 3, 1).numpy())
     last = torch.tensor([images.padded_size.width - 1, images.padded_size.height - 1] * 2)
@@ -182,4 +200,9 @@ def test_matterport():
     assert_same_set(ours, expected.numpy(), 1e-4)
     boxes = torch.from_numpy(figures["final_rois"])[:, YX]
     labels, scores = torch.from_numpy(figures["final_class_ids"]) - 1, torch.from_numpy(figures["final_scores"])
-    assert_same_detections(predict(detector, figures), boxes, labels, scores)
+    found = predict(detector, figures)
+    assert_same_detections(found, boxes, labels, scores)
+    assert_same_masks(found, boxes.float(), figures["final_masks"].astype(bool).transpose(2, 0, 1))
+    probable = figures["mask_of_det_class"][: len(expected)]
+    nearest = torch.cdist(expected[:, :4], (inside.boxes / last)[:, YX]).argmin(dim=1)
+    assert_near(inside.mask_probabilities[nearest], probable, 1e-4)

@@ -87,7 +87,8 @@ def test_matterport_network():
     figures = case("mrcnn_8_heads")
     listed = dict(entries(figures.meta["names"].split("names/")[1]))
     state = rule.weights(figures.salt, listed.items(), figures.factors)
-    head = import_weights(state).module.roi_heads.box
+    heads = import_weights(state).module.roi_heads
+    head = heads.box
     features = {
         f"p{i + 2}": torch.from_numpy(figures.normal(f"heads:feat{i}", (1, 32 >> i, 32 >> i, 256), 1.0)).permute(
             0, 3, 1, 2
@@ -102,6 +103,11 @@ def test_matterport_network():
     assert_near(logits.softmax(dim=1).roll(1, dims=1), figures["class_probs"][0], 1e-4)
     largest = abs(figures["bbox"]).max()
     assert_near(deltas.unflatten(1, (-1, 4))[..., YX], figures["bbox"][0, :, 1:], 1e-4 * largest)
+    stored = figures["masks"][0]  # (RoIs, 28, 28, classes), some of them; background is the first class
+    labels = (torch.full((len(rois),), label) for label in range(stored.shape[-1] - 1))
+    masks = torch.stack([heads.mask(features, images, [rois], label).sigmoid() for label in labels], dim=-1)
+    whole = torch.cat([torch.zeros_like(masks[..., :1]), masks], dim=-1)[None].numpy()
+    assert_near(figures.stored_part("masks", whole)[0, ..., 1:], stored[..., 1:], 1e-5)
 
 
 @torch.no_grad()

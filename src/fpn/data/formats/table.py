@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -150,6 +151,22 @@ class TableDataset(Dataset):
         # Clones: who changes a sample must not change the table.
         labels, ignore = table.labels[objects].clone(), table.ignore[objects].clone()
         return Targets(boxes, labels, ignore, outlines, self._keypoints(index, objects))
+
+    def unoutlined(self, index: int) -> int | None:
+        """See `Dataset.unoutlined`. What is ignored teaches no mask, and is not looked at."""
+        if (texts := self.table.segmentations) is None:
+            return None
+        objects = self._objects(index)
+        counted = (~self.table.ignore[objects]).numpy()
+        boxes = self._masks(index, objects, self._boxes(index, objects)).boxes().numpy()
+        outlined = np.diff(texts.starts[objects.start : objects.stop + 1].numpy()) > 0
+        empty = counted & outlined & ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        if empty.any():
+            raise DataError(
+                f"{self.path(index)}: object {int(empty.argmax()) + 1} has an outline without a pixel in its image: "
+                "less than three points, no area, or all of it outside"
+            )
+        return int((counted & ~outlined).sum())
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """See `Dataset.annotations`; with the file's own areas and outlines."""

@@ -110,6 +110,10 @@ class SceneDataset(Dataset):
             masks=_masks(layout) if masks else None,
         )
 
+    def unoutlined(self, index: int) -> int:
+        """See `Dataset.unoutlined`: every object is seen."""
+        return 0
+
     def image(self, index: int) -> Image.Image:
         """See `Dataset.image`."""
         number = self._number(index)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
+from fpn.features.backbones.plain_transformers import is_plain, plain_options
 from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
 from fpn.features.extractor import BottomUp
@@ -49,7 +50,8 @@ class Backbone(BottomUp):
         """Build a bottom-up path.
 
         Args:
-            name: of a timm model with maps at several strides, such as "resnet50" or "swin_tiny_patch4_window7_224".
+            name: of a timm model with maps at several strides, such as "resnet50" or "swin_tiny_patch4_window7_224", or
+                of a plain transformer, which has c4 alone (out=(4,)), whatever the size of its patches is.
             weights: "imagenet" (timm's hub), "offline" (the package of the `offline` extra), a file, or None: random.
             out: which levels to emit.
             frozen_stages: how many stages are not trained: 1 is the stem (up to c1), 2 goes up to c2, ..., 0 none.
@@ -123,8 +125,8 @@ def _network_of_any_size(name: str) -> tuple[Any, dict[str, Any]]:
     net = _create(name)
     if _runs(net, EVEN):
         return net, {}
-    # Window transformers are tied to one size unless told otherwise.
-    options: dict[str, Any] = {"strict_img_size": False}
+    # Transformers are tied to one size unless told otherwise.
+    options: dict[str, Any] = plain_options(net) if is_plain(net) else {"strict_img_size": False}
     try:
         net = _create(name, **options)
     except TypeError:
@@ -132,7 +134,8 @@ def _network_of_any_size(name: str) -> tuple[Any, dict[str, Any]]:
     if net is None or not _runs(net, EVEN):
         raise ConfigError(
             f"backbone {name!r} takes images of one size only, so it can't be a bottom-up path for detection. "
-            "Use a convolutional one (resnet50, convnext_tiny, tf_efficientnet_lite0) or a Swin transformer."
+            "Use a convolutional one (resnet50, convnext_tiny, tf_efficientnet_lite0), a Swin transformer, or a plain "
+            "one that timm gives any size (vit_*, deit_*, DINOv2, DINOv3, CLIP)."
         )
     return net, options
 
@@ -178,9 +181,12 @@ def _choose_levels(net: Any, name: str, out: tuple[int, ...]) -> tuple[list[int]
     last = {stride: index for index, stride in enumerate(info.reduction())}
     available = [round(math.log2(stride)) for stride in last]
     if not out or not set(out) <= set(available) or tuple(sorted(set(out))) != out:
+        remedy = "Ask for some of them, finest first."
+        if is_plain(net):
+            remedy = "A plain transformer has no other: use neck simple_pyramid, which makes all levels of it."
         raise ConfigError(
             f"backbone {name!r} has levels {', '.join(f'c{k}' for k in available)}, "
-            f"asked for {', '.join(f'c{k}' for k in out) or 'none'}. Ask for some of them, finest first."
+            f"asked for {', '.join(f'c{k}' for k in out) or 'none'}. {remedy}"
         )
     index = [last[2**number] for number in out]
     channels = info.channels()
@@ -191,7 +197,7 @@ def _choose_levels(net: Any, name: str, out: tuple[int, ...]) -> tuple[list[int]
 def _drop_unused_blocks(net: Any, last: int) -> None:
     """timm's EfficientNets keep all blocks, whatever is asked for; cut those after the last map that is used."""
     kind, _, number = net.feature_info.module_name()[last].partition(".")
-    if kind == "blocks" and number.isdigit() and isinstance(net.blocks, nn.Sequential):
+    if kind == "blocks" and number.isdigit() and isinstance(getattr(net, "blocks", None), nn.Sequential):
         net.blocks = net.blocks[: int(number) + 1]
 
 
@@ -217,6 +223,8 @@ def _first_stages(net: Any, count: int, name: str) -> list[nn.Module]:
 
 def _stage_modules(net: Any) -> dict[int, str]:
     info = net.feature_info
+    if is_plain(net):
+        return {4: "blocks"}
     pairs = zip(info.reduction(), info.module_name(), strict=True)
     return {round(math.log2(stride)): module.replace(".", "_") for stride, module in pairs}
 

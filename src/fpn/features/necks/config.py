@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from fpn.features.blocks import Norm
 from fpn.sections import Positive, Section
 
+Fusion: TypeAlias = Literal["fast", "softmax", "sum"]
 TopDown: TypeAlias = Literal["nearest", "bilinear", "bilinear_corners", "none"]
 
 
@@ -41,8 +43,25 @@ class NeckConfig(Section):
         default=1, description="Kernel of the top-most lateral (3 in the three-level teaching FPN)."
     )
     bias: bool = Field(default=True, description="Whether the pyramid's convolutions have biases.")
-    extra_levels: Literal["none", "subsample", "convolutions_on_c5", "convolutions_on_p5"] = Field(
-        default="subsample", description="How P6 (and P7) are made: every second cell of P5, or stride-2 convolutions."
+    norm: Norm | None = Field(
+        default=None,
+        description="What follows each convolution, which then has no bias; None: as the neck's paper has it: batch in "
+        "bifpn, layer in simple_pyramid, none in all others.",
+    )
+    norm_epsilon: Positive[float] | None = Field(
+        default=None,
+        description="Added to the variance there; None: 1e-3 in bifpn, else 1e-5, and 1e-6 of layer norms.",
+    )
+    norm_on_lateral: bool = Field(default=True, description="False: laterals have a bias instead of that norm.")
+    relu: bool = Field(
+        default=False, description="True: a ReLU ends each lateral and 3x3 convolution (fpn and pafpn; MMDetection)."
+    )
+    extra_levels: Literal[
+        "none", "subsample", "convolutions_on_c5", "convolutions_on_lateral", "convolutions_on_p5"
+    ] = Field(
+        default="subsample",
+        description="How P6 (and P7) are made: every second cell of P5, or stride-2 convolutions on one of three maps. "
+        "bifpn and simple_pyramid only take how many, and make them by pooling.",
     )
     num_extra: Positive[int] | None = Field(
         default=None, description="How many such levels; None: 1 by subsampling, 2 (P6 and P7) by convolutions."
@@ -57,6 +76,14 @@ class NeckConfig(Section):
         default=2,
         description="The finest level that heads use: 2 for Faster R-CNN, 3 for RetinaNet and FCOS, 1 where three "
         "levels are named by their stride.",
+    )
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=3, description="bifpn: how often its cell is repeated (3 in EfficientDet-D0, 8 in D7)."
+    )
+    fusion: Fusion = Field(
+        default="fast",
+        description="bifpn: how maps are added: with weights that are not negative and divided by their sum, with "
+        "weights after a softmax, or plainly.",
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
+from fpn.features.blocks import Norm, convolution, initialize
 from fpn.features.extractor import Neck
 from fpn.features.necks.config import NeckConfig, TopDown
 from fpn.structures import Features, Level
@@ -21,6 +22,9 @@ class FeaturePyramid(Neck):
     The merge of level k is lateral(c_k) + upsampled(k + 1), where what is upsampled is the *plain* merge of level k + 1
     (or its smoothed map: `smooth_before_merge`); a 3x3 convolution on the merge then gives p_k. Every other pyramid of
     the well-known implementations, and the rivals in the paper's tables, are options of this one mechanism.
+
+    A norm or an activation of the section stands behind each lateral and each smoothing convolution, in one sequence
+    with it; extra levels have neither, as in Detectron2 and torchvision.
 
     Submodules: `laterals` by c-name; `smooths` by p-name; `extras` by p-name (convolutions only).
 
@@ -42,37 +46,46 @@ class FeaturePyramid(Neck):
         self.config = config
         merged = tuple(_merged(level, config.output_channels) for level in self.incoming)
         self.merged = merged if config.emitted == "all" else merged[:1]
-        self.extra = _extra_levels(merged[-1], config.extra_count)
+        self.extra = extra_levels(merged[-1], config.extra_count)
         self.levels: tuple[Level, ...] = self.merged + self.extra
         self.laterals = _laterals(self.incoming, config)
         self.smooths = _smooths(merged, config)
-        source = self.incoming[-1] if config.extra_levels == "convolutions_on_c5" else merged[-1]
-        self.extras = _extra_convolutions(self.extra if "convolutions" in config.extra_levels else (), source.channels)
+        convolved = self.extra if "convolutions" in config.extra_levels else ()
+        self.extras = _extra_convolutions(convolved, self._extra_source_channels())
         self._check_widths()
         for part in (self.laterals, self.smooths, self.extras):
             initialize(part)
 
     def forward(self, features: Features) -> Features:
         """The maps of `levels`, finest first."""
-        merged = self._merge(features)
-        return {level.name: merged[level.name] for level in self.merged} | self._extend(features, merged)
+        merged, lateral = self._merge(features)
+        return {level.name: merged[level.name] for level in self.merged} | self._extend(features, lateral, merged)
 
-    def _merge(self, features: Features) -> Features:
-        """Maps that come in to pyramid maps, finest first, without the extra levels."""
+    def _merge(self, features: Features) -> tuple[Features, Tensor]:
+        """Maps that come in to pyramid maps, finest first, without the extra levels; and the coarsest's lateral."""
         maps: Features = {}
         coarser: Tensor | None = None
+        lateral = features[self.incoming[-1].name]
         for level in reversed(self.incoming):
             summed = self._sum(level.name, features[level.name], coarser)
+            lateral = summed if coarser is None else lateral
             name = _merged_name(level)
             maps[name] = cast(Tensor, self.smooths[name](summed)) if name in self.smooths else summed
             coarser = maps[name] if self.config.smooth_before_merge else summed
-        return dict(reversed(maps.items()))
+        return dict(reversed(maps.items())), lateral
 
-    def _extend(self, features: Features, merged: Features) -> Features:
-        """The levels above the coarsest merged one."""
+    def _extra_source_channels(self) -> int:
+        """Width of the map that the first extra level is made of."""
+        if self.config.extra_levels == "convolutions_on_c5":
+            return self.incoming[-1].channels
+        on_lateral = self.config.extra_levels == "convolutions_on_lateral"
+        return self.config.channels if on_lateral else self.config.output_channels
+
+    def _extend(self, features: Features, lateral: Tensor, merged: Features) -> Features:
+        """The levels above the coarsest merged one, whose lateral is given."""
         top = self.incoming[-1]
-        on_c5 = self.config.extra_levels == "convolutions_on_c5"
-        current = features[top.name] if on_c5 else merged[_merged_name(top)]
+        sources = {"convolutions_on_c5": features[top.name], "convolutions_on_lateral": lateral}
+        current = sources.get(self.config.extra_levels, merged[_merged_name(top)])
         maps: Features = {}
         for level in self.extra:
             if level.name in self.extras:
@@ -115,15 +128,6 @@ def subsample(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
     return functional.max_pool2d(x, kernel_size=1, stride=2)
 
 
-def initialize(part: nn.Module) -> None:
-    """Kaiming-uniform with a = 1 and zero biases, as the paper's successors do."""
-    for module in part.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_uniform_(module.weight, a=1)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
 def _merged_name(level: Level) -> str:
     return f"p{level.number}"
 
@@ -135,9 +139,10 @@ def _merged(level: Level, channels: int) -> Level:
 def _laterals(incoming: tuple[Level, ...], config: NeckConfig) -> nn.ModuleDict:
     entering = incoming if config.lateral == "all" else incoming[-1:]
     kernels = [1] * (len(entering) - 1) + [config.top_kernel]
+    norm: Norm | None = None if config.norm_on_lateral else "none"
     return nn.ModuleDict(
         {
-            level.name: nn.Conv2d(level.channels, config.channels, kernel, padding=kernel // 2, bias=config.bias)
+            level.name: pyramid_convolution(level.channels, config.channels, kernel, config, norm=norm)
             for level, kernel in zip(entering, kernels, strict=True)
         }
     )
@@ -148,13 +153,30 @@ def _smooths(merged: tuple[Level, ...], config: NeckConfig) -> nn.ModuleDict:
     chosen = {"all": names, "all_but_top": names[:-1], "none": []}[config.smoothed]
     return nn.ModuleDict(
         {
-            name: nn.Conv2d(config.channels, config.output_channels, 3, padding=1, bias=config.bias)
+            name: pyramid_convolution(config.channels, config.output_channels, 3, config)
             for name in (chosen if config.emitted == "all" else chosen[:1])
         }
     )
 
 
-def _extra_levels(top: Level, count: int) -> tuple[Level, ...]:
+def pyramid_convolution(
+    inputs: int, outputs: int, kernel: int, config: NeckConfig, *, stride: int = 1, norm: Norm | None = None
+) -> nn.Module:
+    """A convolution with the norm and activation that a section asks for, or with another norm."""
+    return convolution(
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        bias=config.bias,
+        norm=norm or config.norm or "none",
+        epsilon=config.norm_epsilon,
+        activation=nn.ReLU() if config.relu else None,
+    )
+
+
+def extra_levels(top: Level, count: int) -> tuple[Level, ...]:
+    """Levels above `top`, each of twice the stride of the one below."""
     numbers = range(top.number + 1, top.number + count + 1)
     return tuple(Level(f"p{k}", top.channels, top.stride * 2 ** (k - top.number), k) for k in numbers)
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
+from fpn.features.blocks import initialize
 from fpn.features.extractor import BottomUp, Extractor
-from fpn.features.necks.fpn import initialize, subsample
+from fpn.features.necks.fpn import subsample
 from fpn.structures import Features, Level
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fpn.features.necks.paper_designs import DESIGNS, FPN
+from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.studies.ablation.statistics import values
 from fpn.studies.ablation.tables import HEADINGS, Findings
 from fpn.studies.markup import Markup, tag

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.designs import DESIGNS
 from fpn.files import write_text
 from fpn.spreadsheets import write_csv
 from fpn.studies.ablation.chart import chart

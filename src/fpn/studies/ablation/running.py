@@ -14,7 +14,7 @@ from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, TwoStageDetector, faster_rcnn, load, save
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
-from fpn.features.necks.paper_designs import DESIGNS, named_design
+from fpn.features.necks.designs import DESIGNS, PAPER_ROWS, named_design
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
@@ -39,7 +39,7 @@ class Ablation:
 
     train_set: Dataset
     held_out: Dataset
-    rows: tuple[str, ...] = tuple(DESIGNS)
+    rows: tuple[str, ...] = PAPER_ROWS
     seeds: int = 3
     detector: DetectorSettings = field(default_factory=DetectorSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fpn.features.necks.paper_designs import DESIGNS, FPN
+from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, FIGURES, PROPOSAL_FIGURES, Cost, Outcome
 from fpn.studies.ablation.statistics import CLEAR, Spread, paired, ranking, summary
 from fpn.studies.tables import TextTable
@@ -183,7 +183,7 @@ def _small_gap(findings: Findings, figure: str, row: str) -> str:
 
 
 def _single_maps() -> list[str]:
-    return [design.name for design in DESIGNS.values() if len(design.out) == 1]
+    return [design.name for design in DESIGNS.values() if design.rival and len(design.out) == 1]
 
 
 def _image_pyramid(findings: Findings) -> str:

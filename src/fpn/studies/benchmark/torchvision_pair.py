@@ -21,6 +21,7 @@ from fpn.detectors import TwoStageDetector, faster_rcnn
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
+from fpn.heads.roi_heads import only_box_head
 from fpn.interop.key_rules import rename
 from fpn.interop.torchvision import RULES
 from fpn.shapes import Size
@@ -134,11 +135,12 @@ def _spread(ours: TwoStageDetector, size: Size) -> None:
     maps = features.backbone(pixels)
     for name, found in maps.items():
         features.neck.laterals[name].weight /= found.std().clamp(min=1e-6)
+    box = only_box_head(ours.roi_heads)
     for layer, spread in (
         (ours.rpn.objectness, 0.3),
         (ours.rpn.deltas, 0.1),
-        (ours.roi_heads.box.scores, 0.5),
-        (ours.roi_heads.box.deltas, 0.1),
+        (box.scores, 0.5),
+        (box.deltas, 0.1),
     ):
         nn.init.normal_(layer.weight, std=spread)
     ours.train(was_training)

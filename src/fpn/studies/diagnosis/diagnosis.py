@@ -19,6 +19,7 @@ from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import KnownTruth, known_truth
 from fpn.evaluation.unfinished import Unfinished
+from fpn.heads.box import BoxHead
 from fpn.preprocessing.frame import Frame
 from fpn.structures import Detections, Targets
 from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, only_level, size_name, with_points
@@ -96,9 +97,9 @@ def find_tracer(detector: Detector, threshold: float) -> Tracer:
     Raises:
         ConfigError: nothing does.
     """
-    if isinstance(detector, TwoStageDetector):
+    if isinstance(detector, TwoStageDetector) and isinstance(detector.roi_heads.box, BoxHead):
         return TwoStageTracer(detector, threshold)
-    raise ConfigError(f"a {type(detector).__name__} can't be diagnosed yet: only two-stage detectors can")
+    raise ConfigError(f"a {detector.recipe.kind} can't be diagnosed yet: only detectors of two stages, no more, can")
 
 
 def diagnose(

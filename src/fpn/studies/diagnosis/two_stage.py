@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
+from fpn.heads.roi_heads import only_box_head
 from fpn.structures import Detections, ImageBatch, Targets
 from fpn.studies.diagnosis.fates import Fate, Repair, TraceableObjects
 from fpn.studies.diagnosis.head_fates import HeadFates
@@ -110,7 +111,7 @@ class TwoStageTracer:
 
     def _levels(self, view: ImageView, boxes: Tensor) -> tuple[str, ...]:
         """The names of the levels that equation 1 gives to boxes."""
-        pooler = self.detector.roi_heads.box.pooler
+        pooler = only_box_head(self.detector.roi_heads).pooler
         return tuple(pooler.levels[place].name for place in pooler.assign(boxes, view.batch.images.padded_size))
 
     def _fates(self, view: ImageView, objects: TraceableObjects, lost: list[int], matched: Tensor) -> dict[int, Fate]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.heads.box import BoxCandidates, BoxHead
+from fpn.heads.roi_heads import only_box_head
 from fpn.heads.rpn import DecodedAnchors, ProposalCandidates, RawProposals
 from fpn.ops.boxes import pairwise_iou
 from fpn.structures import Detections, Features, ImageBatch, Proposals
@@ -72,7 +73,7 @@ class ImageView:
     @property
     def head(self) -> BoxHead:
         """The box head."""
-        return self.batch.detector.roi_heads.box
+        return only_box_head(self.batch.detector.roi_heads)
 
     @cached_property
     def probabilities(self) -> Tensor:

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from fpn.detectors import read_header
-from fpn.detectors.builder import build_pyramid
-from fpn.detectors.dialect import AnchorDialect, Dialect
+from fpn.detectors.builder import adapt_to_levels, build_features
+from fpn.detectors.dialect import AnchorDialect, Dialect, TwoStageDialect
 from fpn.detectors.model_file import build_from_header
 from fpn.detectors.toolkits import MINIMAL, PYTORCH_FPN
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.teaching import ThreeLayerBackbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
+from fpn.features.necks.designs import FPN, Design, named_design
 from fpn.shapes import Size
 from fpn.structures import Level
 from fpn.studies.explain.dialect_tables import compared_kinds, introduction, sources
@@ -123,7 +124,13 @@ class Explanation:
 
 
 def explain_dialect(
-    dialect: Dialect, size: Size, *, kind: str = "faster_rcnn", backbone: str | None = None, as_is: bool = False
+    dialect: Dialect,
+    size: Size,
+    *,
+    kind: str = "faster_rcnn",
+    backbone: str | None = None,
+    neck: str = FPN,
+    as_is: bool = False,
 ) -> Explanation:
     """The pyramid of a dialect over a backbone.
 
@@ -132,19 +139,24 @@ def explain_dialect(
         size: of the image.
         kind: of detector that the dialect is of.
         backbone: name of a timm model; None: ResNet-50, or what the dialect's original has.
+        neck: key in `DESIGNS`.
         as_is: the size is what the network sees, neither scaled nor padded; a pyramid without a detector always does.
 
     Raises:
-        ConfigError: no such backbone, or an image that is too small for it.
+        ConfigError: no such backbone or neck, or an image that is too small for it.
     """
+    design = named_design(neck)
     if dialect.name == MINIMAL.name and backbone is not None:
         raise ConfigError(f"dialect {dialect.name} has a backbone of its own. Leave --backbone {backbone} out.")
     backbone = backbone or _OWN_BACKBONES.get(dialect.name, DEFAULT_BACKBONE)
     with torch.device("meta"):
-        features = build_pyramid(_bottom_up(dialect, backbone), dialect.neck).eval()
+        features = build_features(_bottom_up(dialect, backbone, design), design, dialect.neck).eval()
     over = "three convolutions" if dialect.name == MINIMAL.name else backbone
+    over = over if neck == FPN else f"{neck} over {over}"
     as_is = as_is or is_pyramid_only(dialect)
-    return _explain(f"{dialect.name} over {over}", features, dialect, kind, view(dialect, size, as_is=as_is))
+    spoken = adapt_to_levels(dialect, features.levels) if isinstance(dialect, TwoStageDialect) else dialect
+    subject = f"{dialect.name} over {over}" if neck == FPN else f"{dialect.name}, {over}"
+    return _explain(subject, features, spoken, kind, view(dialect, size, as_is=as_is))
 
 
 def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = False) -> Explanation:
@@ -171,10 +183,10 @@ def dialects_page() -> str:
     return "\n\n".join([introduction(), *(table.markdown() for table in tables)])
 
 
-def _bottom_up(dialect: Dialect, backbone: str) -> BottomUp:
+def _bottom_up(dialect: Dialect, backbone: str, design: Design) -> BottomUp:
     if dialect.name == MINIMAL.name:
         return ThreeLayerBackbone()
-    out = tuple(range(dialect.neck.finest_level, 6))
+    out = tuple(number for number in design.out if number >= dialect.neck.finest_level)
     return Backbone(backbone, out=out, config=dialect.backbone)
 
 
@@ -205,7 +217,7 @@ def _all_maps(features: Extractor, pixels: Tensor) -> Mapping[str, Tensor]:
         made: Mapping[str, Tensor] = features(pixels)
         return made
     bottom_up = features.backbone(pixels)
-    return {**bottom_up, **features.neck(bottom_up)}
+    return {**bottom_up, **features.read(bottom_up, (pixels.shape[-2], pixels.shape[-1]))}
 
 
 def _shapes(maps_of: object, padded: Size) -> dict[str, Size]:

@@ -161,10 +161,21 @@ def _multiplied(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> lis
     return [_union(iter([left and left.over([-1]), right and right.over([-2])]))]
 
 
+def _attention(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Columns]:
+    """Each query's result depends on all keys, and on all values of its channel."""
+    query, key, value = (known(each) for each in args[:3])
+    total = _union(iter([query and query.over([-1]), key and key.over([-2, -1]), value and value.over([-2])]))
+    return [total]
+
+
 def _convolution(func: Any, args: Any, kwargs: Any, made: Any, known: Any) -> list[Columns]:
     tensor, weight, _, stride, padding, dilation, transposed = args[:7]
     if transposed:
-        raise UnknownOperationError(str(func))
+        if (stride[-1], padding[-1], dilation[-1]) != (weight.shape[-1], 0, 1):
+            raise UnknownOperationError(str(func))
+        # Each cell becomes as many as the kernel has columns, and these meet no other's.
+        columns = known(tensor).over((0, 1, 2))
+        return [columns.each(lambda part: part.repeat_interleave(weight.shape[-1], dim=-1))]
     across = (weight.shape[-1], stride[-1], padding[-1], dilation[-1])
     return [_slide(known(tensor), made.shape[-1], *across)]
 
@@ -231,6 +242,11 @@ OPERATION_RULES = _table(
     (_layer_norm, "native_layer_norm"),
     (_group_norm, "native_group_norm"),
     (_multiplied, "mm bmm addmm baddbmm"),
+    (
+        _attention,
+        "scaled_dot_product_attention _scaled_dot_product_attention_math _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention",
+    ),
     (_convolution, "convolution"),
     (_pooling, "max_pool2d_with_indices avg_pool2d"),
     (_resampled, "upsample_nearest2d upsample_bilinear2d _adaptive_avg_pool2d"),

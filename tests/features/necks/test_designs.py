@@ -9,11 +9,12 @@ from torch import Tensor
 
 from features.given import times
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
-from fpn.features.necks.paper_designs import DESIGNS
+from fpn.features.necks.config import NeckConfig
+from fpn.features.necks.designs import DESIGNS, PAPER_ROWS
 from fpn.structures import Features, Level
 
 
-def test_the_papers_rows_are_all_here_and_declare_what_heads_see() -> None:
+def test_the_papers_rows_and_later_necks_are_all_here_and_declare_what_heads_see() -> None:
     names = {name: [level.name for level in build(name).levels] for name in DESIGNS}
     five = ["p2", "p3", "p4", "p5", "p6"]
     assert names == {
@@ -25,7 +26,11 @@ def test_the_papers_rows_are_all_here_and_declare_what_heads_see() -> None:
         "p2_only": ["p2"],
         "hierarchy": five,
         "image_pyramid": five,
+        "pafpn": five,
+        "bifpn": five,
+        "simple_pyramid": five,
     }
+    assert list(names)[: len(PAPER_ROWS)] == list(PAPER_ROWS)
 
 
 class ConstantBackbone(BottomUp):
@@ -45,7 +50,9 @@ class ConstantBackbone(BottomUp):
 
 def build(name: str) -> Extractor:
     design = DESIGNS[name]
-    features = design.build(ConstantBackbone(design.out), 1)
+    features = design.build(ConstantBackbone(design.out), NeckConfig(channels=1, output_channels=1))
+    if name not in PAPER_ROWS:
+        return features
     convolutions = features.neck if isinstance(features, FeatureExtractor) else features
     for part in convolutions.laterals.values():
         times(part, 1.0)
@@ -80,5 +87,5 @@ def test_the_tables_columns_tell_lateral_and_top_down() -> None:
 
 def test_the_table_can_be_read_without_torch() -> None:
     # A command's help names the designs, and may not wait for torch.
-    program = "import sys, fpn.features.necks.paper_designs; sys.exit('torch' in sys.modules)"
+    program = "import sys, fpn.features.necks.designs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
