@@ -97,7 +97,7 @@ def test_options_are_settings_of_the_kind_of_detector_that_is_asked_for() -> Non
 )
 def test_an_option_of_a_part_that_a_detector_lacks_is_refused(kind: str, option: str, having: str) -> None:
     values = {"head_width": 64, "roi_samples": 64, "anchor_sizes": (16.0,)}
-    with pytest.raises(ConfigError, match=f"{option}: a {kind} has no such part; it is for .*{having}"):
+    with pytest.raises(ConfigError, match=f"{option}: {kind} has no such part; it is for .*{having}"):
         ModelOptions(detector=kind, **{option: values[option]}).recipe()
 
 

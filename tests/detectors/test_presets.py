@@ -114,7 +114,7 @@ def test_an_unknown_kind_gets_the_nearest_known_one() -> None:
 
 
 def test_a_dialect_of_another_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'paper' is a TwoStageDialect, and a fcos takes a FCOSDialect"):
+    with pytest.raises(ConfigError, match="'paper' is a TwoStageDialect, and fcos takes a FCOSDialect"):
         fpn.fcos(classes=["a"], dialect=PAPER)
     with pytest.raises(ConfigError, match="unknown dialect of atss 'torchvision'; known: paper, mmdetection"):
         fpn.atss(classes=["a"], dialect="torchvision")
@@ -130,7 +130,7 @@ def test_a_kind_has_only_the_sections_of_its_own_parts() -> None:
 
 
 def test_levels_and_anchors_of_a_dense_head_have_to_agree() -> None:
-    with pytest.raises(ConfigError, match="anchors.sizes has 2 entries"):
+    with pytest.raises(ConfigError, match=r"anchors.sizes has 2 entries"):
         fpn.retinanet(
             backbone="tf_efficientnet_lite0", weights=None, classes=["a"], channels=8, anchors_sizes=((8.0,), (16.0,))
         )

@@ -19,7 +19,7 @@ def kinds(boxes: torch.Tensor, ignore: torch.Tensor | None = None, **options: ob
 
 def test_an_objects_threshold_is_the_mean_and_deviation_of_its_candidates() -> None:
     # An object of 32 pixels on the fine anchor at (32, 32). Candidates of the fine level are the nine within a stride,
-    # with IoU 1, four of 24 / 40 = 0.6 and four of 576 / 1472 = 0.391; of the coarse level nine with 1024 / 4096 = 0.25.
+    # with IoU 1, four of 24 / 40 = 0.6 and four of 576 / 1472 = 0.391; of the coarse level nine with 1 / 4.
     # Their mean is 0.401 and their deviation 0.206: the anchor that fits alone reaches 0.607.
     kind, gt_index = kinds(torch.tensor([[16.0, 16.0, 48.0, 48.0]]))
     assert [number for number, value in enumerate(kind) if value == 1] == [4 * 8 + 4]

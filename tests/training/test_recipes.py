@@ -187,6 +187,6 @@ def test_a_plan_for_another_kind_of_detector_has_that_kinds_settings_alone():
     assert anchors.detector["anchors_sizes"][0] == (32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3))
     points = plan(data, "small-data", given={"detector": "fcos"})
     assert not {"head_width", "anchor_sizes", "anchor_ratios"} & points.chosen.keys()
-    assert any("none decide by their overlap what a fcos learns" in note for note in points.notes)
+    assert any("none decide by their overlap what fcos learns" in note for note in points.notes)
     with pytest.raises(ConfigError, match="Did you mean 'fcos'"):
         plan(data, given={"detector": "fcoss"})

@@ -91,7 +91,7 @@ def run(
     for each in show(report, fit, every=all_entries):
         say(each)
     if fit is None:
-        say(f"Anchors: not tried, as none decide by their overlap what a {detector} learns.")
+        say(f"Anchors: not tried, as none decide by their overlap what {detector} learns.")
     if output is not None:
         _save(report, fit.to_dict() if fit else None, output)
     if augment_preview is not None:

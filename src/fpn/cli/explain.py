@@ -114,7 +114,7 @@ def _about(
     if asked and is_pyramid_only(own):
         raise ConfigError(f"--box: {own.name} is a pyramid without a detector, which reads no boxes. Leave it out.")
     if asked and not with_rois([own]):
-        raise ConfigError(f"--box: a {explained.kind} has no second stage that reads boxes from levels. Leave it out.")
+        raise ConfigError(f"--box: {explained.kind} has no second stage that reads boxes from levels. Leave it out.")
     tables, kind = [explained.table()], explained.kind
     if other is not None:
         theirs = explain_dialect(other, size, kind=kind, backbone=backbone, as_is=as_is)

@@ -23,7 +23,7 @@ def kind_of(values: Mapping[str, Any]) -> str:
         ConfigError: it is of another kind than asked for.
     """
     asked, model = values.get("detector"), values.get("init")
-    if model is not None and Path(model).is_file():
+    if isinstance(model, str | Path) and Path(model).is_file():
         from fpn.detectors.model_file import read_header, recipe_of
 
         kind = recipe_of(read_header(model), str(model)).kind

@@ -204,7 +204,7 @@ def make_recipe(
     spoken, wanted = adapt_dialect(dialect, name, **conventions), kind.dialect_type()
     if type(spoken) is not wanted:
         raise ConfigError(
-            f"dialect {spoken.name!r} is a {type(spoken).__name__}, and a {name} takes a {wanted.__name__}. "
+            f"dialect {spoken.name!r} is a {type(spoken).__name__}, and {name} takes a {wanted.__name__}. "
             f"Its dialects: {', '.join(DIALECTS_OF[name])}"
         )
     return kind(**parts, classes=named.names, category_ids=named.ids, dialect=spoken)

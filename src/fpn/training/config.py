@@ -69,7 +69,7 @@ def detector_settings(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if not takes(kind, name):
             having = ", ".join(each for each in MODEL_SETTINGS if takes(each, name))
-            raise ConfigError(f"{name}: a {kind} has no such part; it is for {having}. Leave it out.")
+            raise ConfigError(f"{name}: {kind} has no such part; it is for {having}. Leave it out.")
         known = () if name in _OF_PRESETS else MODEL_SETTINGS[kind].get(name, ())
         named[known[0] if known else name] = anchor_levels(kind, value) if name == "anchor_sizes" else value
     if named.get("weights") == "none":

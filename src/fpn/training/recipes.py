@@ -322,7 +322,7 @@ def choose_anchors(chooser: Chooser) -> None:
     sides = {name: chooser.value(name) for name in ("short_side", "long_side")}
     dialect = adapt_dialect(chooser.value("dialect", "paper"), chooser.kind, **sides)
     if not isinstance(dialect, AnchorDialect) or dialect.anchor_ious is None:
-        chooser.notes.append(f"no anchors are chosen: none decide by their overlap what a {chooser.kind} learns")
+        chooser.notes.append(f"no anchors are chosen: none decide by their overlap what {chooser.kind} learns")
         return
     missed = count_unreached(facts.boxes, dialect) / facts.objects
     usual = tuple(sizes[0] for sizes in dialect.anchors.sizes)

@@ -100,7 +100,8 @@ def compared_kinds() -> list[TextTable]:
         if kind == "faster_rcnn":
             continue
         own = [table for table in compared(dialects.values()) if _is_own(table.title.partition(":")[0], dialects)]
-        tables += [replace(table, title=f"{kind}, {table.title}") for table in [sources(dialects.values()), *own]]
+        named = [replace(sources(dialects.values()), title="the dialects"), *own]
+        tables += [replace(table, title=f"{kind}, {table.title}") for table in named]
     return tables
 
 
