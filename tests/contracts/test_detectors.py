@@ -75,7 +75,7 @@ def detector(kind: str) -> Detector:
         if weight.ndim == 2 or (weight.ndim == 4 and weight.shape[2] == 1 and "backbone" not in name):
             weight.data.normal_(0, 0.2, generator=generator)
         if name.startswith("head.") and weight.ndim == 4:
-            weight.data.normal_(0, 0.15, generator=generator)
+            weight.data.normal_(0, 0.02 if "deltas" in name else 0.15, generator=generator)
     return made.eval()
 
 

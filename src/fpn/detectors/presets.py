@@ -344,7 +344,7 @@ def widths(channels: int | None, head_width: int | None) -> dict[str, int]:
 
 @overload
 def adapt_dialect(
-    dialect: D, kind: str = ..., /, *, short_side: int | None = ..., long_side: int | None = ..., **conventions: Any
+    dialect: D, /, *, short_side: int | None = ..., long_side: int | None = ..., **conventions: Any
 ) -> D: ...
 
 
@@ -357,7 +357,8 @@ def adapt_dialect(
     short_side: int | None = ...,
     long_side: int | None = ...,
     **conventions: Any,
-) -> Dialect | D: ...
+) -> Dialect | D:
+    """By its name, or itself."""
 
 
 def adapt_dialect(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.presets import DIALECTS_OF
 from fpn.detectors.toolkits import DIALECTS
 from fpn.sections import options_of
@@ -41,8 +41,8 @@ class Convention:
 
 
 @cache
-def conventions(kind: type[Dialect]) -> tuple[Convention, ...]:
-    """All settings of a kind of detector, in order."""
+def conventions(kind: type[Dialect] = TwoStageDialect) -> tuple[Convention, ...]:
+    """All settings of a kind of detector's dialects, in order."""
     options = (option for option in options_of(kind) if "." in option.path)
     return tuple(Convention(each.path, each.path.split(".")[0], each.meaning) for each in options)
 
