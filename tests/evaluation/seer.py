@@ -14,13 +14,16 @@ from written_sets import write_json
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.dialect import Dialect
 from fpn.detectors.prediction import TaskName
 from fpn.detectors.recipe import Recipe
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Proposals, Targets
 
 # Values 0..255 come through the preprocessor as they are.
-PLAIN = PAPER.changed(
-    pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": 255.0, "short_side": 60, "long_side": 200}
+PLAIN = Dialect(
+    name="plain",
+    source="made up",
+    pixels=PAPER.pixels.changed(mean=(0.0,) * 3, std=(1.0,) * 3, value_range=255.0, short_side=60, long_side=200),
 )
 # Grey value -> size (height, width) and objects (class, xyxy); ids and order are nobody's default.
 SCENES: dict[int, tuple[tuple[int, int], list[tuple[str, list[float]]]]] = {
