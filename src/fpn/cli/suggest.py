@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from fpn.cli.inputs import find_images
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
-from fpn.errors import ConfigError, OutputError
+from fpn.errors import ConfigError
 
 if TYPE_CHECKING:
     from fpn.data import Dataset, Limits
@@ -76,6 +76,7 @@ def run(
         max_pixels: Largest image that is read, height times width.
     """
     from fpn.cli.devices import check_device
+    from fpn.cli.going_on import going_on
     from fpn.data.formats.writer import refuse_filled
     from fpn.data.limits import Limits
     from fpn.detectors import load
@@ -83,11 +84,10 @@ def run(
     from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
     from fpn.studies.suggesting.saving import save_suggestions
-    from fpn.studies.suggesting.suggest import suggest
+    from fpn.studies.suggesting.suggest import pool_of, suggest
 
     _refuse(count, score, batch_size, max_pixels)
     refuse_filled(output)
-    draft = _draft(output)
     sources = [source.path for source in find_images(images, own=frozenset())]
     detector = optimize(load(model, device=check_device(device)), precision)
     usual = _USUAL_SCORE if score is None and detector.thresholds is None else score
@@ -95,7 +95,9 @@ def run(
     limits = Limits.of(max_pixels=max_pixels)
     _warn_of_brightness(detector, sources)
     known = None if labelled is None else _open(labelled, split, detector, limits)
-    with considerate(say_warning):
+    pool = pool_of(detector, sources, known, limits)
+    keeping = going_on("suggest", model, detector, pool, batch_size=batch_size, mirror=mirror, precision=precision)
+    with considerate(say_warning), keeping as unfinished:
         found = suggest(
             detector,
             sources,
@@ -103,13 +105,12 @@ def run(
             labelled=known,
             mirror=mirror,
             batch_size=batch_size,
-            draft=draft,
+            unfinished=unfinished,
             limits=limits,
             reading=partial(progress_bar, "reading"),
             looking=partial(progress_bar, "detecting"),
         )
     losses = save_suggestions(found, output, target=to, score=chosen, prefix=prefix, copy=copy, model=model.stem)
-    draft.unlink(missing_ok=True)
     _report(found, losses, output, to)
     return 1 if found.unreadable else 0
 
@@ -120,23 +121,6 @@ def _refuse(count: int, score: float | str | None, batch_size: int, max_pixels: 
             f"--count {count} --score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected a score of "
             "0 to 1, and at least 1"
         )
-
-
-def _draft(output: Path) -> Path:
-    """Where findings are kept until the results are written; beside the folder, which is there whole or not at all.
-
-    Raises:
-        OutputError: a file of that name is none of ours.
-    """
-    from fpn.studies.suggesting.evidence import is_draft
-
-    place = output.resolve()
-    draft = place.with_name(f"{place.name}.draft.jsonl")
-    if draft.exists():
-        if not is_draft(draft):
-            raise OutputError(f"{draft}: is already there, and no `fpn suggest` wrote it. Choose another --output.")
-        say(f"going on with what an earlier run found, as far as nothing has changed: {draft}")
-    return draft
 
 
 def _warn_of_brightness(detector: Detector, sources: list[Path]) -> None:

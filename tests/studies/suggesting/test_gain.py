@@ -20,7 +20,7 @@ def detections(*found: tuple[int, float, list[float]]) -> Detections:
 
 
 def evidence(*found: tuple[int, float, list[float]]) -> Evidence:
-    return Evidence(detections(*found), Size(100, 100), np.zeros(0, np.float16))
+    return Evidence(detections(*found), Size(100, 100), torch.zeros(0))
 
 
 def worths(*found: tuple[int, float, list[float]], classes: int = 2) -> list[float]:

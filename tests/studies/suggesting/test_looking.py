@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ import torch
 from evaluation.seer import Seer
 from PIL import Image
 
+from fpn.data.dataset import Dataset
 from fpn.detectors import TwoStageDetector
 from fpn.errors import ImageError
-from fpn.structures import Detections
-from fpn.studies.suggesting.evidence import Draft, Evidence
-from fpn.studies.suggesting.looking import Looker, Opener, agree, fingerprint_weights
+from fpn.evaluation.unfinished import Unfinished
+from fpn.shapes import Size
+from fpn.structures import Detections, Targets
+from fpn.studies.suggesting.evidence import Evidence
+from fpn.studies.suggesting.looking import Looker, agree
+from fpn.studies.suggesting.suggest import pool_of
 
 
 def detections(*found: tuple[list[float], float, int]) -> Detections:
@@ -25,13 +30,40 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
 
-def unreadable() -> Image.Image:
-    raise ImageError("text.jpg: no image")
+@dataclass
+class Noise(Dataset):
+    """Images of noise, by their seeds; `None`: one that can't be read, "stop": one at which the process ends."""
+
+    seeds: Sequence[int | str | None]
+    read: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def image(self, index: int) -> Image.Image:
+        seed = self.seeds[index]
+        if seed is None:
+            raise ImageError("text.jpg: no image")
+        if isinstance(seed, str):
+            raise KeyboardInterrupt
+        self.read.append(index)
+        return noise(seed)
+
+    def image_id(self, index: int) -> int:
+        raise NotImplementedError
+
+    def path(self, index: int) -> str:
+        raise NotImplementedError
+
+    def size(self, index: int) -> Size:
+        raise NotImplementedError
+
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        raise NotImplementedError
 
 
-def looked(detector: TwoStageDetector, openers: list[Opener], draft: Draft | None = None, **options: bool) -> list:
-    looker = Looker(detector, batch_size=1, mirror=options.get("mirror", False))
-    return looker.look(openers, draft or Draft(None, "", looker.window), lambda _: None)
+def looked(detector: TwoStageDetector, dataset: Noise, unfinished: Unfinished | None = None) -> list[Evidence]:
+    return Looker(detector, batch_size=1, mirror=False).look(dataset, unfinished=unfinished, progress=lambda _: None)
 
 
 def same(one: Evidence, other: Evidence) -> bool:
@@ -68,7 +100,7 @@ def test_nothing_on_one_side_leaves_half_of_the_other() -> None:
 
 
 def test_an_image_is_described_by_what_it_looks_like(small: TwoStageDetector) -> None:
-    one, again, other = looked(small, [partial(noise, 1), partial(noise, 1), partial(noise, 2)])
+    one, again, other = looked(small, Noise([1, 1, 2]))
     # Three maps of 8 channels and the objects.
     assert len(one.descriptor) == 32
     assert same(one, again)
@@ -76,53 +108,43 @@ def test_an_image_is_described_by_what_it_looks_like(small: TwoStageDetector) ->
     assert one.size == (48, 64)
 
 
-def test_boxes_of_the_mirror_image_are_turned_back() -> None:
+def test_boxes_of_the_mirror_image_are_turned_back(tmp_path: Path) -> None:
     # It finds a box at the left of whatever it looks at: of the image, 60 wide, and of its mirror image.
     left = Seer(("nut",), {40: detections(([5.0, 5.0, 25.0, 20.0], 0.8, 0))})
-    looker = Looker(left, batch_size=1, mirror=True)
-    grey = partial(Image.new, "RGB", (60, 30), (40, 40, 40))
-    (seen,) = looker.look([grey], Draft(None, "", looker.window), lambda _: None)
+    Image.new("RGB", (60, 30), (40, 40, 40)).save(tmp_path / "grey.png")
+    grey = pool_of(left, [tmp_path / "grey.png"], None)
+    (seen,) = Looker(left, batch_size=1, mirror=True).look(grey, progress=lambda _: None)
     assert seen.found.boxes.tolist() == [pytest.approx([5, 5, 25, 20]), pytest.approx([35, 5, 55, 20])]
     assert seen.found.scores.tolist() == pytest.approx([0.4, 0.4])
 
 
 def test_an_unreadable_image_is_named_among_the_others(small: TwoStageDetector) -> None:
-    found = looked(small, [partial(noise, 1), unreadable, partial(noise, 2)])
+    found = looked(small, Noise([1, None, 2]))
     assert [each.problem for each in found] == ["", "text.jpg: no image", ""]
 
 
-def test_after_a_kill_only_the_rest_is_looked_at(small: TwoStageDetector, tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def opener(number: int) -> Image.Image:
-        calls.append(number)
-        return noise(number)
-
-    def killed() -> Image.Image:
-        raise KeyboardInterrupt
-
+def test_after_a_stop_only_the_rest_is_looked_at(small: TwoStageDetector, tmp_path: Path) -> None:
     # Windows are of four images: the first is kept, the second was being looked at.
-    openers: list[Opener] = [partial(opener, number) for number in range(6)]
-    first = Draft(tmp_path / "d", "key", 4)
-    first.open()
-    with pytest.raises(KeyboardInterrupt):
-        looked(small, [*openers[:5], killed], first)
-    calls.clear()
-    second = Draft(tmp_path / "d", "key", 4)
-    second.open()
-    assert len(second.lines) == 4
-    going_on = looked(small, openers, second)
-    assert sorted(calls) == [4, 5]
-    assert all(same(*pair) for pair in zip(going_on, looked(small, openers), strict=True))
+    stopped = Unfinished(tmp_path / "kept", often=0.0)
+    with pytest.raises(KeyboardInterrupt), stopped:
+        looked(small, Noise([0, 1, 2, 3, 4, "stop"]), stopped)
+    rest = Noise([0, 1, 2, 3, 4, 5])
+    with Unfinished(tmp_path / "kept") as again:
+        assert sorted(again.known) == [0, 1, 2, 3]
+        going_on = looked(small, rest, again)
+    assert sorted(rest.read) == [4, 5]
+    assert all(same(*pair) for pair in zip(going_on, looked(small, Noise(range(6))), strict=True))
+    assert not (tmp_path / "kept").exists()
 
 
-def test_other_weights_have_another_fingerprint(small: TwoStageDetector) -> None:
-    before = fingerprint_weights(small)
-    assert fingerprint_weights(small) == before
-    weight = small.rpn.objectness.weight
-    with torch.no_grad():
-        weight += 1
-    changed = fingerprint_weights(small)
-    with torch.no_grad():
-        weight -= 1
-    assert changed != before
+def test_a_window_that_is_not_whole_is_looked_at_again(small: TwoStageDetector, tmp_path: Path) -> None:
+    lines = looked(small, Noise(range(6)))
+    known = Unfinished(tmp_path, known={number: lines[number].to_finding() for number in (0, 1, 2, 4, 5)})
+    images = Noise(range(6))
+    looked(small, images, known)
+    assert sorted(images.read) == [0, 1, 2, 3]
+
+
+def test_what_could_not_be_read_is_kept_as_such() -> None:
+    kept = Evidence.unreadable("text.jpg: no image").to_finding()
+    assert Evidence.of_finding(kept).problem == "text.jpg: no image"

@@ -110,14 +110,6 @@ def test_the_same_images_give_the_same_ranking(tmp_path: Path) -> None:
     assert [(each.name, each.gain) for each in one.chosen] == [(each.name, each.gain) for each in other.chosen]
 
 
-def test_a_draft_of_other_images_is_not_used(tmp_path: Path) -> None:
-    draft = tmp_path / "draft.jsonl"
-    paths = pool(tmp_path / "in", (60, 80))
-    assert names(suggested(paths, count=1, draft=draft)) == ["0-60.png"]
-    Image.new("RGB", (60, 40), (120, 120, 120)).save(paths[0])
-    assert names(suggested(paths, count=1, draft=draft)) == ["1-80.png"]
-
-
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     paths = pool(tmp_path / "in", (60,))
     with pytest.raises(ConfigError, match="count 0"):

@@ -6,11 +6,10 @@ and how the maps look at the middle of what was found, the unsure weighing most.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fpn.data.dataset import Dataset
 from fpn.detectors.prediction import (
     BATCHES_AHEAD,
     READERS,
@@ -31,14 +31,13 @@ from fpn.detectors.prediction import (
     read_ahead,
 )
 from fpn.errors import FpnError
+from fpn.evaluation.unfinished import Unfinished
 from fpn.features.extractor import Extractor
 from fpn.ops.boxes import pairwise_iou
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.structures import Detections, Features, ImageBatch, Level
-from fpn.studies.suggesting.evidence import Draft, Evidence
+from fpn.studies.suggesting.evidence import Evidence
 from fpn.studies.suggesting.gain import unsureness
-
-Opener = Callable[[], Image.Image]
 
 # Two looks at one object overlap at least by this.
 _SAME_IOU = 0.5
@@ -76,29 +75,49 @@ class Looker:
         """Images that are grouped by size and noted together."""
         return self.batch_size * BATCHES_AHEAD
 
-    def look(self, openers: Sequence[Opener], draft: Draft, progress: Callable[[int], None]) -> list[Evidence]:
-        """What is to be said of each image; those that the draft knows are not read again.
+    def look(
+        self, dataset: Dataset, *, unfinished: Unfinished | None = None, progress: Callable[[int], None]
+    ) -> list[Evidence]:
+        """What is to be said of each image.
 
         Args:
-            openers: each gives an upright RGB image, or raises FpnError.
-            draft: what an earlier run found, and where this one's findings are kept.
+            dataset: the images.
+            unfinished: what an earlier look found, and where this one's findings are kept. Only whole windows are
+                taken from it, so that the images which go through the network together are the same with and without a
+                stop, and every bit of what is found is.
             progress: called with the number done so far.
         """
-        progress(len(draft.lines))
-        rest = openers[len(draft.lines) :]
-        with closing(read_ahead(rest, self._read, ahead=self.window, readers=READERS)) as coming:
+        known = {} if unfinished is None else unfinished.known
+        lines = {number: Evidence.of_finding(known[number]) for number in self._whole_windows(len(dataset), set(known))}
+        progress(len(lines))
+        rest = [number for number in range(len(dataset)) if number not in lines]
+        numbers = iter(rest)
+        with closing(read_ahead(rest, self._reader(dataset), ahead=self.window, readers=READERS)) as coming:
             while window := list(islice(coming, self.window)):
-                draft.add(self._window(window))
-                progress(len(draft.lines))
-        return draft.lines
+                new = dict(zip(islice(numbers, len(window)), self._window(window), strict=True))
+                if unfinished is not None:
+                    unfinished.keep({number: line.to_finding() for number, line in new.items()})
+                lines |= new
+                progress(len(lines))
+        return [lines[number] for number in range(len(dataset))]
 
-    def _read(self, opener: Opener) -> _Seen:
-        reader: ImageReader[Opener] = ImageReader(self.predictor.preprocessor, lambda open_one: open_one(), keep=True)
-        read = reader(opener)
-        if not self.mirror or read.image is None:
-            return _Seen(replace(read, image=None), None)
-        turned = read.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _Seen(replace(read, image=None), self.predictor.preprocessor.prepare(turned))
+    def _whole_windows(self, count: int, known: set[int]) -> list[int]:
+        """Numbers of images whose window is known as a whole."""
+        windows = [range(start, min(start + self.window, count)) for start in range(0, count, self.window)]
+        return [number for window in windows if known.issuperset(window) for number in window]
+
+    def _reader(self, dataset: Dataset) -> Callable[[int], _Seen]:
+        preprocessor = self.predictor.preprocessor
+        reader: ImageReader[int] = ImageReader(preprocessor, dataset.image, keep=True)
+
+        def read(number: int) -> _Seen:
+            seen = reader(number)
+            if not self.mirror or seen.image is None:
+                return _Seen(replace(seen, image=None), None)
+            turned = seen.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return _Seen(replace(seen, image=None), preprocessor.prepare(turned))
+
+        return read
 
     def _window(self, window: Sequence[_Seen]) -> list[Evidence]:
         lines: dict[int, Evidence] = {}
@@ -175,22 +194,22 @@ class View:
     levels: tuple[Level, ...] = ()
     maps: Features | None = None
 
-    def describe(self, images: ImageBatch, found: Sequence[Detections]) -> list[np.ndarray]:
-        """A (D,) float16 descriptor of each image; D is 0 where the detector shows no maps.
+    def describe(self, images: ImageBatch, found: Sequence[Detections]) -> list[Tensor]:
+        """A (D,) descriptor of each image; D is 0 where the detector shows no maps.
 
         Args:
             images: the batch, in network pixels.
             found: what was found in it, in network pixels.
         """
         if self.maps is None:
-            return [np.zeros(0, dtype=np.float16) for _ in found]
+            return [torch.zeros(0) for _ in found]
         maps = [self.maps[level.name].float().cpu() for level in self.levels]
         sizes = images.sizes.tolist()
         return [
             self._describe([each[row] for each in maps], sizes[row], found[row].to("cpu")) for row in range(len(found))
         ]
 
-    def _describe(self, maps: Sequence[Tensor], size: Sequence[int], found: Detections) -> np.ndarray:
+    def _describe(self, maps: Sequence[Tensor], size: Sequence[int], found: Detections) -> Tensor:
         """One image's maps (C, h, w), its height and width before padding, and its objects."""
         parts = []
         for level, each in list(zip(self.levels, maps, strict=True))[-_COARSEST:]:
@@ -200,7 +219,7 @@ class View:
         objects = [weight * self._at(maps, box) for weight, box in zip(weights, found.boxes, strict=True)]
         total = float(weights.sum())
         parts.append(torch.stack(objects).sum(dim=0) / total if total > 0 else torch.zeros_like(parts[-1]))
-        return np.asarray(torch.cat(parts).numpy().astype(np.float16))
+        return torch.cat(parts)
 
     def _at(self, maps: Sequence[Tensor], box: Tensor) -> Tensor:
         """The cell (C,) in the middle of a box, on the level that fits its size."""
@@ -237,13 +256,3 @@ def _extractor(predictor: Predictor) -> Extractor | None:
     if not isinstance(predictor, nn.Module):
         return None
     return next((part for part in predictor.modules() if isinstance(part, Extractor)), None)
-
-
-def fingerprint_weights(predictor: Predictor) -> str:
-    """A digest of a detector's weights; of its kind alone, where it has none to show."""
-    digest = hashlib.blake2b(type(predictor).__name__.encode(), digest_size=16)
-    if isinstance(predictor, nn.Module):
-        for name, values in chain(predictor.named_parameters(), predictor.named_buffers()):
-            digest.update(name.encode())
-            digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +18,15 @@ from fpn.data.progress import Progress, no_bar
 from fpn.detectors.prediction import Predictor
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.known_truth import shared_ids
-from fpn.image_io import read_image
+from fpn.evaluation.unfinished import Unfinished
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections
 from fpn.studies.suggesting.choosing import Choice, Choosing
-from fpn.studies.suggesting.evidence import Draft, Evidence
+from fpn.studies.suggesting.evidence import Evidence
 from fpn.studies.suggesting.gain import class_worths, expected_objects
-from fpn.studies.suggesting.looking import Looker, Opener, fingerprint_weights
+from fpn.studies.suggesting.looking import Looker
+from fpn.studies.suggesting.pool import Pool
 from fpn.studies.suggesting.reasons import count_unsure, describe
-from fpn.version import __version__
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def suggest(
     labelled: Dataset | None = None,
     mirror: bool = True,
     batch_size: int = 4,
-    draft: str | os.PathLike[str] | None = None,
+    unfinished: Unfinished | None = None,
     limits: Limits | None = None,
     reading: Progress = no_bar,
     looking: Progress = no_bar,
@@ -105,8 +102,8 @@ def suggest(
             rare; else the detector's own findings say that.
         mirror: look at each image and at its mirror image, which takes twice as long; what only one shows is unsure.
         batch_size: images that go through the network together.
-        draft: a file that keeps what was found, so that a call which was killed goes on there; removed by whoever made
-            use of the result. None: nothing is kept.
+        unfinished: what an earlier call that was stopped found of the same images with the same settings, and where
+            this one's findings are kept.
         limits: sizes of files and images that are accepted.
         reading: shows how many images were read.
         looking: shows how many images the detector has looked at.
@@ -114,81 +111,34 @@ def suggest(
     Raises:
         ConfigError: a setting is out of range, or the labelled data has no class of the detector.
         DataError: no image can be read, or all show what is labelled.
-        OutputError: the draft can't be written.
     """
     if count < 1 or batch_size < 1:
         raise ConfigError(f"count {count}, batch_size {batch_size}: must be at least 1")
-    if not images:
-        raise ConfigError("no images to choose from: name at least one")
-    pool = _Pool([Path(path) for path in images], labelled, limits or Limits())
+    pool = pool_of(detector, images, labelled, limits)
     if labelled is not None:
         shared_ids(detector.classes, labelled)
-    infos = pool.inspect(reading)
-    looker = Looker(detector, batch_size, mirror)
-    kept = Draft(None if draft is None else Path(draft), pool.key(looker), looker.window)
-    kept.open()
-    openers = pool.openers(detector)
-    with looking(len(openers)) as progress:
-        seen = looker.look(openers, kept, progress)
+    files = [pool.path(number) for number in range(len(pool))]
+    with reading(len(files)) as progress:
+        infos = inspect_images(files, limits=pool.limits, progress=progress)
+    with looking(len(pool)) as progress:
+        seen = Looker(detector, batch_size, mirror).look(pool, unfinished=unfinished, progress=progress)
     about = {"count": count, "mirror": mirror, "labelled": None if labelled is None else labelled.name}
     return _Ranking(detector.classes, pool, infos, seen).rank(count, about)
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """What to look at: labelled images first, then those to choose from."""
+def pool_of(
+    detector: Predictor,
+    images: Sequence[str | os.PathLike[str]],
+    labelled: Dataset | None,
+    limits: Limits | None = None,
+) -> Pool:
+    """All that `suggest` looks at, the labelled images first: by it a stopped look knows what it was.
 
-    paths: Sequence[Path]
-    labelled: Dataset | None
-    limits: Limits
-
-    @property
-    def known(self) -> int:
-        """How many are labelled."""
-        return 0 if self.labelled is None else len(self.labelled)
-
-    @property
-    def files(self) -> list[str]:
-        """Paths of all; of a drawn scene its name, which is no file."""
-        drawn = [] if self.labelled is None else [self.labelled.path(row) for row in range(self.known)]
-        return [*drawn, *map(str, self.paths)]
-
-    @property
-    def names(self) -> list[str]:
-        """Of each image to choose from its path within the folder that all are in."""
-        folders = {os.path.abspath(path.parent) for path in self.paths}  # noqa: PTH100  links stay as they are
-        root = os.path.commonpath(folders)
-        return [Path(os.path.relpath(path, root)).as_posix() for path in self.paths]
-
-    def inspect(self, reading: Progress) -> list[ImageInfo]:
-        """What every file is."""
-        files = self.files
-        with reading(len(files)) as progress:
-            return inspect_images(files, limits=self.limits, progress=progress)
-
-    def openers(self, detector: Predictor) -> list[Opener]:
-        """How to read each image."""
-        pixel_range = detector.preprocessor.config.pixel_range
-        limits = {"max_pixels": self.limits.image_pixels, "max_bytes": self.limits.image_bytes}
-        drawn: list[Opener] = []
-        if self.labelled is not None:
-            drawn = [partial(self.labelled.image, row) for row in range(self.known)]
-        return [*drawn, *(partial(read_image, path, pixel_range=pixel_range, **limits) for path in self.paths)]
-
-    def key(self, looker: Looker) -> str:
-        """A digest of all that decides what is seen."""
-        marks = []
-        for file in self.files:
-            stat = Path(file).stat() if Path(file).is_file() else None
-            marks.append([file, *([] if stat is None else [stat.st_size, stat.st_mtime_ns])])
-        detector = looker.predictor
-        settings = [
-            repr(detector.preprocessor.config),
-            repr(getattr(detector, "recipe", None)),
-            detector.max_detections,
-        ]
-        whole = [__version__, fingerprint_weights(detector), settings, looker.batch_size, looker.mirror, marks]
-        return hashlib.blake2b(json.dumps(whole).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    Raises:
+        ConfigError: there is nothing to choose from.
+    """
+    pixel_range = detector.preprocessor.config.pixel_range
+    return Pool(images, labelled, classes=detector.classes, limits=limits or Limits(), pixel_range=pixel_range)
 
 
 @dataclass(frozen=True)
@@ -196,7 +146,7 @@ class _Ranking:
     """From what was seen to an order."""
 
     classes: Classes
-    pool: _Pool
+    pool: Pool
     infos: Sequence[ImageInfo]
     seen: Sequence[Evidence]
 
@@ -264,7 +214,7 @@ class _Ranking:
 
     def _alike(self) -> tuple[dict[int, list[int]], dict[int, str]]:
         """Numbers of new images that show nearly the same as each, and why some are not considered at all."""
-        known, files, names = self.pool.known, self.pool.files, self.pool.names
+        known, names = self.pool.known, self.pool.names
         alike: dict[int, list[int]] = {}
         taken: dict[int, str] = {}
         for pair in find_duplicates(self.infos):
@@ -272,7 +222,7 @@ class _Ranking:
             if second < 0:
                 continue
             if first < 0:
-                taken.setdefault(second, f"shows what {Path(files[pair.first]).name} shows, which is labelled")
+                taken.setdefault(second, f"shows what {Path(self.pool.path(pair.first)).name} shows, which is labelled")
             elif pair.equal:
                 taken.setdefault(second, f"is the same file as {names[first]}")
             else:
@@ -299,5 +249,5 @@ def _stacked(seen: Sequence[Evidence], length: int) -> np.ndarray:
     """(N, length) float64; zeros for an image that could not be read."""
     rows = np.zeros((len(seen), length))
     for row, each in zip(rows, seen, strict=True):
-        row[: len(each.descriptor)] = each.descriptor
+        row[: len(each.descriptor)] = each.descriptor.numpy()
     return rows
