@@ -281,7 +281,7 @@ def _tell_times(
     side = study.plan.value("short_side")
     screen.tell(f"{len(pilots)} pilots on {sizes} images{done}; {steps} steps each at {side} pixels")
     if left:
-        screen.tell(f"time: about {describe_seconds(seconds)} ({timed.pilot_step:.2g} s a step, timed just now)")
+        screen.tell(f"time: about {describe_seconds(seconds)} ({timed.pilot_step:.2g} s a step)")
 
 
 def describe_seconds(seconds: float) -> str:
