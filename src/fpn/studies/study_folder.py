@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError, OutputError
 from fpn.files import write_text
+from fpn.training.run_record import fingerprint
 
 _SETTINGS = "settings.json"
 
@@ -85,6 +87,11 @@ class StudyFolder:
             return
         self.refuse_foreign(self.root)
         write_text(path, json.dumps(self.settings, indent=2) + "\n")
+
+
+def about_dataset(dataset: Dataset) -> dict[str, Any]:
+    """For the settings: which images and labels it has."""
+    return {"name": dataset.name, "images": len(dataset), "fingerprint": fingerprint(dataset)}
 
 
 def _load(path: Path) -> dict[str, Any]:

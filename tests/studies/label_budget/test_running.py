@@ -120,7 +120,7 @@ def test_a_stopped_plan_goes_on_without_running_complete_pilots_again(
     assert trained == NAMES
     # 4 of 8 are left: 10 steps of 0.5 s and 6 images of 0.1 s each.
     assert "8 pilots on 5, 5, 5, 5, 10, 10, 20, 20 images, 4 are complete; 10 steps each at 32 pixels" in lines
-    assert "time: about 22 seconds (0.5 s a step, timed just now)" in lines
+    assert "time: about 22 seconds (0.5 s a step)" in lines
     again = forecast_labels(scenes(20), scenes(6, seed=4), tmp_path / "plan", settings=SETTINGS)
     assert trained == NAMES
     assert again.to_dict() == first.to_dict()

@@ -20,9 +20,9 @@ from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
 from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.studies.screen import Screen
+from fpn.studies.study_folder import about_dataset
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
-from fpn.training.run_record import fingerprint
 from fpn.training.trainer import train
 
 
@@ -57,7 +57,7 @@ class Ablation:
         return {
             "detector": {**self.detector.options(), "weights": self.detector.weights},
             "training": config.model_dump(mode="json", exclude={*FREE_ON_RESUME, "seed", "device", "precision"}),
-            "data": {"training": _about(self.train_set), "held_out": _about(self.held_out)},
+            "data": {"training": about_dataset(self.train_set), "held_out": about_dataset(self.held_out)},
             "device": {"type": device.type, "precision": choose_precision(config, device)},
         }
 
@@ -194,10 +194,6 @@ def _count_anchors(detector: TwoStageDetector, dataset: Dataset) -> int:
 def _padded_size(detector: TwoStageDetector, dataset: Dataset) -> Size:
     prepared = detector.preprocessor.prepare(dataset.image(0))
     return detector.preprocessor.collate([prepared.pixels], [prepared.frame]).padded_size
-
-
-def _about(dataset: Dataset) -> dict[str, Any]:
-    return {"name": dataset.name, "images": len(dataset), "fingerprint": fingerprint(dataset)}
 
 
 def _time_left(runs: Sequence[tuple[str, int]], seconds: Mapping[str, Sequence[float]]) -> str:

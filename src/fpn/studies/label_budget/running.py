@@ -23,10 +23,10 @@ from fpn.studies.label_budget.forecast import LabelForecast, TimeHere
 from fpn.studies.label_budget.pilots import Pilot, PilotFolder, PilotOutcome, deal_pilots, refuse_few
 from fpn.studies.label_budget.settings import PilotSettings
 from fpn.studies.screen import Screen
+from fpn.studies.study_folder import about_dataset
 from fpn.training.config import FREE_ON_RESUME, TrainConfig
 from fpn.training.pace import Pace, measure_pace
 from fpn.training.recipes import TrainingPlan, plan_training
-from fpn.training.run_record import fingerprint
 from fpn.training.trainer import train
 
 _USUAL_STEPS, _FEWEST_STEPS = 200, 40
@@ -81,7 +81,7 @@ class LabelStudy:
             "detector": {name: _plain(value) for name, value in self.plan.detector.items()},
             "training": self.config(steps, 0).model_dump(mode="json", exclude=ignored),
             "seed": self.settings.seed,
-            "data": {"training": _about(self.train_set), "held_out": _about(self.held_out)},
+            "data": {"training": about_dataset(self.train_set), "held_out": about_dataset(self.held_out)},
         }
 
 
@@ -281,16 +281,12 @@ def _tell_times(
     side = study.plan.value("short_side")
     screen.tell(f"{len(pilots)} pilots on {sizes} images{done}; {steps} steps each at {side} pixels")
     if left:
-        screen.tell(f"time: about {describe_seconds(seconds)} ({timed.pilot_step:.2g} s a step, timed just now)")
+        screen.tell(f"time: about {describe_seconds(seconds)} ({timed.pilot_step:.2g} s a step)")
 
 
 def describe_seconds(seconds: float) -> str:
     """To the minute where it is long."""
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
-def _about(dataset: Dataset) -> dict[str, Any]:
-    return {"name": dataset.name, "images": len(dataset), "fingerprint": fingerprint(dataset)}
 
 
 def _plain(value: Any) -> Any:
