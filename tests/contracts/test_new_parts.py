@@ -41,8 +41,8 @@ class ToyNeck(Neck):
 
 
 class ToyDesign(Design):
-    def build(self, backbone, channels):
-        return FeatureExtractor(backbone=backbone, neck=ToyNeck(backbone.levels, channels))
+    def build(self, backbone, config):
+        return FeatureExtractor(backbone=backbone, neck=ToyNeck(backbone.levels, config.output_channels))
 
 
 class ToyHead(DenseHead):

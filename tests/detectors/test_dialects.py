@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fpn.detectors.builder import assemble_two_stage, build_pyramid
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.features.extractor import BottomUp
@@ -48,8 +48,8 @@ def test_every_setting_says_what_it_means():
 
 
 def test_the_dialects_of_the_plan_are_there():
-    names = ["paper", "torchvision", "detectron2", "mmdetection", "fpn_pytorch", "pytorch_fpn", "matterport"]
-    assert list(DIALECTS) == [*names, "matterport_128", "minimal"]
+    names = ["paper", "torchvision", "torchvision_v2", "detectron2", "mmdetection", "fpn_pytorch", "pytorch_fpn"]
+    assert list(DIALECTS) == [*names, "matterport", "matterport_128", "minimal"]
     assert all(DIALECTS[name].name == name and DIALECTS[name].source for name in DIALECTS)
 
 
@@ -118,11 +118,18 @@ OTHER = {
     "neck.bias": False,
     "neck.extra_levels": "convolutions_on_p5",
     "neck.finest_level": 3,
+    "neck.norm": "group",
+    "neck.norm_epsilon": 1e-3,
+    "neck.norm_on_lateral": False,
+    "neck.relu": True,
+    "neck.repeats": 2,
+    "neck.fusion": "sum",
     "anchors.sizes": ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,)),
     "anchors.ratios": (1.0,),
     "anchors.ratio": "width/height",
     "anchors.offset": 0.5,
     "anchors.rounded": True,
+    "anchors.digits": 1,
     "anchors.order": "ratio_major",
     "anchors.strides": "measured",
     "rpn.weights": (10.0, 10.0, 5.0, 5.0),
@@ -147,6 +154,12 @@ OTHER = {
     "rpn.sampling.positive_fraction": 0.25,
     "rpn.inside_only": True,
     "rpn.beta": 1.0,
+    "rpn.num_convolutions": 2,
+    "rpn.loss": "giou",
+    "rpn.loss_weight": 2.0,
+    "rpn.normalizer": "nominal",
+    "rpn.valid_multiple": 32,
+    "rpn.sampling.best_owns": True,
     "roi.level_rule": "round_ln",
     "roi.canonical_size": 112.0,
     "roi.canonical_level": 5,
@@ -165,6 +178,15 @@ OTHER = {
     "box.sampling.keep_best": True,
     "box.sampling.best_iou": 0.1,
     "box.beta": 1.0,
+    "box.loss": "giou",
+    "box.loss_weight": 2.0,
+    "box.num_convolutions": 2,
+    "box.convolution_channels": 4,
+    "box.norm": "group",
+    "box.suppression": "linear",
+    "box.nms_sigma": 0.3,
+    "box.nms_lowest": 0.01,
+    "box.sampling.best_owns": True,
     "box.choice": "best",
     "box.score_limit": 0.3,
     "box.min_size": 1.0,
@@ -189,7 +211,7 @@ ELSEWHERE = {
 
 
 def test_no_field_is_forgotten_below():
-    assert {option.path for option in options_of(Dialect)} == OTHER.keys() | ELSEWHERE
+    assert {option.path for option in options_of(TwoStageDialect)} == OTHER.keys() | ELSEWHERE
 
 
 @pytest.mark.parametrize("field", OTHER)
