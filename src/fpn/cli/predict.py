@@ -81,8 +81,7 @@ def run(
     _warn_of_brightness(detector, sources)
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
-    predictions = _begin(output, detector.classes, about, ids, sources, known, drawn=drawn)
-    predictions.skeleton = detector.skeleton
+    predictions = _begin(output, detector, about, ids, sources, known, drawn=drawn)
     full = FullImages(detector.max_detections)
     try:
         with considerate(say_warning), progress_bar("detecting", len(sources)) as progress:
@@ -132,7 +131,7 @@ def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:
 
 def _begin(
     output: Path,
-    classes: Classes,
+    detector: Predictor,
     about: dict[str, Any],
     ids: Path | None,
     sources: Sequence[ImageSource],
@@ -147,15 +146,16 @@ def _begin(
     from fpn.cli.outputs import Predictions
 
     if ids is None:
-        predictions = Predictions(output, classes, about, known=known)
+        predictions = Predictions(output, detector.classes, about, known=known)
     else:
         from fpn.cli.image_ids import read_ids
 
-        given = read_ids(ids, [source.path for source in sources], classes)
+        given = read_ids(ids, [source.path for source in sources], detector.classes)
         for name in given.unknown:
             say_warning(f"class {name!r} is not in {ids}")
         numbers = {source.path: number for source, number in zip(sources, given.images, strict=True)}
         predictions = Predictions(output, given.classes, {**about, "ids": str(ids)}, numbers, known)
+    predictions.skeleton = detector.skeleton
     predictions.save(beginning=True)
     if drawn:
         _warn_of_letters(predictions.classes)
