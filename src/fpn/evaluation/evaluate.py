@@ -27,7 +27,7 @@ from fpn.evaluation.known_truth import (
 from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
-from fpn.evaluation.unfinished import Finding, Unfinished, pack, unpack
+from fpn.evaluation.unfinished import KeptImage, Unfinished, keep_detections, kept_detections
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.runtime.waiting import considerate
 from fpn.structures import Detections, Proposals
@@ -47,7 +47,7 @@ class Found:
     proposals: dict[int, Proposals] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
-    def take(self, known: Mapping[int, Finding], *, proposals: bool) -> None:
+    def take(self, known: Mapping[int, KeptImage], *, proposals: bool) -> None:
         """Findings of an earlier look; those without proposals are of no use where these are wanted."""
         for number, finding in known.items():
             boxes, scores = (finding.tensors.get(f"{_PROPOSED}{name}") for name in ("boxes", "scores"))
@@ -55,17 +55,17 @@ class Found:
                 self.proposals[number] = Proposals(boxes, scores)
             elif proposals:
                 continue
-            self.detections[number] = unpack(finding)
+            self.detections[number] = kept_detections(finding)
         if not proposals:
             self.proposals.clear()
 
-    def finding(self, number: int) -> Finding:
+    def finding(self, number: int) -> KeptImage:
         """What is kept of one image."""
-        packed, proposed = pack(self.detections[number]), self.proposals.get(number)
+        packed, proposed = keep_detections(self.detections[number]), self.proposals.get(number)
         if proposed is None:
             return packed
         also = {f"{_PROPOSED}boxes": proposed.boxes, f"{_PROPOSED}scores": proposed.scores}
-        return Finding({**packed.tensors, **also}, packed.notes)
+        return KeptImage({**packed.tensors, **also}, packed.notes)
 
     def without_unreadable(self, dataset: Dataset) -> tuple[Dataset, Found]:
         """The dataset and what was found, both without the images that could not be read.

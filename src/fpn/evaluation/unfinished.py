@@ -31,7 +31,7 @@ _TENSORS = ("boxes", "scores", "labels", "keypoints", "levels", "origins")
 
 
 @dataclass(frozen=True)
-class Finding:
+class KeptImage:
     """What was found in one image: tensors by name, and whatever JSON can say beside them."""
 
     tensors: Mapping[str, Tensor]
@@ -51,9 +51,9 @@ class Unfinished:
 
     folder: Path
     often: float = _OFTEN
-    known: dict[int, Finding] = field(default_factory=dict)
+    known: dict[int, KeptImage] = field(default_factory=dict)
     failed: str = ""
-    _pending: dict[int, Finding] = field(default_factory=dict)
+    _pending: dict[int, KeptImage] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _written: float = field(default_factory=time.monotonic)
 
@@ -72,7 +72,7 @@ class Unfinished:
         elif time.monotonic() - self._began >= self.often:  # what is shorter is not worth it
             self._write()
 
-    def keep(self, findings: Mapping[int, Finding]) -> None:
+    def keep(self, findings: Mapping[int, KeptImage]) -> None:
         """Take what was found in some images; what can't be written is given up, and `failed` says why."""
         self._pending.update(findings)
         if time.monotonic() - self._written >= self.often:
@@ -102,7 +102,7 @@ class Unfinished:
         self._pending.clear()
 
 
-def _read(path: Path) -> dict[int, Finding]:
+def _read(path: Path) -> dict[int, KeptImage]:
     """The findings of a file; none, if it is damaged: they are found again."""
     try:
         with safe_open(path, framework="pt") as opened:
@@ -113,19 +113,19 @@ def _read(path: Path) -> dict[int, Finding]:
                 tensors[int(image)][name] = opened.get_tensor(key)
     except (SafetensorError, OSError, KeyError, ValueError):
         return {}
-    return {image: Finding(own, notes[str(image)]) for image, own in tensors.items()}
+    return {image: KeptImage(own, notes[str(image)]) for image, own in tensors.items()}
 
 
-def pack(found: Detections, prefix: str = "") -> Finding:
+def keep_detections(found: Detections, prefix: str = "") -> KeptImage:
     """Detections as a finding, whose tensors' names begin with `prefix`."""
     given = {name: getattr(found, name) for name in _TENSORS}
     tensors = {prefix + name: tensor for name, tensor in given.items() if tensor is not None}
     if found.masks is None:
-        return Finding(tensors)
-    return Finding(tensors, {"size": list(found.masks.size), "masks": found.masks.to_coco(polygons=False)})
+        return KeptImage(tensors)
+    return KeptImage(tensors, {"size": list(found.masks.size), "masks": found.masks.to_coco(polygons=False)})
 
 
-def unpack(finding: Finding, prefix: str = "") -> Detections:
+def kept_detections(finding: KeptImage, prefix: str = "") -> Detections:
     """The same detections, to the bit."""
     given = {name: finding.tensors.get(prefix + name) for name in _TENSORS}
     masks = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fpn.evaluation.unfinished import Finding, pack, unpack
+from fpn.evaluation.unfinished import KeptImage, keep_detections, kept_detections
 from fpn.preprocessing.frame import Frame
 from fpn.shapes import Size
 from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark
@@ -13,11 +13,11 @@ from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark
 _FOUND, _MATCHED, _REPAIRED = "found.", "matched", "repaired."
 
 
-def pack_trace(frame: Frame, trace: ImageTrace) -> Finding:
+def pack_trace(frame: Frame, trace: ImageTrace) -> KeptImage:
     """What became of one image's objects, and where the image lies in the network's pixels."""
-    tensors = {_MATCHED: trace.matched, **pack(trace.found, _FOUND).tensors}
+    tensors = {_MATCHED: trace.matched, **keep_detections(trace.found, _FOUND).tensors}
     for stage, repaired in trace.repaired.items():
-        tensors.update(pack(repaired, f"{_REPAIRED}{stage}.").tensors)
+        tensors.update(keep_detections(repaired, f"{_REPAIRED}{stage}.").tensors)
     notes = {
         "frame": asdict(frame),
         "levels": trace.levels,
@@ -25,20 +25,20 @@ def pack_trace(frame: Frame, trace: ImageTrace) -> Finding:
         "lost": [asdict(lost) for lost in trace.lost],
         "repaired": list(trace.repaired),
     }
-    return Finding(tensors, notes)
+    return KeptImage(tensors, notes)
 
 
-def unpack_trace(finding: Finding) -> tuple[Frame, ImageTrace]:
+def unpack_trace(finding: KeptImage) -> tuple[Frame, ImageTrace]:
     """The same, to the bit."""
     notes = finding.notes
-    boxes_only = Finding(finding.tensors)
+    boxes_only = KeptImage(finding.tensors)
     trace = ImageTrace(
-        found=unpack(boxes_only, _FOUND),
+        found=kept_detections(boxes_only, _FOUND),
         matched=finding.tensors[_MATCHED],
         levels=tuple(notes["levels"]),
         found_levels=tuple(notes["found_levels"]),
         lost=[_lost(values) for values in notes["lost"]],
-        repaired={stage: unpack(boxes_only, f"{_REPAIRED}{stage}.") for stage in notes["repaired"]},
+        repaired={stage: kept_detections(boxes_only, f"{_REPAIRED}{stage}.") for stage in notes["repaired"]},
     )
     return _frame(notes["frame"]), trace
 

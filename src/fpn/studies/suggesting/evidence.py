@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fpn.evaluation.unfinished import Finding, pack, unpack
+from fpn.evaluation.unfinished import KeptImage, keep_detections, kept_detections
 from fpn.shapes import Size
 from fpn.structures import Detections
 
@@ -35,13 +35,13 @@ class Evidence:
         nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
         return cls(nothing, Size(0, 0), torch.zeros(0), problem)
 
-    def to_finding(self) -> Finding:
+    def to_finding(self) -> KeptImage:
         """As it is kept; every number comes back as it was."""
-        tensors = {**pack(self.found).tensors, "descriptor": self.descriptor}
-        return Finding(tensors, {"size": list(self.size), "problem": self.problem})
+        tensors = {**keep_detections(self.found).tensors, "descriptor": self.descriptor}
+        return KeptImage(tensors, {"size": list(self.size), "problem": self.problem})
 
     @classmethod
-    def of_finding(cls, finding: Finding) -> Evidence:
+    def of_finding(cls, finding: KeptImage) -> Evidence:
         """What `to_finding` gave."""
-        found = unpack(Finding(finding.tensors))
+        found = kept_detections(KeptImage(finding.tensors))
         return cls(found, Size(*finding.notes["size"]), finding.tensors["descriptor"], finding.notes["problem"])
