@@ -194,5 +194,5 @@ def test_defaults_are_shown_as_one_would_type_them(fpn: Shell, monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "200")
     shown = fpn("ablate", "--help").out
     assert "[default: 480 100]" in shown
-    assert "[default: c4 c5 fpn lateral_only top_down_only" in shown
+    assert "[default: c4 c5 fpn" in shown
     assert "[default: no]" in shown

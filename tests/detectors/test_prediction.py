@@ -22,7 +22,7 @@ from fpn.inference.optimize import optimize
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.shapes import Size
-from fpn.structures import Classes, Detections, ImageBatch
+from fpn.structures import Classes, Detections, ImageBatch, Skeleton
 
 PIXELS = PAPER.changed(pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "short_side": 64, "long_side": 256}).pixels
 
@@ -36,6 +36,7 @@ class Exported:
     bucket: int = 32
     max_detections: int | None = None
     tasks: tuple[str, ...] = ("boxes",)
+    skeleton: Skeleton | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     together: list[int] = field(default_factory=list)
 

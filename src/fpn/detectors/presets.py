@@ -357,8 +357,7 @@ def adapt_dialect(
     short_side: int | None = ...,
     long_side: int | None = ...,
     **conventions: Any,
-) -> Dialect | D:
-    """By its name, or itself."""
+) -> Dialect | D: ...
 
 
 def adapt_dialect(
