@@ -23,6 +23,7 @@ _PUBLIC = {
     "cascade_rcnn": "fpn.detectors",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
+    "import_weights": "fpn.interop",
     "keypoint_rcnn": "fpn.detectors",
     "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "faster_rcnn",
     "fcos",
+    "import_weights",
     "keypoint_rcnn",
     "list_splits",
     "load",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
+    from fpn.interop import import_weights
     from fpn.structures import Classes, Detections
     from fpn.training.callbacks import Callback
     from fpn.training.config import TrainConfig

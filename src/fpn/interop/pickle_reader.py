@@ -209,7 +209,7 @@ def _quoted(machine: _Machine) -> None:
     line = machine.line().strip()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise RefusedFileError(f"at byte {machine.position - 1} a text of its pickle is not in quotes")
-    machine.push(codecs.escape_decode(line[1:-1])[0].decode("latin1"))  # type: ignore[attr-defined]
+    machine.push(codecs.escape_decode(line[1:-1])[0].decode("latin1"))
 
 
 def _integer_line(machine: _Machine) -> None:

@@ -232,7 +232,7 @@ def _legacy_place(data: mmap.mmap, at: int, key: str, storages: Storages) -> int
     """Note where a storage lies, and give where it ends: its numbers are counted first, in 8 bytes."""
     if at + 8 > len(data):
         raise RefusedFileError(f"it ends before storage {printable(key)}: it is not whole")
-    (count,) = struct.unpack_from("<q", data, at)
+    count: int = struct.unpack_from("<q", data, at)[0]
     said = storages.said[key]
     width = 1 if said.dtype is None else said.dtype.itemsize
     if count != said.count or at + 8 + count * width > len(data):
