@@ -51,6 +51,29 @@ def test_toolkit_detector_backbone_and_classes_are_told_by_names_and_shapes(name
     assert imported.missing == ()
 
 
+def test_a_resnext_of_detectron2_has_the_pixels_and_strides_of_its_own_configs():
+    state = shapes("d2_faster")
+    stages = {"res2": 1, "res3": 2, "res4": 4, "res5": 8}
+    for name, value in list(state.items()):
+        stage = name.split(".")[2] if "bottom_up.res" in name else ""
+        if stage and not name.endswith(("shortcut.weight",)) and ".shortcut." not in name:
+            width = 128 * stages[stage]  # of conv1 and conv2 in a 32x4d
+            shape = list(value.shape)
+            if ".conv2.weight" in name:
+                shape = [width, width // 32, 3, 3]
+            elif ".conv3.weight" in name:
+                shape[1] = width
+            elif ".conv3." not in name:
+                shape[0] = width
+            state[name] = torch.empty(shape, device="meta")
+    with torch.device("meta"):
+        imported = import_weights(state)
+    assert imported.module.recipe.backbone == "resnext50_32x4d"
+    told = {finding.setting: finding for finding in imported.findings}
+    assert told["backbone.stride_on"].value == "3x3"
+    assert told["pixels.std"].value == (57.375, 57.12, 58.395)
+
+
 def test_who_says_a_setting_is_told_and_the_last_word_is_the_persons():
     text = "model = dict(test_cfg=dict(rcnn=dict(score_thr=0.01, max_per_img=300)), backbone=dict(style='caffe'))"
     checkpoint = {"meta": {"cfg": text, "dataset_meta": {"CLASSES": ("a", "b")}}, "state_dict": shapes("mm_faster_r50")}

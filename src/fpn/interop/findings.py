@@ -19,6 +19,8 @@ _NOT_NEEDED = re.compile(
 _TOLD_BY = {
     "neck.channels": "rows of the lateral convolutions",
     "neck.output_channels": "rows of the 3x3 convolutions",
+    "backbone.stride_on": "grouped convolutions: as in its configs of ResNeXts",
+    "pixels.std": "grouped convolutions: as in its configs of ResNeXts",
     "neck.norm": "norms beside the pyramid's convolutions",
     "neck.finest_level": "number of lateral convolutions",
     "neck.num_extra": "number of convolutions beyond the laterals",
