@@ -27,6 +27,8 @@ RECOGNISED = {
     "d2_faster": ("Detectron2", "faster_rcnn", "resnet50", 80),
     "d2_cascade": ("Detectron2", "cascade_rcnn", "resnet50", 80),
     "mm_faster_x101_32x4d": ("MMDetection", "faster_rcnn", "resnext101_32x4d", 80),
+    "mm_fcos_r50_caffe": ("MMDetection", "fcos", "resnet50", 80),
+    "tv_retinanet_resnet50_fpn": ("torchvision", "retinanet", "resnet50", 91),
     "fpnpt_resnet101": ("fpn.pytorch", "faster_rcnn", "resnet101", 20),
     "tv_fasterrcnn_resnet50_fpn_v2": ("torchvision", "faster_rcnn", "resnet50", 90),
 }
@@ -143,6 +145,7 @@ def test_coco_by_name_has_cocos_ids_with_their_gaps():
     assert resolve_classes("coco", 80).names == COCO
     counted = resolve_classes("coco", 90)
     assert counted.names[11:13] == ("unused 12", "stop sign")
+    assert resolve_classes("coco", 91).names[:2] == ("unused 0", "person")
     assert resolve_classes("coco", 1).names == ("person",)
     with pytest.raises(ConfigError, match="the weights are of 20 classes, COCO has 80"):
         resolve_classes("coco", 20)
@@ -194,15 +197,22 @@ def test_a_yaml_of_detectron2_over_its_base(tmp_path):
     assert config.remarks == []
 
 
-def test_a_base_that_is_not_there_is_said_and_code_in_yaml_is_refused(tmp_path):
+def test_a_base_that_is_not_there_is_said_and_code_in_yaml_is_not_run(tmp_path):
     (tmp_path / "a.yaml").write_text("_BASE_: ../Base-RCNN-FPN.yaml\nTEST: {DETECTIONS_PER_IMAGE: 50}\n")
     config = read_config(tmp_path / "a.yaml")
-    assert config.settings == {"box.limit": 50}
+    assert config.settings == {"box.limit": 50, "dense.limit": 50}
     assert config.remarks == ["a.yaml builds on '../Base-RCNN-FPN.yaml', which is not there: what it sets is not known"]
-    for text in ("A: !!python/object/apply:os.system ['ls']", "A: &x [*x]", "[1, 2]", "A: {"):
+    for text in ("A: !!java/x 1", "A: &x [*x]", "[1, 2]", "A: {"):
         (tmp_path / "b.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"b\.yaml: (is no YAML that is read|holds no settings by name)"):
             read_config(tmp_path / "b.yaml")
+    canary = tmp_path / "canary"
+    called = f"!!python/object/apply:os.system ['touch {canary}']"
+    (tmp_path / "code.yaml").write_text(f"MODEL: {{ANCHOR_GENERATOR: {{SIZES: {called}}}}}")
+    config = read_config(tmp_path / "code.yaml")
+    assert config.settings == {}
+    assert config.remarks[0].startswith("code.yaml: MODEL.ANCHOR_GENERATOR.SIZES is Python code, which is not run")
+    assert not canary.exists()
     (tmp_path / "c.yaml").write_text("INPUT: {MIN_SIZE_TEST: many}")
     with pytest.raises(ConfigError, match=r"c\.yaml: INPUT\.MIN_SIZE_TEST 'many' is not what it should be"):
         read_config(tmp_path / "c.yaml")

@@ -99,7 +99,7 @@ def _tell(imported: ImportedWeights, checkpoint: str) -> None:
         told = ", ".join(f"{each.setting} {_short(each.value)}" for each in imported.assumed)
         say(f"  as usual there, for the weights do not tell (--set or --config do): {told}")
     if recipe.classes[0] == "class 1":
-        hint = " (as many as COCO has: --classes coco)" if len(recipe.classes) in (80, 90) else ""
+        hint = " (as many as COCO has: --classes coco)" if len(recipe.classes) in (80, 90, 91) else ""
         say_warning(f"the {len(recipe.classes)} classes have no names: --classes gives them{hint}")
     for remark in imported.remarks:
         say_warning(remark)

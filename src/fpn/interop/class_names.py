@@ -26,17 +26,18 @@ COCO = (
 
 
 def coco_classes(count: int) -> Classes:
-    """COCO's classes for a detector of so many: 80; 90, in which torchvision counts its unused ids; or 1, person.
+    """COCO's classes for a detector of so many: 80; 1, person; or in torchvision, which counts unused ids, 90 or 91.
 
     Raises:
         ConfigError: another number.
     """
     named = dict(zip((k for k in range(1, 91) if k not in _GAPS), COCO, strict=True))
-    if count == 90:
-        return Classes(tuple(named.get(k, f"unused {k}") for k in range(1, 91)), tuple(range(1, 91)))
+    if count in (90, 91):  # its one-stage detectors have a class 0, too, which is never found
+        ids = tuple(range(91 - count, 91))
+        return Classes(tuple(named.get(k, f"unused {k}") for k in ids), ids)
     if count in (80, 1):
         return Classes(tuple(named.values())[:count], tuple(named)[:count])
-    raise ConfigError(f"classes 'coco': the weights are of {count} classes, COCO has 80 (torchvision counts 90)")
+    raise ConfigError(f"classes 'coco': the weights are of {count} classes, COCO has 80 (torchvision counts 90 or 91)")
 
 
 def resolve_classes(told: Classes | Iterable[str] | str | os.PathLike[str] | None, count: int) -> Classes:

@@ -58,6 +58,9 @@ _UNTOLD = (
     "box.score_limit",
     "box.nms",
     "box.limit",
+    "dense.score_limit",
+    "dense.nms",
+    "dense.limit",
 )
 
 

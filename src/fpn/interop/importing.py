@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, ModelFileError
 from fpn.interop.checkpoint_files import CheckpointContent, read_checkpoint
 from fpn.interop.class_names import COCO, coco_classes
-from fpn.interop.conversion import import_state
+from fpn.interop.conversion import import_state, unwrap_state
 from fpn.interop.findings import compare, needed, show
 from fpn.interop.imported import ImportedWeights
 from fpn.interop.key_rules import noting_missing
@@ -73,6 +74,7 @@ def import_weights(
     findings, assumed = compare(imported.dialect, kind, told)
     return replace(
         imported,
+        toolkit=imported.toolkit.partition("'s ")[0],
         form=content.form,
         findings=findings,
         assumed=assumed,
@@ -89,9 +91,11 @@ def _settings(
     settings: dict[str, Any] = {}
     told: dict[str, str] = {}
     names = _own_classes(value)
+    foreign = _foreign_sections(unwrap_state(value))
     for config in configs:
-        settings |= {_key(path): each for path, each in config.settings.items()}
-        told |= config.told
+        kept = [path for path in config.settings if not path.startswith(foreign)]
+        settings |= {_key(path): config.settings[path] for path in kept}
+        told |= {path: config.told[path] for path in kept}
         if names is None and config.classes is not None:
             names = _named(config.classes)
     for name, each in conventions.items():
@@ -99,6 +103,12 @@ def _settings(
         told = {path: who for path, who in told.items() if _key(path) != _key(name)}
         told[name] = "as you said"
     return settings, told, names
+
+
+def _foreign_sections(names: Iterable[str]) -> tuple[str, ...]:
+    """Sections that a detector with these weights does not have; a config may speak of all kinds of detectors."""
+    two_stages = any(re.search(r"(^|\.|/)(roi_heads?\.|RCNN_|mrcnn_)", name) for name in names)
+    return ("dense.",) if two_stages else ("rpn.", "roi.", "box.")
 
 
 def _key(path: str) -> str:

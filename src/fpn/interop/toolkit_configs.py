@@ -85,6 +85,8 @@ def _sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list[Any]:
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _sequence)
+# Some of Detectron2's files compute sizes of anchors by Python code. It is not run.
+_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: UNKNOWN)
 
 
 def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, Any]:
@@ -150,13 +152,21 @@ _DETECTRON2: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
     ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "box.sampling.count", int),
     ("MODEL.ROI_HEADS.POSITIVE_FRACTION", "box.sampling.positive_fraction", float),
     ("TEST.DETECTIONS_PER_IMAGE", "box.limit", int),
+    ("MODEL.RETINANET.SCORE_THRESH_TEST", "dense.score_limit", float),
+    ("MODEL.RETINANET.NMS_THRESH_TEST", "dense.nms", float),
+    ("MODEL.RETINANET.TOPK_CANDIDATES_TEST", "dense.before_nms", int),
+    ("TEST.DETECTIONS_PER_IMAGE", "dense.limit", int),
 )
 
 
 def _tell_detectron2(tree: Mapping[str, Any], config: ToolkitConfig) -> None:
     for key, setting, turn in _DETECTRON2:
         value = _pick(tree, key)
-        if value is not None:
+        if value is UNKNOWN:
+            config.remarks.append(
+                f"{config.where}: {key} is Python code, which is not run; --set {setting}=... tells it"
+            )
+        elif value is not None:
             config.note(setting, _turned(turn, value, key, config.where), key)
     for setting, key in (("rpn.before_nms", "MODEL.RPN.PRE_NMS_TOPK"), ("rpn.after_nms", "MODEL.RPN.POST_NMS_TOPK")):
         both = _pick(tree, f"{key}_TRAIN"), _pick(tree, f"{key}_TEST")
@@ -204,6 +214,10 @@ _MMDETECTION: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
     ("test_cfg.rcnn.score_thr", "box.score_limit", float),
     ("test_cfg.rcnn.nms.iou_threshold", "box.nms", float),
     ("test_cfg.rcnn.max_per_img", "box.limit", int),
+    ("test_cfg.score_thr", "dense.score_limit", float),
+    ("test_cfg.nms.iou_threshold", "dense.nms", float),
+    ("test_cfg.nms_pre", "dense.before_nms", int),
+    ("test_cfg.max_per_img", "dense.limit", int),
     ("rpn_head.anchor_generator.ratios", "anchors.ratios", _numbers),
     ("roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", "roi.sampling_ratio", int),
 )

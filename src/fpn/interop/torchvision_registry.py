@@ -79,7 +79,8 @@ def find_torchvision(name: str) -> NamedWeights:
     path = Path(hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file():
         _download(weights.url, path)
-    classes = coco_classes(1 if "keypoint_names" in weights.meta else len(weights.meta["categories"]) - 1)
+    counted = len(weights.meta["categories"]) - (not short.startswith(("retinanet", "fcos")))
+    classes = coco_classes(1 if "keypoint_names" in weights.meta else counted)
     settings = {"backbone.norm_epsilon": _ALMOST_NOTHING} if short in _WITHOUT_EPSILON else {}
     return NamedWeights(path, classes, settings)
 
