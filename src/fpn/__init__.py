@@ -25,6 +25,7 @@ _PUBLIC = {
     "fcos": "fpn.detectors",
     "find_learning_rate": "fpn.training.rate_range",
     "forecast_labels": "fpn.studies.label_budget.running",
+    "import_weights": "fpn.interop",
     "keypoint_rcnn": "fpn.detectors",
     "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
@@ -55,6 +56,7 @@ __all__ = [
     "fcos",
     "find_learning_rate",
     "forecast_labels",
+    "import_weights",
     "keypoint_rcnn",
     "list_splits",
     "load",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
+    from fpn.interop import import_weights
     from fpn.structures import Classes, Detections
     from fpn.studies.label_budget.running import forecast_labels
     from fpn.studies.report.report import report

@@ -35,6 +35,7 @@ COMMANDS = {
     "check": ("fpn.cli.check", "Say what is wrong with your labels, before it costs you a night."),
     "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),
     "split": ("fpn.cli.split", "Divide a dataset into train, val and test, each with its share of every class."),
+    "import": ("fpn.cli.import_weights", "Turn a checkpoint of another toolkit into a model."),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
 }
 

@@ -77,7 +77,8 @@ def run(
     parts = {"backbone": backbone, "neck": neck}
     explained = _explain(what, detector, parts=parts, dialect=dialect, size=size, sides=sides, as_is=as_is)
     other = None if against is None else _dialect(against, explained.kind)
-    _show(_about(explained, other, box, parts=parts, as_is=as_is), markdown=markdown)
+    tables = _about(explained, other, box, parts=parts, as_is=as_is)
+    _show([*tables, *_origins(what)], markdown=markdown)
 
 
 def _explain(
@@ -136,6 +137,14 @@ def _about(
 
 def _given(parts: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in parts.items() if value is not None}
+
+
+def _origins(what: str) -> list[TextTable]:
+    """Of a model file whose weights are another toolkit's."""
+    from fpn.studies.explain.origins import origin_table
+
+    table = origin_table(what) if Path(what).is_file() else None
+    return [] if table is None else [table]
 
 
 def _conventions(dialect: str | None, against: str | None, detector: str) -> list[TextTable]:

@@ -113,7 +113,8 @@ class ModelOptions(CheckedSettings):
     init: Path | None = Field(
         None,
         description="Begin with an earlier model (.safetensors) instead, also one of other classes: weights of classes "
-        "follow their names. Options of this group are then the model's, unless given.",
+        "follow their names. Options of this group are then the model's, unless given. torchvision/NAME, such as "
+        "torchvision/fasterrcnn_resnet50_fpn_v2: that detector's COCO weights.",
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
@@ -270,7 +271,7 @@ class Given:
         self.data, self.model, self.training, self.planning = (
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
-        self.model = combine(_pick(from_file, ModelOptions), _asked(options.get("model")))
+        self.model = combine(_with_model(_pick(from_file, ModelOptions)), _with_model(_asked(options.get("model"))))
         _refuse_wrong_settings(self.model)
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
@@ -279,6 +280,16 @@ class Given:
         """Add what a recipe chose to what was asked for."""
         self.model |= _pick(chosen, ModelOptions)
         self.training |= _pick(chosen, TrainConfig)
+
+
+def _with_model(values: dict[str, Any]) -> dict[str, Any]:
+    """Where the model to begin with is torchvision's, by name, the file that it becomes here."""
+    if not str(values.get("init", "")).startswith("torchvision/"):
+        return values
+    from fpn.interop.torchvision_registry import is_torchvision, model_of_torchvision
+
+    name = str(values["init"])
+    return {**values, "init": model_of_torchvision(name)} if is_torchvision(name) else values
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from fpn.detectors.roi_toolkits import with_keypoints, with_masks
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.blocks import Norm
 from fpn.features.necks.designs import DESIGNS, FPN
+from fpn.interop.class_names import resolve_classes
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import fill_module
 from fpn.interop.resnets import resnet_name
@@ -58,7 +59,7 @@ def build(
     num_logits, width = state[f"{box}scores.weight"].shape
     if dialect.box.background == "first":
         state = _background_last(state)
-    named = Classes.of(classes if classes is not None else [f"class {k}" for k in range(1, num_logits)])
+    named = resolve_classes(classes, num_logits - 1)
     detector = build_two_stage(_recipe(state, name, named, dialect.changed(box_width=width)))
     fill_module(detector, state, toolkit=dialect.name)
     return ImportedWeights(detector.eval(), dialect, leftover)

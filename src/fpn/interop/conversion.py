@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ TOOLKITS: dict[str, Toolkit] = {
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
-def import_weights(state: Mapping[str, Any], **conventions: Any) -> ImportedWeights:
+def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeights:
     """Put another toolkit's weights into our modules.
 
     Args:
@@ -64,18 +65,19 @@ def import_weights(state: Mapping[str, Any], **conventions: Any) -> ImportedWeig
         ModelFileError: no toolkit has such names, or weights are missing or of other shapes.
         ConfigError: an unknown convention.
     """
-    tensors = _tensors(_unwrap(state))
-    for toolkit in TOOLKITS.values():
+    tensors = _tensors(unwrap_state(state))
+    for name, toolkit in TOOLKITS.items():
         if toolkit.recognises(tensors.keys()):
-            return toolkit.import_weights(tensors, **conventions)
+            return replace(toolkit.import_weights(tensors, **conventions), toolkit=name)
     first = ", ".join(list(tensors)[:3]) or "no names at all"
     raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")
 
 
-def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def unwrap_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of a checkpoint."""
     for key in _WRAPPERS:
         if isinstance(state.get(key), Mapping):
-            return _unwrap(state[key])
+            return unwrap_state(state[key])
     return state
 
 

@@ -14,6 +14,7 @@ from fpn.detectors.dialect import ATSSDialect, FCOSDialect, RetinaNetDialect
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import RECIPES, DenseRecipe
 from fpn.errors import ModelFileError
+from fpn.interop.class_names import resolve_classes
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, fill_module, rename
 from fpn.interop.resnets import resnet_name
@@ -132,7 +133,7 @@ def build_dense(
     dialect = _read_dialect(state, _DIALECTS[kind][toolkit])
     per_cell = len(state["head.deltas.weight"]) // 4
     count = len(state["head.scores.weight"]) // per_cell
-    named = Classes.of(classes if classes is not None else [f"class {number}" for number in range(1, count + 1)])
+    named = resolve_classes(classes, count)
     recipe_type = RECIPES[kind]
     recipe = recipe_type(
         kind=kind,

@@ -88,6 +88,9 @@ def import_weights(
     dense = has_dense_head(state)
     staged, leftover = rename(_with_marks(state), (*RULES, *tower_rules(state)) if dense else RULES)
     renamed, _ = rename(staged, BLOCK_RULES)
+    if _is_grouped(renamed):
+        # Its X101 backbones come from torch: configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml.
+        conventions = {"backbone_stride_on": "3x3", "pixels_std": (57.375, 57.12, 58.395), **conventions}
     if dense:
         kind = "fcos" if "head.quality.weight" in renamed else "retinanet"
         return build_dense(renamed, kind, "detectron2", leftover, classes=classes, conventions=conventions)
@@ -111,6 +114,12 @@ def _with_marks(state: State) -> State:
     """Marks on all but the backbone, whose convolutions and norms have places of their own."""
     outside = {name: value for name, value in state.items() if not name.startswith("backbone.bottom_up.")}
     return {**{name: value for name, value in state.items() if name not in outside}, **mark_normed(outside)}
+
+
+def _is_grouped(renamed: State) -> bool:
+    """Whether the 3x3 convolutions of its backbone are grouped, as in a ResNeXt."""
+    weight = renamed.get("features.backbone.net.layer1.0.conv2.weight")
+    return weight is not None and weight.shape[1] < len(weight)
 
 
 def _retinanet(renamed: State) -> TwoStageDialect:

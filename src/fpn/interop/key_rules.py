@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,21 @@ def mark_normed(state: State) -> dict[str, Tensor]:
     return marked
 
 
+# Where weights that are missing are noted, while that is no error.
+_missing: ContextVar[list[str] | None] = ContextVar("_missing", default=None)
+
+
+@contextmanager
+def noting_missing(*, allowed: bool) -> Iterator[list[str]]:
+    """Inside, `fill_module` leaves weights that are missing as they are, and notes their names; or not at all."""
+    names: list[str] = []
+    token = _missing.set(names if allowed else None)
+    try:
+        yield names
+    finally:
+        _missing.reset(token)
+
+
 def fill_module(module: nn.Module, state: State, *, toolkit: str) -> None:
     """Put weights into a module, all of them and into all of it.
 
@@ -55,7 +72,10 @@ def fill_module(module: nn.Module, state: State, *, toolkit: str) -> None:
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    if missing:
+    noted = _missing.get()
+    if noted is not None:
+        noted += missing
+    elif missing:
         raise ModelFileError(f"{toolkit} weights: nothing for {_some(missing)}. Is the file whole?")
     unknown = [name for name in state if name not in own]
     if unknown:

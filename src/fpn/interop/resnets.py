@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from fpn.errors import ModelFileError
 from fpn.features.backbones.teaching import BOTTLENECK_RESNETS
@@ -12,14 +14,14 @@ from fpn.features.backbones.teaching import BOTTLENECK_RESNETS
 DEPTHS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
-def resnet_name(names: Iterable[str], *, toolkit: str) -> str:
-    """timm's name of the ResNet whose blocks `net.layerS.B....` are among the names (ours, after renaming).
+def resnet_name(state: Mapping[str, Tensor], *, toolkit: str) -> str:
+    """timm's name of the ResNet or ResNeXt whose blocks `net.layerS.B....` are among the names (ours, after renaming).
 
     Raises:
         ModelFileError: no bottleneck ResNet that is known.
     """
     blocks: list[set[int]] = [set(), set(), set(), set()]
-    for name in names:
+    for name in state:
         found = re.search(r"net\.layer([1-4])\.(\d+)\.", name)
         if found:
             blocks[int(found[1]) - 1].add(int(found[2]))
@@ -29,4 +31,15 @@ def resnet_name(names: Iterable[str], *, toolkit: str) -> str:
             f"{toolkit} weights: a ResNet with {list(counts)} blocks a stage; known are "
             f"{', '.join(str(list(known)) for known in DEPTHS)}."
         )
-    return BOTTLENECK_RESNETS[DEPTHS[counts]]
+    groups, width = _groups(state)
+    if groups == 1:
+        return BOTTLENECK_RESNETS[DEPTHS[counts]]
+    return f"resnext{DEPTHS[counts]}_{groups}x{width}d"
+
+
+def _groups(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Groups of the 3x3 convolutions of the first stage, and channels of each."""
+    for name, value in state.items():
+        if name.endswith("net.layer1.0.conv2.weight"):
+            return len(value) // value.shape[1], value.shape[1]
+    return 1, 64

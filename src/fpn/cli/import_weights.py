@@ -1,0 +1,124 @@
+"""`fpn import`: another toolkit's checkpoint as a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from fpn.cli.model_settings import read_assignments
+from fpn.cli.terminal import say, say_warning
+from fpn.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from fpn.interop import ImportedWeights
+
+_SUFFIX = ".safetensors"
+
+
+def run(
+    checkpoint: str,
+    /,
+    *,
+    output: Path,
+    classes: str | None = None,
+    config: Path | None = None,
+    set: tuple[str, ...] = (),
+    allow_missing: Annotated[bool, Parameter(negative=())] = False,
+    verify: Path | None = None,
+) -> None:
+    """Turn another toolkit's checkpoint into a model that predict, evaluate and train --init take.
+
+    torchvision, Detectron2, MMDetection, fpn.pytorch and matterport are recognised by the names and shapes of their
+    weights. No code of the file is run: it is read as data, and whatever else it refers to is refused by name. For
+    example:
+
+    fpn import model_final_b275ba.pkl --output r50.safetensors --classes coco
+
+    fpn import epoch_12.pth --output cells.safetensors (MMDetection's own config and classes are in the file)
+
+    fpn import torchvision/fasterrcnn_resnet50_fpn_v2 --output tv.safetensors
+
+    Args:
+        checkpoint: A .pth, .pt, .pkl or .safetensors file, or torchvision/NAME for weights of its registry.
+        output: The model file to write, .safetensors; a file that is there is never replaced.
+        classes: Names in the order of the toolkit's labels, without background: coco, a file with a name a line or
+            COCO's annotations, or a,b,c. None: those that the file tells, else numbers.
+        config: Detectron2's yaml, or MMDetection's flattened config: thresholds, sizes, anchors.
+        set: Any setting that no weight tells, such as roi.sampler=pool. It wins over the config.
+        allow_missing: Go on though some names have no place here, or weights are missing.
+        verify: An .npz with images and what the toolkit found in them; see docs/importing.md. Weights of torchvision
+            are compared with torchvision itself, without it.
+    """
+    from fpn.detectors import save
+    from fpn.interop import import_weights
+    from fpn.interop.importing import describe, require_detector
+    from fpn.interop.proof import compare_stored, compare_torchvision
+    from fpn.interop.torchvision_registry import find_torchvision
+
+    if output.suffix != _SUFFIX:
+        raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
+    if output.exists():
+        raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
+    found = find_torchvision(checkpoint)
+    imported = import_weights(
+        found.path,
+        classes=found.classes if classes is None else classes,
+        config=config,
+        allow_missing=allow_missing,
+        **{**found.settings, **read_assignments(set)},
+    )
+    detector = require_detector(imported, checkpoint)
+    _tell(imported, checkpoint)
+    proofs = [] if verify is None else [compare_stored(detector, verify)]
+    if imported.toolkit == "torchvision":
+        proofs += compare_torchvision(detector, found.path)
+    for proof in proofs:
+        say(f"  {proof}")
+    if not proofs:
+        say("  not compared with the toolkit's own results: --verify does that")
+    detector.training_record = {"imported": describe(imported, checkpoint, [proof.to_json() for proof in proofs])}
+    save(detector, output)
+    say(f"model: {output}")
+    say(f"Next:\n  fpn explain {output}\n  fpn predict {output} IMAGES --output predictions")
+
+
+def _tell(imported: ImportedWeights, checkpoint: str) -> None:
+    from fpn.interop.findings import needed
+    from fpn.interop.importing import require_detector
+
+    recipe = require_detector(imported, checkpoint).recipe
+    shown = ", ".join(recipe.classes[:3]) + (", ..." if len(recipe.classes) > 3 else "")
+    say(f"{checkpoint}: {imported.form}, weights of {imported.toolkit}")
+    say(f"  {recipe.kind} on {recipe.backbone}, {recipe.neck}, {len(recipe.classes)} classes ({shown})")
+    say(f"  conventions of {imported.dialect.name}; other than usual there:{'' if imported.findings else ' nothing'}")
+    for finding in imported.findings:
+        say(f"    {finding}")
+    if imported.assumed:
+        told = ", ".join(f"{each.setting} {_short(each.value)}" for each in imported.assumed)
+        say(f"  as usual there, for the weights do not tell (--set or --config do): {told}")
+    if recipe.classes[0] == "class 1":
+        hint = " (as many as COCO has: --classes coco)" if len(recipe.classes) in (80, 90, 91) else ""
+        say_warning(f"the {len(recipe.classes)} classes have no names: --classes gives them{hint}")
+    for remark in imported.remarks:
+        say_warning(remark)
+    skipped = ", ".join(f"{count} {name}" for name, count in imported.skipped.items())
+    if skipped:
+        say(f"  left out of the file, as no detector needs it: {skipped}")
+    leftover = needed(imported.leftover)
+    if leftover:
+        say_warning(f"{len(leftover)} names had no place: {_some(leftover)}")
+    if imported.missing:
+        say_warning(f"{len(imported.missing)} weights were missing and are random: {_some(imported.missing)}")
+
+
+def _short(value: object) -> str:
+    from fpn.interop.findings import show
+
+    text = show(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,167 @@
+"""How near an imported detector comes to the toolkit that its weights are from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fpn.detectors.detector import Detector
+from fpn.detectors.modes import evaluating
+from fpn.errors import DataNotFoundError, ModelFileError
+from fpn.structures import Detections
+
+# Widths and heights of the images that are compared live.
+_SIZES = ((320, 240), (200, 333), (416, 416))
+_LARGEST_FILE = 2**30
+# A detection is the same when it is of the same class and at most so far away, in pixels.
+_NEAR = 1.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Detections compared with those of a toolkit.
+
+    Attributes:
+        against: what they were compared with.
+        sizes: of the images, (width, height).
+        theirs, ours: how many detections of each.
+        same: how many of theirs have one of ours of the same class within one pixel.
+        box: largest difference of their sides, in pixels; score: of their scores.
+    """
+
+    against: str
+    sizes: tuple[tuple[int, int], ...]
+    theirs: int
+    ours: int
+    same: int
+    box: float
+    score: float
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{width}x{height}" for width, height in self.sizes)
+        return (
+            f"compared with {self.against} on {len(self.sizes)} images ({sizes}): {self.same} of {self.theirs} "
+            f"detections are the same; largest differences {self.box:.2g} pixels and {self.score:.2g} of the score"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the model file."""
+        return {**asdict(self), "sizes": [list(size) for size in self.sizes]}
+
+
+Found = Mapping[str, NDArray[Any]]
+
+
+def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
+    """Compare with an `.npz` of the toolkit's results.
+
+    Args:
+        detector: ours.
+        path: for k = 0, 1, ...: `image_k` (H, W, 3) uint8, RGB; `boxes_k` (N, 4) x1 y1 x2 y2 in its pixels, `scores_k`
+            (N,), `labels_k` (N,) from 0 on, background not counted.
+
+    Raises:
+        DataNotFoundError, ModelFileError: no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataNotFoundError(f"{path}: no such file of results")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ModelFileError(f"{path}: larger than {_LARGEST_FILE} bytes")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelFileError(f"{path}: is no .npz of plain arrays ({error})") from None
+    images: list[NDArray[Any]] = []
+    found: list[Found] = []
+    while f"image_{len(images)}" in arrays:
+        number = len(images)
+        images.append(arrays[f"image_{number}"])
+        found.append(_results(arrays, number, path))
+    if not images:
+        raise ModelFileError(f"{path}: has no image_0, boxes_0, scores_0 and labels_0")
+    return _compare(detector, images, found, path.name)
+
+
+def _results(arrays: Mapping[str, NDArray[Any]], number: int, path: Path) -> Found:
+    try:
+        found = {what: arrays[f"{what}_{number}"] for what in ("boxes", "scores", "labels")}
+    except KeyError as error:
+        raise ModelFileError(f"{path}: {error.args[0]} is missing") from None
+    image, count = arrays[f"image_{number}"], len(found["scores"])
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ModelFileError(f"{path}: image_{number} is {image.shape} {image.dtype}, expected (H, W, 3) uint8")
+    if found["boxes"].shape != (count, 4) or found["labels"].shape != (count,):
+        raise ModelFileError(f"{path}: boxes_{number}, scores_{number} and labels_{number} are not of as many")
+    return found
+
+
+def compare_torchvision(detector: Detector, path: str | os.PathLike[str]) -> list[Proof]:
+    """Compare with torchvision's own detector of these weights, live on three images; none where it has none."""
+    from fpn.interop.torchvision_models import build_torchvision
+
+    theirs = build_torchvision(detector, path)
+    if theirs is None:
+        return []
+    images = [_scene(width, height, seed) for seed, (width, height) in enumerate(_SIZES)]
+    found: list[Found] = []
+    with evaluating(theirs), torch.no_grad():
+        for image in images:
+            (result,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
+            arrays = {name: value.numpy() for name, value in result.items() if name in ("boxes", "scores", "labels")}
+            found.append({**arrays, "labels": arrays["labels"] - 1})
+    return [_compare(detector, images, found, "torchvision")]
+
+
+def _scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    """Soft spots of all sizes, so that the network sees more than noise."""
+    chance = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3))
+    for side in (4, 16, 48):
+        coarse = chance.random((max(2, height // side), max(2, width // side), 3)) * 255
+        grown = Image.fromarray(coarse.astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+        image += np.asarray(grown) / 3
+    return image.astype(np.uint8)
+
+
+def _compare(detector: Detector, images: list[NDArray[Any]], found: list[Found], against: str) -> Proof:
+    ours = detector.predict(list(images))
+    same, box, score = 0, 0.0, 0.0
+    for own, theirs in zip(ours, found, strict=True):
+        matched, far, other = _nearest(own, theirs)
+        same, box, score = same + matched, max(box, far), max(score, other)
+    return Proof(
+        against=against,
+        sizes=tuple((image.shape[1], image.shape[0]) for image in images),
+        theirs=sum(len(each["scores"]) for each in found),
+        ours=sum(map(len, ours)),
+        same=same,
+        box=box,
+        score=score,
+    )
+
+
+def _nearest(own: Detections, theirs: Found) -> tuple[int, float, float]:
+    """How many of theirs are among ours, and how far those are at most: pixels, score."""
+    boxes, scores = torch.as_tensor(theirs["boxes"]).float(), torch.as_tensor(theirs["scores"]).float()
+    labels = torch.as_tensor(theirs["labels"]).long()
+    if not len(own) or not len(scores):
+        return 0, 0.0, 0.0
+    far: Tensor = (boxes[:, None] - own.boxes.cpu()[None]).abs().amax(dim=2)  # (theirs, ours)
+    far = far.masked_fill(labels[:, None] != own.labels.cpu()[None], float("inf"))
+    distance, place = far.min(dim=1)
+    near = distance <= _NEAR
+    if not near.any():
+        return 0, 0.0, 0.0
+    other = (scores - own.scores.cpu()[place]).abs()
+    return int(near.sum()), float(distance[near].max()), float(other[near].max())

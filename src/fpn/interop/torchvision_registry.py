@@ -1,0 +1,128 @@
+"""torchvision's weights by name, from its registry, with its cache and its checked download."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fpn.detectors.model_file import save
+from fpn.errors import ConfigError, DataNotFoundError
+from fpn.interop.class_names import coco_classes
+from fpn.interop.importing import describe, import_weights, require_detector
+from fpn.structures import Classes
+from fpn.suggestions import nearest
+from fpn.version import __version__
+
+PREFIX = "torchvision/"
+# Of torchvision.models.detection, those with a pyramid.
+NAMES = (
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+    "keypointrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+)
+# Of these, torchvision sets the epsilon of the backbone's norms to 0 when it loads them (`overwrite_eps`).
+_WITHOUT_EPSILON = (
+    "fasterrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+)
+_ALMOST_NOTHING = 1e-12
+# torch's own: a hash stands at the end of a file's name.
+_HASH = re.compile(r"-([a-f0-9]{8,})\.")
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """Weights by name.
+
+    Attributes:
+        path: of the file.
+        classes: that it was trained on; None: not known.
+        settings: of the dialect, that the file does not tell.
+    """
+
+    path: Path
+    classes: Classes | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_torchvision(name: object) -> bool:
+    """Whether "torchvision/NAME" was meant."""
+    return str(name).startswith(PREFIX) and not Path(str(name)).exists()
+
+
+def find_torchvision(name: str) -> NamedWeights:
+    """The file of "torchvision/NAME", from torch's cache or downloaded to it; of any other name the path itself.
+
+    Raises:
+        ConfigError: torchvision has no such detector.
+        DataNotFoundError: it is not in the cache, and can't be downloaded.
+    """
+    if not is_torchvision(name):
+        return NamedWeights(Path(name))
+    from torch import hub
+
+    short = name.removeprefix(PREFIX)
+    weights = _weights(short)
+    path = Path(hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not path.is_file():
+        _download(weights.url, path)
+    counted = len(weights.meta["categories"]) - (not short.startswith(("retinanet", "fcos")))
+    classes = coco_classes(1 if "keypoint_names" in weights.meta else counted)
+    settings = {"backbone.norm_epsilon": _ALMOST_NOTHING} if short in _WITHOUT_EPSILON else {}
+    return NamedWeights(path, classes, settings)
+
+
+def model_of_torchvision(name: str) -> Path:
+    """The model file that "torchvision/NAME" becomes, kept in torch's cache beside the weights.
+
+    Raises:
+        ConfigError, DataNotFoundError: as `find_torchvision`.
+        OutputError: it can't be written there.
+    """
+    from torch import hub
+
+    model = Path(hub.get_dir()) / "fpn" / f"{name.removeprefix(PREFIX)}-{__version__}.safetensors"
+    if not model.is_file():
+        found = find_torchvision(name)
+        imported = import_weights(found.path, classes=found.classes, **found.settings)
+        detector = require_detector(imported, name)
+        detector.training_record = {"imported": describe(imported, name, [])}
+        save(detector, model)
+    return model
+
+
+def _weights(name: str) -> Any:
+    from torchvision.models import get_model_weights
+
+    if name not in NAMES:
+        raise ConfigError(
+            f"{PREFIX}{name}: torchvision has no such detector; known: {', '.join(NAMES)}." + nearest(name, NAMES)
+        )
+    return get_model_weights(name).DEFAULT
+
+
+def _download(url: str, path: Path) -> None:
+    from torch import hub
+
+    found = _HASH.search(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hub.download_url_to_file(url, str(path), found[1] if found else None, progress=False)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise DataNotFoundError(
+            f"{url} could not be downloaded ({' '.join(str(error).split())[:200]}). Without a network, copy that file "
+            f"to {path}."
+        ) from None
