@@ -16,13 +16,13 @@ from written_sets import write_coco
 
 import fpn
 from fpn.detectors import TwoStageDetector
-from fpn.detectors.dialect import Dialect
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.model_file import load, read_header
 from fpn.detectors.toolkits import PAPER
 from fpn.errors import ConfigError, ModelFileError
 from fpn.sections import Option, options_of
 
-OPTIONS = {option.path: option for option in options_of(Dialect) if "." in option.path}
+OPTIONS = {option.path: option for option in options_of(TwoStageDialect) if "." in option.path}
 CHOICES = {path: option for path, option in OPTIONS.items() if option.choices}
 BACKBONE = "tf_efficientnet_lite0"
 SMALL = {"short_side": 64, "channels": 8, "head_width": 8, "backbone": BACKBONE, "weights": None, "classes": ["a", "b"]}
