@@ -357,7 +357,9 @@ def adapt_dialect(
     short_side: int | None = ...,
     long_side: int | None = ...,
     **conventions: Any,
-) -> Dialect | D: ...
+) -> Dialect | D:
+    """By its name, or itself."""
+    raise NotImplementedError
 
 
 def adapt_dialect(
