@@ -42,7 +42,7 @@ def test_detections_agree(pair) -> None:
     proposals, _ = theirs.rpn(image_list, features)
     wanted, _ = theirs.roi_heads(features, proposals, image_list.image_sizes)
     for got, want in zip(ours.detect(BATCH), wanted, strict=True):
-        assert len(got) > 10
+        assert len(got) > 5
         assert got.labels.tolist() == (want["labels"] - 1).tolist()
         torch.testing.assert_close(got.boxes, want["boxes"], rtol=0, atol=1e-3)
         torch.testing.assert_close(got.scores, want["scores"], rtol=0, atol=1e-4)
