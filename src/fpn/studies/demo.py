@@ -59,13 +59,13 @@ class DemoRecipe:
                 # Half an octave below the smallest and the largest object, one octave a level.
                 "anchors_sizes": ((12.0,), (24.0,), (48.0,), (96.0,), (192.0,)),
                 # Equation 1 for images of 256 instead of 800 pixels: all levels get their share of RoIs.
-                "level_canonical_size": 84.0,
+                "roi_canonical_size": 84.0,
                 "rpn_before_nms": (1000, 500),
                 "rpn_after_nms": (500, 300),
                 "box_sampling_count": 128,
-                "roi_positive_fraction": 0.5,
+                "box_sampling_positive_fraction": 0.5,
                 # A box for all classes together learns from six times as many objects.
-                "class_agnostic": True,
+                "box_class_agnostic": True,
             }
         )
     )

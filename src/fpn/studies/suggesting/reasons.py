@@ -20,7 +20,7 @@ def count_unsure(found: Detections) -> int:
     return int(((found.scores >= UNSURE[0]) & (found.scores < UNSURE[1])).sum())
 
 
-def say_reasons(choice: Choice, found: Detections, classes: Classes) -> str:
+def reason_for(choice: Choice, found: Detections, classes: Classes) -> str:
     """Why this image, such as "7 detections between 0.2 and 0.6; perhaps ring, of which there are few"."""
     unsure, sure = count_unsure(found), int((found.scores >= UNSURE[1]).sum())
     parts = [f"{_objects(unsure, 'detection')} between {UNSURE[0]:g} and {UNSURE[1]:g}"] if unsure else []

@@ -26,7 +26,7 @@ from fpn.studies.suggesting.evidence import Evidence
 from fpn.studies.suggesting.gain import class_worths, expected_objects
 from fpn.studies.suggesting.looking import Looker
 from fpn.studies.suggesting.pool import Pool
-from fpn.studies.suggesting.reasons import count_unsure, say_reasons
+from fpn.studies.suggesting.reasons import count_unsure, reason_for
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class _Ranking:
             unlike=choice.unlike,
             unsure=count_unsure(each.found),
             found=each.found,
-            reason=say_reasons(choice, each.found, self.classes),
+            reason=reason_for(choice, each.found, self.classes),
         )
 
 
