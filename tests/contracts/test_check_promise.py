@@ -15,6 +15,7 @@ from planted_faults import Planted
 from fpn.data import open_dataset
 from fpn.data.checks.inspection import check
 from fpn.detectors import PAPER, Detector, Preprocessor
+from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import Recipe
 from fpn.errors import FpnError
 from fpn.evaluation.evaluate import Found, measure
@@ -28,7 +29,7 @@ class Blind(Detector):
     """Finds nothing: whatever stops a run with it is the data's fault."""
 
     def __init__(self, classes: Classes) -> None:
-        dialect = PAPER.changed(pixels={"mean": (0.5,) * 3, "std": (0.25,) * 3})
+        dialect = Dialect(name="blind", source="made up", pixels=PAPER.pixels.changed(mean=(0.5,) * 3, std=(0.25,) * 3))
         recipe = Recipe(kind="blind", classes=classes.names, category_ids=classes.ids, dialect=dialect)
         super().__init__(classes=classes, preprocessor=Preprocessor(dialect.pixels), recipe=recipe)
         self.weight = torch.nn.Parameter(torch.zeros(1))  # says where it is

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from fpn.errors import DataNotFoundError, ModelFileError
 from fpn.interop import checkpoint_files, pickle_reader
-from fpn.interop.checkpoint_files import read_checkpoint
+from fpn.interop.checkpoint_files import read_checkpoint_file
 
 FORMATS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
 
@@ -73,7 +73,7 @@ def same(one, other):
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_file_of_torch_is_read_as_torch_reads_it_with_weights_only(form, tmp_path):
     path = written(tmp_path / "a.pth", example(), form)
-    content = read_checkpoint(path)
+    content = read_checkpoint_file(path)
     same(content.value, torch.load(path, weights_only=True))
     assert content.skipped == {}
     assert content.form == {"zip": "torch", "legacy": "torch before 1.6"}[form]
@@ -83,7 +83,7 @@ def test_a_file_of_torch_is_read_as_torch_reads_it_with_weights_only(form, tmp_p
 def test_tensors_of_one_storage_share_the_files_bytes_and_may_be_changed(form, tmp_path):
     path = written(tmp_path / "a.pth", example(), form)
     before = path.read_bytes()
-    state = read_checkpoint(path).value["state_dict"]
+    state = read_checkpoint_file(path).value["state_dict"]
     state["plain"][0, 1] = 99
     assert state["turned"][1, 0] == 99
     assert path.read_bytes() == before
@@ -101,7 +101,7 @@ def test_a_pickle_of_detectron2_of_every_protocol(protocol, tmp_path):
     (tmp_path / "a.pkl").write_bytes(
         pickle.dumps({"model": weights, "__author__": "Detectron2 Model Zoo", "matching": True}, protocol)
     )
-    value = read_checkpoint(tmp_path / "a.pkl").value
+    value = read_checkpoint_file(tmp_path / "a.pkl").value
     assert value["__author__"] == "Detectron2 Model Zoo"
     for name, wanted in weights.items():
         np.testing.assert_array_equal(value["model"][name], wanted)
@@ -120,7 +120,7 @@ def python2(array):
 def test_an_array_that_python_2_wrote(tmp_path):
     array = np.arange(2000, dtype=np.float32).reshape(20, 100)
     (tmp_path / "R-50.pkl").write_bytes(b"\x80\x02}U\x04res2" + python2(array) + b"s.")
-    np.testing.assert_array_equal(read_checkpoint(tmp_path / "R-50.pkl").value["res2"], array)
+    np.testing.assert_array_equal(read_checkpoint_file(tmp_path / "R-50.pkl").value["res2"], array)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_records_of_a_training_are_left_out_and_counted(toolkit, protocol, tmp_p
         tmp_path / "epoch_12.pth",
         pickle_protocol=protocol,
     )
-    content = read_checkpoint(tmp_path / "epoch_12.pth")
+    content = read_checkpoint_file(tmp_path / "epoch_12.pth")
     assert content.value["message_hub"] == {"log_scalars": {}, "kept": 0.5}
     assert content.value["args"] == {"lr": 0.1, "output_dir": "runs"}
     assert content.value["meta"]["CLASSES"] == ("cat", "dog")
@@ -164,14 +164,14 @@ def test_records_of_a_training_are_left_out_and_counted(toolkit, protocol, tmp_p
 
 def test_a_file_of_safetensors(tmp_path):
     save_file({"a": torch.ones(3)}, tmp_path / "a.safetensors")
-    assert read_checkpoint(tmp_path / "a.safetensors").value["a"].tolist() == [1, 1, 1]
+    assert read_checkpoint_file(tmp_path / "a.safetensors").value["a"].tolist() == [1, 1, 1]
 
 
 def test_a_file_that_is_not_there_and_a_folder(tmp_path):
     with pytest.raises(DataNotFoundError, match="no such file"):
-        read_checkpoint(tmp_path / "a.pth")
+        read_checkpoint_file(tmp_path / "a.pth")
     with pytest.raises(ModelFileError, match="is no file; a checkpoint is one"):
-        read_checkpoint(tmp_path)
+        read_checkpoint_file(tmp_path)
 
 
 # --- what is not ----------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_hostile_files_are_refused_with_what_was_found_and_nothing_of_them_runs(
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match=told) as caught:
-            read_checkpoint(path)
+            read_checkpoint_file(path)
         assert str(caught.value).startswith(str(path)), name
         assert str(caught.value).isprintable(), name
     assert not canary.exists()
@@ -337,7 +337,7 @@ def test_files_with_changed_bytes_are_read_or_refused(form, tmp_path):
             del changed[chance.randrange(len(changed)) :]
         path.write_bytes(changed)
         try:
-            read_checkpoint(path)
+            read_checkpoint_file(path)
             read += 1
         except ModelFileError:
             refused += 1

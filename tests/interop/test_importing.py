@@ -17,7 +17,7 @@ from fpn.interop.findings import needed
 from fpn.interop.importing import require_detector
 from fpn.interop.proof import compare_stored
 from fpn.interop.python_data import UNKNOWN, read_assignments_of
-from fpn.interop.toolkit_configs import read_config, read_mmdetection
+from fpn.interop.toolkit_configs import read_mmdetection, read_toolkit_config
 
 NAMES = Path(__file__).resolve().parents[3] / "shared" / "golden" / "names"
 
@@ -175,7 +175,7 @@ def test_a_yaml_of_detectron2_over_its_base(tmp_path):
         "  ROI_HEADS: {SCORE_THRESH_TEST: 0.3}\n  ROI_BOX_HEAD:\n    POOLER_TYPE: ROIPool\n"
         "    BBOX_REG_WEIGHTS: !!python/tuple [10, 10, 5, 5]\n"
     )
-    config = read_config(tmp_path / "x101.yaml")
+    config = read_toolkit_config(tmp_path / "x101.yaml")
     assert config.settings == {
         "pixels.short_side": 640,
         "pixels.channel_order": "bgr",
@@ -194,23 +194,23 @@ def test_a_yaml_of_detectron2_over_its_base(tmp_path):
 
 def test_a_base_that_is_not_there_is_said_and_code_in_yaml_is_not_run(tmp_path):
     (tmp_path / "a.yaml").write_text("_BASE_: ../Base-RCNN-FPN.yaml\nTEST: {DETECTIONS_PER_IMAGE: 50}\n")
-    config = read_config(tmp_path / "a.yaml")
+    config = read_toolkit_config(tmp_path / "a.yaml")
     assert config.settings == {"box.limit": 50, "dense.limit": 50}
     assert config.remarks == ["a.yaml builds on '../Base-RCNN-FPN.yaml', which is not there: what it sets is not known"]
     for text in ("A: !!java/x 1", "A: &x [*x]", "[1, 2]", "A: {"):
         (tmp_path / "b.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"b\.yaml: (is no YAML that is read|holds no settings by name)"):
-            read_config(tmp_path / "b.yaml")
+            read_toolkit_config(tmp_path / "b.yaml")
     canary = tmp_path / "canary"
     called = f"!!python/object/apply:os.system ['touch {canary}']"
     (tmp_path / "code.yaml").write_text(f"MODEL: {{ANCHOR_GENERATOR: {{SIZES: {called}}}}}")
-    config = read_config(tmp_path / "code.yaml")
+    config = read_toolkit_config(tmp_path / "code.yaml")
     assert config.settings == {}
     assert config.remarks[0].startswith("code.yaml: MODEL.ANCHOR_GENERATOR.SIZES is Python code, which is not run")
     assert not canary.exists()
     (tmp_path / "c.yaml").write_text("INPUT: {MIN_SIZE_TEST: many}")
     with pytest.raises(ConfigError, match=r"c\.yaml: INPUT\.MIN_SIZE_TEST 'many' is not what it should be"):
-        read_config(tmp_path / "c.yaml")
+        read_toolkit_config(tmp_path / "c.yaml")
 
 
 def test_a_config_of_mmdetection_is_read_and_not_run(tmp_path):

@@ -53,7 +53,7 @@ def run(
     """
     from fpn.detectors import save
     from fpn.interop import import_weights
-    from fpn.interop.importing import describe, require_detector
+    from fpn.interop.importing import describe_import, require_detector
     from fpn.interop.proof import compare_stored, compare_torchvision
     from fpn.interop.torchvision_registry import find_torchvision
 
@@ -78,7 +78,9 @@ def run(
         say(f"  {proof}")
     if not proofs:
         say("  not compared with the toolkit's own results: --verify does that")
-    detector.training_record = {"imported": describe(imported, checkpoint, [proof.to_json() for proof in proofs])}
+    detector.training_record = {
+        "imported": describe_import(imported, checkpoint, [proof.to_json() for proof in proofs])
+    }
     save(detector, output)
     say(f"model: {output}")
     say(f"Next:\n  fpn explain {output}\n  fpn predict {output} IMAGES --output predictions")
@@ -114,9 +116,9 @@ def _tell(imported: ImportedWeights, checkpoint: str) -> None:
 
 
 def _short(value: object) -> str:
-    from fpn.interop.findings import show
+    from fpn.interop.findings import show_setting
 
-    text = show(value)
+    text = show_setting(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -33,7 +33,7 @@ class CheckpointContent:
     skipped: Mapping[str, int]
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContent:
+def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointContent:
     """Read a file of torch (`.pth`, `.pt`), Python (`.pkl`) or safetensors. It is recognised by its first bytes.
 
     Raises:

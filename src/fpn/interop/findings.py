@@ -68,7 +68,7 @@ _OWN_NAMES = ("name", "source")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ToldSetting:
     """A setting, its value, and who says so."""
 
     setting: str
@@ -76,14 +76,14 @@ class Finding:
     how: str
 
     def __str__(self) -> str:
-        return f"{self.setting} = {show(self.value)}  ({self.how})"
+        return f"{self.setting} = {show_setting(self.value)}  ({self.how})"
 
 
-def show(value: Any) -> str:
+def show_setting(value: Any) -> str:
     """A setting's value in a few letters."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, tuple):
-        text = " ".join(show(each) for each in value)
+        text = " ".join(show_setting(each) for each in value)
         text = f"({text})" if any(isinstance(each, tuple) for each in value) else text
     return text
 
@@ -98,7 +98,9 @@ def flatten(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def compare(dialect: Dialect, kind: str, told: Mapping[str, str]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+def compare_settings(
+    dialect: Dialect, kind: str, told: Mapping[str, str]
+) -> tuple[tuple[ToldSetting, ...], tuple[ToldSetting, ...]]:
     """What is not as usual in the toolkit, and what is assumed to be.
 
     Args:
@@ -109,20 +111,16 @@ def compare(dialect: Dialect, kind: str, told: Mapping[str, str]) -> tuple[tuple
     base = DIALECTS_OF.get(kind, {}).get(dialect.name)
     usual = dict(flatten(base)) if base is not None else {}
     own = dict(flatten(dialect))
-    said = {_key(path): who for path, who in told.items()}
-    found: list[Finding] = []
+    said = {path.replace(".", "_"): who for path, who in told.items()}
+    found: list[ToldSetting] = []
     for setting, value in own.items():
-        if _key(setting) in said:
-            found.append(Finding(setting, value, said[_key(setting)]))
+        if setting.replace(".", "_") in said:
+            found.append(ToldSetting(setting, value, said[setting.replace(".", "_")]))
         elif setting in usual and setting not in _OWN_NAMES and not _same(usual[setting], value, own):
-            found.append(Finding(setting, value, _TOLD_BY.get(setting, "names and shapes of the weights")))
+            found.append(ToldSetting(setting, value, _TOLD_BY.get(setting, "names and shapes of the weights")))
     shown = {each.setting for each in found}
-    assumed = (Finding(each, own[each], "usual") for each in _UNTOLD if each in own and each not in shown)
+    assumed = (ToldSetting(each, own[each], "usual") for each in _UNTOLD if each in own and each not in shown)
     return tuple(found), tuple(assumed)
-
-
-def _key(path: str) -> str:
-    return path.replace(".", "_")
 
 
 def _same(usual: Any, value: Any, own: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from fpn.detectors.dialect import Dialect
-from fpn.interop.findings import Finding
+from fpn.interop.findings import ToldSetting
 
 State: TypeAlias = Mapping[str, Tensor]
 
@@ -38,8 +38,8 @@ class ImportedWeights:
     leftover: tuple[str, ...]
     toolkit: str = ""
     form: str = ""
-    findings: tuple[Finding, ...] = ()
-    assumed: tuple[Finding, ...] = ()
+    findings: tuple[ToldSetting, ...] = ()
+    assumed: tuple[ToldSetting, ...] = ()
     missing: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()

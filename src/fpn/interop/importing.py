@@ -11,13 +11,13 @@ from typing import Any
 
 from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, ModelFileError
-from fpn.interop.checkpoint_files import CheckpointContent, read_checkpoint
+from fpn.interop.checkpoint_files import CheckpointContent, read_checkpoint_file
 from fpn.interop.class_names import COCO, coco_classes
 from fpn.interop.conversion import import_state, unwrap_state
-from fpn.interop.findings import compare, needed, show
+from fpn.interop.findings import compare_settings, needed, show_setting
 from fpn.interop.imported import ImportedWeights
 from fpn.interop.key_rules import noting_missing
-from fpn.interop.toolkit_configs import ToolkitConfig, read_config, read_mmdetection
+from fpn.interop.toolkit_configs import ToolkitConfig, read_mmdetection, read_toolkit_config
 from fpn.structures import Classes
 
 _SHOWN = 5
@@ -54,10 +54,10 @@ def import_weights(
         ConfigError: an unknown convention, or other classes than the weights are of.
     """
     is_file = isinstance(source, str | os.PathLike)
-    content = read_checkpoint(source) if is_file else CheckpointContent(source, "", {})  # type: ignore[arg-type]
+    content = read_checkpoint_file(source) if is_file else CheckpointContent(source, "", {})  # type: ignore[arg-type]
     if not isinstance(content.value, Mapping):
         raise ModelFileError(f"{source}: holds a {type(content.value).__name__}, expected names and weights")
-    configs = [own for own in (_own_config(content.value), read_config(config) if config else None) if own]
+    configs = [own for own in (_own_config(content.value), read_toolkit_config(config) if config else None) if own]
     settings, told, names = _settings(configs, content.value, conventions)
     named = names if classes is None else classes
     if named is not None:
@@ -71,7 +71,7 @@ def import_weights(
         raise ModelFileError(f"{source}: {error}") from None
     _refuse_leftover(imported, source, allowed=allow_missing or not is_file)
     kind = imported.module.recipe.kind if isinstance(imported.module, Detector) else "faster_rcnn"
-    findings, assumed = compare(imported.dialect, kind, told)
+    findings, assumed = compare_settings(imported.dialect, kind, told)
     return replace(
         imported,
         toolkit=imported.toolkit.partition("'s ")[0],
@@ -94,13 +94,13 @@ def _settings(
     foreign = _foreign_sections(unwrap_state(value))
     for config in configs:
         kept = [path for path in config.settings if not path.startswith(foreign)]
-        settings |= {_key(path): config.settings[path] for path in kept}
+        settings |= {path.replace(".", "_"): config.settings[path] for path in kept}
         told |= {path: config.told[path] for path in kept}
         if names is None and config.classes is not None:
             names = _named(config.classes)
     for name, each in conventions.items():
-        settings[_key(name)] = each
-        told = {path: who for path, who in told.items() if _key(path) != _key(name)}
+        settings[name.replace(".", "_")] = each
+        told = {path: who for path, who in told.items() if path.replace(".", "_") != name.replace(".", "_")}
         told[name] = "as you said"
     return settings, told, names
 
@@ -109,10 +109,6 @@ def _foreign_sections(names: Iterable[str]) -> tuple[str, ...]:
     """Sections that a detector with these weights does not have; a config may speak of all kinds of detectors."""
     two_stages = any(re.search(r"(^|\.|/)(roi_heads?\.|RCNN_|mrcnn_)", name) for name in names)
     return ("dense.",) if two_stages else ("rpn.", "roi.", "box.")
-
-
-def _key(path: str) -> str:
-    return path.replace(".", "_")
 
 
 def _own_config(value: Mapping[str, Any]) -> ToolkitConfig | None:
@@ -170,14 +166,14 @@ def require_detector(imported: ImportedWeights, source: str | Path) -> Detector:
     )
 
 
-def describe(imported: ImportedWeights, source: str, proofs: list[dict[str, Any]]) -> dict[str, Any]:
+def describe_import(imported: ImportedWeights, source: str, proofs: list[dict[str, Any]]) -> dict[str, Any]:
     """What a model file says of where its weights come from, as JSON has it."""
     return {
         "from": Path(source).name if "/" not in source or Path(source).is_absolute() else source,
         "toolkit": imported.toolkit,
         "form": imported.form,
         "findings": [str(finding) for finding in imported.findings],
-        "assumed": [f"{each.setting} = {show(each.value)}" for each in imported.assumed],
+        "assumed": [f"{each.setting} = {show_setting(each.value)}" for each in imported.assumed],
         "leftover": list(needed(imported.leftover)),
         "missing": list(imported.missing),
         "proofs": proofs,

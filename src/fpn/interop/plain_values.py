@@ -26,7 +26,7 @@ MOST_DEEP = 100
 # Values when each is counted as often as it is referred to.
 MOST_VALUES = 5_000_000
 
-Loader = Callable[[TensorRef], Tensor]
+TensorLoader = Callable[[TensorRef], Tensor]
 
 
 def no_tensors(tensor: TensorRef) -> Tensor:
@@ -41,7 +41,7 @@ class PlainValues:
         skipped: how many objects of which class were left out; in lists None stands for them.
     """
 
-    def __init__(self, load: Loader = no_tensors) -> None:
+    def __init__(self, load: TensorLoader = no_tensors) -> None:
         self.skipped: Counter[str] = Counter()
         self._load = load
         # By the identity of the value that was said; the value is kept, so that no other takes its identity.

@@ -58,7 +58,7 @@ class Proof:
         return {**asdict(self), "sizes": [list(size) for size in self.sizes]}
 
 
-Found = Mapping[str, NDArray[Any]]
+TheirResults = Mapping[str, NDArray[Any]]
 
 
 def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
@@ -83,7 +83,7 @@ def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
     except (ValueError, OSError, KeyError) as error:
         raise ModelFileError(f"{path}: is no .npz of plain arrays ({error})") from None
     images: list[NDArray[Any]] = []
-    found: list[Found] = []
+    found: list[TheirResults] = []
     while f"image_{len(images)}" in arrays:
         number = len(images)
         images.append(arrays[f"image_{number}"])
@@ -93,7 +93,7 @@ def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
     return _compare(detector, images, found, path.name)
 
 
-def _results(arrays: Mapping[str, NDArray[Any]], number: int, path: Path) -> Found:
+def _results(arrays: Mapping[str, NDArray[Any]], number: int, path: Path) -> TheirResults:
     try:
         found = {what: arrays[f"{what}_{number}"] for what in ("boxes", "scores", "labels")}
     except KeyError as error:
@@ -114,7 +114,7 @@ def compare_torchvision(detector: Detector, path: str | os.PathLike[str]) -> lis
     if theirs is None:
         return []
     images = [_scene(width, height, seed) for seed, (width, height) in enumerate(_SIZES)]
-    found: list[Found] = []
+    found: list[TheirResults] = []
     with evaluating(theirs), torch.no_grad():
         for image in images:
             (result,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
@@ -134,7 +134,7 @@ def _scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:
     return image.astype(np.uint8)
 
 
-def _compare(detector: Detector, images: list[NDArray[Any]], found: list[Found], against: str) -> Proof:
+def _compare(detector: Detector, images: list[NDArray[Any]], found: list[TheirResults], against: str) -> Proof:
     ours = detector.predict(list(images))
     same, box, score = 0, 0.0, 0.0
     for own, theirs in zip(ours, found, strict=True):
@@ -151,7 +151,7 @@ def _compare(detector: Detector, images: list[NDArray[Any]], found: list[Found],
     )
 
 
-def _nearest(own: Detections, theirs: Found) -> tuple[int, float, float]:
+def _nearest(own: Detections, theirs: TheirResults) -> tuple[int, float, float]:
     """How many of theirs are among ours, and how far those are at most: pixels, score."""
     boxes, scores = torch.as_tensor(theirs["boxes"]).float(), torch.as_tensor(theirs["scores"]).float()
     labels = torch.as_tensor(theirs["labels"]).long()

@@ -41,7 +41,7 @@ class ToolkitConfig:
             self.told[setting] = f"{key} of {self.where}"
 
 
-def read_config(path: str | os.PathLike[str]) -> ToolkitConfig:
+def read_toolkit_config(path: str | os.PathLike[str]) -> ToolkitConfig:
     """Detectron2's `.yaml`, or MMDetection's flattened `.py` (as `print_config.py` and its logs write it).
 
     Raises:

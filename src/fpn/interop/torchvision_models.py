@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fpn.detectors.detector import Detector
-from fpn.interop.checkpoint_files import read_checkpoint
+from fpn.interop.checkpoint_files import read_checkpoint_file
 from fpn.interop.conversion import unwrap_state
 
 # Kind of detector and dialect -> its function in torchvision.models.detection.
@@ -49,7 +49,9 @@ def build_torchvision(detector: Detector, path: str | os.PathLike[str]) -> nn.Mo
         box_nms_thresh=own.box.nms,
         box_detections_per_img=own.box.limit,
     )
-    state = {name.removeprefix("module."): value for name, value in unwrap_state(read_checkpoint(path).value).items()}
+    state = {
+        name.removeprefix("module."): value for name, value in unwrap_state(read_checkpoint_file(path).value).items()
+    }
     try:
         lacking, beyond = theirs.load_state_dict(_current_names(state), strict=False)
     except RuntimeError:

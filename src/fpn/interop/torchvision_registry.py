@@ -12,7 +12,7 @@ from typing import Any
 from fpn.detectors.model_file import save
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.interop.class_names import coco_classes
-from fpn.interop.importing import describe, import_weights, require_detector
+from fpn.interop.importing import describe_import, import_weights, require_detector
 from fpn.structures import Classes
 from fpn.suggestions import nearest
 from fpn.version import __version__
@@ -99,7 +99,7 @@ def model_of_torchvision(name: str) -> Path:
         found = find_torchvision(name)
         imported = import_weights(found.path, classes=found.classes, **found.settings)
         detector = require_detector(imported, name)
-        detector.training_record = {"imported": describe(imported, name, [])}
+        detector.training_record = {"imported": describe_import(imported, name, [])}
         save(detector, model)
     return model
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fpn.detectors import PAPER, Preprocessor, TwoStageDetector
-from fpn.detectors.recipe import Recipe
+from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.extractor import Extractor
 from fpn.heads.box import BoxHead, TwoLayerTrunk
 from fpn.heads.roi_heads import RoIHeads
@@ -91,7 +91,7 @@ def detector(
         roi_heads=RoIHeads(box=box),
         classes=classes,
         preprocessor=Preprocessor(dialect.pixels),
-        recipe=Recipe(kind="planted", classes=classes.names, category_ids=classes.ids, dialect=dialect),
+        recipe=FasterRCNNRecipe(classes=classes.names, category_ids=classes.ids, dialect=dialect),
     )
     made.compiled_dense = lambda pixels: _say(made, truths, spoil)
     return made.eval()
