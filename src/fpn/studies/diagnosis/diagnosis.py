@@ -99,7 +99,8 @@ def find_tracer(detector: Detector, threshold: float) -> Tracer:
     """
     if isinstance(detector, TwoStageDetector) and isinstance(detector.roi_heads.box, BoxHead):
         return TwoStageTracer(detector, threshold)
-    raise ConfigError(f"a {detector.recipe.kind} can't be diagnosed yet: only two-stage detectors without a cascade can")
+    kind = detector.recipe.kind
+    raise ConfigError(f"a {kind} can't be diagnosed yet: only two-stage detectors without a cascade can")
 
 
 def diagnose(
