@@ -208,7 +208,7 @@ def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
         """As an exported model comes: a predictor, and no more."""
 
         classes, preprocessor, bucket = inside.classes, inside.preprocessor, inside.bucket
-        tasks, device, max_detections = ("boxes",), torch.device("cpu"), None
+        tasks, device, max_detections, skeleton = ("boxes",), torch.device("cpu"), None, None
 
         def detect(self, images: ImageBatch) -> list[Detections]:
             return inside.detect(images)

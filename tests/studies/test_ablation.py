@@ -118,7 +118,7 @@ def test_rows_are_ranked_by_their_means():
 
 
 def test_rows_have_the_papers_order_and_letters_whatever_order_they_were_measured_in():
-    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(DESIGNS)], costs={})
+    findings = Findings(outcomes=[outcome(row, 0) for row in reversed(PAPER_ROWS)], costs={})
     table = text_tables(findings, wide=False)[0]
     letters = [row[0].split()[0] for row in table.rows]
     assert letters == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "1c", "1a"]

@@ -364,13 +364,13 @@ def test_a_change_deep_in_the_recipe_and_a_file_of_another_size_are_named(tmp_pa
 
     one, other = tiny_detector(), tiny_detector()
     one.recipe, other.recipe = (
-        one.recipe.model_copy(update={"dialect": one.recipe.dialect.changed(rpn={"nms": limit})})
-        for limit in (0.5, 0.6)
+        one.recipe.model_copy(update={"dialect": one.recipe.dialect.changed(pixels={"mean": (mean,) * 3})})
+        for mean in (0.5, 0.6)
     )
     train(one, image_set(3), changed(steps=1), output=tmp_path / "run", progress=False)
     with pytest.raises(ConfigError) as caught:
         train(other, image_set(4), resume=tmp_path / "run", progress=False)
-    assert "recipe.dialect.rpn.nms was 0.5, is 0.6" in str(caught.value)
+    assert "recipe.dialect.pixels.mean was [0.5, 0.5, 0.5], is [0.6, 0.6, 0.6]" in str(caught.value)
     assert "data.file_sizes was" in str(caught.value)
     assert "paper" not in str(caught.value)
 

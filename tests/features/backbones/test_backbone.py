@@ -155,7 +155,7 @@ def test_channels_last_and_bfloat16_work_through_the_whole_backbone() -> None:
         ("resnet18", {"out": (4, 3)}, "finest first"),
         ("resnet18", {"out": ()}, "asked for none"),
         ("resnet18", {"frozen_stages": 6}, "has 5 stages, frozen_stages is 6"),
-        ("vit_tiny_patch16_224", {}, "takes images of one size only"),
+        ("vit_tiny_patch16_224", {}, "has levels c4, asked for c2, c3, c4, c5. A plain transformer has no other"),
     ],
 )
 def test_what_can_not_be_a_bottom_up_path_is_said(name: str, options: dict[str, object], message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -160,15 +159,12 @@ def test_the_originals_losses(name: str) -> None:
     images, targets = training_batch(figures, detector)
     with torch.no_grad():
         ours = detector.losses(images, targets)
-    sampled = overrides(figures).get("MODEL.RPN.BATCH_SIZE_PER_IMAGE")
     # MMDetection's RPN leaves out anchors beyond each image's own padding, and matches weak ones by another rule.
     left_out = {"objectness", "rpn_box"} if figures.name.startswith("mm_") else set()
     for term, value in ours.terms.items():
         if term in left_out:
             continue
         theirs = next(figures.meta["losses"][key] for key in TERMS[term] if key in figures.meta["losses"])
-        if sampled and term in ("objectness", "rpn_box"):  # Detectron2 divides by what would be sampled at most
-            value = value * ours.samples[term] / (sampled * len(targets))
         assert float(value) == pytest.approx(float(np.sum(theirs)), rel=1e-4, abs=1e-6), term
     assert {"mask", "keypoint"} & set(ours.terms)
 
@@ -184,24 +180,10 @@ def test_keypoints_and_heatmaps_of_the_original() -> None:
     assert inside.tolist() == figures["heatmap_valid"].astype(bool).tolist()
 
 
-def folded(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The same pyramid with its norms inside of its convolutions."""
-    plain = {name: torch.from_numpy(value) for name, value in state.items()}
-    for name in [each.removesuffix(".norm.weight") for each in plain if re.fullmatch(r".*fpn_\w+\.norm\.weight", each)]:
-        scale, shift, mean, var = (plain.pop(f"{name}.norm.{leaf}") for leaf in LEAVES)
-        scale = scale / (var + 1e-5).sqrt()
-        plain[f"{name}.weight"] = plain[f"{name}.weight"] * scale[:, None, None, None]
-        plain[f"{name}.bias"] = shift - mean * scale
-    return plain
-
-
-LEAVES = ("weight", "bias", "running_mean", "running_var")
-
-
 @torch.no_grad()
 def test_the_new_baselines_mask_head_with_norms() -> None:
     figures = family_case("d2_21_new_baseline_mask")
-    state = folded(weights(figures.name))
+    state = {name: torch.from_numpy(value) for name, value in weights(figures.name).items()}
     heads = ("proposal_generator.", "roi_heads.")
     imported = import_weights({name: value for name, value in state.items() if not name.startswith(heads)})
     own, _ = rename({name: value for name, value in state.items() if name.startswith("roi_heads.mask_head.")}, RULES)

@@ -209,7 +209,7 @@ def test_fpn_pytorch_targets_and_losses():
     images = images_of([meta["im_info"][0][:2]])
     raw = head(features)
     anchors = torch.cat(head._grids(raw, images))
-    drawn = head.sampler.draw(anchors, truth, usable=head._usable(anchors, images.sizes[0]))
+    drawn = head.sampler.draw(anchors, truth, usable=head._usable([anchors], raw, images.sizes[0]))
     labels = torch.full((len(anchors),), -1)
     labels[drawn.negative], labels[drawn.positive] = 0, 1
     assert labels.tolist() == figures["labels"][0].tolist()

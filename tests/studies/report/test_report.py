@@ -115,7 +115,7 @@ def test_what_it_says_at_the_threshold_in_use(page: Path) -> None:
     assert told["worst_images"][0] | {"found": 0} == {
         "image": "images/3.png", "objects": 2, "found": 0, "missed": {"nut": 1, "bolt": 1}, "wrong": {"nut": 1},
     }  # fmt: skip
-    assert told["budget"]["why"].startswith("a Seer can't be diagnosed")
+    assert told["budget"]["why"].startswith("a seer can't be diagnosed")
 
 
 def test_a_model_with_thresholds_is_judged_at_them(tmp_path: Path) -> None:
