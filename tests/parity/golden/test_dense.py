@@ -77,11 +77,7 @@ def test_the_originals_maps_and_detections(name: str) -> None:
     figures = stored(name)
     detector = detector_of(figures)
     prepared = detector.preprocessor.prepare(Image.fromarray(figures["image_rgb"]))
-    pixels, tolerance = prepared.pixels, 1e-4
-    if "resize_scale" in figures.meta:  # OpenCV's own arithmetic on 8 bits, which differs from ours by a level
-        resized = opencv_resized(figures["image_rgb"], *figures.meta["img_shape"])
-        pixels, tolerance = detector.preprocessor._normalised(resized), 1e-3
-    images = detector.preprocessor.collate([pixels], [prepared.frame])
+    images = detector.preprocessor.collate([prepared.pixels], [prepared.frame])
     with torch.no_grad():
         maps = detector.features(images.pixels)
         raw = detector.head.maps(detector.head(maps))
@@ -89,14 +85,14 @@ def test_the_originals_maps_and_detections(name: str) -> None:
     seen = 0
     for array in figures.arrays:
         if array.startswith("feat_"):
-            assert_map(figures, array, maps[array.removeprefix("feat_")], tolerance)
+            assert_map(figures, array, maps[array.removeprefix("feat_")], 1e-4)
         elif array.startswith("head_"):
             part = array.removeprefix("head_").rstrip("0123456789").removesuffix("_p")
             level = int(array.lstrip("abcdefghijklmnopqrstuvwxyz_")) - (3 if "_p" in array else 0)
             whole = raw[OURS[part]][level]
             if name.startswith("mm_6") and part == "reg":
                 whole = whole.exp()  # it keeps the distances themselves
-            assert_map(figures, array, whole, tolerance)
+            assert_map(figures, array, whole, 1e-4)
             seen += 1
     assert seen
     found = detector.preprocessor.restore(found, prepared.frame)
@@ -105,29 +101,7 @@ def test_the_originals_maps_and_detections(name: str) -> None:
         [figures["pred_boxes"], figures["classes"][:, None], figures["scores"][:, None] * 10], axis=1
     )
     assert len(got) == len(wanted)
-    assert unmatched(torch.from_numpy(wanted), got, 0.01 if tolerance == 1e-4 else 0.05) == 0
-
-
-def opencv_resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with weights of 11 bits and sums of 16, as OpenCV's; one pixel in a thousand is a level off."""
-
-    def taps(inside: int, outside: int) -> tuple[np.ndarray, ...]:
-        place = ((np.arange(outside) + 0.5) * (inside / outside) - 0.5).astype(np.float32)
-        low = np.floor(place).astype(int)
-        upper = (place - low).astype(np.float32)
-        upper[(low < 0) | (low >= inside - 1)] = 0
-        low = low.clip(0, inside - 1)
-        return (
-            low,
-            np.minimum(low + 1, inside - 1),
-            np.rint((1 - upper) * 2048).astype(int),
-            np.rint(upper * 2048).astype(int),
-        )
-
-    (x0, x1, a0, a1), (y0, y1, b0, b1) = taps(image.shape[1], width), taps(image.shape[0], height)
-    rows = (image[:, x0] * a0[:, None] + image[:, x1] * a1[:, None]) >> 4
-    sums = ((b0[:, None, None] * rows[y0]) >> 16) + ((b1[:, None, None] * rows[y1]) >> 16)
-    return ((sums + 2) >> 2).clip(0, 255).astype(np.uint8)
+    assert unmatched(torch.from_numpy(wanted), got, 0.01) == 0
 
 
 def training_batch(figures: Case, detector: OneStageDetector) -> tuple[ImageBatch, list[Targets]]:
