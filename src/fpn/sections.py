@@ -80,18 +80,23 @@ class Section(BaseModel):
 
     def _split(self, name: str) -> tuple[str, str]:
         """A section's name and the rest of the path; nothing is left of a field's own name."""
-        path = name.replace(".", "_")
+        path = flat_name(name)
         if path in type(self).model_fields:
             return path, ""
         for head in sections_of(type(self)):
             if path.startswith(f"{head}_"):
                 return head, path.removeprefix(f"{head}_")
-        close = nearest(path, [option.path.replace(".", "_") for option in options_of(type(self))])
+        close = nearest(path, [flat_name(option.path) for option in options_of(type(self))])
         raise ConfigError(f"unknown setting {name!r}.{close or _known(type(self).model_fields)}")
 
     def to_json(self) -> dict[str, Any]:
         """What JSON holds: tuples become lists, sections become objects."""
         return self.model_dump(mode="json")
+
+
+def flat_name(path: str) -> str:
+    """A setting's path as one keyword: "roi.sampler" is roi_sampler."""
+    return path.replace(".", "_")
 
 
 class CheckedSettings(BaseModel):

@@ -5,30 +5,11 @@ from pathlib import Path
 
 import pytest
 from shell import Shell
-from written_sets import write_coco, write_text
+from written_sets import write_coco
 
 from fpn.cli.options import PlanOptions
 from fpn.errors import ConfigError
 from fpn.training import recipes
-
-SETTINGS = """
-recipe: small-data
-backbone: test_efficientnet
-weights: none
-short-side: 32
-long-side: 64
-head-width: 16
-channels: 16
-batch-size: 2
-workers: 0
-precision: float32
-device: cpu
-"""
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    return write_text(tmp_path / "small.yaml", SETTINGS)
 
 
 def test_a_plan_is_printed_with_reasons_time_and_alternatives_and_nothing_is_written(

@@ -6,28 +6,13 @@ from pathlib import Path
 
 import pytest
 from shell import Shell
-from written_sets import write_coco, write_text
+from written_sets import write_coco
 
 from fpn.cli import rate_test
 
-SETTINGS = """
-recipe: small-data
-backbone: test_efficientnet
-weights: none
-short-side: 32
-long-side: 64
-head-width: 16
-channels: 16
-batch-size: 2
-workers: 0
-precision: float32
-device: cpu
-"""
-
 
 @pytest.fixture
-def words(tmp_path: Path) -> list[object]:
-    settings = write_text(tmp_path / "small.yaml", SETTINGS)
+def words(tmp_path: Path, settings: Path) -> list[object]:
     return ["train", write_coco(tmp_path / "set"), "--config", settings, "--find-lr"]
 
 

@@ -59,15 +59,15 @@ def test_proposals_are_found_again_where_none_were_kept(detector: fpn.Detector, 
 
 def test_a_short_look_writes_nothing(tmp_path: Path) -> None:
     unfinished = Unfinished(tmp_path / "look", often=3600.0)
-    unfinished.keep({0: KeptImage({"scores": torch.ones(1)})})
+    unfinished.keep([0], lambda _: KeptImage({"scores": torch.ones(1)}))
     unfinished.__exit__(KeyboardInterrupt, None, None)
     assert not (tmp_path / "look").exists()
 
 
 def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     first = Unfinished(tmp_path, often=0.0)
-    first.keep({0: KeptImage({"scores": torch.ones(1)}, {"a": 1})})
-    first.keep({7: KeptImage({"scores": torch.zeros(2)})})
+    first.keep([0], lambda _: KeptImage({"scores": torch.ones(1)}, {"a": 1}))
+    first.keep([7], lambda _: KeptImage({"scores": torch.zeros(2)}))
     (tmp_path / "000000.safetensors").write_bytes(b"broken")
     assert list(Unfinished(tmp_path).known) == [7]
 
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_given_up_and_named(tmp_path: Path) -> None:
     (tmp_path / "look").write_text("a file")
     unfinished = Unfinished(tmp_path / "look", often=0.0)
-    unfinished.keep({0: KeptImage({"scores": torch.ones(1)})})
+    unfinished.keep([0], lambda _: KeptImage({"scores": torch.ones(1)}))
     assert "look" in unfinished.failed
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fpn.features.blocks import LevelNorm
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSConfig, ATSSHead
 from fpn.heads.box_coder import CoderConfig
@@ -13,7 +14,6 @@ from fpn.heads.dense_losses import Normalizer, centreness
 from fpn.heads.dense_selection import pick_best
 from fpn.heads.fcos import FCOSConfig, FCOSHead
 from fpn.heads.retinanet import RetinaNetConfig, RetinaNetHead
-from fpn.heads.tower import LevelNorm
 from fpn.ops.losses import sigmoid_focal
 from fpn.structures import ImageBatch, Level, Targets
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.errors import ConfigError
+from fpn.sections import flat_name
 from fpn.training.config import DETECTORS, MODEL_SETTINGS, anchor_levels
 
 
@@ -41,7 +42,7 @@ def combine(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     """
     kind = kind_of({**file, **options})
     ours, theirs = _Named(options, kind), _Named(file, kind)
-    kept = {path: value for path, value in theirs.assigned.items() if _key(path) not in ours.settings}
+    kept = {path: value for path, value in theirs.assigned.items() if flat_name(path) not in ours.settings}
     named = dict(theirs.named)
     for name, value in theirs.named.items():
         settings = MODEL_SETTINGS[kind].get(name, ())
@@ -67,7 +68,7 @@ def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {text!r}: expected a setting and its value, such as roi.sampler=pool")
         for inner, value in _flat(path.strip(), _value(written)):
-            before = keys.setdefault(_key(inner), inner)
+            before = keys.setdefault(flat_name(inner), inner)
             _refuse_two(inner, found.get(before, value), value)
             found[before] = value
     return found
@@ -82,7 +83,7 @@ class _Named:
             raise ConfigError(f"set {texts!r}: expected a list, such as [{texts!r}]")
         self.assigned = read_assignments(texts)
         self.named = {name: value for name, value in values.items() if name != "set"}
-        by_key = {_key(path): (path, value) for path, value in self.assigned.items()}
+        by_key = {flat_name(path): (path, value) for path, value in self.assigned.items()}
         self.settings = set(by_key)
         for name, value in self.named.items():
             for setting in MODEL_SETTINGS[kind].get(name, ()) if value is not None else ():
@@ -96,10 +97,6 @@ class _Named:
 def _refuse_two(what: str, one: Any, other: Any) -> None:
     if _as_json(one) != _as_json(other):
         raise ConfigError(f"{what}: {json.dumps(one)} and {json.dumps(other)} are two values of one setting. Keep one.")
-
-
-def _key(path: str) -> str:
-    return path.replace(".", "_")
 
 
 def _plain(name: str, value: Any, kind: str) -> Any:

@@ -169,92 +169,62 @@ def keypoint_rcnn(
 def retinanet(
     *,
     classes: Classes | Iterable[str],
-    backbone: str = "resnet50",
     weights: str | Path | None = "imagenet",
     dialect: str | Dialect = "paper",
-    short_side: int | None = None,
-    long_side: int | None = None,
-    frozen_stages: int = 2,
-    frozen_norm: bool = True,
-    channels: int | None = None,
-    neck: str = "fpn",
-    **conventions: Any,
+    **settings: Any,
 ) -> OneStageDetector:
     """RetinaNet: one stage, nine anchors a cell of P3 to P7, learned by the focal loss.
 
     Args:
-        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        classes, weights: as `faster_rcnn` takes them.
         dialect: one of `RETINANET_DIALECTS`, or a name.
-        channels: width of the pyramid's maps and of the towers on them; None: the dialect's.
-        conventions: single settings of the dialect's sections, such as `dense_nms=0.6`.
+        settings: as `faster_rcnn` takes them, but no `head_width`; `channels` is the width of the pyramid's maps and of
+            the towers on them. Also single settings of the dialect's sections, such as `dense_nms=0.6`.
 
     Raises:
         ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
     """
-    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
-    sides = {"short_side": short_side, "long_side": long_side}
-    conventions = {**sides, **widths(channels, None), **conventions}
-    return build_one_stage(make_recipe(RetinaNetRecipe, classes, dialect, parts, conventions), weights)
+    return build_one_stage(pyramid_recipe(RetinaNetRecipe, classes, dialect, **settings), weights)
 
 
 def fcos(
     *,
     classes: Classes | Iterable[str],
-    backbone: str = "resnet50",
     weights: str | Path | None = "imagenet",
     dialect: str | Dialect = "paper",
-    short_side: int | None = None,
-    long_side: int | None = None,
-    frozen_stages: int = 2,
-    frozen_norm: bool = True,
-    channels: int | None = None,
-    neck: str = "fpn",
-    **conventions: Any,
+    **settings: Any,
 ) -> OneStageDetector:
     """FCOS: one stage and no anchors: each cell tells the distances of its object's sides.
 
     Args:
-        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        classes, weights: as `faster_rcnn` takes them.
         dialect: one of `FCOS_DIALECTS`, or a name.
-        channels, conventions: as `retinanet`.
+        settings: as `retinanet` takes them.
 
     Raises:
         ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
     """
-    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
-    sides = {"short_side": short_side, "long_side": long_side}
-    conventions = {**sides, **widths(channels, None), **conventions}
-    return build_one_stage(make_recipe(FCOSRecipe, classes, dialect, parts, conventions), weights)
+    return build_one_stage(pyramid_recipe(FCOSRecipe, classes, dialect, **settings), weights)
 
 
 def atss(
     *,
     classes: Classes | Iterable[str],
-    backbone: str = "resnet50",
     weights: str | Path | None = "imagenet",
     dialect: str | Dialect = "paper",
-    short_side: int | None = None,
-    long_side: int | None = None,
-    frozen_stages: int = 2,
-    frozen_norm: bool = True,
-    channels: int | None = None,
-    neck: str = "fpn",
-    **conventions: Any,
+    **settings: Any,
 ) -> OneStageDetector:
     """ATSS: one stage, one anchor a cell, and objects that choose by themselves which anchors learn them.
 
     Args:
-        classes, backbone, weights, short_side, long_side, frozen_stages, frozen_norm, neck: as `faster_rcnn`.
+        classes, weights: as `faster_rcnn` takes them.
         dialect: one of `ATSS_DIALECTS`, or a name.
-        channels, conventions: as `retinanet`.
+        settings: as `retinanet` takes them.
 
     Raises:
         ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
     """
-    parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
-    sides = {"short_side": short_side, "long_side": long_side}
-    conventions = {**sides, **widths(channels, None), **conventions}
-    return build_one_stage(make_recipe(ATSSRecipe, classes, dialect, parts, conventions), weights)
+    return build_one_stage(pyramid_recipe(ATSSRecipe, classes, dialect, **settings), weights)
 
 
 # Each kind of detector by its name.
@@ -285,6 +255,24 @@ def two_stage_recipe(
     classes: Classes | Iterable[str],
     dialect: str | Dialect,
     *,
+    head_width: int | None = None,
+    **settings: Any,
+) -> T:
+    """The recipe of a kind with proposals and heads on them.
+
+    Args:
+        kind: which.
+        classes, dialect, head_width: as `faster_rcnn` takes them.
+        settings: as `pyramid_recipe` takes them.
+    """
+    return pyramid_recipe(kind, classes, dialect, **{**widths(None, head_width), **settings})
+
+
+def pyramid_recipe(
+    kind: type[R],
+    classes: Classes | Iterable[str],
+    dialect: str | Dialect,
+    *,
     own: Mapping[str, Any] | None = None,
     backbone: str = "resnet50",
     short_side: int | None = None,
@@ -292,11 +280,10 @@ def two_stage_recipe(
     frozen_stages: int = 2,
     frozen_norm: bool = True,
     channels: int | None = None,
-    head_width: int | None = None,
     neck: str = "fpn",
     **conventions: Any,
-) -> T:
-    """The recipe of a kind with proposals and heads on them.
+) -> R:
+    """The recipe of any kind on a pyramid, without what only heads on proposals have.
 
     Args:
         kind: which.
@@ -305,7 +292,7 @@ def two_stage_recipe(
     """
     parts = {"backbone": backbone, "frozen_stages": frozen_stages, "frozen_norm": frozen_norm, "neck": neck}
     sides = {"short_side": short_side, "long_side": long_side}
-    conventions = {**sides, **widths(channels, head_width), **conventions}
+    conventions = {**sides, **widths(channels, None), **conventions}
     return make_recipe(kind, classes, dialect, {**parts, **(own or {})}, conventions)
 
 

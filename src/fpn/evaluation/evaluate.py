@@ -208,7 +208,7 @@ def find_objects(
         if proposals:
             found.proposals.update(zip(numbers, _leave_proposals(detector, proposed, prepared), strict=True))
         if unfinished is not None:
-            unfinished.keep({number: found.finding(number) for number in numbers})
+            unfinished.keep(numbers, found.finding)
         if progress is not None:
             progress(len(found.detections) + len(found.unreadable))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,13 +53,15 @@ class Unfinished:
     often: float = _OFTEN
     known: dict[int, KeptImage] = field(default_factory=dict)
     failed: str = ""
-    _pending: dict[int, KeptImage] = field(default_factory=dict)
+    _pending: dict[int, Callable[[int], KeptImage]] = field(default_factory=dict)
+    _kept: set[int] = field(default_factory=set)
     _began: float = field(default_factory=time.monotonic)
     _written: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         for path in sorted(self.folder.glob("*.safetensors")):
             self.known.update(_read(path))
+        self._kept.update(self.known)
 
     def __enter__(self) -> Unfinished:
         return self
@@ -72,31 +74,38 @@ class Unfinished:
         elif time.monotonic() - self._began >= self.often:  # what is shorter is not worth it
             self._write()
 
-    def keep(self, findings: Mapping[int, KeptImage]) -> None:
-        """Take what was found in some images; what can't be written is given up, and `failed` says why."""
-        self._pending.update(findings)
+    def keep(self, numbers: Iterable[int], pack: Callable[[int], KeptImage]) -> None:
+        """Take what was found in some images; what can't be written is given up, and `failed` says why.
+
+        Args:
+            numbers: of the images.
+            pack: gives what is kept of one; called when it is written, which for a short look is never.
+        """
+        self._pending.update(dict.fromkeys(numbers, pack))
         if time.monotonic() - self._written >= self.often:
             self._write()
 
     @property
     def kept(self) -> int:
         """Images whose findings are on disk."""
-        return sum(len(_read(path)) for path in self.folder.glob("*.safetensors"))
+        return len(self._kept)
 
     def _write(self) -> None:
         self._written = time.monotonic()
         if self.failed or not self._pending:
             return
         number = len(list(self.folder.glob("*.safetensors")))
+        findings = {image: pack(image) for image, pack in self._pending.items()}
         tensors = {
             f"{image}.{name}": tensor.detach().cpu().contiguous()
-            for image, finding in self._pending.items()
+            for image, finding in findings.items()
             for name, tensor in finding.tensors.items()
         }
-        notes = json.dumps({str(image): finding.notes for image, finding in self._pending.items()})
+        notes = json.dumps({str(image): finding.notes for image, finding in findings.items()})
         try:
             with atomic_path(self.folder / f"{number:06d}.safetensors") as path:
                 save_file(tensors, path, metadata={_NOTES: notes})
+            self._kept.update(findings)
         except OutputError as error:
             self.failed = str(error)
         self._pending.clear()

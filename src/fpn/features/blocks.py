@@ -30,9 +30,17 @@ def make_norm(kind: Norm, channels: int, *, epsilon: float | None = None) -> nn.
         case "batch":
             return _OverBatch(channels, eps=epsilon or 1e-5)
         case "group":
-            return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=epsilon or 1e-5)
+            return LevelNorm(math.gcd(_GROUPS, channels), channels, eps=epsilon or 1e-5)
         case "layer":
             return _OverChannels(channels, eps=epsilon or 1e-6)
+
+
+class LevelNorm(nn.GroupNorm):
+    """A group norm that also takes the single cell which a coarse level of a small image has."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """See `torch.nn.GroupNorm`, which would refuse a group of one value."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class _OverBatch(nn.BatchNorm2d):

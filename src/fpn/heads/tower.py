@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fpn.features.blocks import make_norm
 from fpn.heads.dense import DenseConfig
-
-_GROUPS = 32
-
-
-class LevelNorm(nn.GroupNorm):
-    """A group norm that also takes the single cell which a coarse level of a small image has."""
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """See `torch.nn.GroupNorm`, which would refuse a group of one value."""
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Tower(nn.Module):
@@ -37,8 +26,8 @@ class Tower(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, bias=config.norm_bias or not grouped)
             for _ in range(config.convolutions)
         )
-        norms = range(config.convolutions if grouped else 0)
-        self.norms = nn.ModuleList(LevelNorm(math.gcd(_GROUPS, width), width) for _ in norms)
+        norms = [make_norm(config.norm, width) for _ in range(config.convolutions)]
+        self.norms = nn.ModuleList(norm for norm in norms if norm is not None)
         self.activation: nn.Module = nn.ReLU(inplace=True)
         for layer in self.convolutions:
             initialize_output(layer)

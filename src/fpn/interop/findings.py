@@ -9,7 +9,7 @@ from typing import Any
 
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.presets import DIALECTS_OF
-from fpn.sections import Section
+from fpn.sections import Section, flat_name
 
 # Names that toolkits keep and nobody reads: counters, constants of the preprocessing, anchors, unused layers.
 _NOT_NEEDED = re.compile(
@@ -111,11 +111,11 @@ def compare_settings(
     base = DIALECTS_OF.get(kind, {}).get(dialect.name)
     usual = dict(flatten(base)) if base is not None else {}
     own = dict(flatten(dialect))
-    said = {path.replace(".", "_"): who for path, who in told.items()}
+    said = {flat_name(path): who for path, who in told.items()}
     found: list[ToldSetting] = []
     for setting, value in own.items():
-        if setting.replace(".", "_") in said:
-            found.append(ToldSetting(setting, value, said[setting.replace(".", "_")]))
+        if flat_name(setting) in said:
+            found.append(ToldSetting(setting, value, said[flat_name(setting)]))
         elif setting in usual and setting not in _OWN_NAMES and not _same(usual[setting], value, own):
             found.append(ToldSetting(setting, value, _TOLD_BY.get(setting, "names and shapes of the weights")))
     shown = {each.setting for each in found}

@@ -18,6 +18,7 @@ from fpn.interop.findings import compare_settings, needed, show_setting
 from fpn.interop.imported import ImportedWeights
 from fpn.interop.key_rules import noting_missing
 from fpn.interop.toolkit_configs import ToolkitConfig, read_mmdetection, read_toolkit_config
+from fpn.sections import flat_name
 from fpn.structures import Classes
 
 _SHOWN = 5
@@ -94,13 +95,13 @@ def _settings(
     foreign = _foreign_sections(unwrap_state(value))
     for config in configs:
         kept = [path for path in config.settings if not path.startswith(foreign)]
-        settings |= {path.replace(".", "_"): config.settings[path] for path in kept}
+        settings |= {flat_name(path): config.settings[path] for path in kept}
         told |= {path: config.told[path] for path in kept}
         if names is None and config.classes is not None:
             names = _named(config.classes)
     for name, each in conventions.items():
-        settings[name.replace(".", "_")] = each
-        told = {path: who for path, who in told.items() if path.replace(".", "_") != name.replace(".", "_")}
+        settings[flat_name(name)] = each
+        told = {path: who for path, who in told.items() if flat_name(path) != flat_name(name)}
         told[name] = "as you said"
     return settings, told, names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
 from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import KnownTruth, known_truth
-from fpn.evaluation.unfinished import Unfinished
+from fpn.evaluation.unfinished import KeptImage, Unfinished
 from fpn.heads.box import BoxHead
 from fpn.preprocessing.frame import Frame
+from fpn.preprocessing.preprocessor import Prepared
 from fpn.structures import Detections, Targets
 from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, only_level, size_name, with_points
 from fpn.studies.diagnosis.false_alarms import FALSE_KINDS, MISSED, Alarm, sort_alarms, without_fault
@@ -159,11 +160,17 @@ def diagnose(
             if number not in gathered.rows:
                 gathered.add(number, each.frame, truth, trace)
         if unfinished is not None:
-            parts = zip(numbers, prepared, traces, strict=True)
-            unfinished.keep({number: pack_trace(each.frame, trace) for number, each, trace in parts})
+            unfinished.keep(numbers, _packing(numbers, prepared, traces))
         if progress is not None:
             progress(len(gathered.rows) + len(unreadable or ()))
     return gathered.sum_up(threshold, unreadable or {})
+
+
+def _packing(
+    numbers: Sequence[int], prepared: Sequence[Prepared], traces: Sequence[ImageTrace]
+) -> Callable[[int], KeptImage]:
+    gone = {number: (each.frame, trace) for number, each, trace in zip(numbers, prepared, traces, strict=True)}
+    return lambda number: pack_trace(*gone[number])
 
 
 def _into_network(truth: Targets, frame: Frame) -> Targets:

@@ -95,9 +95,9 @@ class Looker:
         with closing(read_ahead(rest, self._reader(dataset), ahead=self.window, readers=READERS)) as coming:
             while window := list(islice(coming, self.window)):
                 new = dict(zip(islice(numbers, len(window)), self._window(window), strict=True))
+                lines.update(new)
                 if unfinished is not None:
-                    unfinished.keep({number: line.to_finding() for number, line in new.items()})
-                lines |= new
+                    unfinished.keep(new, lambda number: lines[number].to_finding())
                 progress(len(lines))
         return [lines[number] for number in range(len(dataset))]
 
