@@ -50,8 +50,8 @@ def run(
     fpn ablate data/cells --split train --held-out-split test --epochs 12 --output runs/cells-ablation
 
     Args:
-        data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC or
-            YOLO format.
+        data: The word scenes (drawn images with objects of 8 to 300 pixels), or a folder or file in COCO, VOC,
+            YOLO or LabelMe format.
         output: Folder for results, models, ablation.md, ablation.json, ablation.csv and ablation.svg.
         seeds: How many times each row is trained. One seed tells nothing about spread.
         split: Split of DATA to train on. None: the only one, else all, else trainval.

@@ -46,7 +46,7 @@ _EMPTY = "Was a variable of the shell not set? Write a name, or . for the curren
 _PROLOGUE = """\
 Feature Pyramid Network object detectors: train one on your own images, measure it, use it.
 
-Begin with `fpn demo`; then `fpn train DATA --output runs/first` with a COCO, VOC or YOLO folder.
+Begin with `fpn demo`; then `fpn train DATA --output runs/first` with a COCO, VOC, YOLO or LabelMe folder.
 """
 
 

@@ -53,7 +53,7 @@ def run(
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         f1: The best F1. This is also what is done if no goal is named.
         precision: At least this share of the detections is right, 0 to 1, with as many objects found as that leaves.
         recall: At least this share of the objects is found, 0 to 1, with as few false detections as that leaves.

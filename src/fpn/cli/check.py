@@ -52,7 +52,7 @@ def run(
     warnings and information. Nothing in DATA is ever changed.
 
     Args:
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Look at this split only. None: at all of them, and at what they have in common.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write everything to this new JSON file, and the findings as a table to a .csv beside it.

@@ -27,7 +27,7 @@ def run(
     Images are copied as they are, all into one folder a split; DATA stays as it is.
 
     Args:
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         output: A new or empty folder.
         to: The format to write.
         split: Write this split only. None: all of them.

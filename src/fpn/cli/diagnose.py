@@ -44,7 +44,7 @@ def run(
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: as `fpn evaluate` chooses.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Folder for diagnosis.json, budget.csv, misses.csv and false_alarms.csv.

@@ -42,7 +42,7 @@ def run(
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.

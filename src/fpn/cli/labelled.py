@@ -18,7 +18,7 @@ def open_labelled(path: Path, *, asked: bool, speaks: bool, **options: Any) -> t
     """A dataset, and whether invalid boxes were left out of it without being asked.
 
     Args:
-        path: a folder or file in COCO, VOC or YOLO format.
+        path: a folder or file in COCO, VOC, YOLO or LabelMe format.
         asked: whether somebody said what to do about invalid boxes (`drop_invalid`).
         speaks: whether what was read is said.
         options: as `open_dataset` takes them.

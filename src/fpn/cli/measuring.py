@@ -31,7 +31,7 @@ def open_measured(
     """What to measure on, and what is to be said of it.
 
     Args:
-        data: a folder or file in COCO, VOC or YOLO format.
+        data: a folder or file in COCO, VOC, YOLO or LabelMe format.
         split: which split of it; None: what the training held out, else val, else test.
         record: how the model was trained.
         pixel_range: what the model learned with.

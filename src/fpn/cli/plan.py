@@ -47,7 +47,7 @@ def run(
     With --output, Ctrl-C or a kill costs one pilot: repeat the command to go on.
 
     Args:
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         output: Folder for label-budget.json, .csv and .svg (the curve), and each pilot's outcome. None: nothing is
             kept.
         time_budget: What the pilots may take together, such as 20m or 1h. None: 200 steps each.

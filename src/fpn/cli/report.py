@@ -47,7 +47,7 @@ def run(
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
-        data: A folder or file in COCO, VOC or YOLO format, with images that the model was not trained on.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format, with images that the model was not trained on.
         output: New or empty folder for report.html, report.json and tables.
         split: Which split of it. None: as `fpn evaluate` chooses.
         images: Folder of the images, if they lie elsewhere than their annotations.

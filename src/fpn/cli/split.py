@@ -43,7 +43,7 @@ def run(
     writes none.
 
     Args:
-        data: A folder or file in COCO, VOC or YOLO format.
+        data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         output: A new or empty folder.
         validation: Share of the images for val. 0: no val.
         test: Share of the images for test. 0: no test. The rest is train.

@@ -52,7 +52,7 @@ def run(
     of them: torchrun --standalone --nproc-per-node N -m fpn train ...
 
     Args:
-        path: A folder or file in COCO, VOC or YOLO format, recognised by itself.
+        path: A folder or file in COCO, VOC, YOLO or LabelMe format, recognised by itself.
         config: TOML or YAML file with the same names as the options below (and `data`). Options win over the file.
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
         allow_changes: Resume though data, detector or settings changed.
@@ -138,7 +138,9 @@ def _open(given: Given) -> tuple[tuple[Dataset, Dataset | None], HeldOut | None]
 
     options = DataOptions(**given.data)
     if given.path is None:
-        raise ConfigError("no DATA: name a folder or file in COCO, VOC or YOLO format, such as: fpn train data/cells")
+        raise ConfigError(
+            "no DATA: name a folder or file in COCO, VOC, YOLO or LabelMe format, such as: fpn train data/cells"
+        )
     if options.output is None and not PlanOptions(**given.planning).stops:
         raise ConfigError("no --output: name a new folder for the run, such as --output runs/first")
     _refuse_two_validations(options)

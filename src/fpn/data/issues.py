@@ -158,6 +158,12 @@ KINDS: Mapping[str, Kind] = {
         "See that they fit, with a viewer.",
         "writes them so",
     ),
+    "shape-aside": Kind(
+        "warning",
+        "files with shapes that are no objects: points, lines, or labelled __ignore__",
+        "Draw a polygon or a rectangle where an object is meant.",
+        "not copied",
+    ),
     "split-missing": Kind(
         "warning",
         "splits that are named but not there",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from fpn.data.division import join_groups, stratify
 from fpn.data.formats.open import choose_split, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.table import TableDataset
-from fpn.data.formats.write import Family, write
+from fpn.data.formats.write import Family, own_or_coco, write
 from fpn.data.formats.writer import Part, link_image, part_of, refuse_filled, unique_names
 from fpn.data.limits import Limits
 from fpn.data.progress import Progress, no_bar
@@ -277,7 +276,7 @@ def split_dataset(
     linked: list[Path] = []
     place = None if copy else partial(link_image, linked=linked)
     parts = _parts(division, survey, surveyed.family, names, place)
-    family = target or cast(Family, surveyed.family)
+    family = target or own_or_coco(surveyed.family)
     losses = write(parts, survey.dataset.root, family, output, bar=writing)
     if dropped:
         losses.append(f"{dropped} invalid boxes")

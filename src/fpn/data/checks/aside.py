@@ -9,15 +9,21 @@ from pathlib import Path
 
 from fpn.data.formats.coco_layout import looks_like_coco
 from fpn.data.formats.files import MAX_DEPTH, Folder, is_image
+from fpn.data.formats.labelme_reader import is_labelme_file
 from fpn.data.formats.voc_reader import is_voc_file
 from fpn.data.formats.yolo_reader import is_label_file
 from fpn.data.issues import Finding
 from fpn.image_io import UNREAD_SUFFIXES
 
+
+def _is_json_labels(file: Path) -> bool:
+    return looks_like_coco(file) or is_labelme_file(file)
+
+
 _LABELS = {
     ".txt": (is_label_file, "label files of YOLO that belong to no image that is read"),
     ".xml": (is_voc_file, "annotations of VOC that are in no split"),
-    ".json": (looks_like_coco, "annotations of COCO that are not read"),
+    ".json": (_is_json_labels, "annotations of COCO or LabelMe that are not read"),
 }
 # Of a folder's files of a kind, so many are opened to see what they hold.
 _OPENED = 20

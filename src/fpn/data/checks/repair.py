@@ -19,7 +19,7 @@ from fpn.data.checks.inspection import CheckReport, class_names
 from fpn.data.checks.polygons import outline_problem
 from fpn.data.formats.layout import plain_split
 from fpn.data.formats.survey import Survey, names_of
-from fpn.data.formats.write import write
+from fpn.data.formats.write import own_or_coco, write
 from fpn.data.formats.writer import Annotation, ImageRecord, Part, record_of, refuse_filled, unique_names
 from fpn.data.progress import Progress
 from fpn.errors import DataError
@@ -131,7 +131,7 @@ class _Repair:
         names = self._names({inspected.splits[split].name_of(row) for split, rows in kept.items() for row in rows})
         parts = [self._part(split, rows, names) for split, rows in kept.items()]
         root = inspected.splits[parts[0].name].dataset.root
-        write(parts, root, inspected.surveyed.family, output, bar=bar, notes=self._text)
+        write(parts, root, own_or_coco(inspected.surveyed.family), output, bar=bar, notes=self._text)
         return self.changes.lines()
 
     def _text(self, losses: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ Corners: TypeAlias = tuple[float, float, float, float]
 
 
 def bounds_of(polygons: list[Any]) -> Corners:
-    """xyxy around the corners of polygons [[x, y, x, y, ...], ...].
+    """xyxy around the corners of polygons [[x, y, x, y, ...], ...]; not finite where a corner is not.
 
     Raises:
         ValueError: there is none, or something else than numbers in pairs.
@@ -24,6 +24,8 @@ def bounds_of(polygons: list[Any]) -> Corners:
     even = all(isinstance(part, list) and len(part) % 2 == 0 for part in polygons)
     if not values or not even or not all(type(value) in (int, float) for value in values):
         raise ValueError("no bbox, and no outline of which it could be made")
+    if not all(math.isfinite(value) for value in values):
+        return (math.nan,) * 4
     xs = [value for part in polygons for value in part[0::2]]
     ys = [value for part in polygons for value in part[1::2]]
     return float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))

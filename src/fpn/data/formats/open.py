@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpn.data.formats import coco_layout, voc_reader, yolo_reader
+from fpn.data.formats import coco_layout, labelme_reader, voc_reader, yolo_reader
 from fpn.data.formats.layout import WHOLE, Layout, plain_split
 from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import TableDataset
@@ -29,6 +29,7 @@ DATASET_FORMATS: Mapping[str, Callable[[Path, Path | None], Layout | str]] = {
     "YOLO data.yaml": yolo_reader.find_configured,
     "YOLO obj.data": yolo_reader.find_darknet,
     "VOC": voc_reader.find,
+    "LabelMe": labelme_reader.find,
     "YOLO label files": yolo_reader.find_label_folders,
 }
 _DEFAULT_SPLITS = (WHOLE, "trainval")
@@ -44,7 +45,7 @@ def open_dataset(
     limits: Limits | None = None,
     pixel_range: PixelRange | None = None,
 ) -> TableDataset:
-    """Open labelled images: COCO, Pascal VOC or YOLO, recognised by itself.
+    """Open labelled images: COCO, Pascal VOC, YOLO or LabelMe, recognised by itself.
 
     Args:
         path: a dataset's folder, a COCO json, or a YOLO data.yaml.
@@ -125,7 +126,7 @@ class Surveyed:
     """A whole dataset as a check and a converter see it.
 
     Attributes:
-        format: COCO, VOC or YOLO, and by what it was recognised.
+        format: COCO, VOC, YOLO or LabelMe, and by what it was recognised.
         splits: name -> what was read of it.
         findings: what would have stopped `open_dataset`, or what it says without stopping.
         used: paths of the annotation files that were read.
@@ -138,7 +139,7 @@ class Surveyed:
 
     @property
     def family(self) -> str:
-        """`coco`, `voc` or `yolo`."""
+        """`coco`, `voc`, `yolo` or `labelme`."""
         return self.format.split()[0].lower()
 
 

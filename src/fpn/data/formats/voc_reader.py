@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +24,9 @@ from fpn.data.formats.files import (
     read_lines,
     shorten,
 )
-from fpn.data.formats.layout import WHOLE, Layout, plain_split
+from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.locate import locate
+from fpn.data.formats.split_folders import split_folders
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
 from fpn.data.formats.voc_images import ImageIndex
@@ -44,7 +43,6 @@ _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
 # Their images have the names of those that were labelled.
 _MASK_FOLDERS = frozenset({"SegmentationClass", "SegmentationObject", "SegmentationClassRaw"})
 _CLASS_LISTS = ("labels.txt", "classes.txt")
-_SPLITS = ("train", "val", "test")
 # How many files, and how much of each, are looked at to know a folder or a list by its content.
 _LOOKED_AT, _HEAD = 20, 1 << 12
 
@@ -82,34 +80,12 @@ def _places(folder: Folder) -> dict[str, _Place]:
             found = _divided(folder, root / name)
             if found:
                 return found
-    if _has_voc(folder.listing(root), root):
-        return {WHOLE: _Place(root)}
-    inner = {name: root / name for name in folder.folders(root) if _is_voc_folder(folder, root / name)}
-    if all(plain_split(name) in _SPLITS for name in inner):
-        return {name: _Place(place) for name, place in inner.items()}
-    if len(inner) == 1:
-        return _divided(folder, next(iter(inner.values())))
-    return {WHOLE: _Place(root)}
+    return _divided(folder, root, deeper=True)
 
 
-def _divided(folder: Folder, annotations: Path) -> dict[str, _Place]:
-    """A folder of annotations as a whole, or by its folders if they are called as splits are."""
-    if _has_voc(folder.listing(annotations), annotations):
-        return {WHOLE: _Place(annotations)}
-    inner = [name for name in folder.folders(annotations) if _is_voc_folder(folder, annotations / name)]
-    if inner and all(plain_split(name) in _SPLITS for name in inner):
-        return {name: _Place(annotations / name) for name in inner}
-    return {WHOLE: _Place(annotations)} if inner else {}
-
-
-def _is_voc_folder(folder: Folder, place: Path) -> bool:
-    return _has_voc((os.path.relpath(path, place) for path in folder.walk(place)), place)
-
-
-def _has_voc(names: Iterable[str], place: Path) -> bool:
-    """Whether one of the first .xml files holds an annotation."""
-    files = islice((name for name in names if name.lower().endswith(".xml")), _LOOKED_AT)
-    return any(is_voc_file(place / name) for name in files)
+def _divided(folder: Folder, annotations: Path, *, deeper: bool = False) -> dict[str, _Place]:
+    found = split_folders(folder, annotations, ".xml", is_voc_file, deeper=deeper)
+    return {name: _Place(place) for name, place in found.items()}
 
 
 def is_voc_file(file: Path) -> bool:

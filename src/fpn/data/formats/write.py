@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from fpn.data.formats.coco_writer import write_coco
 from fpn.data.formats.voc_writer import write_voc
@@ -15,6 +15,11 @@ from fpn.data.progress import Progress, no_bar
 Family: TypeAlias = Literal["coco", "voc", "yolo"]
 _Writer: TypeAlias = Callable[[Sequence[Part], Path, Path, Losses, Callable[[], None]], None]
 WRITERS: Mapping[str, _Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+
+
+def own_or_coco(family: str) -> Family:
+    """The format in which a dataset of a family is written again: its own, or COCO, which holds what LabelMe says."""
+    return next((known for known in get_args(Family) if known == family), "coco")
 
 
 def write(
