@@ -58,8 +58,8 @@ def run(
         model: A .safetensors file that `fpn train` wrote, of what is labelled so far.
         images: Folders with unlabelled images (with all inside of them), files, and globs in quotes.
         count: How many images to choose.
-        labelled: The labelled images so far, a dataset in COCO, VOC, YOLO or LabelMe format. Images like these are not chosen,
-            and its counts say which classes are rare. Without it the model's own findings say that.
+        labelled: The labelled images so far, a dataset in COCO, VOC, YOLO or LabelMe format. Images like these are not
+            chosen, and its counts say which classes are rare. Without it the model's own findings say that.
         split: Which split of --labelled. None: the only one, else all, else trainval, else train.
         output: A new or empty folder for the results.
         to: Format of the drafts. label-studio: tasks with predictions, and the labelling interface for them.

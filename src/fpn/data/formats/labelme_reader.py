@@ -7,7 +7,6 @@ line) fixes names and order instead.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
