@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpn.data.synthetic.scenes import SceneDataset
+from fpn.data.synthetic.scenes import CORNERS, SceneDataset
 from fpn.data.synthetic.shapes import SHAPES, Pose
 from fpn.errors import ConfigError
 
@@ -151,3 +151,31 @@ def test_coco_masks_decode_to_the_masks():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):
         SceneDataset(**settings)
+
+
+def test_corners_are_the_ends_of_the_whole_outline() -> None:
+    """A square of side 20 that stands on a corner: its four corners."""
+    pose = Pose("square", x=50.0, y=40.0, extent=20.0, angle=math.pi / 4, stretch=1.0)
+    assert pose.corners() == pytest.approx(np.array([[50, 30], [60, 40], [50, 50], [40, 40]]))
+    assert pose.corners(inset=0.5) == pytest.approx(np.array([[50, 35], [55, 40], [50, 45], [45, 40]]))
+
+
+def test_scenes_have_keypoints_when_asked_and_are_the_same_scenes() -> None:
+    plain, pointed = SceneDataset(40, seed=3), SceneDataset(40, seed=3, keypoints=True)
+    assert plain.skeleton is None
+    assert pointed.skeleton is CORNERS
+    seen = []
+    for index in range(40):
+        bare, targets, size = plain.targets(index), pointed.targets(index), pointed.size(index)
+        assert torch.equal(bare.boxes, targets.boxes)
+        assert bare.keypoints is None
+        assert targets.keypoints is not None
+        x, y, shown = targets.keypoints.unbind(-1)
+        seen += shown.flatten().tolist()
+        assert bool(((shown > 0) == ((x > 0) & (x < size.width) & (y > 0) & (y < size.height))).all())
+        whole = (shown == 2).all(dim=1)
+        around = torch.stack((x[:, 3], y[:, 0], x[:, 1], y[:, 2]), dim=1)
+        # Where all four are seen, the box is around them but for the rounding to whole pixels.
+        assert bool(((around - targets.boxes)[whole].abs() < 1.5).all())
+    assert {0.0, 1.0, 2.0} == set(seen)
+    assert seen.count(2.0) > len(seen) / 2

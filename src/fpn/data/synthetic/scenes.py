@@ -21,12 +21,20 @@ from fpn.data.synthetic.paint import background, finish, paint_object
 from fpn.data.synthetic.shapes import SHAPES, Patch, Pose
 from fpn.errors import ConfigError
 from fpn.shapes import Size
-from fpn.structures import Classes, Masks, Targets
+from fpn.structures import Classes, Masks, Skeleton, Targets
 
 # An object is labelled by what can be seen of it, which is at least this part of the whole.
 _MIN_VISIBLE = 0.5
 _TRIES = 12
 _GROUND = -1
+# An object's corner is seen if what lies this part of the way from it to the centre is the object's own.
+_CORNER_DEPTH = 0.15
+CORNERS = Skeleton(
+    names=("top", "right", "bottom", "left"),
+    flip_pairs=((1, 3),),
+    edges=((0, 1), (1, 2), (2, 3), (3, 0)),
+    sigmas=(0.05,) * 4,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class SceneDataset(Dataset):
         width: int | tuple[int, int] = (256, 320),
         objects: tuple[int, int] = (1, 9),
         extent: tuple[float, float] = (8.0, 300.0),
+        keypoints: bool = False,
     ) -> None:
         """Describe the scenes; nothing is drawn yet.
 
@@ -72,6 +81,9 @@ class SceneDataset(Dataset):
             objects: fewest and most objects an image. A crowded image may end up with fewer than was drawn by lot.
             extent: smallest and largest object, the longer side of its box when nothing hides it, in pixels; every
                 octave between is equally likely. No object gets larger than 0.9 of the image's shorter side.
+            keypoints: give objects their `CORNERS`: the uppermost, rightmost, lowest and leftmost point of the whole
+                outline, 2 where it is seen, 1 where another object hides it, 0 outside of the image. These names hold
+                for the image as it is drawn: don't train on it upside down or turned.
 
         Raises:
             ConfigError: a setting is out of range.
@@ -81,6 +93,7 @@ class SceneDataset(Dataset):
         self.objects, self.extent = objects, extent
         self._check()
         self.classes = Classes.of(SHAPES)
+        self.skeleton = CORNERS if keypoints else None
         self.name, self.root = f"scenes-{seed}", Path()
         self._last: tuple[int, _Layout] | None = None
 
@@ -108,6 +121,7 @@ class SceneDataset(Dataset):
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(labels, dtype=torch.int64),
             masks=_masks(layout) if masks else None,
+            keypoints=None if self.skeleton is None else _corners(layout),
         )
 
     def unoutlined(self, index: int) -> int:
@@ -233,3 +247,14 @@ def _visible_box(layout: _Layout, number: int) -> list[int]:
 def _masks(layout: _Layout) -> Masks:
     owner = torch.from_numpy(layout.owner)
     return Masks.from_dense((owner == number for number in range(len(layout.poses))), layout.size)
+
+
+def _corners(layout: _Layout) -> torch.Tensor:
+    """(N, 4, 3) x, y and visibility of the objects' `CORNERS`."""
+    points = np.zeros((len(layout.poses), len(CORNERS), 3), dtype=np.float32)
+    for number, pose in enumerate(layout.poses):
+        pairs = zip(pose.corners().tolist(), pose.corners(inset=_CORNER_DEPTH).tolist(), strict=True)
+        for row, ((x, y), (inner_x, inner_y)) in enumerate(pairs):
+            if 0 < x < layout.size.width and 0 < y < layout.size.height:
+                points[number, row] = x, y, 2 if layout.owner[int(inner_y), int(inner_x)] == number else 1
+    return torch.from_numpy(points)

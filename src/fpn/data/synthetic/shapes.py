@@ -79,6 +79,18 @@ class Pose:
             draw.polygon(_subpixels(self._place(_circle() * (_HOLE + inset)), left, top, fine), fill=0)
         return Patch(top, left, np.asarray(canvas.reduce(fine)))
 
+    def corners(self, *, inset: float = 0.0) -> np.ndarray:
+        """(4, 2) x, y of the outline's uppermost, rightmost, lowest and leftmost point, in pixels.
+
+        Args:
+            inset: how far each is moved towards the centre, as a part of the way there.
+        """
+        outer = self._place(_outer(self.shape))
+        x, y = outer.T
+        ends = outer[[y.argmin(), x.argmax(), y.argmax(), x.argmin()]]
+        moved: np.ndarray = ends + inset * (np.array([self.x, self.y]) - ends)
+        return moved
+
     def _place(self, points: np.ndarray) -> np.ndarray:
         """Unit outline (n, 2) -> image coordinates."""
         turn = self._transform()
