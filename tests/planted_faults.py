@@ -1,4 +1,4 @@
-"""A sound COCO dataset, and 34 ways to spoil it, each another kind of fault."""
+"""A sound COCO dataset, and 36 ways to spoil it, each another kind of fault."""
 
 from __future__ import annotations
 
@@ -204,6 +204,23 @@ def a_polygon_like_an_eight(to: Planted) -> None:
     to.bolt(27)["segmentation"] = [[2, 3, 22, 33, 22, 3, 2, 33]]
 
 
+def a_polygon_beside_its_image(to: Planted) -> None:
+    to.bolt(14)["segmentation"] = [[64, 3, 90, 3, 90, 33]]
+
+
+def a_polygon_that_is_a_line(to: Planted) -> None:
+    to.bolt(28)["segmentation"] = [[2, 3, 22, 33, 12, 18]]
+
+
+def a_polygon_of_half_the_box(to: Planted) -> None:
+    to.bolt(31)["segmentation"] = [[2, 3, 22, 3, 22, 18, 2, 18]]
+
+
+def a_keypoint_beside_its_image(to: Planted) -> None:
+    to.train["categories"][0]["keypoints"] = ["head", "tip"]
+    to.bolt(1)["keypoints"] = [4, 5, 2, 4, 50, 1]
+
+
 def a_class_without_objects(to: Planted) -> None:
     for data in to.jsons.values():
         data["categories"].append({"id": 5, "name": "washer"})
@@ -263,6 +280,12 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_box_with_two_classes, "box-contradicted", "of images/p25.png (nut) has the same box as annotation id 51"),
     (a_polygon_of_two_points, "outline-short", "of images/p26.png (bolt) has a polygon of 2 points"),
     (a_polygon_like_an_eight, "outline-crossing", "annotation id 55 of images/p27.png (bolt)"),
+    (
+        a_polygon_of_half_the_box,
+        "outline-elsewhere",
+        "its outline reaches from (2, 3) to (22, 18), its box from (2, 3) to (22, 33)",
+    ),
+    (a_keypoint_beside_its_image, "keypoint-elsewhere", "tip is at (4, 50), outside of the image"),
     (a_class_without_objects, "class-unused", "'washer' has no object"),
     (a_class_that_only_val_has, "class-untrained", "'rivet' has 1 object, none in train"),
     (a_image_without_objects, "image-empty", "images/p28.png has no object"),
@@ -271,3 +294,8 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_split_that_is_part_of_another, "split-contained", "tiny (1 image) is part of train"),
 ]
 BAD = [fault for fault in FAULTS if KINDS[fault[1]].severity != "information"]
+# Further faults of a kind that is planted above.
+MORE_OUTLINES = [
+    (a_polygon_beside_its_image, "p14.png (bolt): the outline is wholly outside of the image"),
+    (a_polygon_that_is_a_line, "p28.png (bolt): the outline is a line, without an area"),
+]

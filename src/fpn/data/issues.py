@@ -243,6 +243,16 @@ KINDS: Mapping[str, Kind] = {
     "outline-crossing": Kind(
         "warning", "outlines that cross themselves", "Where the line crosses, the mask may have holes: draw it again."
     ),
+    "outline-elsewhere": Kind(
+        "warning",
+        "outlines that are not where their box is",
+        "One of the two is wrong. Draw it again, or have the box made from the outline.",
+    ),
+    "keypoint-elsewhere": Kind(
+        "warning",
+        "labelled keypoints outside of their image, or far from their object",
+        "Put them where they are seen, or label them as not there (visibility 0).",
+    ),
     "class-unused": Kind(
         "warning", "classes without objects", "They can't be learned. Label some, or take them off the list."
     ),

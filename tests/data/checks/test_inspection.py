@@ -10,6 +10,7 @@ from PIL import Image
 from planted_faults import (
     BAD,
     FAULTS,
+    MORE_OUTLINES,
     WIDTH,
     Planted,
     a_box_without_height,
@@ -23,6 +24,7 @@ from fpn.data.checks.duplicates import find_duplicates
 from fpn.data.checks.images import inspect_images
 from fpn.data.checks.inspection import CheckReport, check
 from fpn.data.checks.polygons import crossing
+from fpn.data.checks.repair import repair
 from fpn.data.issues import KINDS
 from fpn.errors import DataError, DataNotFoundError
 
@@ -60,8 +62,22 @@ def test_a_planted_fault_is_found_and_nothing_else(
     assert report.passed == (KINDS[kind].severity != "error")
 
 
-def test_31_faults_of_31_kinds_in_one_dataset_are_all_found(tmp_path: Path) -> None:
-    assert len(BAD) == len({kind for _, kind, _ in BAD}) == 31
+@pytest.mark.parametrize(("spoil", "words"), MORE_OUTLINES)
+def test_an_outline_without_a_pixel_is_broken_and_can_be_mended(
+    tmp_path: Path, spoil: Callable[[Planted], None], words: str
+) -> None:
+    planted = Planted(tmp_path / "set")
+    spoil(planted)
+    report = check(planted.save())
+    (finding,) = report.of("outline-broken")
+    assert words in finding.message
+    assert not report.of("outline-elsewhere")
+    repair(report, tmp_path / "mended")
+    assert not check(tmp_path / "mended").of("outline-broken")
+
+
+def test_33_faults_of_33_kinds_in_one_dataset_are_all_found(tmp_path: Path) -> None:
+    assert len(BAD) == len({kind for _, kind, _ in BAD}) == 33
     planted = Planted(tmp_path / "set")
     planted.save()
     for spoil, _, _ in BAD:

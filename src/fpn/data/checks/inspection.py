@@ -22,6 +22,7 @@ from fpn.data.checks.brightness import check_brightness
 from fpn.data.checks.classes import check_counts, check_ids, check_names, check_splits, contained, some
 from fpn.data.checks.duplicates import MOST_PAIRS, Duplicates, find_duplicates
 from fpn.data.checks.images import ImageInfo, check_content, check_file, check_size, inspect_images
+from fpn.data.checks.places import check_keypoint_places, check_outline_places
 from fpn.data.checks.polygons import check_outlines
 from fpn.data.formats.files import SHOWN_ISSUES, Folder
 from fpn.data.formats.layout import plain_split
@@ -220,6 +221,8 @@ def _check(inspected: Inspected, *, whole: bool) -> Iterator[Finding]:
         objects = inspected.objects[split]
         yield from check_boxes(survey, objects)
         yield from check_outlines(survey, objects)
+        yield from check_outline_places(survey, objects)
+        yield from check_keypoint_places(survey, objects)
         yield from _notable(survey, objects)
         yield from _objects_none(split, objects)
         if inspected.surveyed.family == "coco":

@@ -70,12 +70,34 @@ def _polygons_problem(parts: Sequence[np.ndarray], size: Size | None) -> str:
     reach = MAX_REACH * max(size or _ANY)
     if not all((np.abs(part) <= reach).all() for part in parts):
         return "a polygon reaches far out of the image, or holds what is no number"
+    drawn = [part for part in parts if len(part) >= 6]
+    if size is not None and drawn and all(_is_outside(part, size) for part in drawn):
+        return "the outline is wholly outside of the image"
+    if drawn and all(_is_line(part) for part in drawn):
+        return "the outline is a line, without an area"
     if size is not None and sum(map(len, parts)) * max(size.width, MAX_TRAVEL // MAX_CORNERS) > 2 * MAX_TRAVEL:
         try:
             polygons_of(list(parts), size)
         except ValueError as error:
             return str(error)
     return ""
+
+
+def _is_outside(part: np.ndarray, size: Size) -> bool:
+    """Whether a polygon lies on one side of the image; of most the first corner tells."""
+    if 0 < part[0] < size.width and 0 < part[1] < size.height:
+        return False
+    x, y = part[0::2], part[1::2]
+    return bool(x.max() <= 0 or y.max() <= 0 or x.min() >= size.width or y.min() >= size.height)
+
+
+def _is_line(part: np.ndarray) -> bool:
+    """Whether three or four corners enclose nothing; more are rarely drawn in a line."""
+    if len(part) > 8:
+        return False
+    x, y = part[0::2] - part[0], part[1::2] - part[1]
+    furthest = int(np.abs(x + 1j * y).argmax())
+    return bool((x * y[furthest] == y * x[furthest]).all())
 
 
 def crossing(polygons: Sequence[np.ndarray]) -> np.ndarray:

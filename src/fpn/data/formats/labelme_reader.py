@@ -134,11 +134,10 @@ class _Reader:
         return make_classes(sorted(found), range(1, len(found) + 1), f"{self.folder.root}: the labels of its shapes")
 
     def _labels(self, path: str) -> set[str]:
-        """The labels of another split's file; none if it can't be read, which is told when that one is opened."""
+        """The labels of another split's file; what is wrong with that is told when it is opened."""
+        limit = self.options.limits.json_bytes
         with suppress(FpnError):
-            return {
-                entry.name for entry in read_labelme(Path(path), path, self.options.limits.json_bytes, _pass).objects
-            }
+            return {entry.name for entry in read_labelme(Path(path), path, limit, lambda kind, error: None).objects}
         return set()
 
     def _images(self, files: Mapping[str, LabelmeFile]) -> dict[str, str]:
@@ -222,7 +221,3 @@ class _Reader:
             segmentation=entry.segmentation,
             extra=entry.extra,
         )
-
-
-def _pass(kind: str, error: DataError) -> None:
-    """What is wrong in another split is told there."""
