@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -143,6 +143,11 @@ class ModelOptions(CheckedSettings):
     )
     roi_samples: int | None = Field(None, ge=1, description="RoIs an image that the box head learns from. None: 512.")
     score_limit: float | None = Field(None, ge=0, lt=1, description="Score that detections must exceed. None: 0.05.")
+    suppression: Literal["hard", "linear", "gaussian"] | None = Field(
+        None,
+        description="What becomes of a detection that overlaps a surer one of its class: hard: it is dropped; else its "
+        "score is lowered (Soft-NMS, arXiv:1704.04503). None: hard.",
+    )
     max_detections: int | None = Field(
         None,
         ge=1,

@@ -34,6 +34,7 @@ _TWO_STAGES = {
     "head_width": ("box_width",),
     "roi_samples": ("box_sampling_count",),
     "score_limit": ("box_score_limit",),
+    "suppression": ("box_suppression",),
     "max_detections": ("box_limit",),
 }
 _DENSE = {**_EVERY_KIND, "score_limit": ("dense_score_limit",), "max_detections": ("dense_limit",)}

@@ -207,7 +207,7 @@ class Chooser:
     # Sections of a dialect that `--set` may name, and the settings that are then left to it.
     _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "neck": ("channels", "anchor_sizes"),
-        "box": ("head_width", "max_detections", "roi_samples"),
+        "box": ("head_width", "max_detections", "roi_samples", "suppression"),
         "dense": ("max_detections",),
         "anchors": ("anchor_sizes", "anchor_ratios"),
         "pixels": ("short_side", "long_side"),
@@ -383,6 +383,7 @@ def _small_data(chooser: Chooser) -> None:
     choose_size(chooser, floor=_CPU_SIDE if cpu else 512, ceiling=640 if cpu else 800)
     choose_widths(chooser)
     choose_anchors(chooser)
+    chooser.choose("suppression", "gaussian", "what overlaps a surer detection loses score instead of being dropped")
     choose_batch(chooser, 4 if cpu else 8)
     steps = _STEPS[cpu] * (2 if chooser.value("weights") == "none" else 1)
     epochs = round(steps * _images_a_step(chooser) / max(1, facts.images))

@@ -52,6 +52,12 @@ PLANTED: dict[str, tuple[str, int, Callable[[], list[Targets]], dict[str, Any]]]
     "objects that the head can't see": ("class", 3, scattered, {"spoil": Spoil(unseen=(0, 3, 5))}),
     "boxes moved by the head": ("box", 14, scattered, {"head": move_boxes}),
     "NMS at 0.1": ("suppression", 6, in_pairs, {"box": {"nms": 0.1}}),
+    "Soft-NMS that a slight overlap is enough for": (
+        "suppression",
+        6,
+        in_pairs,
+        {"box": {"suppression": "gaussian", "nms_sigma": 0.005}},
+    ),
     "5 detections an image": ("suppression", 11, scattered, {"box": {"limit": 5}}),
     "a score limit of 0.99": ("threshold", 16, scattered, {"box": {"score_limit": 0.99}}),
 }
@@ -89,9 +95,10 @@ def test_each_object_gets_the_stage_that_lost_it_where_several_faults_are_plante
     assert found.lost[1].reason.startswith("taken for background (0.87); cat has 0.0")
 
 
-def test_what_the_tracer_calls_found_is_what_the_detector_finds() -> None:
+@pytest.mark.parametrize("suppression", ["hard", "gaussian"])
+def test_what_the_tracer_calls_found_is_what_the_detector_finds(suppression: str) -> None:
     truths = scattered(2)
-    made = detector(truths, rpn={"before_nms": (10, 10)})
+    made = detector(truths, rpn={"before_nms": (10, 10)}, box={"suppression": suppression})
     found = trace(made, truths, threshold=0.0)
     with torch.inference_mode():
         detections = made.detect(images(2))

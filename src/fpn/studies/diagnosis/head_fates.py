@@ -82,8 +82,25 @@ class HeadFates:
 
     def _too_low(self, candidate: int) -> Fate:
         score = float(self.view.candidates.scores[candidate])
+        if score >= self.threshold:
+            return self._lowered(candidate, score)
         reason = f"it is found with a score of {score:.2f}, below {self.threshold:g}"
         return Fate("threshold", reason, self._give_candidate(candidate), score)
+
+    def _lowered(self, candidate: int, score: float) -> Fate:
+        """Sure enough, but for Soft-NMS."""
+        kept, scores = self.view.suppressed
+        (place,) = (kept == candidate).nonzero().squeeze(1).tolist()
+        overlap = self._overlap(candidate, kept[:place])
+        reason = f"its detection ({score:.2f}) overlaps a surer one with IoU {overlap:.2f}: Soft-NMS lowers it to "
+        repair = self._give_candidate(candidate)
+        return Fate("suppression", f"{reason}{float(scores[place]):.2f}", repair, overlap)
+
+    def _overlap(self, candidate: int, among: Tensor) -> float:
+        """How far a candidate overlaps those of its class."""
+        found = self.view.candidates
+        rivals = among[found.labels[among] == found.labels[candidate]]
+        return float(pairwise_iou(found.boxes[candidate][None], found.boxes[rivals]).max()) if len(rivals) else 0.0
 
     def _below_limit(self, roi: int, boxes: Tensor, scores: Tensor, label: int) -> Fate:
         score = float(scores[roi])
@@ -93,12 +110,10 @@ class HeadFates:
 
     def _suppressed(self, candidate: int) -> Fate:
         found, config = self.view.candidates, self.view.head.config
-        score, box = float(found.scores[candidate]), found.boxes[candidate][None]
-        kept = self.view.kept
-        rivals = kept[(found.labels[kept] == found.labels[candidate]) & (found.scores[kept] >= found.scores[candidate])]
-        overlap = float(pairwise_iou(box, found.boxes[rivals]).max()) if len(rivals) else 0.0
+        score, kept = float(found.scores[candidate]), self.view.kept
+        overlap = self._overlap(candidate, kept[found.scores[kept] >= found.scores[candidate]])
         repair = self._give_candidate(candidate)
-        if overlap <= config.nms and len(kept) >= config.limit:
+        if (overlap <= config.nms or config.suppression != "hard") and len(kept) >= config.limit:
             return Fate("suppression", f"its detection ({score:.2f}) is beyond the limit of {config.limit}", repair)
         reason = f"its detection ({score:.2f}) overlaps a surer one with IoU {overlap:.2f}: box.nms {config.nms:g}"
         return Fate("suppression", reason, repair, overlap)

@@ -63,6 +63,9 @@ def _looser(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
 def _looser_end(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
     if overlap is None:
         return f"more detections an image: --max-detections {2 * dialect.box.limit}"
+    if dialect.box.suppression == "gaussian":
+        sigma = 2 * dialect.box.nms_sigma
+        return f"they overlap with IoU {overlap:.2f} (median): --set box.nms_sigma={sigma:g} takes less of their scores"
     if overlap <= dialect.box.nms:
         return "boxes of one class that are surer and worse: more epochs"
     return f"they overlap with IoU {overlap:.2f} (median): --set box.nms={_above(overlap, dialect.box.nms):g}"

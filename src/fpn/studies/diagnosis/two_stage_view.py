@@ -88,15 +88,20 @@ class ImageView:
         )
 
     @cached_property
+    def suppressed(self) -> tuple[Tensor, Tensor]:
+        """Which candidates the detector gives, best first, and their scores, which Soft-NMS may have lowered."""
+        return self.head.suppress(self.candidates, self.batch.images, self.index)
+
+    @property
     def kept(self) -> Tensor:
         """Which candidates the detector gives, best first."""
-        return self.head.survivors(self.candidates, self.batch.images, self.index)
+        return self.suppressed[0]
 
     @cached_property
     def detections(self) -> Detections:
         """As the detector gives them."""
         found = self.candidates
-        return Detections(found.boxes[self.kept], found.scores[self.kept], found.labels[self.kept])
+        return Detections(found.boxes[self.kept], self.suppressed[1], found.labels[self.kept])
 
     def boxes_of(self, rois: Tensor, deltas: Tensor, label: int) -> Tensor:
         """(n, 4) RoIs refined to the boxes of one class."""
