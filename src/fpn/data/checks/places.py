@@ -89,8 +89,8 @@ def check_keypoint_places(survey: Survey, objects: Objects) -> Iterator[Finding]
     low, high = objects.boxes[:, None, :2], objects.boxes[:, None, 2:]
     away = np.maximum(np.maximum(low - places, places - high), 0).max(axis=-1)
     far = away > _FAR * (high - low).max(axis=-1)
-    outside = ((places < 0) | (places > sizes)).any(axis=-1)
-    wrong = np.asarray((far | outside) & (points[..., 2] > 0) & objects.measured[:, None])
+    outside = np.asarray(((places < 0) | (places > sizes)).any(axis=-1))
+    wrong = (far | outside) & (points[..., 2] > 0) & objects.measured[:, None]
     for number in np.flatnonzero(wrong.any(axis=1)).tolist():
         which = int(np.flatnonzero(wrong[number])[0])
         x, y = places[number, which]
