@@ -3,12 +3,15 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from written_sets import CLASSES, SHOTS, save_image, voc_xml, write_text, write_voc
 
 from fpn.data import open_dataset
+from fpn.data.checks.inspection import check
 from fpn.errors import DataError, DataNotFoundError, FpnError
 
 BILLION_LAUGHS = """<?xml version="1.0"?>
@@ -154,3 +157,40 @@ def test_a_image_in_another_folder_of_the_tree_is_found(tmp_path: Path) -> None:
         save_image(tmp_path / "images" / shot.file, shot.width, shot.height)
         write_text(tmp_path / f"annotations/{Path(shot.file).stem}.xml", voc_xml(shot))
     assert open_dataset(tmp_path).path(0) == str(tmp_path / "images/a.png")
+
+
+def _numbered(root: Path, values: np.ndarray, mode: str = "P") -> None:
+    (root / "SegmentationObject").mkdir(exist_ok=True)
+    Image.fromarray(values).convert(mode).save(root / "SegmentationObject/a.png")
+
+
+def test_masks_are_the_pixels_with_an_objects_number(tmp_path: Path) -> None:
+    """Two objects; a seam of 255 between them belongs to none."""
+    write_voc(tmp_path)
+    values = np.zeros((37, 53), dtype=np.uint8)
+    values[4:30, 3:20], values[:, 20], values[0:10, 21:53] = 1, 255, 2
+    _numbered(tmp_path, values, "L")
+    targets = open_dataset(tmp_path).targets(0, masks=True)
+    assert targets.masks is not None
+    assert targets.masks.areas().tolist() == [26 * 17, 10 * 32]
+    assert not check(tmp_path).of("file-aside")
+    # An object without a pixel is its box.
+    values[values == 2] = 0
+    _numbered(tmp_path, values, "L")
+    targets = open_dataset(tmp_path).targets(0, masks=True)
+    assert targets.masks is not None
+    x1, y1, x2, y2 = targets.boxes[1].tolist()
+    assert targets.masks.areas().tolist() == [26 * 17, (x2 - x1) * (y2 - y1)]
+
+
+def test_a_png_of_masks_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    write_voc(tmp_path)
+    _numbered(tmp_path, np.zeros((37, 50), dtype=np.uint8), "L")
+    with pytest.raises(DataError, match=r"SegmentationObject/a.png: 50 x 37 pixels, its image is said to have 53 x 37"):
+        open_dataset(tmp_path)
+    _numbered(tmp_path, np.zeros((37, 53), dtype=np.uint8), "RGB")
+    with pytest.raises(DataError, match=r"a.png: has colours \(RGB\) where each pixel should be the number"):
+        open_dataset(tmp_path)
+    (tmp_path / "SegmentationObject/a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"SegmentationObject/a.png: can't be read"):
+        open_dataset(tmp_path)

@@ -82,7 +82,7 @@ def _grouped(
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
         if is_image(name):
             # Images beside labelled ones are told one by one elsewhere.
-            if path not in images and place not in read:
+            if path not in images and place not in read and str(folder.root / path) not in used:
                 groups["images that are in no split"].append(path)
         elif suffix in UNREAD_SUFFIXES and not name.startswith("."):
             groups[f"images of a kind ({suffix}) that is not read: save them as JPEG or PNG"].append(path)

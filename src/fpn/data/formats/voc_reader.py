@@ -1,17 +1,19 @@
 """Pascal VOC: one XML file an image, in a tree with ImageSets/Main, in a folder of any name, or beside the images.
 
 Boxes are taken as written (xmin, ymin, xmax, ymax, half-open; docs/decisions/0012-voc-boxes-as-written.md). `difficult`
-becomes `ignore`. Classes are all names that any XML file of the dataset uses, sorted, with the ids 1..K, so that every
-split has the same; a labels.txt or classes.txt (one name a line) fixes names and order instead.
+becomes `ignore`. Images with a PNG in SegmentationObject have masks. Classes are all names that any XML file of the
+dataset uses, sorted, with the ids 1..K, so that every split has the same; a labels.txt or classes.txt (one name a line)
+fixes names and order instead.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fpn.data.formats.files import (
     SHOWN_ISSUES,
@@ -30,6 +32,7 @@ from fpn.data.formats.split_folders import split_folders
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
 from fpn.data.formats.voc_images import ImageIndex
+from fpn.data.formats.voc_masks import MASK_FOLDER, read_masks
 from fpn.data.formats.voc_xml import VocFile, VocObject, class_names, read_voc
 from fpn.data.issues import Finding
 from fpn.errors import DataError, DataNotFoundError
@@ -37,11 +40,11 @@ from fpn.structures import Classes
 from fpn.suggestions import nearest
 
 LISTS = "ImageSets/Main"
-_LIST_FOLDERS = (LISTS, "ImageSets")
+_LIST_FOLDERS = (LISTS, "ImageSets", "ImageSets/Segmentation")
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xml", "xmls")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
 # Their images have the names of those that were labelled.
-_MASK_FOLDERS = frozenset({"SegmentationClass", "SegmentationObject", "SegmentationClassRaw"})
+_MASK_FOLDERS = frozenset({"SegmentationClass", MASK_FOLDER, "SegmentationClassRaw"})
 _CLASS_LISTS = ("labels.txt", "classes.txt")
 # How many files, and how much of each, are looked at to know a folder or a list by its content.
 _LOOKED_AT, _HEAD = 20, 1 << 12
@@ -147,8 +150,9 @@ class _Reader:
         paths = list(images)
         for number, (path, image) in enumerate(images.items(), start=1):
             self.builder.add_image(image, number, files[path].size, extra=files[path].extra)
+            masks = self._masks(path, files[path])
             for entry in files[path].objects:
-                self._add(entry, path, labels)
+                self._add(entry, path, labels, masks.get(entry.number))
         if self.mended:
             more = f", and so on for {len(self.mended) - 1} more" if len(self.mended) > 1 else ""
             self.options.remark("box-mended", self.mended, next(iter(self.mended.values())) + more)
@@ -311,7 +315,16 @@ class _Reader:
         there = {path: found.paths[name] for path, name in names.items() if name in found.paths}
         return {path: self.pictured.relative(image) for path, image in there.items() if self.pictured.has(image)}
 
-    def _add(self, entry: VocObject, path: str, labels: dict[str, int]) -> None:
+    def _masks(self, path: str, file: VocFile) -> Mapping[int, Any]:
+        """Object number -> outline, of those that have one."""
+        self.options.used(self.folder.root / MASK_FOLDER / f"{Path(path).stem}.png")
+        try:
+            return read_masks(self.folder, Path(path).stem, file.size, self.limits)
+        except DataError as error:
+            self.options.fault("outline-broken", error, self._named(path))
+            return {}
+
+    def _add(self, entry: VocObject, path: str, labels: dict[str, int], segmentation: Any) -> None:
         if entry.name not in labels:
             message = (
                 f"{self._called(path, entry.number)} has class {shorten(entry.name)}, which the list of classes "
@@ -323,7 +336,12 @@ class _Reader:
             called = self._called(path, entry.number)
             self.mended[called] = f"{called} {entry.mended}: its bounds are taken"
         self.builder.add_object(
-            entry.box, labels[entry.name], ignore=entry.difficult, origin=entry.number, extra=entry.extra
+            entry.box,
+            labels[entry.name],
+            ignore=entry.difficult,
+            origin=entry.number,
+            segmentation=segmentation,
+            extra=entry.extra,
         )
 
 
