@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fpn.errors import DataNotFoundError, ModelFileError
+from fpn.interop.hdf5_files import HDF5_MAGIC, read_hdf5
 from fpn.interop.pickle_parts import RefusedFileError
 from fpn.interop.pickle_reader import read_pickle
 from fpn.interop.plain_values import PlainValues
@@ -34,11 +35,12 @@ class CheckpointContent:
 
 
 def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointContent:
-    """Read a file of torch (`.pth`, `.pt`), Python (`.pkl`) or safetensors. It is recognised by its first bytes.
+    """Read a file of torch (`.pth`, `.pt`), Python (`.pkl`), Keras (`.h5`) or safetensors, told by its first bytes.
 
     Raises:
         DataNotFoundError: no such file.
         ModelFileError: it is damaged, of another kind, or refers to something that is not data.
+        MissingExtraError: it is Keras', and h5py is not installed.
     """
     path = Path(path)
     if not path.exists():
@@ -65,13 +67,15 @@ def _form(path: Path) -> tuple[str, Reader]:
         return "torch", read_torch_zip
     if start == MAGIC:
         return "torch before 1.6", read_torch_legacy
+    if start.startswith(HDF5_MAGIC):
+        return "HDF5", read_hdf5
     if start[8:9] == b"{":
         return "safetensors", _read_safetensors
     if start[:1] == b"\x80" or (start[:1].isascii() and start and path.suffix in (".pkl", ".pickle")):
         return "pickle", _read_pickle
     raise RefusedFileError(
-        "is none of the files that are read: torch's (.pth, .pt), Python's (.pkl), .safetensors. Its first bytes are "
-        f"{start[:8].hex(' ') or 'missing'}"
+        "is none of the files that are read: torch's (.pth, .pt), Python's (.pkl), Keras' (.h5), .safetensors. Its "
+        f"first bytes are {start[:8].hex(' ') or 'missing'}"
     )
 
 

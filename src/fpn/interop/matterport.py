@@ -76,8 +76,15 @@ def import_weights(
 
 
 def _plain(name: str) -> str:
-    """The layer's own name and its leaf: "rpn_model/rpn_conv_shared/kernel:0" -> "rpn_conv_shared/kernel"."""
-    return "/".join(name.removesuffix(":0").split("/")[-2:])
+    """The layer's own name and its leaf: "rpn_model/rpn_conv_shared/kernel:0" -> "rpn_conv_shared/kernel".
+
+    Keras 3 adds what stands inside of a TimeDistributed: "mrcnn_class_conv1/conv2d_3/kernel".
+    """
+    *groups, leaf = name.removesuffix(":0").split("/")
+    for group in reversed(groups):
+        if any(re.fullmatch(pattern, f"{group}/{leaf}") for pattern, _ in RULES):
+            return f"{group}/{leaf}"
+    return "/".join([*groups[-1:], leaf])
 
 
 def _finish(name: str) -> str:
