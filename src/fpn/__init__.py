@@ -21,6 +21,7 @@ _PUBLIC = {
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "cascade_rcnn": "fpn.detectors",
+    "export_weights": "fpn.interop",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
     "find_learning_rate": "fpn.training.rate_range",
@@ -52,6 +53,7 @@ __all__ = [
     "cascade_rcnn",
     "draw",
     "evaluate",
+    "export_weights",
     "faster_rcnn",
     "fcos",
     "find_learning_rate",
@@ -89,7 +91,7 @@ if TYPE_CHECKING:
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
     from fpn.inference.optimize import optimize
-    from fpn.interop import import_weights
+    from fpn.interop import export_weights, import_weights
     from fpn.structures import Classes, Detections
     from fpn.studies.label_budget.running import forecast_labels
     from fpn.studies.report.report import report

@@ -22,7 +22,7 @@ def rename(state: State, rules: Rules) -> tuple[dict[str, Tensor], tuple[str, ..
     renamed: dict[str, Tensor] = {}
     leftover: list[str] = []
     for name, value in state.items():
-        new = _new_name(name, rules)
+        new = new_name(name, rules)
         if new is None:
             leftover.append(name)
         else:
@@ -30,7 +30,8 @@ def rename(state: State, rules: Rules) -> tuple[dict[str, Tensor], tuple[str, ..
     return renamed, tuple(leftover)
 
 
-def _new_name(name: str, rules: Rules) -> str | None:
+def new_name(name: str, rules: Rules) -> str | None:
+    """What the first rule that fits a name makes of it; None: nothing, or no rule fits."""
     for pattern, replacement in rules:
         found = re.fullmatch(pattern, name)
         if found:

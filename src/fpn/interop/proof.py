@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
@@ -107,20 +107,29 @@ def _results(arrays: Mapping[str, NDArray[Any]], number: int, path: Path) -> The
 
 
 def compare_torchvision(detector: Detector, path: str | os.PathLike[str]) -> list[Proof]:
-    """Compare with torchvision's own detector of these weights, live on three images; none where it has none."""
+    """Compare with torchvision's own detector of a file's weights, live on three images; none where it has none."""
     from fpn.interop.torchvision_models import build_torchvision
 
-    theirs = build_torchvision(detector, path)
-    if theirs is None:
-        return []
+    made = build_torchvision(detector, path)
+    return [] if made is None else [compare_live(detector, *made)]
+
+
+def compare_live(detector: Detector, theirs: nn.Module, first_label: int) -> Proof:
+    """Compare with torchvision's own detector on three images.
+
+    Args:
+        detector: ours.
+        theirs: torchvision's with the same weights; it takes a list of images (3, H, W) from 0 to 1.
+        first_label: the label that it gives to our class 0.
+    """
     images = [_scene(width, height, seed) for seed, (width, height) in enumerate(_SIZES)]
     found: list[TheirResults] = []
     with evaluating(theirs), torch.no_grad():
         for image in images:
             (result,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
             arrays = {name: value.numpy() for name, value in result.items() if name in ("boxes", "scores", "labels")}
-            found.append({**arrays, "labels": arrays["labels"] - 1})
-    return [_compare(detector, images, found, "torchvision")]
+            found.append({**arrays, "labels": arrays["labels"] - first_label})
+    return _compare(detector, images, found, "torchvision")
 
 
 def _scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ RULES: Rules = (
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi_heads.box.deltas.\1"),
     # Files from before torchvision 0.13 count from 1.
     *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask.tower.{i}.0.\1") for i in range(4)),
-    (r"roi_heads\.mask_head\.(\d+)\.0\.(.+)", r"roi_heads.mask.tower.\1.0.\2"),
+    (r"roi_heads\.mask_head\.(\d+)\.(\d)\.(.+)", r"roi_heads.mask.tower.\1.\2.\3"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"roi_heads.mask.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"roi_heads.mask.logits.\1"),
     # Convolutions and activations are counted.
@@ -72,6 +72,18 @@ def recognises(names: Collection[str]) -> bool:
     return any(name.startswith("backbone.fpn.inner_blocks.") for name in names)
 
 
+def rules_of(names: Collection[str]) -> Rules:
+    """The rules for a file with these names."""
+    if has_dense_head(names):
+        return (*DENSE_RULES, *tower_rules(names))
+    counters, *others = RULES
+    return (counters, *NORMED_RULES, *others) if _is_normed(names) else RULES
+
+
+def _is_normed(names: Collection[str]) -> bool:
+    return any(name.startswith("backbone.fpn.inner_blocks.0.1.") for name in names)
+
+
 def import_weights(
     state: State, *, classes: Classes | Iterable[str] | None = None, **conventions: Any
 ) -> ImportedWeights:
@@ -86,16 +98,15 @@ def import_weights(
     """
     if has_dense_head(state):
         return _one_stage(state, classes, conventions)
-    normed = any(name.startswith("backbone.fpn.inner_blocks.0.1.") for name in state)
-    counters, *others = RULES
-    renamed, leftover = rename(state, (counters, *NORMED_RULES, *others) if normed else RULES)
-    return build(renamed, TORCHVISION_V2 if normed else TORCHVISION, leftover, classes=classes, conventions=conventions)
+    renamed, leftover = rename(state, rules_of(state))
+    dialect = TORCHVISION_V2 if _is_normed(state) else TORCHVISION
+    return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
 def _one_stage(
     state: State, classes: Classes | Iterable[str] | None, conventions: Mapping[str, Any]
 ) -> ImportedWeights:
-    renamed, leftover = rename(state, (*DENSE_RULES, *tower_rules(state)))
+    renamed, leftover = rename(state, rules_of(state))
     second = "head.class_tower.norms.0.weight" in renamed
     kind = "fcos" if "head.quality.weight" in renamed else "retinanet"
     toolkit = "torchvision_v2" if second and kind == "retinanet" else "torchvision"
