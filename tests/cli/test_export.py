@@ -25,7 +25,7 @@ def test_a_model_is_written_compared_live_and_its_call_is_printed(tmp_path, caps
     said = capsys.readouterr().out
     assert f"# {output}: 348 arrays for torchvision's fasterrcnn_resnet50_fpn" in said
     assert "# compared with torchvision on 3 images (320x240, 200x333, 416x416): " in said
-    assert "    min_size=64,\n    max_size=96,\n    rpn_post_nms_top_n_train=50," in said
+    assert "    num_classes=3,\n    min_size=64,\n    max_size=96,\n    box_score_thresh=0.2," in said
     assert "# labels: 1 'cat', 2 'dog'; 0 is background" in said
     compile(said, "cells.py", "exec")  # all that is printed is Python
     output.write_bytes(b"mine")

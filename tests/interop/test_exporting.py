@@ -57,7 +57,6 @@ def recipe(kind="faster_rcnn", dialect="torchvision", **changed):
     ("name", "function"),
     [
         ("tv_maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"),
-        ("tv_keypointrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"),
         ("tv_retinanet_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2"),
         ("tv_fcos_resnet50_fpn", "fcos_resnet50_fpn"),
     ],
@@ -72,7 +71,7 @@ def test_what_came_from_torchvision_goes_back_to_its_names_and_shapes(name, func
     assert all(re.search(r"(cls_score|bbox_pred|mask_fcn_logits)\.(weight|bias)$", key) for key in other), other
 
 
-@pytest.mark.parametrize("name", ["d2_mask", "d2_keypoint", "d2_cascade", "d2_retinanet"])
+@pytest.mark.parametrize("name", ["d2_keypoint", "d2_cascade", "d2_retinanet"])
 def test_what_came_from_detectron2_goes_back_to_its_names_as_it_was(name, monkeypatch):
     detector, given, taken = brought(name, monkeypatch)
     config, unlike, _ = describe_detectron2(detector.recipe)
@@ -147,7 +146,7 @@ def test_a_mask_rcnn_of_torchvision_comes_back_to_the_byte_and_finds_the_same_th
     for leaf in ("weight", "bias"):  # rows of background, which nobody reads: they are not kept, and come back as zero
         state[f"roi_heads.box_predictor.bbox_pred.{leaf}"][:4] = 0
         state[f"roi_heads.mask_predictor.mask_fcn_logits.{leaf}"][:1] = 0
-    detector = import_weights(state, short_side=96, long_side=150, box_score_limit=0.1).module
+    detector = import_weights(state, short_side=96, long_side=150, box_limit=3, rpn_after_nms=(30, 30)).module
     path = tmp_path / "a.pth"
     exported = export_weights(detector, path, format="torchvision")
     written = torch.load(path, weights_only=True)
@@ -163,7 +162,7 @@ def test_a_mask_rcnn_of_torchvision_comes_back_to_the_byte_and_finds_the_same_th
     with torch.no_grad():
         (theirs,) = scope["model"]([image])
     (ours,) = detector.predict([(image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()])
-    assert len(ours) == len(theirs["scores"]) > 0
+    assert len(ours) == len(theirs["scores"]) == 3
     torch.testing.assert_close(ours.scores, theirs["scores"], atol=5e-3, rtol=0)  # its image is not in whole numbers
     assert (ours.labels + 1).tolist() == theirs["labels"].tolist()
 

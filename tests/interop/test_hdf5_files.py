@@ -13,6 +13,8 @@ from fpn.interop.checkpoint_files import read_checkpoint_file
 from fpn.interop.findings import needed
 from fpn.interop.importing import require_detector
 from fpn.interop.matterport import _plain
+from fpn.shapes import Size
+from fpn.structures import ImageBatch, Masks, Targets
 
 h5py = pytest.importorskip("h5py", reason="needs the extra `keras`")
 NAMES = Path(__file__).resolve().parents[3] / "shared" / "golden" / "names"
@@ -54,23 +56,46 @@ def golden(name):
     return json.loads(path.read_text())["entries"]
 
 
-def test_a_file_of_matterport_is_a_mask_rcnn_with_nothing_left_over(write):
-    entries = golden("matterport_mrcnn_resnet101_coco_h5.json")
+def value(name, shape):
+    """Small enough that a network's outputs stay finite."""
+    if len(shape) > 1:
+        values = np.random.default_rng(len(name)).standard_normal(shape, np.float32)
+        return values * np.float32(np.prod(shape[:-1]) ** -0.5)
+    return np.full(shape, 0.5 if "gamma" in name or "variance" in name else 0.0, np.float32)
+
+
+def test_a_file_of_matterport_is_a_mask_rcnn_with_nothing_left_over_that_trains(write):
+    entries = golden("matterport_mrcnn_resnet50_h5.json")
 
     def fill(file):
         for group, name, shape in entries:
-            put(file, f"model_weights/{group}/{name}", shape)  # `save_weights` writes no "model_weights"
+            file[f"model_weights/{group}/{name}"] = value(name, shape)  # `save_weights` writes no "model_weights"
         file.create_group("model_weights/activation_67")  # layers without weights have empty groups
         put(file, "optimizer_weights/SGD/conv1/kernel/momentum:0", (7, 7, 3, 64))
 
-    found = read_checkpoint_file(write(fill))
-    assert found.skipped == {"arrays of an optimizer": 1}
-    with torch.device("meta"):  # without the memory of its weights
-        imported = import_weights({name: torch.empty(value.shape) for name, value in found.value.items()})
-    recipe = require_detector(imported, "a.h5").recipe
+    small = {"box.sampling.count": 8, "rpn.after_nms": (20, 20)}
+    imported = import_weights(write(fill), short_side=64, long_side=64, **small)
+    detector = require_detector(imported, "a.h5")
+    recipe = detector.recipe
     told = (imported.toolkit, recipe.kind, recipe.backbone, len(recipe.classes))
-    assert told == ("matterport", "mask_rcnn", "resnet101", 80)
+    assert told == ("matterport", "mask_rcnn", "resnet50", 4)
     assert (needed(imported.leftover), imported.missing) == ((), ())
+    assert imported.skipped == {"arrays of an optimizer": 1}
+
+    torch.manual_seed(0)
+    box = torch.tensor([[4.0, 6.0, 40.0, 44.0]])
+    targets = [Targets(box, torch.tensor([1]), masks=Masks.of_boxes(box, Size(64, 64)))]
+    images = ImageBatch(torch.randn(1, 3, 64, 64) * 60, torch.tensor([[64, 64]]))
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4)
+    before = detector.roi_heads.mask.logits.weight.detach().clone()
+    for _ in range(3):
+        losses = detector.train().losses(images, targets)
+        assert all(term.isfinite() for term in losses.terms.values())
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    assert all(weight.isfinite().all() for weight in detector.parameters())
+    assert not torch.equal(before, detector.roi_heads.mask.logits.weight)
 
 
 def keras_3(file, entries):

@@ -104,7 +104,7 @@ class TorchvisionModel:
             owner.anchor_generator = self._generator()
         if self.epsilon is not None:
             for part in made.get_submodule("backbone.body").modules():
-                if hasattr(part, "eps"):
+                if isinstance(part, nn.BatchNorm2d):
                     part.eps = self.epsilon
         return made
 
