@@ -38,10 +38,12 @@ def run(
 
     fpn import epoch_12.pth --output cells.safetensors (MMDetection's own config and classes are in the file)
 
+    fpn import mask_rcnn_coco.h5 --output mask.safetensors --classes coco (matterport's; the extra keras reads it)
+
     fpn import torchvision/fasterrcnn_resnet50_fpn_v2 --output tv.safetensors
 
     Args:
-        checkpoint: A .pth, .pt, .pkl or .safetensors file, or torchvision/NAME for weights of its registry.
+        checkpoint: A .pth, .pt, .pkl, .h5 or .safetensors file, or torchvision/NAME for weights of its registry.
         output: The model file to write, .safetensors; a file that is there is never replaced.
         classes: Names in the order of the toolkit's labels, without background: coco, a file with a name a line or
             COCO's annotations, or a,b,c. None: those that the file tells, else numbers.

@@ -35,8 +35,8 @@ def import_weights(
     """Put another toolkit's weights into our modules. Nothing of the file is run.
 
     Args:
-        source: a file (`.pth`, `.pt`, `.pkl`, `.safetensors`), or what it holds: the toolkit's names to arrays or
-            tensors, or a checkpoint with such a mapping as "model" or "state_dict". A prefix "module." (of
+        source: a file (`.pth`, `.pt`, `.pkl`, `.h5`, `.safetensors`), or what it holds: the toolkit's names to arrays
+            or tensors, or a checkpoint with such a mapping as "model" or "state_dict". A prefix "module." (of
             data-parallel training) does no harm.
         classes: names of the classes without background; "coco"; or a file of names. None: those that the file tells,
             else "class 1", "class 2", ...
