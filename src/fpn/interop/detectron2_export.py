@@ -157,7 +157,7 @@ def describe_detectron2(recipe: Recipe) -> tuple[dict[str, Any] | None, list[Unl
 
     None: it has no such kind with a config of this sort.
     """
-    usual = DIALECTS_OF[recipe.kind].get("detectron2")
+    usual = DIALECTS_OF.get(recipe.kind, {}).get("detectron2")
     if usual is None or not isinstance(usual, TwoStageDialect | RetinaNetDialect):
         return None, [], []
     unlike, learning = compare_dialects(recipe.dialect, usual, told=_TOLD, reasons=_REASONS)
@@ -192,6 +192,9 @@ def _unlike_parts(recipe: Recipe) -> list[UnlikeSetting]:
         need(own.box.head in heads, "box.head", own.box.head, heads[0], "FastRCNNConvFCHead is made of such layers")
         need(own.box.norm in _NORMS, "box.norm", own.box.norm, "none", "ROI_BOX_HEAD.NORM is BN or GN, or none")
         need(own.rpn.min_size is not None, "rpn.min_size", None, 0, "it drops boxes without an area")
+        mask = getattr(own, "mask", None)
+        normed = mask is None or mask.norm in (*_NORMS, "frozen")
+        need(normed, "mask.norm", mask and mask.norm, "none", "ROI_MASK_HEAD.NORM is BN or GN, or none")
     return unlike
 
 
