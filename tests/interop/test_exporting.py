@@ -225,6 +225,7 @@ def test_the_papers_dialect_is_one_that_detectron2_can_be_told():
     config, unlike, _ = describe_detectron2(recipe(dialect="paper"))
     assert unlike == []
     assert config["MODEL"]["PIXEL_MEAN"] == [127.5, 127.5, 127.5]
+    assert repr(config["MODEL"]["PROPOSAL_GENERATOR"]["MIN_SIZE"]) == "0"  # 0.0 would be refused by its config
     assert config["INPUT"]["FORMAT"] == "RGB"
     assert config["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is False
 

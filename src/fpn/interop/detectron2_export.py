@@ -191,7 +191,8 @@ def _unlike_parts(recipe: Recipe) -> list[UnlikeSetting]:
         heads = ("two_layers",) if isinstance(own, CascadeDialect) else ("two_layers", "convolutions")
         need(own.box.head in heads, "box.head", own.box.head, heads[0], "FastRCNNConvFCHead is made of such layers")
         need(own.box.norm in _NORMS, "box.norm", own.box.norm, "none", "ROI_BOX_HEAD.NORM is BN or GN, or none")
-        need(own.rpn.min_size is not None, "rpn.min_size", None, 0, "it drops boxes without an area")
+        least = own.rpn.min_size
+        need(least is not None and least % 1 == 0, "rpn.min_size", least, 0, "PROPOSAL_GENERATOR.MIN_SIZE is whole")
         mask = getattr(own, "mask", None)
         normed = mask is None or mask.norm in (*_NORMS, "frozen")
         need(normed, "mask.norm", mask and mask.norm, "none", "ROI_MASK_HEAD.NORM is BN or GN, or none")
@@ -269,7 +270,7 @@ def _two_stage_config(recipe: Recipe, own: TwoStageDialect) -> dict[str, Any]:
     }
     cascade = isinstance(own, CascadeDialect)
     made: dict[str, Any] = {
-        "PROPOSAL_GENERATOR": {"MIN_SIZE": rpn.min_size},
+        "PROPOSAL_GENERATOR": {"MIN_SIZE": int(rpn.min_size or 0)},  # its config takes no other type than its own
         "RPN": {
             "IN_FEATURES": [*levels, *(f"p{number}" for number in range(6, 6 + own.neck.extra_count))],
             "CONV_DIMS": [rpn.channels or -1] * rpn.num_convolutions,
