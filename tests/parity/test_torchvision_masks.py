@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+from torchvision.models.detection import (
+    keypointrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
 
 from fpn import interop
 from fpn.detectors import TwoStageDetector
+from fpn.detectors.detector import count_parameters
 from fpn.shapes import Size
 from fpn.structures import Masks, Targets
 from parity.test_torchvision import BATCHES, NUM_CLASSES, _close, _image_list, _take, decided
@@ -21,17 +26,46 @@ OUTLINES = (
 )
 
 
-@pytest.fixture(scope="module", params=["masks", "keypoints"])
+BUILT = {
+    "masks": lambda: maskrcnn_resnet50_fpn(num_classes=NUM_CLASSES + 1, **SMALL),
+    "keypoints": lambda: keypointrcnn_resnet50_fpn(num_classes=2, num_keypoints=NUM_KEYPOINTS, **SMALL),
+    "masks v2": lambda: maskrcnn_resnet50_fpn_v2(num_classes=NUM_CLASSES + 1, **SMALL),
+}
+# Heads read every proposal: with a thousand of them it takes five times as long.
+FEW = {"rpn_before_nms": (200, 100), "rpn_after_nms": (60, 50)}
+
+
+def _with_few_proposals(model: torch.nn.Module) -> torch.nn.Module:
+    for name, key in (("_pre_nms_top_n", "rpn_before_nms"), ("_post_nms_top_n", "rpn_after_nms")):
+        setattr(model.rpn, name, dict(zip(("training", "testing"), FEW[key], strict=True)))
+    return model
+
+
+@pytest.fixture(scope="module", params=BUILT)
 def pair(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, TwoStageDetector]:
     torch.manual_seed(0)
-    if request.param == "masks":
-        theirs = maskrcnn_resnet50_fpn(num_classes=NUM_CLASSES + 1, **SMALL)
-    else:
-        theirs = keypointrcnn_resnet50_fpn(num_classes=2, num_keypoints=NUM_KEYPOINTS, **SMALL)
-    imported = interop.import_weights(decided(theirs).state_dict())
+    task, _, version = request.param.partition(" ")
+    theirs = _with_few_proposals(decided(BUILT[request.param]()))
+    imported = interop.import_weights(theirs.state_dict(), **FEW)
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
-    assert imported.module.tasks[1] == request.param
+    assert imported.dialect.name == f"torchvision_{version}".rstrip("_")
+    assert imported.module.tasks[1] == task
     return theirs, imported.module.eval()
+
+
+def test_both_have_as_many_weights(pair) -> None:
+    """Ours are without background's box and mask; both backbones' norms count as weights only where they learn."""
+    theirs, ours = pair
+    norms = sum(
+        weight.numel()
+        for name, weight in theirs.backbone.body.named_parameters()
+        if "bn" in name or "downsample.1" in name
+    )
+    heads = theirs.roi_heads
+    background = 4 * (heads.box_predictor.bbox_pred.in_features + 1)
+    if heads.mask_predictor is not None:
+        background += heads.mask_predictor.mask_fcn_logits.in_channels + 1
+    assert count_parameters(ours) == count_parameters(theirs) - norms - background
 
 
 @torch.no_grad()
@@ -83,12 +117,14 @@ def test_training_losses_agree_on_the_same_samples(pair) -> None:
     ]
     theirs.rpn.train()
     theirs.roi_heads.train()
+    ours.roi_heads.train()  # norms over the batch learn from it
     with torch.no_grad():
         features = theirs.backbone(BATCH.pixels)
         proposals, _ = theirs.rpn(_image_list(BATCH), features, told)
         _, want = theirs.roi_heads(features, proposals, _image_list(BATCH).image_sizes, told)
         got = ours.losses(BATCH, targets)
     theirs.eval()
+    ours.eval()
     assert float(got.counts["positive_rois"]) > 1
     for name, other in (("mask", "loss_mask"), ("keypoint", "loss_keypoint"), ("classification", "loss_classifier")):
         assert (name in got.terms) == (other in want)

@@ -11,15 +11,17 @@ from fpn.heads.mask import MaskConfig
 
 # Those of the others are the defaults, which are Detectron2's.
 _MATTERPORT = MaskConfig(norm="frozen", sampling="pixels")
+_TORCHVISION = MaskConfig(sampling="pixels", aligned=False, threshold=None)
 _MASKS = {
-    "torchvision": MaskConfig(sampling="pixels", aligned=False, threshold=None),
+    "torchvision": _TORCHVISION,
+    "torchvision_v2": _TORCHVISION.changed(norm="batch"),
     "mmdetection": MaskConfig(sampling="pixels"),
     # For the loss it reads masks that were shrunk to 56 x 56 cells a box, by single bilinear samples. RoIAlign of the
     # whole masks is nearer to what they show; what is learned from both differs in cells on an outline.
     "matterport": _MATTERPORT,
     "matterport_128": _MATTERPORT,
 }
-_KEYPOINTS = {"torchvision": KeypointConfig(score="logit")}
+_KEYPOINTS = dict.fromkeys(("torchvision", "torchvision_v2"), KeypointConfig(score="logit"))
 
 
 def with_masks(dialect: TwoStageDialect) -> MaskDialect:

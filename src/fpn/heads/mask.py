@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fpn.errors import DataError
+from fpn.features.blocks import Norm, make_norm
 from fpn.features.frozen import FrozenNorm
 from fpn.heads.box import SampledRoIs
 from fpn.heads.class_rows import ClassRows
@@ -37,10 +38,11 @@ class MaskConfig(Section):
         default=4, description="3x3 convolutions before the transposed one."
     )
     channels: Positive[int] = Field(default=256, description="Width of the convolutions.")
-    norm: Literal["none", "batch", "frozen"] = Field(
+    norm: Norm | Literal["frozen"] = Field(
         default="none",
-        description="Behind each 3x3 convolution: no norm, a batch norm that is trained (Detectron2's new "
-        "baselines), or one whose statistics stay as they are loaded (matterport).",
+        description="Behind each 3x3 convolution, before its ReLU: no norm, one over the batch (torchvision's v2, "
+        "Detectron2's new baselines), groups of channels, or a cell's channels, or one over the batch whose "
+        "statistics stay as they are loaded (matterport).",
     )
     class_agnostic: bool = Field(default=False, description="True: one mask a RoI, whatever its class.")
     sampling: Literal["outline", "pixels"] = Field(
@@ -61,7 +63,7 @@ class MaskHead(nn.Module):
         pooler: reads RoIs from the levels as `config.roi_size` cells.
         num_classes: K.
         config: everything else.
-        norm_epsilon: of the norms, where there are any.
+        norm_epsilon: of norms over the batch.
         bias: whether the convolutions before norms have one; without norms all have.
     """
 
@@ -190,10 +192,7 @@ def _filled(convolution: _Convolution) -> _Convolution:
 
 
 def _norm(config: MaskConfig, epsilon: float) -> list[nn.Module]:
-    match config.norm:
-        case "none":
-            return []
-        case "batch":
-            return [nn.BatchNorm2d(config.channels, eps=epsilon)]
-        case "frozen":
-            return [FrozenNorm(config.channels, eps=epsilon)]
+    if config.norm == "frozen":
+        return [FrozenNorm(config.channels, eps=epsilon)]
+    made = make_norm(config.norm, config.channels, epsilon=epsilon if config.norm == "batch" else None)
+    return [] if made is None else [made]

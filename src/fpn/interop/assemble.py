@@ -141,12 +141,13 @@ def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoSta
 
 
 def _read_masks(state: Mapping[str, Tensor], dialect: MaskDialect) -> MaskDialect:
-    normed, classes = "roi_heads.mask.tower.0.1.weight" in state, len(state["roi_heads.box.scores.weight"]) - 1
+    first, classes = "roi_heads.mask.tower.0.1", len(state["roi_heads.box.scores.weight"]) - 1
+    told = norm_of(state, first) if f"{first}.weight" in state else "none"
     return dialect.changed(
         mask={
             "channels": state[_MASKS].shape[1],
             "convolutions": _tower(state, "mask"),
-            "norm": "batch" if normed and dialect.mask.norm == "none" else dialect.mask.norm,
+            "norm": "frozen" if dialect.mask.norm == "frozen" else told,
             "class_agnostic": len(state[_MASKS]) == 1 < classes,
         }
     )
