@@ -21,6 +21,8 @@ from fpn.training.run import Run
 SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
 
 MASKS = {"mask_channels": 8}
+# With norms over the batch, of which there may be no RoI.
+MASK_STAGES = {**MASKS, "mask_norm": "batch", "cascade_mask_heads": "each_stage"}
 KEYPOINTS = {"keypoint_channels": 8, "keypoint_convolutions": 2, "skeleton": ("left", "right", "tip")}
 
 MODERN = {
@@ -42,6 +44,9 @@ KINDS: dict[str, Callable[[], Detector]] = {
     "bifpn": lambda: fpn.faster_rcnn(**SMALL, **WEIGHTED, box_score_limit=0.2, box_limit=20),
     "simple_pyramid": lambda: fpn.faster_rcnn(**{**SMALL, **PLAIN}, box_score_limit=0.2, box_limit=20),
     "cascade_rcnn": lambda: fpn.cascade_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
+    "cascade_rcnn with masks": lambda: fpn.cascade_rcnn(
+        **SMALL, **MASK_STAGES, masks=True, head_width=8, box_score_limit=0.2, box_limit=20
+    ),
     "retinanet": lambda: fpn.retinanet(**SMALL, dense_limit=20, dense_normalizer="ema"),
     "fcos": lambda: fpn.fcos(**SMALL, dense_limit=20),
     "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
@@ -57,6 +62,9 @@ WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "bifpn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, **WEIGHTED),
     "simple_pyramid": lambda classes: fpn.faster_rcnn(**{**SMALL, **PLAIN, "classes": classes}),
     "cascade_rcnn": lambda classes: fpn.cascade_rcnn(**{**SMALL, "classes": classes}, head_width=8),
+    "cascade_rcnn with masks": lambda classes: fpn.cascade_rcnn(
+        **{**SMALL, **MASK_STAGES, "classes": classes}, masks=True, head_width=8
+    ),
     "retinanet": lambda classes: fpn.retinanet(**{**SMALL, "classes": classes}),
     "fcos": lambda classes: fpn.fcos(**{**SMALL, "classes": classes}),
     "atss": lambda classes: fpn.atss(**{**SMALL, "classes": classes}),

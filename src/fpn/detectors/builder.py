@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fpn.detectors.detector import Detector
-from fpn.detectors.dialect import AnchorDialect, CascadeDialect, KeypointDialect, MaskDialect, TwoStageDialect
+from fpn.detectors.dialect import (
+    AnchorDialect,
+    CascadeDialect,
+    CascadeMaskDialect,
+    KeypointDialect,
+    MaskDialect,
+    TwoStageDialect,
+)
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import (
     ATSSRecipe,
+    CascadeMaskRCNNRecipe,
     CascadeRCNNRecipe,
     DenseRecipe,
     FasterRCNNRecipe,
@@ -33,6 +41,7 @@ from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSHead
 from fpn.heads.box import BoxHead, ConvolutionsTrunk, ConvolutionTrunk, FlatTrunk, TwoLayerTrunk
 from fpn.heads.cascade import CascadeHead
+from fpn.heads.cascade_masks import MaskStages
 from fpn.heads.dense import DenseHead
 from fpn.heads.fcos import FCOSHead
 from fpn.heads.keypoint import KeypointHead
@@ -82,6 +91,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
     FasterRCNNRecipe: build_two_stage,
     CascadeRCNNRecipe: build_two_stage,
     MaskRCNNRecipe: build_two_stage,
+    CascadeMaskRCNNRecipe: build_two_stage,
     KeypointRCNNRecipe: build_two_stage,
     RetinaNetRecipe: build_one_stage,
     FCOSRecipe: build_one_stage,
@@ -200,6 +210,9 @@ def build_roi_heads(levels: tuple[Level, ...], recipe: TwoStageRecipe) -> RoIHea
     num_classes = len(recipe.classes)
     if isinstance(recipe, CascadeRCNNRecipe):
         return RoIHeads(box=build_cascade(levels, num_classes, recipe.dialect))
+    if isinstance(recipe, CascadeMaskRCNNRecipe):
+        cascade = build_cascade(levels, num_classes, recipe.dialect)
+        return RoIHeads(box=cascade, mask=build_cascade_masks(levels, num_classes, recipe.dialect))
     box = build_box_head(levels, num_classes, recipe.dialect)
     match recipe:
         case FasterRCNNRecipe():
@@ -241,6 +254,16 @@ def build_mask_head(levels: tuple[Level, ...], num_classes: int, dialect: MaskDi
         norm_epsilon=dialect.backbone.norm_epsilon,
         bias=dialect.backbone.conv_bias,
     )
+
+
+def build_cascade_masks(
+    levels: tuple[Level, ...], num_classes: int, dialect: CascadeMaskDialect
+) -> MaskHead | MaskStages:
+    """The mask head, or the mask heads, that a dialect's cascade describes, on any levels."""
+    if dialect.cascade.mask_heads == "one":
+        return build_mask_head(levels, num_classes, dialect)
+    weights = dialect.cascade.loss_weights
+    return MaskStages(stages=[build_mask_head(levels, num_classes, dialect) for _ in weights], loss_weights=weights)
 
 
 def build_keypoint_head(levels: tuple[Level, ...], num_keypoints: int, dialect: KeypointDialect) -> KeypointHead:

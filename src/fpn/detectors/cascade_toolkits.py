@@ -29,9 +29,13 @@ CASCADE_DIALECTS: dict[str, CascadeDialect] = {
         ),
         _cascade(
             MMDETECTION,
-            "open-mmlab/mmdetection 3.x: configs/_base_/models/cascade-rcnn_r50_fpn.py, "
+            "open-mmlab/mmdetection 3.x: configs/_base_/models/cascade-{rcnn,mask-rcnn}_r50_fpn.py, "
             "models/roi_heads/cascade_roi_head.py",
-            cascade={"weights": ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), _THIRD), "average": "logits"},
+            cascade={
+                "weights": ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), _THIRD),
+                "average": "logits",
+                "mask_heads": "each_stage",
+            },
             box_beta=1.0,
             rpn={"inside_only": True, "beta": 1 / 9, "after_nms": (2000, 1000)},
         ),

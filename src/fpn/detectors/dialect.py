@@ -123,6 +123,10 @@ class MaskDialect(TwoStageDialect):
     mask: MaskConfig = Field(default=MaskConfig(), description="mask head")
 
 
+class CascadeMaskDialect(CascadeDialect, MaskDialect):
+    """Of a cascade that also gives masks."""
+
+
 class KeypointDialect(TwoStageDialect):
     """Of a detector that also gives keypoints."""
 

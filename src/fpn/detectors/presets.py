@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -14,6 +15,7 @@ from fpn.detectors.dialect import Dialect
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.recipe import (
     ATSSRecipe,
+    CascadeMaskRCNNRecipe,
     CascadeRCNNRecipe,
     FasterRCNNRecipe,
     FCOSRecipe,
@@ -24,7 +26,7 @@ from fpn.detectors.recipe import (
     TwoStageRecipe,
     skeleton_fields,
 )
-from fpn.detectors.roi_toolkits import KEYPOINT_DIALECTS, MASK_DIALECTS
+from fpn.detectors.roi_toolkits import CASCADE_MASK_DIALECTS, KEYPOINT_DIALECTS, MASK_DIALECTS
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
@@ -40,6 +42,7 @@ DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
     "faster_rcnn": DIALECTS,
     "cascade_rcnn": CASCADE_DIALECTS,
     "mask_rcnn": MASK_DIALECTS,
+    "cascade_mask_rcnn": CASCADE_MASK_DIALECTS,
     "keypoint_rcnn": KEYPOINT_DIALECTS,
     "retinanet": RETINANET_DIALECTS,
     "fcos": FCOS_DIALECTS,
@@ -106,18 +109,22 @@ def cascade_rcnn(
     classes: Classes | Iterable[str],
     weights: str | Path | None = "imagenet",
     dialect: str | Dialect = "paper",
+    masks: bool = False,
     **settings: Any,
 ) -> TwoStageDetector:
     """Cascade R-CNN: Faster R-CNN with three box heads in a row, each trained on better boxes than the one before.
 
     Args:
         classes, weights, dialect: as `faster_rcnn` takes them.
+        masks: also give the mask of each object, learned from outlines (`cascade_mask_rcnn` on the command line).
         settings: as `faster_rcnn` takes them, such as `backbone="resnet18"` or `short_side=640`, and those of the
-            section `cascade`, such as `cascade_loss_weights=(1.0, 1.0, 1.0)`.
+            section `cascade`, such as `cascade_loss_weights=(1.0, 1.0, 1.0)`, and with masks of the section `mask`.
 
     Raises:
         as `faster_rcnn`.
     """
+    if masks:
+        return build_two_stage(two_stage_recipe(CascadeMaskRCNNRecipe, classes, dialect, **settings), weights)
     return build_two_stage(two_stage_recipe(CascadeRCNNRecipe, classes, dialect, **settings), weights)
 
 
@@ -232,6 +239,7 @@ PRESETS: Mapping[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "mask_rcnn": mask_rcnn,
+    "cascade_mask_rcnn": partial(cascade_rcnn, masks=True),
     "keypoint_rcnn": keypoint_rcnn,
     "retinanet": retinanet,
     "fcos": fcos,

@@ -17,6 +17,7 @@ from torch.nn.modules.module import (
 from fpn.detectors.dialect import (
     ATSSDialect,
     CascadeDialect,
+    CascadeMaskDialect,
     Dialect,
     FCOSDialect,
     KeypointDialect,
@@ -129,6 +130,13 @@ class MaskRCNNRecipe(TwoStageRecipe):
     dialect: MaskDialect = Field(description="The conventions of all parts.")
 
 
+class CascadeMaskRCNNRecipe(TwoStageRecipe):
+    """Faster R-CNN with several box heads in a row that also gives the mask of each object."""
+
+    kind: Literal["cascade_mask_rcnn"] = Field(default="cascade_mask_rcnn", description="Which detector.")
+    dialect: CascadeMaskDialect = Field(description="The conventions of all parts.")
+
+
 class KeypointRCNNRecipe(TwoStageRecipe):
     """Faster R-CNN that also gives the keypoints of each object."""
 
@@ -205,6 +213,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "faster_rcnn": FasterRCNNRecipe,
     "cascade_rcnn": CascadeRCNNRecipe,
     "mask_rcnn": MaskRCNNRecipe,
+    "cascade_mask_rcnn": CascadeMaskRCNNRecipe,
     "keypoint_rcnn": KeypointRCNNRecipe,
     "retinanet": RetinaNetRecipe,
     "fcos": FCOSRecipe,

@@ -1,10 +1,11 @@
-"""What toolkits' Mask R-CNN and Keypoint R-CNN add to their Faster R-CNN."""
+"""What toolkits' masks and keypoints add to their Faster R-CNN and Cascade R-CNN."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fpn.detectors.dialect import KeypointDialect, MaskDialect, TwoStageDialect
+from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
+from fpn.detectors.dialect import CascadeDialect, CascadeMaskDialect, KeypointDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.toolkits import DIALECTS
 from fpn.heads.keypoint import KeypointConfig
 from fpn.heads.mask import MaskConfig
@@ -25,8 +26,9 @@ _KEYPOINTS = dict.fromkeys(("torchvision", "torchvision_v2"), KeypointConfig(sco
 
 
 def with_masks(dialect: TwoStageDialect) -> MaskDialect:
-    """The same toolkit's conventions with those of its masks."""
-    return MaskDialect(**_sections(dialect), mask=_MASKS.get(dialect.name, MaskConfig()))
+    """The same toolkit's conventions with those of its masks; a cascade stays one."""
+    kind = CascadeMaskDialect if isinstance(dialect, CascadeDialect) else MaskDialect
+    return kind(**_sections(dialect), mask=_MASKS.get(dialect.name, MaskConfig()))
 
 
 def with_keypoints(dialect: TwoStageDialect) -> KeypointDialect:
@@ -35,8 +37,9 @@ def with_keypoints(dialect: TwoStageDialect) -> KeypointDialect:
 
 
 def _sections(dialect: TwoStageDialect) -> dict[str, Any]:
-    return {name: getattr(dialect, name) for name in TwoStageDialect.model_fields}
+    return {name: getattr(dialect, name) for name in type(dialect).model_fields}
 
 
 MASK_DIALECTS = {name: with_masks(dialect) for name, dialect in DIALECTS.items()}
+CASCADE_MASK_DIALECTS = {name: with_masks(dialect) for name, dialect in CASCADE_DIALECTS.items()}
 KEYPOINT_DIALECTS = {name: with_keypoints(dialect) for name, dialect in DIALECTS.items()}

@@ -50,6 +50,11 @@ class CascadeConfig(Section):
         description="How much of each stage's gradient goes into the pyramid: all of it, or one part in as many as "
         "there are stages (Detectron2).",
     )
+    mask_heads: Literal["one", "each_stage"] = Field(
+        default="one",
+        description="With masks: one mask head, which learns from the RoIs of the first stage (Detectron2), or one for "
+        "each stage's, averaged (MMDetection).",
+    )
 
     @model_validator(mode="after")
     def _same_length(self) -> CascadeConfig:
@@ -102,7 +107,7 @@ class CascadeHead(nn.Module):
     ) -> LossTerms:
         """The terms of every stage, `classification_stage1` and so on; see `BoxHead.losses`."""
         drawn = self.sample(proposals, targets, generator=generator)
-        return self.losses_of(features, images, drawn, targets, generator=generator)
+        return self.staged_losses(features, images, drawn, targets, generator=generator)[0]
 
     def sample(
         self, proposals: Sequence[Proposals], targets: Sequence[Targets], *, generator: Randomness = None
@@ -110,7 +115,7 @@ class CascadeHead(nn.Module):
         """Which RoIs of each image the first stage learns from."""
         return self.heads[0].sample(proposals, targets, generator=generator)
 
-    def losses_of(
+    def staged_losses(
         self,
         features: Features,
         images: ImageBatch,
@@ -118,19 +123,20 @@ class CascadeHead(nn.Module):
         targets: Sequence[Targets],
         *,
         generator: Randomness = None,
-    ) -> LossTerms:
-        """As `losses`, of RoIs that the first stage has sampled."""
-        terms = LossTerms({})
+    ) -> tuple[LossTerms, list[Sequence[SampledRoIs]]]:
+        """As `losses`, of RoIs that the first stage has sampled; and what each stage has learned from."""
+        terms, sampled = LossTerms({}), [drawn]
         for number, head in enumerate(self.heads):
             pooled = head.pooler(features, images, [each.boxes for each in drawn])
             if self.config.shared_gradient == "divided" and pooled.requires_grad:
                 pooled.register_hook(self._divide)  # type: ignore[no-untyped-call]
             logits, deltas = head.judge(pooled)
             found = head.loss_terms(logits, deltas, drawn)
-            terms = terms + _of_stage(found, number, self.config.loss_weights[number])
+            terms = terms + of_stage(found, number, self.config.loss_weights[number])
             if number + 1 < len(self.stages):
                 drawn = self._next(number, drawn, logits.detach(), deltas.detach(), images, targets, generator)
-        return terms
+                sampled.append(drawn)
+        return terms, sampled
 
     @torch.no_grad()
     def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:
@@ -198,7 +204,7 @@ def _among(boxes: Tensor, truth: Targets) -> Tensor:
     return (boxes[:, None] == truth.boxes[None]).all(dim=2).any(dim=1)
 
 
-def _of_stage(terms: LossTerms, number: int, weight: float) -> LossTerms:
+def of_stage(terms: LossTerms, number: int, weight: float) -> LossTerms:
     """The same under names of the stage, counted from 1, and weighted."""
     name = f"_stage{number + 1}"
     return LossTerms(

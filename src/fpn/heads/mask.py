@@ -144,12 +144,17 @@ class MaskHead(nn.Module):
     def complete(self, features: Features, images: ImageBatch, found: Sequence[Detections]) -> list[Detections]:
         """The same detections with `mask_probabilities`: only what was found is looked at."""
         pooled = self.pooler(features, images, [each.boxes for each in found])
-        labels = torch.cat([each.labels for each in found])
+        probabilities = self.probabilities(pooled, torch.cat([each.labels for each in found]))
+        masks = torch.split(probabilities, [len(each) for each in found])
+        return [replace(each, mask_probabilities=mask) for each, mask in zip(found, masks, strict=True)]
+
+    @torch.no_grad()
+    def probabilities(self, pooled: Float[Tensor, "r c t t"], labels: Int[Tensor, " r"]) -> Float[Tensor, "r s s"]:
+        """What `judge` says, 0..1, some RoIs after the others."""
         parts = [self.judge(pooled[k : k + _CHUNK], labels[k : k + _CHUNK]) for k in range(0, len(labels), _CHUNK)]
         side = 2 * self.config.roi_size
         logits = torch.cat(parts) if parts else pooled.new_zeros(0, side, side)
-        masks = torch.split(logits.float().sigmoid(), [len(each) for each in found])
-        return [replace(each, mask_probabilities=mask) for each, mask in zip(found, masks, strict=True)]
+        return logits.float().sigmoid()
 
     def class_rows(self) -> list[ClassRows]:
         """The layer with rows by class, unless all classes share one."""

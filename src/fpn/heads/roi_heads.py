@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from fpn.errors import ConfigError
-from fpn.heads.box import BoxHead
+from fpn.heads.box import BoxHead, SampledRoIs
 from fpn.heads.cascade import CascadeHead
+from fpn.heads.cascade_masks import MaskStages
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.keypoint import KeypointHead
 from fpn.heads.mask import Fuse, MaskHead
@@ -23,18 +24,22 @@ class RoIHeads(nn.Module):
 
     Args:
         box: classifies and refines proposals, in one stage or several.
-        mask: says which pixels of a box are its object's; None: no masks.
+        mask: says which pixels of a box are its object's, in a cascade perhaps a head a stage; None: no masks.
         keypoint: says where in a box the keypoints are; None: no keypoints.
     """
 
     def __init__(
-        self, *, box: BoxHead | CascadeHead, mask: MaskHead | None = None, keypoint: KeypointHead | None = None
+        self,
+        *,
+        box: BoxHead | CascadeHead,
+        mask: MaskHead | MaskStages | None = None,
+        keypoint: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         self.box, self.mask, self.keypoint = box, mask, keypoint
 
     @property
-    def completing(self) -> list[MaskHead | KeypointHead]:
+    def completing(self) -> list[MaskHead | MaskStages | KeypointHead]:
         """The heads that add to what the box head found."""
         return [head for head in (self.mask, self.keypoint) if head is not None]
 
@@ -49,13 +54,16 @@ class RoIHeads(nn.Module):
     ) -> LossTerms:
         """The terms of all heads on the same samples; see `BoxHead.losses`."""
         drawn = self.box.sample(proposals, targets, generator=generator)
-        terms = (
-            self.box.losses_of(features, images, drawn)
-            if isinstance(self.box, BoxHead)
-            else self.box.losses_of(features, images, drawn, targets, generator=generator)
-        )
+        sampled: list[Sequence[SampledRoIs]] = [drawn]
+        if isinstance(self.box, BoxHead):
+            terms = self.box.losses_of(features, images, drawn)
+        else:
+            terms, sampled = self.box.staged_losses(features, images, drawn, targets, generator=generator)
         for head in self.completing:
-            terms = terms + head.losses(features, images, drawn, targets)
+            if isinstance(head, MaskStages):
+                terms = terms + head.losses(features, images, sampled, targets)
+            else:
+                terms = terms + head.losses(features, images, drawn, targets)
         return terms
 
     def detect(self, features: Features, images: ImageBatch, proposals: Sequence[Proposals]) -> list[Detections]:

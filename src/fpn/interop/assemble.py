@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fpn.detectors.builder import build_two_stage
 from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
-from fpn.detectors.dialect import CascadeDialect, MaskDialect, TwoStageDialect
+from fpn.detectors.dialect import CascadeDialect, CascadeMaskDialect, MaskDialect, TwoStageDialect
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.recipe import (
+    CascadeMaskRCNNRecipe,
     CascadeRCNNRecipe,
     FasterRCNNRecipe,
     KeypointRCNNRecipe,
@@ -31,9 +32,10 @@ from fpn.interop.resnets import resnet_name
 from fpn.structures import Classes, Skeleton
 from fpn.structures.keypoints import COCO_PERSON
 
-_MASKS, _KEYPOINTS = "roi_heads.mask.logits.weight", "roi_heads.keypoint.upsample.weight"
-
+_KEYPOINTS = "roi_heads.keypoint.upsample.weight"
+# A head alone, or the first of a cascade's.
 _BOX, _FIRST_STAGE = "roi_heads.box.", "roi_heads.box.stages.0."
+_MASK, _FIRST_MASK = "roi_heads.mask.", "roi_heads.mask.stages.0."
 
 
 def build(
@@ -48,9 +50,6 @@ def build(
     cascade = f"{_FIRST_STAGE}scores.weight" in state
     if cascade:
         dialect = CASCADE_DIALECTS[dialect.name].changed(neck=dialect.neck, roi=dialect.roi)
-        # A cascade of ours has no masks.
-        leftover = (*leftover, *(own for own in state if own.startswith("roi_heads.mask.")))
-        state = {own: value for own, value in state.items() if not own.startswith("roi_heads.mask.")}
     box = _FIRST_STAGE if cascade else _BOX
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
     name = resnet_name(state, toolkit=dialect.name)
@@ -74,9 +73,11 @@ def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialec
         "category_ids": classes.ids,
         "dialect": dialect,
     }
+    if isinstance(dialect, CascadeMaskDialect):
+        return CascadeMaskRCNNRecipe(**own)
     if isinstance(dialect, CascadeDialect):
         return CascadeRCNNRecipe(**own)
-    if _MASKS in state:
+    if isinstance(dialect, MaskDialect):
         return MaskRCNNRecipe(**own)
     if _KEYPOINTS in state:
         count = state[_KEYPOINTS].shape[1]
@@ -132,23 +133,29 @@ def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoSta
     for box in (_BOX, _FIRST_STAGE):
         if f"{box}deltas.weight" in state:
             dialect = dialect.changed(box_class_agnostic=len(state[f"{box}deltas.weight"]) == 4)
-    if _MASKS in state:
-        return _read_masks(state, with_masks(dialect))
+    for mask in (_MASK, _FIRST_MASK):
+        if f"{mask}logits.weight" in state:
+            return _read_masks(state, mask, with_masks(dialect))
     if _KEYPOINTS in state:
-        width, count = state[_KEYPOINTS].shape[0], _tower(state, "keypoint")
+        width, count = state[_KEYPOINTS].shape[0], _tower(state, "roi_heads.keypoint.")
         return with_keypoints(dialect).changed(keypoint={"channels": width, "convolutions": count})
     return dialect
 
 
-def _read_masks(state: Mapping[str, Tensor], dialect: MaskDialect) -> MaskDialect:
-    first, classes = "roi_heads.mask.tower.0.1", len(state["roi_heads.box.scores.weight"]) - 1
+def _read_masks(state: Mapping[str, Tensor], head: str, dialect: MaskDialect) -> MaskDialect:
+    """As the mask head has them whose names begin with `head`."""
+    if isinstance(dialect, CascadeDialect):
+        dialect = dialect.changed(cascade_mask_heads="one" if head == _MASK else "each_stage")
+    logits, first = state[f"{head}logits.weight"], f"{head}tower.0.1"
+    box = _FIRST_STAGE if isinstance(dialect, CascadeDialect) else _BOX
+    classes = len(state[f"{box}scores.weight"]) - 1
     told = norm_of(state, first) if f"{first}.weight" in state else "none"
     return dialect.changed(
         mask={
-            "channels": state[_MASKS].shape[1],
-            "convolutions": _tower(state, "mask"),
+            "channels": logits.shape[1],
+            "convolutions": _tower(state, head),
             "norm": "frozen" if dialect.mask.norm == "frozen" else told,
-            "class_agnostic": len(state[_MASKS]) == 1 < classes,
+            "class_agnostic": len(logits) == 1 < classes,
         }
     )
 
@@ -186,5 +193,5 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _tower(state: Mapping[str, Tensor], head: str) -> int:
-    """How many convolutions a head has."""
-    return _count(state, rf"roi_heads\.{head}\.tower\.\d+\.0\.weight")
+    """How many convolutions the head has whose names begin with `head`."""
+    return _count(state, rf"{re.escape(head)}tower\.\d+\.0\.weight")

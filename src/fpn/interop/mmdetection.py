@@ -18,6 +18,17 @@ from fpn.interop.key_rules import Rules, rename
 from fpn.interop.necks_alone import fill_neck, incoming_levels
 from fpn.structures import Classes
 
+_MASK_RULES: Rules = tuple(
+    (rf"roi_head\.mask_head\.{stage}{theirs}", rf"roi_heads.mask.{place}{ours}")
+    # A cascade's heads are numbered.
+    for stage, place in (("", ""), (r"(?P<stage>\d+)\.", r"stages.\g<stage>."))
+    for theirs, ours in (
+        (r"convs\.(?P<k>\d+)\.conv\.(?P<leaf>.+)", r"tower.\g<k>.0.\g<leaf>"),
+        (r"convs\.(?P<k>\d+)\.(?:bn|gn)\.(?P<leaf>.+)", r"tower.\g<k>.1.\g<leaf>"),
+        (r"upsample\.(?P<leaf>.+)", r"upsample.\g<leaf>"),
+        (r"conv_logits\.(?P<leaf>.+)", r"logits.\g<leaf>"),
+    )
+)
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
     (r"backbone\.(.+)", r"features.backbone.net.\1"),
@@ -27,9 +38,7 @@ RULES: Rules = (
     (r"rpn_head\.rpn_conv\.(.+)", r"rpn.shared.\1"),
     (r"rpn_head\.rpn_cls\.(.+)", r"rpn.objectness.\1"),
     (r"rpn_head\.rpn_reg\.(.+)", r"rpn.deltas.\1"),
-    (r"roi_head\.mask_head\.convs\.(\d+)\.conv\.(.+)", r"roi_heads.mask.tower.\1.0.\2"),
-    (r"roi_head\.mask_head\.upsample\.(.+)", r"roi_heads.mask.upsample.\1"),
-    (r"roi_head\.mask_head\.conv_logits\.(.+)", r"roi_heads.mask.logits.\1"),
+    *_MASK_RULES,
     # A cascade's heads are numbered.
     (r"roi_head\.bbox_head\.(\d+)\.(.+)", r"box.stages.\1.\2"),
     (r"roi_head\.bbox_head\.(.+)", r"box.\1"),

@@ -19,7 +19,7 @@ from fpn.sections import CheckedSettings
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
 # Of `fpn.detectors.presets`, which needs more than this module may import.
-DetectorName = Literal["faster_rcnn", "cascade_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet", "fcos", "atss"]
+DetectorName = Literal["faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "retinanet", "fcos", "atss"]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 _EVERY_KIND = {
@@ -46,6 +46,7 @@ MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "fcos": _DENSE,
     "atss": {**_DENSE, **_ANCHORS},
     "mask_rcnn": _TWO_STAGES,
+    "cascade_mask_rcnn": _TWO_STAGES,
     "keypoint_rcnn": _TWO_STAGES,
 }
 # Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.

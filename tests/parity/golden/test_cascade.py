@@ -6,11 +6,14 @@ from torch import Tensor
 
 from fpn.detectors import TwoStageDetector
 from fpn.interop import import_weights
+from fpn.interop.detectron2 import BLOCK_RULES, RULES
+from fpn.interop.key_rules import rename
 from fpn.structures import Features, ImageBatch, LossTerms
 from parity.golden.cases import Case
 from parity.golden.compare import assert_map, assert_near, assert_same_set
 from parity.golden.family import family_case, weights_of
-from parity.golden.test_detectors import predict, prepare, rows
+from parity.golden.test_detectors import predict, prepare, rows, unpacked
+from parity.golden.test_masks import training_batch
 from parity.golden.test_two_stages import batch_of, overrides
 
 
@@ -21,16 +24,21 @@ def detector_of(case: Case, **settings: object) -> TwoStageDetector:
 def assert_detections(detector: TwoStageDetector, case: Case) -> None:
     found = predict(detector, case)
     wanted = (torch.from_numpy(case[name]) for name in ("pred_boxes", "classes", "scores"))
-    assert_same_set(rows(found.boxes, found.labels, found.scores), rows(*wanted).numpy(), 0.02)
+    ours, theirs = rows(found.boxes, found.labels, found.scores), rows(*wanted)
+    assert_same_set(ours, theirs.numpy(), 0.02)
+    if "pred_masks_packed" in case.arrays:
+        masks = found.masks[torch.cdist(theirs, ours).argmin(dim=1)].dense().numpy()
+        assert (masks != unpacked(case, "pred_masks_packed")).sum() <= 8  # as many as noise of 1e-5 changes there
 
 
 def stage(detector: TwoStageDetector, number: int, features: Features, images: ImageBatch, rois: Tensor):
     return detector.roi_heads.box.stages[number](features, images, [rois])
 
 
+@pytest.mark.parametrize("name", ["d2_16_cascade_full", "d2_16_cascade_mask_full"])
 @torch.no_grad()
-def test_detectron2_detects():
-    case = family_case("d2_16_cascade_full")
+def test_detectron2_detects(name: str):
+    case = family_case(name)
     changed = overrides(case)
     detector = detector_of(
         case,
@@ -53,6 +61,11 @@ def test_detectron2_detects():
         assert_map(case, f"stage{number}_cls_logits", logits)
         assert_map(case, f"stage{number}_deltas", deltas)
         [rois] = head.refine([rois], logits, deltas, images)
+    assert ("masks" in detector.tasks) == ("mask_probs_28" in case.arrays)
+    if "masks" in detector.tasks:
+        boxes, labels = (torch.from_numpy(case[key]) for key in ("boxes_in_resized_image", "classes"))
+        masks = detector.roi_heads.mask(features, images, [boxes], labels)
+        assert_map(case, "mask_probs_28", masks.sigmoid()[:, None])
     assert_detections(detector, case)
 
 
@@ -97,31 +110,38 @@ def test_mmdetection_learns():
         assert float(terms.counts[f"positive_rois_stage{number + 1}"]) == pytest.approx(positive)
 
 
+THEIRS = {"objectness": "rpn_cls", "rpn_box": "rpn_loc", "mask": "mask"}
+
+
 def test_detectron2_learns():
     case = family_case("d2_17_cascade_losses")
     changed = overrides(case)
     count = int(changed["BATCH_SIZE_PER_IMAGE"])
-    state = {name: value for name, value in weights_of(case).items() if ".mask_head." not in name}
     detector = import_weights(
-        state,
+        weights_of(case),
         rpn_sampling_count=count,
         box_sampling_count=count,
         rpn_before_nms=(changed["PRE_NMS_TOPK_TRAIN"], changed["PRE_NMS_TOPK_TEST"]),
         rpn_after_nms=(changed["POST_NMS_TOPK_TRAIN"], changed["POST_NMS_TOPK_TEST"]),
     ).module
-    images, targets = batch_of(case, detector)
+    images, targets = training_batch(case, detector)
     detector.train()
     terms = detector.losses(images, targets)
-    wanted = {"objectness": case["loss_rpn_cls"].item(), "rpn_box": case["loss_rpn_loc"].item()}
+    wanted = {ours: case[f"loss_{theirs}"].item() for ours, theirs in THEIRS.items()}
     for number in range(len(detector.roi_heads.box.stages)):
         wanted[f"classification_stage{number + 1}"] = case[f"loss_cls_stage{number}"].item()
         wanted[f"box_stage{number + 1}"] = case[f"loss_box_reg_stage{number}"].item()
     assert values(terms) == pytest.approx(wanted, rel=2e-4)
     terms.total.backward()
-    # What the mask head shares with the boxes is left out: these are gradients of a total with its loss.
-    heads = detector.roi_heads.box.stages
-    for number, head in enumerate(heads):
-        assert_map(case, f"grad:roi_heads.box_head.{number}.fc2.weight", head.trunk[3].weight.grad, tolerance=1e-3)
-        assert_map(case, f"grad:roi_heads.box_predictor.{number}.bbox_pred.bias", head.deltas.bias.grad, tolerance=1e-3)
-    shared = detector.rpn.shared.weight.grad
-    assert_map(case, "grad:proposal_generator.rpn_head.conv.weight", shared, tolerance=1e-3)
+    own = dict(detector.named_parameters())
+    names = [name.removeprefix("grad:") for name in case.arrays if name.startswith("grad:")]
+    assert "roi_heads.mask_head.predictor.weight" in names
+    for name in names:
+        assert_map(case, f"grad:{name}", own[named_here(name)].grad, tolerance=1e-3)
+
+
+def named_here(name: str) -> str:
+    """Our name of one of Detectron2's weights."""
+    staged, _ = rename({name: torch.empty(0)}, RULES)
+    [own] = rename(staged, BLOCK_RULES)[0]
+    return own
