@@ -19,7 +19,9 @@ from fpn.sections import CheckedSettings
 FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "tracker", "skip_unreadable"})
 
 # Of `fpn.detectors.presets`, which needs more than this module may import.
-DetectorName = Literal["faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "retinanet", "fcos", "atss"]
+DetectorName = Literal[
+    "faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "retinanet", "fcos", "atss"
+]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 _EVERY_KIND = {

@@ -11,7 +11,7 @@ from fpn.interop.key_rules import rename
 from fpn.structures import Features, ImageBatch, LossTerms
 from parity.golden.cases import Case
 from parity.golden.compare import assert_map, assert_near, assert_same_set
-from parity.golden.family import family_case, weights_of
+from parity.golden.family import FAMILY_NAMES, family_case, listed, weights_of
 from parity.golden.test_detectors import predict, prepare, rows, unpacked
 from parity.golden.test_masks import training_batch
 from parity.golden.test_two_stages import batch_of, overrides
@@ -86,6 +86,31 @@ def test_mmdetection_detects():
         assert_map(case, f"stage{number}_cls_score", logits)
         assert_map(case, f"stage{number}_bbox_pred", deltas)
     assert_detections(detector, case)
+
+
+def narrow(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a weight outside of the backbone, with maps and layers that are 8 wide."""
+    if name.startswith("backbone."):
+        return shape
+    own = {256: 8, 1024: 8, 12544: 8 * 49}
+    incoming = shape[1:] if name.startswith("neck.lateral_convs.") else tuple(own.get(side, side) for side in shape[1:])
+    return (*(own.get(side, side) for side in shape[:1]), *incoming)
+
+
+def test_mmdetections_mask_head_a_stage_is_recognised_by_its_names():
+    names = "mm_cascade_mask_r50.json"
+    if not (FAMILY_NAMES / names).is_file():
+        pytest.skip(f"no {names} in {FAMILY_NAMES}")
+    state = {name: torch.zeros(narrow(name, shape)) for name, shape in listed(names)}
+    numbers = {name.split(".")[2] for name in state if ".mask_head." in name}
+    for number in numbers:
+        state[f"roi_head.mask_head.{number}.convs.1.conv.bias"] += float(number) + 1
+    imported = import_weights(state)
+    assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
+    assert imported.module.tasks == ("boxes", "masks", "proposals")
+    assert imported.dialect.cascade.mask_heads == "each_stage"
+    heads = imported.module.roi_heads.mask.heads
+    assert [head.tower[1][0].bias[0].item() for head in heads] == [float(k) + 1 for k in sorted(numbers)]
 
 
 def values(terms: LossTerms) -> dict[str, float]:

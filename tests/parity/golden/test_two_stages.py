@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from fpn.detectors import TwoStageDetector
-from fpn.detectors.builder import build_pooler
+from fpn.detectors.builder import build_box_head, build_pooler
 from fpn.detectors.toolkits import MMDETECTION
+from fpn.heads.box import BoxCandidates
 from fpn.interop import import_weights
 from fpn.ops.nms import nms, soft_nms
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden.cases import Case
 from parity.golden.compare import MAP_TOLERANCE, OP_TOLERANCE, assert_map, assert_near, assert_same_set
 from parity.golden.family import family_case, inputs, weights_of
-from parity.golden.test_detectors import assert_same_detections, predict, prepare, rows
+from parity.golden.test_detectors import assert_same_detections, assert_same_masks, predict, prepare, rows, unpacked
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +143,18 @@ SOFT = {
     "batched_linear_05": {"decay": "linear", "threshold": 0.5, "lowest": 0.05, "by_class": True},
     "batched_gaussian": {"decay": "gaussian", "lowest": 0.05, "by_class": True},
 }
-HARD = {"nms_05": {}, "nms_05_offset1": {"legacy_plus_one": True}, "batched_nms_05": {"by_class": True}}
+HARD = {
+    "nms_05": {},
+    "nms_05_offset1": {"legacy_plus_one": True},
+    "nms_05_score03_max20": {"above": 0.3, "limit": 20},
+    # Their soft_nms with the method "naive" drops at an IoU of 0.5 itself, too.
+    "naive_05": {"threshold": float(np.nextafter(np.float32(0.5), np.float32(0)))},
+    "batched_nms_05": {"by_class": True},
+    "batched_split": {"by_class": True},  # class by class from some number of boxes on, which changes nothing
+    "batched_agnostic_05": {},
+}
+# Of RoIs with a score and a box a class: settings of our box head.
+MULTICLASS = {"multiclass_nms": {}, "multiclass_soft": {"suppression": "linear", "nms_lowest": 0.05}}
 
 
 def table(case: Case, kept: Tensor, scores: Tensor) -> np.ndarray:
@@ -157,14 +169,36 @@ def test_mmdetection_suppression(variant):
     settings = {"groups": None, **(SOFT | HARD)[variant]}
     if settings.pop("by_class", False):
         settings["groups"] = labels
+    places = (scores > settings.pop("above", 0.0)).nonzero().squeeze(1)
     if variant in SOFT:
         kept, left = soft_nms(boxes, scores, **settings)
     else:
-        kept = nms(boxes, scores, 0.5, **settings)
+        kept = places[nms(boxes[places], scores[places], **{"threshold": 0.5, **settings})]
         left = scores[kept]
     assert len(kept) == case.meta["kept"][variant]
     wanted = np.concatenate([case[f"{variant}_dets"], case[f"{variant}_inds"][:, None]], axis=1)
     assert_same_set(table(case, kept, left), wanted, OP_TOLERANCE)
+
+
+@pytest.mark.parametrize("variant", MULTICLASS)
+def test_mmdetection_suppression_of_several_classes(variant):
+    case = family_case("mm_12_soft_nms")
+    scores = torch.from_numpy(case["multi_scores"])
+    num_classes = scores.shape[1] - 1
+    boxes = torch.from_numpy(case["multi_boxes"]).reshape(len(scores), num_classes, 4)
+    box = {"score_limit": 0.2, "limit": case.meta["kept"][variant], "width": 8, **MULTICLASS[variant]}
+    head = build_box_head((Level("p2", 4, 8, 2),), num_classes, MMDETECTION.changed(box=box))
+    rois, labels = (head.class_scores(scores) > head.config.score_limit).nonzero(as_tuple=True)
+    candidates = BoxCandidates(boxes[rois, labels], scores[rois, labels], labels, rois)
+    image = ImageBatch(torch.zeros(1, 3, 256, 256), torch.tensor([[256, 256]]))
+    kept, left = head.suppress(candidates, image, 0)
+    found = [candidates.boxes[kept], left[:, None], labels[kept, None], (rois * num_classes + labels)[kept, None]]
+    wanted = [case[f"{variant}_dets"], case[f"{variant}_labels"][:, None], case[f"{variant}_inds"][:, None]]
+    assert_same_set(torch.cat(found, dim=1), np.concatenate(wanted, axis=1), OP_TOLERANCE)
+
+
+def test_every_variant_of_mmdetections_suppression_is_compared():
+    assert set(family_case("mm_12_soft_nms").meta["kept"]) == {*SOFT, *HARD, *MULTICLASS}
 
 
 # --- Detectron2's new baselines --------------------------------------------------------------------------------------
@@ -200,3 +234,5 @@ def test_detectron2_new_baseline():
     found = predict(detector, case)
     wanted = (torch.from_numpy(case[name]) for name in ("pred_boxes", "classes", "scores"))
     assert_same_set(rows(found.boxes, found.labels, found.scores), rows(*wanted).numpy(), 0.01)
+    if "pred_masks_packed" in case.arrays:
+        assert_same_masks(found, torch.from_numpy(case["pred_boxes"]), unpacked(case, "pred_masks_packed"))

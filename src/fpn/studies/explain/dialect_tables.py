@@ -94,12 +94,16 @@ def compared(dialects: Iterable[Dialect] = tuple(DIALECTS.values())) -> list[Tex
 
 
 def compared_kinds() -> list[TextTable]:
-    """`compared` of Faster R-CNN, and of every other kind of detector the sections that are not as Faster R-CNN's."""
+    """`compared` of Faster R-CNN, and of every other kind of detector the sections that are not as Faster R-CNN's or as
+    those of a kind before it."""
     tables = compared()
+    told: list[TextTable] = []
     for kind, dialects in DIALECTS_OF.items():
         if kind == "faster_rcnn":
             continue
         own = [table for table in compared(dialects.values()) if _is_own(table.title.partition(":")[0], dialects)]
+        own = [table for table in own if table not in told]
+        told += own
         named = [replace(sources(dialects.values()), title="the dialects"), *own]
         tables += [replace(table, title=f"{kind}, {table.title}") for table in named]
     return tables
@@ -173,8 +177,8 @@ def introduction() -> str:
         changed by its name: `--set roi.sampler=pool` on the command line, `[roi]` in a TOML file,
         `fpn.faster_rcnn(roi_sampler="pool")` in Python.
 
-        First come the dialects of Faster R-CNN, then of every other kind of detector what is not as there; kinds are
-        chosen with `--detector`.
+        First come the dialects of Faster R-CNN, then of every other kind of detector what is not as there or as in a
+        kind before it (cascade_mask_rcnn has the sections of cascade_rcnn); kinds are chosen with `--detector`.
 
         `pytorch_fpn` and `minimal` are pyramids without a detector: they appear only where pyramids are concerned."""
     )
