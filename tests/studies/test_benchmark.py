@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,19 @@ import torch
 from shell import Shell
 from torch import nn
 
+import fpn
 from fpn.errors import ConfigError
 from fpn.shapes import Size
 from fpn.structures import Detections
-from fpn.studies.benchmark import inference, pooling, running
+from fpn.studies.benchmark import inference, pooling, running, training
 from fpn.studies.benchmark.agreement import share_with_twin
-from fpn.studies.benchmark.images import draw_noise, write_jpegs
+from fpn.studies.benchmark.images import draw_noise, draw_truth, write_jpegs
 from fpn.studies.benchmark.machine import matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
 from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
-from fpn.studies.benchmark.stages import Stopwatch, watched
+from fpn.studies.benchmark.stages import STAGES, Stopwatch, watched
 from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
+from fpn.studies.benchmark.training import make_losses
 from fpn.studies.benchmark.turns import in_turns
 
 SIZE = Size(64, 96)
@@ -57,6 +60,60 @@ def test_both_sides_find_the_same_with_any_backbone(pair, paths):
     assert len(ours[0]) == len(theirs[0]["boxes"]) > 0
     assert share_with_twin(ours, theirs) == 1.0
     torch.testing.assert_close(ours[0].scores, theirs[0]["scores"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_both_sides_of_a_dense_detector_learn_and_find_the_same(kind, paths, monkeypatch):
+    # torchvision's FCOS takes the smaller of two objects by 1e8 - area, which in float32 is a multiple of eight.
+    monkeypatch.setattr(training, "draw_truth", partial(draw_truth, objects=1 if kind == "fcos" else 12))
+    pair = build_pair("resnet18", SIZE, kind=kind, num_classes=3)
+    pair.theirs.train()
+    with torch.no_grad():
+        told = {name: float(loss()) for name, loss in make_losses(pair, SIZE, batch=1, precision="float32").items()}
+    assert told["fpn"] == pytest.approx(told["torchvision"], rel=1e-4)
+    pair.theirs.eval()
+    found = inference.time_detection({"eager": pair.ours.eval()}, pair.theirs, paths, repeats=1, first_label=0)
+    assert len(found.sides["torchvision"].outcome[0]["boxes"]) > 0
+    assert found.agreement == {"eager": 1.0}
+    for side in ("torchvision", "eager"):
+        assert {stage for stage in STAGES if not found.stages[side][stage]} == {"rpn", "pooling"}
+    assert found.gigaflops["heads"] > 0
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "keypoint_rcnn"])
+def test_both_sides_find_the_same_masks_and_keypoints(kind, paths):
+    pair = build_pair("resnet18", SIZE, kind=kind, num_classes=3)
+    pair.theirs.eval().roi_heads.detections_per_img = 3  # what they do for each is slow
+    box = pair.ours.eval().roi_heads.box
+    box.config = box.config.changed(limit=3)
+    [theirs] = inference.their_detections(pair.theirs, paths)
+    [ours] = inference.our_detections(pair.ours, paths)
+    assert len(ours) == len(theirs["boxes"]) == 3
+    assert share_with_twin([ours], [theirs], first_label=pair.first_label) == 1.0
+    if kind == "mask_rcnn":
+        told = (theirs["masks"][:, 0] >= 0.5).sum(dim=(1, 2))
+        assert (ours.masks.areas() - told).abs().max() <= 3
+    else:
+        torch.testing.assert_close(ours.keypoints[..., :2], theirs["keypoints"][..., :2], rtol=0, atol=1e-2)
+
+
+def test_what_is_learned_from_has_all_that_a_kind_takes():
+    pair = Pair(fpn.mask_rcnn(backbone="resnet18", weights=None, classes=["a"], channels=8), torch.nn.Identity(), False)
+    [truth] = draw_truth(1, SIZE, pair.ours, objects=2)
+    told = training.their_targets(truth, pair)
+    assert told["labels"].tolist() == [1, 1]
+    # An ellipse fills pi / 4 of its box; these boxes are a few pixels large.
+    sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
+    filled = told["masks"].sum(dim=(1, 2)) / sides.prod(dim=1)
+    torch.testing.assert_close(filled, torch.full((2,), 0.785), rtol=0, atol=0.1)
+
+
+def test_a_kind_that_torchvision_lacks_is_refused_and_so_is_a_part_that_a_kind_lacks():
+    with pytest.raises(ConfigError, match="'cascade_rcnn': torchvision has none such"):
+        BenchmarkSettings(detector="cascade_rcnn")
+    with pytest.raises(ConfigError, match="head_width 512: fcos has no such part"):
+        BenchmarkSettings(detector="fcos", head_width=512)
+    assert not BenchmarkSettings(detector="fcos").pools
 
 
 def test_other_widths_are_said_to_be_unequal():

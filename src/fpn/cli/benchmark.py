@@ -43,7 +43,7 @@ def run(
     are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
 
     Args:
-        detector: Kind of detector; torchvision's of the same name is the other side.
+        detector: Kind of detector; torchvision's of the same name is the other side, where it has one.
         backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
         weights: Of the backbone: imagenet, offline or a file. None: random.
         size: Of the images, width x height.
@@ -51,7 +51,7 @@ def run(
         parts: What to measure.
         repeats: Turns of each measurement.
         rois: RoIs to pool.
-        classes: Of the detectors.
+        classes: Of the detectors; of keypoint_rcnn it is always one.
         channels: Width of our pyramid's maps; torchvision's are 256 wide, and only then detections can be compared.
         head_width: Width of our box head's two layers; torchvision's are 1024 wide.
         compile: Also measure torch.compile; a GPU's report always has it.
@@ -63,10 +63,9 @@ def run(
 
     from fpn.cli.devices import check_device
     from fpn.studies.benchmark.report import text_tables
-    from fpn.studies.benchmark.running import BenchmarkSettings, refuse_unpaired, run_benchmark
+    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
     from fpn.studies.explain.geometry import read_size
 
-    refuse_unpaired(detector)
     asked = read_size(size)
     if asked is None:
         raise ConfigError(f"--size {size!r}: expected width x height in pixels, such as 1066x800")
@@ -75,6 +74,7 @@ def run(
         torch.set_num_threads(threads)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = BenchmarkSettings(
+        detector=detector,
         backbone=backbone,
         weights=weights,
         size=asked,

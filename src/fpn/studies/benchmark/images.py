@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,7 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from fpn.detectors import Detector
 from fpn.shapes import Size
+from fpn.structures import Masks, Targets
+
+_CORNERS = 24
 
 
 def draw_noise(count: int, size: Size) -> list[Tensor]:
@@ -29,14 +34,28 @@ def write_jpegs(images: list[Tensor], folder: Path) -> list[Path]:
     return paths
 
 
-def draw_truth(count: int, size: Size, *, num_classes: int, objects: int = 12) -> list[tuple[Tensor, Tensor]]:
-    """Boxes and labels, a dozen an image as a blood smear has."""
+def draw_truth(count: int, size: Size, detector: Detector, *, objects: int = 12) -> list[Targets]:
+    """A dozen objects an image as a blood smear has, with all that the detector learns from: cells have round outlines,
+    and keypoints anywhere in their boxes."""
     random = torch.Generator().manual_seed(1)
     limit = torch.tensor([size.width, size.height])
     truth = []
     for _ in range(count):
         sides = (torch.rand(objects, 2, generator=random) * 0.25 + 0.05) * limit
         corners = torch.rand(objects, 2, generator=random) * (limit - sides)
-        labels = torch.randint(0, num_classes, (objects,), generator=random)
-        truth.append((torch.cat([corners, corners + sides], dim=1), labels))
+        labels = torch.randint(0, len(detector.classes), (objects,), generator=random)
+        masks = _round(corners, sides, size) if "masks" in detector.tasks else None
+        keypoints = None
+        if detector.skeleton is not None:
+            places = torch.rand(objects, len(detector.skeleton), 2, generator=random) * sides[:, None]
+            keypoints = torch.cat([corners[:, None] + places, torch.full_like(places[..., :1], 2)], dim=2)
+        truth.append(Targets(torch.cat([corners, corners + sides], dim=1), labels, masks=masks, keypoints=keypoints))
     return truth
+
+
+def _round(corners: Tensor, sides: Tensor, size: Size) -> Masks:
+    """An ellipse in each box."""
+    angles = torch.arange(_CORNERS) * (2 * math.pi / _CORNERS)
+    circle = (torch.stack([angles.cos(), angles.sin()], dim=1) + 1) / 2
+    outlines = corners[:, None] + sides[:, None] * circle
+    return Masks.of_outlines([[each.double().numpy()] for each in outlines], size)

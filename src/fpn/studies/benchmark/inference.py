@@ -39,7 +39,9 @@ class Inference:
     gigaflops: dict[str, float] = field(default_factory=dict)
 
 
-def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int) -> Inference:
+def time_detection(
+    ways: dict[str, Detector], theirs: nn.Module, paths: Sequence[Path], *, repeats: int, first_label: int = 1
+) -> Inference:
     """Time our ways and torchvision's, in turns, on the same files.
 
     Args:
@@ -47,6 +49,7 @@ def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence
         theirs: torchvision's, in eval mode.
         paths: one batch.
         repeats: turns.
+        first_label: see `share_with_twin`.
     """
     device = next(theirs.parameters()).device
     works: dict[str, Callable[[], Any]] = {"torchvision": lambda: their_detections(theirs, paths)}
@@ -54,7 +57,7 @@ def time_detection(ways: dict[str, Detector], theirs: nn.Module, paths: Sequence
         works[name] = lambda each=detector: our_detections(each, paths)  # type: ignore[misc]
     sides = in_turns(works, repeats=repeats, device=device)
     expected = sides["torchvision"].outcome
-    agreement = {name: share_with_twin(sides[name].outcome, expected) for name in ways}
+    agreement = {name: share_with_twin(sides[name].outcome, expected, first_label=first_label) for name in ways}
     plain, shown = next(iter(ways)), list(ways)[-1]
     staged = {
         "torchvision": _staged(repeats, device, their_places(theirs), lambda w: their_detections(theirs, paths, w)),
@@ -111,13 +114,9 @@ def count_gigaflops(detector: Detector, paths: Sequence[Path]) -> dict[str, floa
         our_detections(detector, paths)
     parts = {name: type(part).__name__ for name, part in detector.named_children()}
     # The counter's keys are paths from the outermost module that was called: "FeatureExtractor.backbone".
-    places = {
-        "backbone": f"{parts['features']}.backbone",
-        "pyramid": parts["features"],
-        "rpn": parts["rpn"],
-        "heads": f"{parts['roi_heads']}.box",
-    }
+    places = {"backbone": f"{parts['features']}.backbone", "pyramid": parts["features"], "rpn": parts.get("rpn", "")}
     counts = counter.get_flop_counts()
     found = {stage: sum(counts.get(place, {}).values()) / 1e9 for stage, place in places.items()}
+    found["heads"] = sum(counts["Global"].values()) / 1e9 - found["pyramid"] - found["rpn"]
     found["pyramid"] -= found["backbone"]
     return found

@@ -26,7 +26,8 @@ def _machine(report: BenchmarkReport) -> TextTable:
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in report.rates.items())
     rows = [(name.replace("_", " "), str(value)) for name, value in about.items()]
     rows.append(("matrix product, GFLOP/s", rates))
-    rows.append(("network", f"{report.settings['backbone']}, {_size(report)}, {report.settings['device']}"))
+    network = (str(report.settings[name]) for name in ("detector", "backbone", "device"))
+    rows.append(("network", f"{', '.join(network)}, {_size(report)}"))
     return TextTable(title="Machine", columns=("what", "is"), rows=tuple(rows), notes=tuple(report.notes))
 
 
@@ -65,6 +66,8 @@ def _stages(report: BenchmarkReport) -> TextTable:
     rate = max(report.rates.values()) if "bf16" in sides[-1] else report.rates["float32"]
     rows = []
     for stage in STAGES:
+        if not any(report.stages[side][stage] for side in sides):
+            continue  # a stage that this kind of detector does not have
         times = [_time(report.stages[side][stage]) for side in sides]
         work = report.gigaflops.get(stage)
         speed = work / max(ours[stage], 1e-9) if work else None

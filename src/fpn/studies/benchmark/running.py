@@ -20,13 +20,13 @@ from fpn.studies.benchmark import inference, pooling, training
 from fpn.studies.benchmark.images import draw_noise, write_jpegs
 from fpn.studies.benchmark.machine import describe_machine, matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
+from fpn.studies.benchmark.their_models import PAIRED
 from fpn.studies.benchmark.torchvision_pair import Pair, build_pair
 from fpn.studies.benchmark.training import StepPrecision
 from fpn.studies.benchmark.turns import Side
+from fpn.training.config import takes
 
 BenchmarkPart = Literal["inference", "training", "pooling", "memory"]
-# Kinds of detector that torchvision has a pair for here.
-PAIRED = ("faster_rcnn",)
 PARTS: tuple[BenchmarkPart, ...] = ("inference", "training", "pooling", "memory")
 
 
@@ -35,6 +35,7 @@ class BenchmarkSettings:
     """What to measure.
 
     Attributes:
+        detector: kind of detector, one of `PAIRED`.
         backbone: name of a timm model.
         weights: of the backbone; None: random.
         size: of the images.
@@ -49,6 +50,7 @@ class BenchmarkSettings:
         head_width: of our box head; torchvision's is 1024.
     """
 
+    detector: str = "faster_rcnn"
     backbone: str = "resnet50"
     weights: str | None = None
     size: Size = field(default_factory=lambda: Size(800, 1066))
@@ -63,6 +65,13 @@ class BenchmarkSettings:
     head_width: int = 1024
 
     def __post_init__(self) -> None:
+        if self.detector not in PAIRED:
+            known = ", ".join(PAIRED)
+            raise ConfigError(
+                f"detector {self.detector!r}: torchvision has none such to measure beside; known: {known}"
+            )
+        if self.head_width != 1024 and not takes(self.detector, "head_width"):
+            raise ConfigError(f"head_width {self.head_width}: {self.detector} has no such part. Leave it out.")
         if self.repeats < 1 or self.rois < 1 or not self.batches or min(self.batches) < 1 or min(self.size) < 32:
             raise ConfigError(
                 f"repeats {self.repeats}, rois {self.rois}, batches {self.batches}, size {tuple(self.size)}: "
@@ -73,6 +82,11 @@ class BenchmarkSettings:
                 f"channels {self.channels}, head_width {self.head_width}: torchvision's are 256 and 1024, so that the "
                 "detections could not be compared. Measure other widths without inference: --parts training memory."
             )
+
+    @property
+    def pools(self) -> bool:
+        """Whether the detector reads RoIs."""
+        return takes(self.detector, "roi_samples")
 
 
 @dataclass(frozen=True)
@@ -127,16 +141,6 @@ class BenchmarkReport:
         return asdict(self)
 
 
-def refuse_unpaired(kind: str) -> None:
-    """Stop for a kind of detector that can't be put beside torchvision's.
-
-    Raises:
-        ConfigError: it can't.
-    """
-    if kind not in PAIRED:
-        raise ConfigError(f"detector {kind!r}: only {', '.join(PAIRED)} can be measured beside torchvision's")
-
-
 def run_benchmark(settings: BenchmarkSettings, *, progress: Callable[[str], None] = lambda _: None) -> BenchmarkReport:
     """Measure the parts that are asked for.
 
@@ -150,13 +154,15 @@ def run_benchmark(settings: BenchmarkSettings, *, progress: Callable[[str], None
     report.notes += _absent(settings)
     steps = {"inference": _infer, "training": _train, "pooling": _pool, "memory": _weigh}
     for part in PARTS:
-        if part in settings.parts:
+        if part in settings.parts and (part != "pooling" or settings.pools):
             steps[part](settings, report, progress)
     return report
 
 
 def _absent(settings: BenchmarkSettings) -> list[str]:
     notes = []
+    if "pooling" in settings.parts and not settings.pools:
+        notes.append(f"No rows of RoI pooling: a {settings.detector} has no RoIs.")
     if settings.device.type != "cuda":
         notes.append("No GPU was used: the rows of CUDA (compile, CUDA graphs, deterministic algorithms) are absent.")
     if not has_fast_bf16(settings.device):
@@ -189,6 +195,7 @@ def make_pair(settings: BenchmarkSettings) -> Pair:
     pair = build_pair(
         settings.backbone,
         settings.size,
+        kind=settings.detector,
         weights=settings.weights,
         num_classes=settings.classes,
         channels=settings.channels,
@@ -205,7 +212,9 @@ def _infer(settings: BenchmarkSettings, report: BenchmarkReport, progress: Calla
         paths = write_jpegs(draw_noise(max(settings.batches), settings.size), Path(folder))
         for batch in settings.batches:
             progress(f"inference, batch {batch}")
-            found = inference.time_detection(ours, pair.theirs, paths[:batch], repeats=settings.repeats)
+            found = inference.time_detection(
+                ours, pair.theirs, paths[:batch], repeats=settings.repeats, first_label=pair.first_label
+            )
             for name in ours:
                 agreement = f"{100 * found.agreement[name]:.1f} % twins"
                 work = f"inference x{batch}, {name}"

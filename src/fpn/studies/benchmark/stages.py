@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fpn.detectors import Detector
+from fpn.detectors import Detector, OneStageDetector
 from fpn.studies.benchmark.turns import synchronize
 
 STAGES = (
@@ -87,29 +87,48 @@ def watched(watch: Stopwatch, places: list[tuple[Any, str, str]]) -> Iterator[No
 def our_places(detector: Detector) -> list[tuple[Any, str, str]]:
     """Where our stages begin; an optimized detector works through the one inside of it."""
     inner: Any = getattr(detector, "inner", detector)
+    shared = [(inner.features, "forward", "pyramid"), (inner.features.backbone, "forward", "backbone")]
+    if isinstance(inner, OneStageDetector):
+        return [*shared, (inner.head, "forward", "heads"), (inner.head, "detect", "nms")]
+    completing = [
+        place
+        for head in inner.roi_heads.completing
+        for place in ((head, "complete", "heads"), (head, "pooler", "pooling"))
+    ]
     return [
-        (inner.features, "forward", "pyramid"),
-        (inner.features.backbone, "forward", "backbone"),
+        *shared,
         (inner.rpn, "forward", "rpn"),
         (inner.rpn, "propose", "rpn"),
         (inner.rpn, "_suppress", "nms"),
         (inner.roi_heads.box, "detect", "heads"),
         (inner.roi_heads.box, "pooler", "pooling"),
         (inner.roi_heads.box, "_select", "nms"),
+        *completing,
     ]
 
 
 def their_places(model: nn.Module) -> list[tuple[Any, str, str]]:
     """Where torchvision's stages begin."""
     theirs: Any = model
-    return [
+    shared = [
         (theirs.transform, "forward", "preprocess"),
         (theirs.backbone, "forward", "pyramid"),
         (theirs.backbone.body, "forward", "backbone"),
+        (theirs.transform, "postprocess", "postprocess"),
+    ]
+    if not hasattr(theirs, "roi_heads"):
+        return [
+            *shared,
+            (theirs.head, "forward", "heads"),
+            (theirs.anchor_generator, "forward", "nms"),
+            (theirs, "postprocess_detections", "nms"),
+        ]
+    pools = [getattr(theirs.roi_heads, f"{head}_roi_pool") for head in ("box", "mask", "keypoint")]
+    return [
+        *shared,
         (theirs.rpn, "forward", "rpn"),
         (theirs.rpn, "filter_proposals", "nms"),
         (theirs.roi_heads, "forward", "heads"),
-        (theirs.roi_heads.box_roi_pool, "forward", "pooling"),
+        *((pool, "forward", "pooling") for pool in pools if pool is not None),
         (theirs.roi_heads, "postprocess_detections", "nms"),
-        (theirs.transform, "postprocess", "postprocess"),
     ]

@@ -24,7 +24,8 @@ _MAX_NORM = 10.0
 def time_steps(
     pair: Pair, size: Size, *, batch: int, precision: StepPrecision, repeats: int, deterministic: bool = False
 ) -> dict[str, Side]:
-    """Time a step of both sides, in turns; each one's outcome is its loss. Both sample 512 RoIs an image at random.
+    """Time a step of both sides, in turns; each one's outcome is its loss. Both draw samples at random
+    where there are proposals: 512 RoIs an image.
 
     Args:
         pair: on one device; its weights change.
@@ -53,12 +54,11 @@ def make_losses(pair: Pair, size: Size, *, batch: int, precision: StepPrecision)
     """Each side's loss of one and the same batch."""
     device = pair.ours.device
     drawn = [each.to(device) for each in draw_noise(batch, size)]
-    truth = draw_truth(batch, size, num_classes=len(pair.ours.classes))
-    theirs = [{"boxes": b.to(device), "labels": k.to(device) + 1} for b, k in truth]
+    targets = [each.to(device) for each in draw_truth(batch, size, pair.ours)]
+    theirs = [their_targets(each, pair) for each in targets]
     preprocessor = pair.ours.preprocessor
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessor.config.mean, preprocessor.config.std))
     images = preprocessor.collate([(image.cpu() - mean) / std for image in drawn]).to(device)
-    targets = [Targets(b.to(device), k.to(device)) for b, k in truth]
 
     def cast() -> torch.autocast:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -73,6 +73,16 @@ def make_losses(pair: Pair, size: Size, *, batch: int, precision: StepPrecision)
             return pair.ours.losses(images, targets).total
 
     return {"torchvision": their_loss, "fpn": our_loss}
+
+
+def their_targets(truth: Targets, pair: Pair) -> dict[str, Tensor]:
+    """The same objects as torchvision takes them: masks as whole images of zeros and ones."""
+    told = {"boxes": truth.boxes, "labels": truth.labels + pair.first_label}
+    if truth.masks is not None:
+        told["masks"] = truth.masks.dense().to(truth.boxes.device, torch.uint8)
+    if truth.keypoints is not None:
+        told["keypoints"] = truth.keypoints
+    return told
 
 
 def make_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Any]:
