@@ -238,7 +238,9 @@ def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Det
 class PointedScenes(SceneDataset):
     """Drawn scenes, with three points on each box as keypoints."""
 
-    skeleton = Skeleton.named(KEYPOINTS["skeleton"])
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.skeleton = Skeleton.named(KEYPOINTS["skeleton"])
 
     def targets(self, index: int, *, masks: bool = False) -> Targets:
         found = super().targets(index, masks=masks)
