@@ -37,6 +37,7 @@ _PUBLIC = {
     "report": "fpn.studies.report.report",
     "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
+    "segment_proposals": "fpn.detectors",
     "suggest": "fpn.studies.suggesting.suggest",
     "train": "fpn.training.trainer",
 }
@@ -69,6 +70,7 @@ __all__ = [
     "report",
     "retinanet",
     "save",
+    "segment_proposals",
     "suggest",
     "train",
 ]
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
         mask_rcnn,
         retinanet,
         save,
+        segment_proposals,
     )
     from fpn.drawing import draw
     from fpn.errors import FpnError

@@ -61,7 +61,9 @@ def open_measured(
 def open_for_detector(detector: Detector, data: Path, split: str | None, reading: dict[str, Any]) -> Dataset:
     """The same for a detector; which classes only one of the two knows is said, too."""
     pixel_range = detector.preprocessor.config.pixel_range
-    dataset = open_measured(data, split, detector.training_record, pixel_range, reading)
+    from fpn.evaluation.known_truth import told_apart
+
+    dataset = told_apart(detector, open_measured(data, split, detector.training_record, pixel_range, reading))
     _tell_unknown(detector.classes, dataset)
     return dataset
 

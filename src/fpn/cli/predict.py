@@ -82,7 +82,7 @@ def run(
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
     predictions = _begin(output, detector, about, ids, sources, known, drawn=drawn)
-    full = FullImages(detector.max_detections)
+    full = FullImages(detector.max_detections, always=detector.class_free)
     try:
         with considerate(say_warning), progress_bar("detecting", len(sources)) as progress:
             coming = predict_images(

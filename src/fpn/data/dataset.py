@@ -18,7 +18,7 @@ from fpn.errors import DataError
 from fpn.image_io import PixelRange, read_image
 from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
-from fpn.structures import Classes, Skeleton, Targets
+from fpn.structures import OBJECT, Classes, Skeleton, Targets
 from fpn.structures.keypoints import map_keypoints
 
 
@@ -186,6 +186,10 @@ class Dataset(ABC):
         other.pixel_range = pixel_range
         return other
 
+    def without_classes(self) -> Dataset:
+        """The same images, whose objects are all of one class, "object"."""
+        return Unclassified(self)
+
     def coco(self) -> dict[str, Any]:
         """The ground truth as a COCO json with the original ids; `ignore` objects have iscrowd 1."""
         images, annotations = [], []
@@ -254,6 +258,31 @@ class Subset(Dataset):
 
     def _inner(self, index: int) -> int:
         return int(self.numbers[self._number(index)])
+
+
+class Unclassified(Subset):
+    """All images of another dataset, whose objects are all of one class."""
+
+    def __init__(self, whole: Dataset) -> None:
+        super().__init__(whole, range(len(whole)), whole.name)
+        self.classes = OBJECT
+
+    def with_range(self, pixel_range: PixelRange) -> Dataset:
+        """See `Dataset.with_range`."""
+        return Unclassified(self.whole.with_range(pixel_range))
+
+    def without_classes(self) -> Dataset:
+        """See `Dataset.without_classes`: it has none to lose."""
+        return self
+
+    def targets(self, index: int, *, masks: bool = False) -> Targets:
+        """See `Dataset.targets`."""
+        found = super().targets(index, masks=masks)
+        return replace(found, labels=torch.zeros_like(found.labels))
+
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """See `Dataset.annotations`."""
+        return [{**record, "category_id": OBJECT.ids[0]} for record in super().annotations(index)]
 
 
 def _reduced_targets(targets: Targets, factor: int, size: Size) -> Targets:

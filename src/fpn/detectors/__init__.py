@@ -14,6 +14,7 @@ from fpn.detectors.presets import (
     mask_rcnn,
     named_preset,
     retinanet,
+    segment_proposals,
 )
 from fpn.detectors.toolkits import DIALECTS, PAPER, TORCHVISION
 from fpn.detectors.two_stage import TwoStageDetector
@@ -42,4 +43,5 @@ __all__ = [
     "read_header",
     "retinanet",
     "save",
+    "segment_proposals",
 ]

@@ -28,8 +28,10 @@ from fpn.detectors.recipe import (
     MaskRCNNRecipe,
     Recipe,
     RetinaNetRecipe,
+    SegmentProposalsRecipe,
     TwoStageRecipe,
 )
+from fpn.detectors.segment_proposer import SegmentProposer
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
@@ -50,6 +52,7 @@ from fpn.heads.retinanet import RetinaNetHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
+from fpn.heads.segments import SegmentHead
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Level
 
@@ -87,6 +90,18 @@ def build_one_stage(recipe: DenseRecipe, weights: str | Path | None = None) -> O
     )
 
 
+def build_segment_proposer(recipe: SegmentProposalsRecipe, weights: str | Path | None = None) -> SegmentProposer:
+    """See `build_detector`."""
+    features, recipe = prepare_features(recipe, weights)
+    return SegmentProposer(
+        features=features,
+        head=SegmentHead(levels=features.levels, config=recipe.dialect.segments),
+        classes=recipe.found,
+        preprocessor=Preprocessor(recipe.dialect.pixels),
+        recipe=recipe,
+    )
+
+
 BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
     FasterRCNNRecipe: build_two_stage,
     CascadeRCNNRecipe: build_two_stage,
@@ -96,6 +111,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, str | Path | None], Detector]] = {
     RetinaNetRecipe: build_one_stage,
     FCOSRecipe: build_one_stage,
     ATSSRecipe: build_one_stage,
+    SegmentProposalsRecipe: build_segment_proposer,
 }
 
 

@@ -133,6 +133,11 @@ class Detector(nn.Module, ABC):
         return ("boxes",)
 
     @property
+    def class_free(self) -> bool:
+        """Whether it tells no classes apart, so that all objects of any data are of one class to it."""
+        return self.recipe.class_free
+
+    @property
     def max_detections(self) -> int | None:
         """The most detections that it gives of an image; None: there is no such limit."""
         return self.recipe.max_detections

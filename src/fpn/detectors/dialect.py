@@ -17,6 +17,7 @@ from fpn.heads.mask import MaskConfig
 from fpn.heads.retinanet import RetinaNetConfig
 from fpn.heads.roi_pooler import RoIConfig
 from fpn.heads.rpn import RPNConfig
+from fpn.heads.segments import SegmentConfig
 from fpn.preprocessing.config import PixelsConfig
 from fpn.sections import Section
 
@@ -131,3 +132,14 @@ class KeypointDialect(TwoStageDialect):
     """Of a detector that also gives keypoints."""
 
     keypoint: KeypointConfig = Field(default=KeypointConfig(), description="keypoint head")
+
+
+class SegmentDialect(Dialect):
+    """Of proposals that are segments."""
+
+    segments: SegmentConfig = Field(default=SegmentConfig(), description="windows")
+
+    @property
+    def max_detections(self) -> int:
+        """See `Dialect.max_detections`."""
+        return self.segments.limit

@@ -110,7 +110,7 @@ def adapt_recipe(
 
     Args:
         recipe: the model's.
-        classes: names, or a dataset's `classes`.
+        classes: names, or a dataset's `classes`; not looked at where a kind of detector tells none apart.
         backbone, neck, dialect: None, or as the model has them.
         frozen_stages, frozen_norm, channels, head_width, conventions: as `faster_rcnn` takes them; None: the model's.
 
@@ -124,7 +124,7 @@ def adapt_recipe(
     ):
         if asked is not None and asked != own:
             raise ConfigError(f"{what} {asked!r}: the model to begin with has {own!r}. Leave it out.")
-    named = Classes.of(classes)
+    named = recipe.found if recipe.class_free else Classes.of(classes)
     frozen = {"frozen_stages": frozen_stages, "frozen_norm": frozen_norm}
     return recipe.changed(
         classes=named.names,

@@ -13,6 +13,7 @@ class FullImages:
 
     Attributes:
         limit: the most detections of an image; None: there is no such limit.
+        always: whether it gives that many of any image, best first, so that a full one says nothing.
         images: images that were looked at.
         count: how many of them have that many detections.
         first: the name of the first of these.
@@ -20,6 +21,7 @@ class FullImages:
     """
 
     limit: int | None
+    always: bool = False
     images: int = 0
     count: int = 0
     first: str = ""
@@ -28,7 +30,7 @@ class FullImages:
     def look(self, found: Detections, name: str) -> None:
         """Look at what was found in one image."""
         self.images += 1
-        if self.limit is not None and len(found) >= self.limit:
+        if self.limit is not None and len(found) >= self.limit and not self.always:
             self.first = self.first or name
             self.count += 1
             self.floor = max(self.floor, float(found.scores.min()))

@@ -29,7 +29,7 @@ from fpn.runtime.waiting import considerate
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections, ImageBatch, Proposals, Skeleton
 
-TaskName: TypeAlias = Literal["boxes", "masks", "keypoints", "proposals"]
+TaskName: TypeAlias = Literal["boxes", "masks", "segments", "keypoints", "proposals"]
 
 # Batches that are read before images of about the same size are put together.
 BATCHES_AHEAD = 4
@@ -46,6 +46,7 @@ class Predictor(Protocol):
 
     Attributes:
         classes: the K classes with their original ids.
+        class_free: whether it tells none apart, so that all objects of any data are of one class to it.
         preprocessor: from original to network pixels and back.
         bucket: images whose padded sides agree when rounded up to a multiple of this go through the network together.
         tasks: what it gives; each is measured by the task of that name.
@@ -56,6 +57,9 @@ class Predictor(Protocol):
 
     @property
     def classes(self) -> Classes: ...  # noqa: D102
+
+    @property
+    def class_free(self) -> bool: ...  # noqa: D102
 
     @property
     def preprocessor(self) -> Preprocessor: ...  # noqa: D102

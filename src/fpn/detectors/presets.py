@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from fpn.detectors.builder import build_one_stage, build_two_stage
+from fpn.detectors.builder import build_one_stage, build_segment_proposer, build_two_stage
 from fpn.detectors.cascade_toolkits import CASCADE_DIALECTS
 from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
 from fpn.detectors.detector import Detector
@@ -23,14 +23,17 @@ from fpn.detectors.recipe import (
     MaskRCNNRecipe,
     Recipe,
     RetinaNetRecipe,
+    SegmentProposalsRecipe,
     TwoStageRecipe,
     skeleton_fields,
 )
 from fpn.detectors.roi_toolkits import CASCADE_MASK_DIALECTS, KEYPOINT_DIALECTS, MASK_DIALECTS
+from fpn.detectors.segment_proposer import SegmentProposer
+from fpn.detectors.segment_toolkits import SEGMENT_DIALECTS
 from fpn.detectors.toolkits import DIALECTS
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.structures import Classes, Skeleton
+from fpn.structures import OBJECT, Classes, Skeleton
 from fpn.suggestions import nearest
 
 R = TypeVar("R", bound=Recipe)
@@ -47,6 +50,7 @@ DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
     "retinanet": RETINANET_DIALECTS,
     "fcos": FCOS_DIALECTS,
     "atss": ATSS_DIALECTS,
+    "segment_proposals": SEGMENT_DIALECTS,
 }
 
 
@@ -234,6 +238,27 @@ def atss(
     return build_one_stage(pyramid_recipe(ATSSRecipe, classes, dialect, **settings), weights)
 
 
+def segment_proposals(
+    *, weights: str | Path | None = "imagenet", dialect: str | Dialect = "paper", **settings: Any
+) -> SegmentProposer:
+    """Segment proposals: masks of whatever may be an object, ranked, all of one class. It learns from outlines.
+
+    As in the paper's section 6, the best 1000 windows of an image are given as they are, and neighbours give nearly the
+    same mask: `segments_nms=0.7` leaves fewer that differ. On a single map, such as `neck="p2_only"`, all windows
+    are for objects of one size.
+
+    Args:
+        weights: as `faster_rcnn` takes them.
+        dialect: one of `SEGMENT_DIALECTS`, or a name.
+        settings: as `faster_rcnn` takes them, but no `classes` and no `head_width`, and those of the section
+            `segments`, such as `segments_windows=(5,)`.
+
+    Raises:
+        ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
+    """
+    return build_segment_proposer(pyramid_recipe(SegmentProposalsRecipe, OBJECT, dialect, **settings), weights)
+
+
 # Each kind of detector by its name.
 PRESETS: Mapping[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
@@ -244,6 +269,7 @@ PRESETS: Mapping[str, Callable[..., Detector]] = {
     "retinanet": retinanet,
     "fcos": fcos,
     "atss": atss,
+    "segment_proposals": segment_proposals,
 }
 
 

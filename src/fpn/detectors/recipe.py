@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ from fpn.detectors.dialect import (
     KeypointDialect,
     MaskDialect,
     RetinaNetDialect,
+    SegmentDialect,
     TwoStageDialect,
 )
 from fpn.errors import ConfigError
 from fpn.features.necks.designs import named_design
 from fpn.sections import Section
-from fpn.structures import Classes, Skeleton
+from fpn.structures import OBJECT, Classes, Skeleton
 from fpn.suggestions import nearest
 
 _MAX_CLASSES = 100_000
@@ -38,7 +39,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Recipe(Section):
-    """What every kind of detector has. Whatever can be built from it can be saved, and loaded again."""
+    """What every kind of detector has. Whatever can be built from it can be saved, and loaded again.
+
+    Attributes:
+        class_free: whether it tells no classes apart, so that all objects of any data are of one class to it.
+    """
+
+    class_free: ClassVar[bool] = False
 
     kind: str = Field(description="Which detector.")
     backbone: Name = Field(default="resnet50", description="Name of a timm model with feature maps.")
@@ -208,6 +215,27 @@ class ATSSRecipe(DenseRecipe):
     dialect: ATSSDialect = Field(description="The conventions of all parts.")
 
 
+class SegmentProposalsRecipe(Recipe):
+    """Segment proposals."""
+
+    class_free: ClassVar[bool] = True
+
+    kind: Literal["segment_proposals"] = Field(default="segment_proposals", description="Which detector.")
+    classes: tuple[str, ...] = Field(default=OBJECT.names, description="The one class that all objects are of.")
+    category_ids: tuple[int, ...] = Field(default=OBJECT.ids, description="The id of that class.")
+    dialect: SegmentDialect = Field(description="The conventions of all parts.")
+
+    @model_validator(mode="after")
+    def _unclassified(self) -> SegmentProposalsRecipe:
+        if self.found != OBJECT:
+            raise ValueError(f"classes {self.classes}: segment proposals tell none apart. Leave them out.")
+        return self
+
+    def limited(self, most: int) -> SegmentProposalsRecipe:
+        """See `Recipe.limited`."""
+        return self.changed(dialect={"segments": {"limit": most}})
+
+
 # Adding a kind is a line here, a builder, its dialects and a preset.
 RECIPES: dict[str, type[Recipe]] = {
     "faster_rcnn": FasterRCNNRecipe,
@@ -218,6 +246,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "retinanet": RetinaNetRecipe,
     "fcos": FCOSRecipe,
     "atss": ATSSRecipe,
+    "segment_proposals": SegmentProposalsRecipe,
 }
 
 

@@ -24,6 +24,7 @@ SIZES = ("all", "small", "medium", "large")
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _LIMITS = (1, 10, 100)
 _PROPOSAL_LIMITS = (1, 100, 1000)
+_SEGMENT_LIMITS = (10, 100, 1000)
 _KEYPOINT_LIMITS = (20,)
 # Sizes of people in the order of the evaluator's axis when it compares keypoints: COCO labels none of the small ones.
 _KEYPOINT_ALL, _KEYPOINT_MEDIUM, _KEYPOINT_LARGE = range(3)
@@ -147,6 +148,24 @@ class ProposalRecall:
     ar1000_small: float
     ar1000_medium: float
     ar1000_large: float
+
+
+@dataclass(frozen=True)
+class SegmentRecall:
+    """Average recall of class-free masks over IoU 0.5..0.95, up to 1000 (paper, table 6), 100 and 10 an image."""
+
+    ar1000: float
+    ar1000_small: float
+    ar1000_medium: float
+    ar1000_large: float
+    ar100: float
+    ar100_small: float
+    ar100_medium: float
+    ar100_large: float
+    ar10: float
+    ar10_small: float
+    ar10_medium: float
+    ar10_large: float
 
 
 def coco_metrics(
@@ -283,12 +302,37 @@ def proposal_recall(ground_truth: Mapping[str, Any], boxes: Mapping[int, np.ndar
     rows = [_result_rows(image_id, found, category) for image_id, found in boxes.items()]
     found = np.concatenate([np.zeros((0, 7)), *rows])
     _, recall = _count(ground_truth, found, iou_type="bbox", limits=_PROPOSAL_LIMITS, by_class=False)
-    figures = {
+    return ProposalRecall(**_by_limit_and_size(recall, {1: 100, 2: 1000}))
+
+
+def segment_recall(ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]]) -> SegmentRecall:
+    """Measure proposed masks: which part of the objects, whatever their class, is covered by some mask.
+
+    Args:
+        ground_truth: as `coco_metrics`; annotations have `segmentation`.
+        results: COCO records with `segmentation`.
+
+    Raises:
+        DataError: a detection names an image or category that the truth does not have.
+    """
+    _refuse_strange_results(ground_truth, results)
+    masks = _without(results, "bbox", "keypoints")
+    _, recall = _count(ground_truth, masks, iou_type="segm", limits=_SEGMENT_LIMITS, by_class=False)
+    return SegmentRecall(**_by_limit_and_size(recall, dict(enumerate(_SEGMENT_LIMITS))))
+
+
+def _by_limit_and_size(recall: np.ndarray, limits: Mapping[int, int]) -> dict[str, float]:
+    """Average recall by names such as "ar100_small", of recall (IoU, class, size, limit).
+
+    Args:
+        recall: as `_count` gives it.
+        limits: place on the last axis -> detections an image.
+    """
+    return {
         f"ar{limit}" + ("" if size == "all" else f"_{size}"): _mean(recall[:, :, place, column])
-        for column, limit in ((1, 100), (2, 1000))
+        for column, limit in limits.items()
         for place, size in enumerate(SIZES)
     }
-    return ProposalRecall(**figures)
 
 
 def match_objects(

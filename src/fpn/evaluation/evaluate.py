@@ -23,6 +23,7 @@ from fpn.evaluation.known_truth import (
     describe_unknown,
     known_truth,
     refuse_other_keypoints,
+    told_apart,
 )
 from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
@@ -145,7 +146,8 @@ def evaluate(
 
 
 def seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
-    """The dataset, read with the pixel range that the detector learned with."""
+    """The dataset, read with the pixel range that the detector learned with, and of one class if it tells none apart."""
+    dataset = told_apart(detector, dataset)
     learned, given = detector.preprocessor.config.pixel_range, dataset.pixel_range
     if learned is None or learned == given:
         return dataset
@@ -321,7 +323,7 @@ def _measure(
     }
     boxes = figures.pop("boxes")
     ignored = sum(record["iscrowd"] for record in truth["annotations"])
-    full = FullImages(detector.max_detections)
+    full = FullImages(detector.max_detections, always=detector.class_free)
     for number in sorted(found.detections):
         full.look(found.detections[number], dataset.path(number))
     return Evaluation(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpn.data.dataset import Dataset
+from fpn.detectors.prediction import Predictor
 from fpn.errors import ConfigError
 from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest, spelling
@@ -32,6 +33,11 @@ class KnownTruth:
     coco: dict[str, Any]
     category_ids: dict[int, int]
     left_out: dict[str, int]
+
+
+def told_apart(detector: Predictor, dataset: Dataset) -> Dataset:
+    """The dataset as a detector knows its objects: all of one class, if it tells none apart."""
+    return dataset.without_classes() if detector.class_free else dataset
 
 
 def shared_ids(classes: Classes, dataset: Dataset) -> dict[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from fpn.evaluation.bootstrap import Intervals
-from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, ProposalRecall
+from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, ProposalRecall, SegmentRecall
 from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
 from fpn.files import write_text
@@ -36,6 +36,7 @@ class Evaluation(CocoMetrics):
         unreadable: path -> why, of images that could not be read and were left out.
         file_names: image id -> the image's path in the dataset's folder.
         masks: the same twelve numbers and classes, masks compared instead of boxes, if they were measured.
+        segments: recall of class-free masks, if they were measured.
         keypoints: of the keypoints, if they were measured.
         proposals: recall of the class-free proposals, if it was asked for.
         intervals: of the boxes' AP, by drawing images with replacement, if they were asked for.
@@ -52,6 +53,7 @@ class Evaluation(CocoMetrics):
     limit: LimitReport | None = None
     file_names: Mapping[int, str] = field(default_factory=dict)
     masks: CocoMetrics | None = None
+    segments: SegmentRecall | None = None
     keypoints: KeypointMetrics | None = None
     proposals: ProposalRecall | None = None
     intervals: Intervals | None = None
@@ -69,7 +71,7 @@ class Evaluation(CocoMetrics):
 
     def _measured(self) -> dict[str, Figures]:
         """The figures of each task that was measured."""
-        others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
+        others = {name: getattr(self, name) for name in TASKS if name != "boxes"}
         return {"boxes": self, **{name: figures for name, figures in others.items() if figures is not None}}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -94,7 +96,7 @@ class Evaluation(CocoMetrics):
         found: dict[str, Any] = {"detections": len(self.detections), "seconds": round(self.seconds, 2)}
         found |= {"unreadable": dict(self.unreadable)} if self.unreadable else {}
         per_class = [_without_gaps(asdict(each)) for each in self.per_class]
-        others = {"masks": self.masks, "keypoints": self.keypoints, "proposals": self.proposals}
+        others = {name: getattr(self, name) for name in TASKS if name != "boxes"}
         tasks = {name: None if each is None else _json_of(each) for name, each in others.items()}
         more = {"left_out": dict(self.left_out), "limit": None if self.limit is None else _limit_json(self.limit)}
         # Only where they were asked for: what reads these files knows nothing of them otherwise.
@@ -150,10 +152,12 @@ class Evaluation(CocoMetrics):
             _add_limit(table, self.limit.limit, self.limit.figures)
         if self.masks is not None:
             _add_masks(table, self.masks)
+        if self.segments is not None:
+            _add_recall(table, "segments", self.segments, (10, 100, 1000))
         if self.keypoints is not None:
             _add_keypoints(table, self.keypoints)
         if self.proposals is not None:
-            _add_proposals(table, self.proposals)
+            _add_recall(table, "proposals", self.proposals, (100, 1000))
         return table
 
     def _title(self) -> str:
@@ -209,12 +213,12 @@ def _add_keypoints(table: Table, metrics: KeypointMetrics) -> None:
     table.add_row("keypoint AR", "", *_figures(values[0]), "", *_figures(values[1]))
 
 
-def _add_proposals(table: Table, recall: ProposalRecall) -> None:
+def _add_recall(table: Table, what: str, recall: ProposalRecall | SegmentRecall, limits: tuple[int, ...]) -> None:
     table.add_section()
-    for limit in (100, 1000):
+    for limit in limits:
         sizes = (getattr(recall, f"ar{limit}_{size}") for size in ("small", "medium", "large"))
         overall = getattr(recall, f"ar{limit}")
-        table.add_row(f"proposals @{limit}", "", *_figures((overall,)), "", "", *_figures(sizes))
+        table.add_row(f"{what} @{limit}", "", *_figures((overall,)), "", "", *_figures(sizes))
 
 
 def _figures(values: Iterable[float]) -> list[str]:

@@ -14,13 +14,15 @@ from fpn.evaluation.coco import (
     IouType,
     KeypointMetrics,
     ProposalRecall,
+    SegmentRecall,
     coco_metrics,
     keypoint_metrics,
     proposal_recall,
+    segment_recall,
 )
 from fpn.suggestions import nearest
 
-Figures: TypeAlias = CocoMetrics | KeypointMetrics | ProposalRecall
+Figures: TypeAlias = CocoMetrics | KeypointMetrics | ProposalRecall | SegmentRecall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,14 @@ TASKS: Mapping[str, Task] = {
             prefix="mask_",
             figures=CocoMetrics,
             count=partial(coco_metrics, iou_type="segm"),
+        ),
+        Task(
+            name="segments",
+            iou_type="segm",
+            labels="segmentation",
+            prefix="segment_",
+            figures=SegmentRecall,
+            count=segment_recall,
         ),
         Task(
             name="keypoints",

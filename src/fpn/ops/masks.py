@@ -125,3 +125,24 @@ def _pixel_weights(start: Tensor, end: Tensor, pixels: range, cells: int) -> Flo
     cell = torch.arange(cells, device=start.device)
     weights = (1 - (place[:, :, None] - cell).abs()).clamp(min=0)
     return weights * (side > 0)[:, :, None]
+
+
+def boxes_of_grids(
+    masks: Float[Tensor, "n s s"], regions: Float[Tensor, "n 4"], *, threshold: float = 0.5
+) -> Float[Tensor, "n 4"]:
+    """Around the cells of each mask that have at least this probability, to the cell; zeros where none has.
+
+    Args:
+        masks: probabilities on the grid of each region.
+        regions: xyxy, pixels.
+        threshold: above 0.
+    """
+    filled = masks >= threshold
+    sides = []
+    for axis, (start, end) in ((1, (0, 2)), (2, (1, 3))):  # columns, then rows
+        used = filled.any(dim=axis).to(torch.uint8)
+        cell = (regions[:, end] - regions[:, start]) / masks.shape[1]
+        first, behind = used.argmax(dim=1), masks.shape[1] - used.flip(1).argmax(dim=1)
+        sides.append((regions[:, start] + first * cell, regions[:, start] + behind * cell))
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], dim=1) * filled.any(dim=2).any(dim=1)[:, None]

@@ -129,7 +129,8 @@ class Preprocessor:
     def restore(self, found: Detections, frame: Frame) -> Detections:
         """Detections in network pixels, back in pixels of the original image, boxes and masks clipped to it.
 
-        What a mask head said of each box is pasted here, once, at the original's resolution.
+        What a mask head said of each box is pasted here, once, at the original's resolution. Where it said it of a
+        region, the box is drawn tightly around the mask, and what has no pixel is left out.
         """
         boxes = frame.to_original(found.boxes)
         boxes = box_ops.clip(boxes, frame.original.height, frame.original.width)
@@ -139,6 +140,8 @@ class Preprocessor:
             found = replace(found, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
         if found.mask_probabilities is None:
             return found
+        if found.mask_regions is not None:
+            return _from_regions(found, found.mask_probabilities, found.mask_regions, frame)
         masks = Masks.from_probabilities(found.mask_probabilities, found.boxes, frame.original)
         return replace(found, masks=masks, mask_probabilities=None)
 
@@ -160,6 +163,12 @@ def _restore_others(found: Detections, frame: Frame) -> Detections:
         keypoints=None if found.keypoints is None else frame.keypoints_to_original(found.keypoints),
         origins=None if found.origins is None else frame.to_original(found.origins),
     )
+
+
+def _from_regions(found: Detections, probabilities: Tensor, regions: Tensor, frame: Frame) -> Detections:
+    masks = Masks.from_probabilities(probabilities, frame.to_original(regions), frame.original)
+    whole = replace(found, boxes=masks.boxes(), masks=masks, mask_probabilities=None, mask_regions=None)
+    return whole[masks.areas() > 0]
 
 
 def _column(values: tuple[float, float, float] | None) -> Tensor:

@@ -1,6 +1,6 @@
 """Frozen dataclasses that cross borders, and nothing else."""
 
-from fpn.structures.classes import Classes
+from fpn.structures.classes import OBJECT, Classes
 from fpn.structures.images import ImageBatch
 from fpn.structures.instances import Detections, Proposals, Targets
 from fpn.structures.keypoints import Skeleton
@@ -10,6 +10,7 @@ from fpn.structures.masks import Masks
 from fpn.structures.thresholds import Thresholds
 
 __all__ = [
+    "OBJECT",
     "Classes",
     "Detections",
     "Features",

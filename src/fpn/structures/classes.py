@@ -56,3 +56,7 @@ class Classes(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
+
+
+# What all objects are to a detector that tells no classes apart.
+OBJECT = Classes(("object",), (1,))

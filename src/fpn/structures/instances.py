@@ -96,6 +96,8 @@ class Detections:
         origins: (N, 4) float32 xyxy the anchor or proposal that each was made of, in the frame of the boxes, or None.
         mask_probabilities: (N, S, S) float32 in 0..1 what a mask head says on the grid of each box, inside a detector
             only: `Preprocessor.restore` pastes it into the original image, which gives `masks`.
+        mask_regions: (N, 4) float32 xyxy where those grids lie, in the frame of the boxes, which `restore` then draws
+            tightly around the masks. None: they lie on the boxes.
     """
 
     boxes: Tensor
@@ -106,6 +108,7 @@ class Detections:
     levels: Tensor | None = None
     origins: Tensor | None = None
     mask_probabilities: Tensor | None = None
+    mask_regions: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.masks is None or len(self.masks) == len(self.scores), "one mask a box"
@@ -124,6 +127,7 @@ class Detections:
             _some(self.levels, which),
             _some(self.origins, which),
             _some(self.mask_probabilities, which),
+            _some(self.mask_regions, which),
         )
 
     def to(self, device: torch.device | str) -> Detections:
@@ -137,6 +141,7 @@ class Detections:
             _moved(self.levels, device),
             _moved(self.origins, device),
             _moved(self.mask_probabilities, device),
+            _moved(self.mask_regions, device),
         )
 
     def to_coco(self, *, image_id: int, classes: Classes) -> list[dict[str, Any]]:

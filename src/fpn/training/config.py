@@ -20,7 +20,15 @@ FREE_ON_RESUME = frozenset({"workers", "log_every", "checkpoint_minutes", "track
 
 # Of `fpn.detectors.presets`, which needs more than this module may import.
 DetectorName = Literal[
-    "faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn", "keypoint_rcnn", "retinanet", "fcos", "atss"
+    "faster_rcnn",
+    "cascade_rcnn",
+    "mask_rcnn",
+    "cascade_mask_rcnn",
+    "keypoint_rcnn",
+    "retinanet",
+    "fcos",
+    "atss",
+    "segment_proposals",
 ]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
@@ -50,6 +58,7 @@ MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "mask_rcnn": _TWO_STAGES,
     "cascade_mask_rcnn": _TWO_STAGES,
     "keypoint_rcnn": _TWO_STAGES,
+    "segment_proposals": {**_EVERY_KIND, "max_detections": ("segments_limit",)},
 }
 # Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.
 _OCTAVES: Mapping[str, int] = {"retinanet": 3}

@@ -13,12 +13,13 @@ from fpn.structures import Skeleton
 
 
 def told_by_data(kind: str, dataset: Dataset) -> dict[str, Any]:
-    """What the preset of a kind of detector takes from the data: classes, and a skeleton where it gives keypoints.
+    """What the preset of a kind of detector takes from the data: classes, if it tells them apart, and a skeleton where
+    it gives keypoints.
 
     Raises:
         TrainingError: it gives keypoints, and the data have none.
     """
-    told: dict[str, Any] = {"classes": dataset.classes}
+    told: dict[str, Any] = {} if RECIPES[kind].class_free else {"classes": dataset.classes}
     if not issubclass(RECIPES[kind], KeypointRCNNRecipe):
         return told
     if dataset.skeleton is None:

@@ -14,6 +14,7 @@ from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.detectors.fine_tuning import take_from
 from fpn.errors import ConfigError
+from fpn.evaluation.known_truth import told_apart
 from fpn.runtime.device import algorithms
 from fpn.runtime.waiting import considerate
 from fpn.training.best_weights import BestWeights
@@ -140,6 +141,8 @@ def train(
             f"patience {config.patience}: counts validations, and there is nothing to validate on. Name a validation "
             "set, such as --validation-share 0.2"
         )
+    dataset = told_apart(detector, dataset)
+    validation = None if validation is None else told_apart(detector, validation)
     refuse_bad_data(detector, dataset, validation, metric)
     dataset, validation, told = agree_on_range(detector, dataset, validation)
     going_on = resume is not None and has_checkpoint(Path(resume))
