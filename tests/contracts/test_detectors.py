@@ -38,6 +38,8 @@ MODERN = {
 }
 WEIGHTED = {"head_width": 8, "neck": "bifpn", "neck_repeats": 1}
 PLAIN = {"head_width": 8, "neck": "simple_pyramid", "backbone": "test_vit"}
+SEGMENTS = {"segments_width": 16, "segments_mask_size": 7, "segments_before_nms": 60}
+UNCLASSIFIED = {name: value for name, value in SMALL.items() if name != "classes"}
 KINDS: dict[str, Callable[[], Detector]] = {
     "faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
     "modern faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, **MODERN, box_score_limit=0.2, box_limit=20),
@@ -52,6 +54,7 @@ KINDS: dict[str, Callable[[], Detector]] = {
     "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
     "mask_rcnn": lambda: fpn.mask_rcnn(**SMALL, **MASKS, head_width=8, box_score_limit=0.2, box_limit=20),
     "keypoint_rcnn": lambda: fpn.keypoint_rcnn(**SMALL, **KEYPOINTS, head_width=8, box_score_limit=0.2, box_limit=20),
+    "segment_proposals": lambda: fpn.segment_proposals(**UNCLASSIFIED, **SEGMENTS, segments_limit=20),
 }
 
 
@@ -70,6 +73,7 @@ WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "atss": lambda classes: fpn.atss(**{**SMALL, "classes": classes}),
     "mask_rcnn": lambda classes: fpn.mask_rcnn(**{**SMALL, **MASKS, "classes": classes}, head_width=8),
     "keypoint_rcnn": lambda classes: fpn.keypoint_rcnn(**{**SMALL, **KEYPOINTS, "classes": classes}, head_width=8),
+    "segment_proposals": lambda classes: fpn.segment_proposals(**UNCLASSIFIED, **SEGMENTS),
 }
 
 

@@ -32,6 +32,7 @@ class Exported:
     """No module: finds one box in each image, the image itself, and notes how many came together."""
 
     classes: Classes = field(default_factory=lambda: Classes.of(["cell"]))
+    class_free: bool = False
     preprocessor: Preprocessor = field(default_factory=lambda: Preprocessor(PIXELS))
     bucket: int = 32
     max_detections: int | None = None

@@ -209,6 +209,7 @@ def test_what_is_no_module_is_measured_all_the_same(tmp_path: Path) -> None:
 
         classes, preprocessor, bucket = inside.classes, inside.preprocessor, inside.bucket
         tasks, device, max_detections, skeleton = ("boxes",), torch.device("cpu"), None, None
+        class_free = False
 
         def detect(self, images: ImageBatch) -> list[Detections]:
             return inside.detect(images)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fpn.cli.terminal import progress_bar, say, say_warning
-from fpn.errors import DataNotFoundError
+from fpn.errors import ConfigError, DataNotFoundError
 from fpn.structures import Classes
 
 if TYPE_CHECKING:
@@ -90,20 +90,27 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
 
     Raises:
         DataNotFoundError, ModelFileError: one is missing or can't be read.
+        ConfigError: one tells classes apart, and one does not.
     """
     from fpn.detectors.model_file import read_header, recipe_of
 
     record: Mapping[str, Any] = {}
     pixel_range = None
+    class_free = []
     for path in models:
         if is_results(path):
             if not path.is_file():
                 raise DataNotFoundError(f"{path}: no such file of detections")
             continue
         header = read_header(path)
-        pixel_range = recipe_of(header, str(path)).dialect.pixels.pixel_range
+        recipe = recipe_of(header, str(path))
+        pixel_range = recipe.dialect.pixels.pixel_range
+        class_free.append(recipe.class_free)
         record = record or header.get("training", {})
-    return open_measured(data, split, record, pixel_range, reading, doing=doing)
+    if len(set(class_free)) > 1:
+        raise ConfigError(f"{' and '.join(map(str, models))}: only one of them tells classes apart. Compare equals.")
+    dataset = open_measured(data, split, record, pixel_range, reading, doing=doing)
+    return dataset.without_classes() if any(class_free) else dataset
 
 
 def is_results(path: Path) -> bool:

@@ -146,7 +146,7 @@ def evaluate(
 
 
 def seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
-    """The dataset, read with the pixel range that the detector learned with, and of one class if it tells none apart."""
+    """The dataset as `told_apart` gives it, read with the pixel range that the detector learned with."""
     dataset = told_apart(detector, dataset)
     learned, given = detector.preprocessor.config.pixel_range, dataset.pixel_range
     if learned is None or learned == given:

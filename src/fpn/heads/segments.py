@@ -151,8 +151,9 @@ class SegmentHead(nn.Module):
     def grids(self, features: Features) -> list[Grid]:
         """Where the windows of each size stand on each level."""
         return [
-            Grid(*features[level.name].shape[2:], level.stride, self.config.scale(side) * level.stride)
+            Grid(height, width, level.stride, self.config.scale(side) * level.stride)
             for level in self.levels
+            for height, width in [features[level.name].shape[2:]]
             for side in self.config.windows
         ]
 
@@ -195,7 +196,9 @@ class SegmentHead(nn.Module):
             place: (k,) their own numbers.
         """
         owner, y, x = locate_windows(grids, place)
-        order, objectness, masks = [], [], []
+        order: list[Tensor] = []
+        objectness: list[Tensor] = []
+        masks: list[Tensor] = []
         for number, window in enumerate(self.windows):
             assert isinstance(window, WindowHead), "made above"
             patches = []

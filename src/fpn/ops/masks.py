@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fpn.ops.roi_align import samplers
@@ -16,6 +17,8 @@ from fpn.shapes import Size
 
 # Pixels pasted at a time: 8 MB of float32, which stay in the cache's neighbourhood.
 _CHUNK_PIXELS = 1 << 21
+# Masks whose weights are made together: for one mask alone, the calls would take longer than the work.
+_TOGETHER = 32
 
 
 def crop_runs(
@@ -80,23 +83,34 @@ def paste_masks(
     """
     assert threshold > 0, "0 would fill the image"
     masks, boxes = masks.cpu().to(torch.float32), boxes.cpu().to(torch.float32)
-    return Runs.of([_paste(*one, size, threshold) for one in zip(masks, boxes, strict=True)])
+    parts = zip(masks.split(_TOGETHER), boxes.split(_TOGETHER), strict=True)
+    return Runs.of([runs for some, around in parts for runs in _paste_some(some, around, size, threshold)])
 
 
-def _paste(mask: Tensor, box: Tensor, size: Size, threshold: float) -> Integers:
-    left, top, right, bottom = box.tolist()
-    rows, columns = _reached(top, bottom, size.height, len(mask)), _reached(left, right, size.width, len(mask))
-    if not rows or not columns:
-        return no_runs()
-    down = _pixel_weights(box[1:2], box[3:4], rows, len(mask))[0] @ mask
+def _paste_some(masks: Tensor, boxes: Tensor, size: Size, threshold: float) -> Iterator[Integers]:
+    cells, edges = masks.shape[1], boxes.tolist()
+    rows = [_reached(top, bottom, size.height, cells) for _, top, _, bottom in edges]
+    columns = [_reached(left, right, size.width, cells) for left, _, right, _ in edges]
+    down = _range_weights(boxes[:, 1], boxes[:, 3], rows, cells)
+    across = _range_weights(boxes[:, 0], boxes[:, 2], columns, cells)
+    for number, mask in enumerate(masks):
+        y, x = rows[number], columns[number]
+        weights = down[number, : len(y)], across[number, : len(x)]
+        yield _paste(mask, *weights, y, x, size, threshold) if y and x else no_runs()
+
+
+def _paste(
+    mask: Tensor, down: Tensor, across: Tensor, rows: range, columns: range, size: Size, threshold: float
+) -> Integers:
+    """One mask, given how much each of these rows and columns of pixels gets of its cells."""
+    down = down @ mask
     step = max(1, _CHUNK_PIXELS // len(rows))
     parts = []
-    for begin in range(columns.start, columns.stop, step):
-        part = range(begin, min(begin + step, columns.stop))
-        across = _pixel_weights(box[0:1], box[2:3], part, len(mask))[0]
-        filled = (across @ down.T >= threshold).numpy()  # (W, S) @ (S, H): column by column, as runs go
-        parts.append(runs_of_columns(filled, top=rows.start, left=begin, height=size.height))
-    return joined_spans(np.concatenate(parts))
+    for begin in range(0, len(columns), step):
+        # (W, S) @ (S, H): column by column, as runs go.
+        filled = (across[begin : begin + step] @ down.T >= threshold).numpy()
+        parts.append(runs_of_columns(filled, top=rows.start, left=columns.start + begin, height=size.height))
+    return parts[0] if len(parts) == 1 else joined_spans(np.concatenate(parts))
 
 
 def _reached(start: float, end: float, pixels: int, cells: int) -> range:
@@ -112,16 +126,23 @@ def paste_probabilities(
 ) -> Float[Tensor, "n h w"]:
     """`paste_masks` before the threshold; all at once, so mind the memory: 4 bytes a pixel and mask."""
     masks, boxes = masks.to(torch.float32), boxes.to(torch.float32)
-    down = _pixel_weights(boxes[:, 1], boxes[:, 3], range(size.height), masks.shape[1])
-    across = _pixel_weights(boxes[:, 0], boxes[:, 2], range(size.width), masks.shape[2])
+    rows, columns = (torch.arange(side, device=boxes.device) for side in size)
+    down = _pixel_weights(boxes[:, 1], boxes[:, 3], rows, masks.shape[1])
+    across = _pixel_weights(boxes[:, 0], boxes[:, 2], columns, masks.shape[2])
     return down @ masks @ across.transpose(1, 2)
 
 
-def _pixel_weights(start: Tensor, end: Tensor, pixels: range, cells: int) -> Float[Tensor, "n p s"]:
+def _range_weights(start: Tensor, end: Tensor, reached: Sequence[range], cells: int) -> Float[Tensor, "n p s"]:
+    """`_pixel_weights` of as many pixels as the longest range has, from each one's first on."""
+    most = max((len(each) for each in reached), default=0)
+    first = torch.tensor([each.start for each in reached], dtype=torch.int64)[:, None]
+    return _pixel_weights(start, end, first + torch.arange(most), cells)
+
+
+def _pixel_weights(start: Tensor, end: Tensor, pixels: Int[Tensor, "*#n p"], cells: int) -> Float[Tensor, "n p s"]:
     """How much of each cell a pixel gets. Bilinear sampling is one such product an axis."""
     side = (end - start)[:, None]
-    pixel = torch.arange(pixels.start, pixels.stop, device=start.device) + 0.5
-    place = (pixel - start[:, None]) / side.clamp(min=1e-12) * cells - 0.5
+    place = (pixels + 0.5 - start[:, None]) / side.clamp(min=1e-12) * cells - 0.5
     cell = torch.arange(cells, device=start.device)
     weights = (1 - (place[:, :, None] - cell).abs()).clamp(min=0)
     return weights * (side > 0)[:, :, None]

@@ -84,12 +84,10 @@ def _within_reach(
     corner, end = boxes[:, :2], boxes[:, 2:]
     owner = nearest_scale((end - corner).amax(dim=1), [grid.scale for grid in grids])
     table = boxes.new_tensor([grid[:3] for grid in grids])[owner]
-    height, width, stride = (column[:, None, None] for column in table.unbind(1))
+    height, width = (column[:, None, None] for column in table[:, :2].unbind(1))
     centre_x, centre_y = ((corner + end) / 2 / table[:, 2:] - 0.5)[:, :, None, None].unbind(1)  # in cells
     step = torch.arange(int(2 * reach) + 1, device=boxes.device)
-    x, y = torch.broadcast_tensors(
-        (centre_x - reach).ceil() + step[None, None, :], (centre_y - reach).ceil() + step[None, :, None]
-    )
+    x, y = (centre_x - reach).ceil() + step, (centre_y - reach).ceil() + step[:, None]
     distance = torch.maximum((x - centre_x).abs(), (y - centre_y).abs())
     found = (distance <= reach) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     number = torch.arange(len(boxes), device=boxes.device)[:, None, None].expand_as(found)

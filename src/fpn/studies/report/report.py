@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, DataError
-from fpn.evaluation.known_truth import shared_ids
+from fpn.evaluation.known_truth import shared_ids, told_apart
 from fpn.files import write_text
 from fpn.inference.optimize import Precision
 from fpn.spreadsheets import write_csv
@@ -88,6 +88,7 @@ def report(
         )
     if len(dataset) == 0:
         raise DataError(f"{dataset.name}: has no images to report on")
+    dataset = told_apart(detector, dataset)
     shared_ids(detector.classes, dataset)
     settings = Settings(
         name=name,

@@ -17,7 +17,7 @@ from fpn.data.limits import Limits
 from fpn.data.progress import Progress, no_bar
 from fpn.detectors.prediction import Predictor
 from fpn.errors import ConfigError, DataError
-from fpn.evaluation.known_truth import shared_ids
+from fpn.evaluation.known_truth import shared_ids, told_apart
 from fpn.evaluation.unfinished import Unfinished
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections
@@ -114,6 +114,7 @@ def suggest(
     """
     if count < 1 or batch_size < 1:
         raise ConfigError(f"count {count}, batch_size {batch_size}: must be at least 1")
+    labelled = None if labelled is None else told_apart(detector, labelled)
     pool = pool_of(detector, images, labelled, limits)
     if labelled is not None:
         shared_ids(detector.classes, labelled)
