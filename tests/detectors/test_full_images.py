@@ -24,3 +24,9 @@ def test_without_a_limit_none_is_full() -> None:
     full = FullImages(None)
     full.look(found(0.9, 0.8), "a")
     assert (full.images, full.count) == (1, 0)
+
+
+def test_what_is_always_full_says_nothing() -> None:
+    full = FullImages(2, always=True)
+    full.look(found(0.9, 0.8), "a")
+    assert (full.images, full.count) == (1, 0)

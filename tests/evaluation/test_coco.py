@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import coco as oracle_data
 from pycocotools import mask as oracle_mask
 from pycocotools.cocoeval import COCOeval as Oracle
 
 from fpn.errors import DataError
-from fpn.evaluation.coco import coco_metrics, keypoint_metrics, limit_metrics, proposal_recall
+from fpn.evaluation.coco import coco_metrics, keypoint_metrics, limit_metrics, proposal_recall, segment_recall
+from fpn.shapes import Size
+from fpn.structures import Masks
 
 SUMMARY = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 SUMMARY += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
@@ -285,3 +288,28 @@ def test_keypoints_count_by_the_spread_that_is_asked_for() -> None:
     ground_truth, records = shaped(1, points=5)
     strict = keypoint_metrics(ground_truth, records, sigmas=[0.01] * 5)
     assert strict.ap < keypoint_metrics(ground_truth, records).ap
+
+
+def test_recall_of_segments_is_of_any_class_and_of_so_many_masks_an_image() -> None:
+    def squares(*lefts: int) -> list[Any]:
+        boxes = torch.tensor([[left, 0, left + 20, 20] for left in lefts], dtype=torch.float32)
+        return Masks.of_boxes(boxes, Size(40, 200)).to_coco(polygons=False)
+
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 200}],
+        "categories": [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": number, "iscrowd": 0, "area": 400, "segmentation": code}
+            | {"bbox": [left, 0, 20, 20]}
+            for number, (left, code) in enumerate(zip((0, 100), squares(0, 100), strict=True), start=1)
+        ],
+    }
+    # Ten that find nothing, then the second object's mask as one of the first one's class.
+    codes = squares(*range(40, 50), 100)
+    results = [
+        {"image_id": 1, "category_id": 1, "segmentation": code, "score": 0.9 - number / 100}
+        for number, code in enumerate(codes)
+    ]
+    found = segment_recall(truth, results)
+    assert (found.ar10, found.ar100, found.ar1000) == (0.0, 0.5, 0.5)
+    assert (found.ar100_small, found.ar100_large) == (0.5, -1.0)

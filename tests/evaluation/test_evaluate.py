@@ -284,3 +284,25 @@ def test_masks_that_the_dataset_does_not_label_are_refused_before_any_work(tmp_p
     with pytest.raises(ConfigError, match=r"task 'masks': .* has no annotation with 'segmentation'"):
         evaluate(outliner, greys(tmp_path), tasks=["masks"])
     assert outliner.saw == []
+
+
+class Unnamed(Outliner):
+    """Tells no classes apart."""
+
+    @property
+    def class_free(self) -> bool:
+        return True
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        return ("boxes",)
+
+
+def test_to_a_detector_that_tells_no_classes_apart_all_objects_are_one_class(tmp_path: Path) -> None:
+    unnamed = {grey: [("object", box) for _, box in objects] for grey, (_, objects) in SCENES.items()}
+    detector = Unnamed(["object"], {grey: detections(["object"], objects) for grey, objects in unnamed.items()})
+    measured = evaluate(detector, greys(tmp_path), workers=0)
+    assert measured.ap == pytest.approx(1.0)
+    assert [(each.name, each.objects) for each in measured.per_class] == [("object", 4)]
+    assert not measured.left_out
+    assert {each["category_id"] for each in measured.detections} == {1}

@@ -11,17 +11,18 @@ def test_each_task_names_its_metrics_and_the_one_that_says_most() -> None:
     assert {name: task.primary for name, task in TASKS.items()} == {
         "boxes": "ap",
         "masks": "mask_ap",
+        "segments": "segment_ar1000",
         "keypoints": "keypoint_ap",
         "proposals": "proposal_ar100",
     }
     assert TASKS["boxes"].metrics[:6] == ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     assert TASKS["proposals"].metrics[4] == "proposal_ar1000"
-    assert [len(task.metrics) for task in TASKS.values()] == [12, 12, 10, 8]
+    assert [len(task.metrics) for task in TASKS.values()] == [12, 12, 12, 10, 8]
 
 
 def test_no_metric_belongs_to_two_tasks() -> None:
     names = [name for task in TASKS.values() for name in task.metrics]
-    assert len(names) == len(set(names)) == 42
+    assert len(names) == len(set(names)) == 54
 
 
 def test_a_metric_leads_to_its_task() -> None:

@@ -80,3 +80,22 @@ def test_the_resized_image_is_antialiased() -> None:
     stripes[:, ::2] = 255
     pixels = Preprocessor(PIXELS.changed(mean=(0.0,) * 3, std=(1.0,) * 3)).prepare(Image.fromarray(stripes)).pixels
     assert float(pixels[0, 4, 2:6].std()) < 0.1
+
+
+def test_a_mask_on_a_region_is_pasted_there_and_its_box_drawn_around_it() -> None:
+    frame = PREPROCESSOR.prepare(_plain(16, 16)).frame  # 2 pixels of the image are one of the network's
+    regions = torch.tensor([[1.0, 1.0, 5.0, 5.0], [-4.0, 0.0, 4.0, 8.0], [-4.0, 0.0, 4.0, 8.0]])
+    full, left, right = torch.ones(2, 2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    found = Detections(
+        torch.zeros(3, 4),
+        torch.tensor([0.9, 0.8, 0.7]),
+        torch.zeros(3, dtype=torch.int64),
+        mask_probabilities=torch.stack([full, left, right]),
+        mask_regions=regions,
+    )
+    restored = PREPROCESSOR.restore(found, frame)
+    # The second one's left half lies left of the image: there is nothing of it. The third one's right half is 0 to 8.
+    assert restored.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert restored.boxes.tolist() == [[2, 2, 10, 10], [0, 0, 8, 16]]
+    assert restored.masks.areas().tolist() == [64, 128]
+    assert restored.mask_probabilities is restored.mask_regions is None

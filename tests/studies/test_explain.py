@@ -12,6 +12,7 @@ from torch import nn
 
 import fpn
 from fpn.detectors.dialect import Dialect
+from fpn.detectors.segment_toolkits import SEGMENT_DIALECTS
 from fpn.detectors.toolkits import DETECTRON2, DIALECTS, FPN_PYTORCH, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.features.extractor import BottomUp, FeatureExtractor
@@ -22,6 +23,7 @@ from fpn.studies.explain.equation_one import route
 from fpn.studies.explain.geometry import Box, read_box, read_size, view
 from fpn.studies.explain.pyramid import Explanation, dialects_page, explain_dialect, explain_model
 from fpn.studies.explain.receptive_field import receptive_fields
+from fpn.studies.explain.windows import windows_table
 from fpn.studies.tables import TextTable
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -298,6 +300,20 @@ def test_the_page_in_docs_is_fresh():
 def test_markdown_keeps_its_columns_whatever_a_cell_holds():
     table = TextTable(title="T", columns=("a", ">b"), rows=(("name\nwhy", "x | y"),), notes=("n",))
     assert table.markdown() == "## T\n\n| a | b |\n| --- | ---: |\n| **name**<br>why | x \\| y |\n\nn"
+
+
+def test_the_papers_windows_are_for_objects_of_32_to_724_pixels():
+    explained = explain_dialect(
+        SEGMENT_DIALECTS["paper"], Size(64, 64), kind="segment_proposals", backbone="resnet18", as_is=True
+    )
+    rows = windows_table(explained).rows
+    assert rows[:3] == (
+        ("p2", "5x5", "32", "40", "256"),
+        ("p2", "7x7", "45", "57", "256"),
+        ("p3", "5x5", "64", "80", "64"),
+    )
+    assert rows[-1] == ("p6", "7x7", "724", "905", "1")
+    assert windows_table(explain_dialect(PAPER, Size(64, 64), backbone="resnet18", as_is=True)) is None
 
 
 # --- the command ------------------------------------------------------------------------------------------------

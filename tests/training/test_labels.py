@@ -74,6 +74,19 @@ def test_boxes_alone_teach_no_masks(tmp_path, masking) -> None:
         fpn.train(masking, dataset(tmp_path, {}), fpn.TrainConfig(steps=1, workers=0))
 
 
+def test_segments_are_not_learned_from_boxes_either_but_from_outlines_of_any_class(tmp_path) -> None:
+    settings = {name: value for name, value in SMALL.items() if name != "head_width"}
+    detector = fpn.segment_proposals(**settings, segments_width=8)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "outlines").mkdir()
+    with pytest.raises(TrainingError, match="has boxes but no outlines, and a segment_proposals learns from masks"):
+        fpn.train(detector, dataset(tmp_path / "boxes", {}), fpn.TrainConfig(steps=1, workers=0))
+    data = dataset(tmp_path / "outlines", {"segmentation": SQUARE})
+    assert told_by_data("segment_proposals", data) == {}
+    fpn.train(detector, data, fpn.TrainConfig(steps=1, workers=0, batch_size=1, device="cpu"), progress=False)
+    assert list(detector.classes) == ["object"]
+
+
 def test_outlines_that_are_all_empty_teach_no_masks(tmp_path, masking) -> None:
     data = dataset(tmp_path, {"segmentation": []}, {"segmentation": SQUARE, "iscrowd": 1})
     with pytest.raises(TrainingError, match="none of its 1 objects has an outline"):

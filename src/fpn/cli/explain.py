@@ -118,6 +118,7 @@ def _about(
     from fpn.studies.explain.equation_one import boxes_tables, equation_table, with_rois
     from fpn.studies.explain.geometry import is_pyramid_only, read_box
     from fpn.studies.explain.pyramid import explain_dialect
+    from fpn.studies.explain.windows import windows_table
 
     own, size = explained.dialect, explained.view.original
     asked = [read_box(text) for text in boxes]
@@ -125,7 +126,8 @@ def _about(
         raise ConfigError(f"--box: {own.name} is a pyramid without a detector, which reads no boxes. Leave it out.")
     if asked and not with_rois([own]):
         raise ConfigError(f"--box: {explained.kind} has no second stage that reads boxes from levels. Leave it out.")
-    tables, kind = [explained.table()], explained.kind
+    windows, kind = windows_table(explained), explained.kind
+    tables = [explained.table(), *([] if windows is None else [windows])]
     if other is not None:
         theirs = explain_dialect(other, size, kind=kind, **_given(parts), as_is=as_is)
         tables += [theirs.table(), differences(own, other)]

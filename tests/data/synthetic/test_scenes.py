@@ -179,3 +179,20 @@ def test_scenes_have_keypoints_when_asked_and_are_the_same_scenes() -> None:
         assert bool(((around - targets.boxes)[whole].abs() < 1.5).all())
     assert {0.0, 1.0, 2.0} == set(seen)
     assert seen.count(2.0) > len(seen) / 2
+
+
+def test_without_classes_all_objects_are_one_class_and_nothing_else_changes() -> None:
+    scenes = SceneDataset(3, seed=4, objects=(2, 5))
+    plain = scenes.without_classes()
+    assert list(plain.classes) == ["object"]
+    assert plain.without_classes() is plain
+    for index in range(3):
+        own, given = plain.targets(index, masks=True), scenes.targets(index, masks=True)
+        assert own.labels.tolist() == [0] * len(given)
+        assert torch.equal(own.boxes, given.boxes)
+        assert own.masks == given.masks
+    truth = plain.subset([2]).coco()
+    assert truth["categories"] == [{"id": 1, "name": "object"}]
+    assert {each["category_id"] for each in truth["annotations"]} == {1}
+    assert len(truth["annotations"]) == len(scenes.targets(2))
+    assert len(scenes.classes) == 6
