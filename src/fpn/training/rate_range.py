@@ -21,6 +21,7 @@ import torch
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
+from fpn.evaluation.known_truth import told_apart
 from fpn.runtime.device import algorithms
 from fpn.runtime.waiting import considerate
 from fpn.training.config import TrainConfig
@@ -124,6 +125,7 @@ def find_learning_rate(
     """
     config = config or TrainConfig()
     _check(low, high, steps, seconds)
+    dataset = told_apart(detector, dataset)
     refuse_bad_data(detector, dataset, None, find_metric("ap"))
     began = time.monotonic()
     with _same_randomness(), considerate(lambda _: None), algorithms(config.deterministic):

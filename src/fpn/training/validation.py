@@ -42,6 +42,7 @@ _LABELS = {
     "ap_medium": "medium",
     "ap_large": "large",
     "mask_ap": "masks AP",
+    "segment_ar100": "segments AR@100",
     "keypoint_ap": "keypoints AP",
 }
 
