@@ -1,6 +1,6 @@
 """Segment proposals on drawn scenes: windows on a pyramid, on a single map, and the boxes of an RPN.
 
-    python benchmarks/segment_proposals.py [--steps 150] [--scenes 240] [--tested 40]
+    python benchmarks/segment_proposals.py [--steps 150] [--scenes 240] [--tested 40] [--rows NAME ...]
 
 All rows have the same backbone (EfficientNet-Lite0 with ImageNet weights), the same width, steps, batches and learning
 rate, and learn from the same scenes of 128 x 128 pixels, whose masks are exact; recall is of other scenes drawn alike.
@@ -11,6 +11,7 @@ Seconds are processor time of one thread. Results go to results/segment_proposal
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,8 @@ from fpn.evaluation.coco import limit_metrics
 from fpn.evaluation.evaluate import find_objects
 from fpn.structures import OBJECT, Detections
 
-LIMITS = (10, 100, 1000)
+LIMITS = ("10", "100", "1000")  # as keys in JSON are
+_NAME = "segment_proposals"
 SUPPRESSED = 0.7
 _BEST = "FPN, 5x5 and 7x7"
 _SIZES = ("small", "medium", "large")
@@ -74,7 +76,7 @@ def segments(detector: fpn.Detector, tested: Dataset) -> dict[str, Any]:
     assert figures is not None, "its limit is 1000"
     masks = {limit: getattr(found.segments, f"ar{limit}") for limit in LIMITS}
     sizes = {size: getattr(found.segments, f"ar1000_{size}") for size in _SIZES}
-    around = {10: found.ar10, 100: found.ar100, 1000: figures.ar}
+    around = dict(zip(LIMITS, (found.ar10, found.ar100, figures.ar), strict=True))
     return {"masks": masks, "masks_by_size": sizes, "boxes": around}
 
 
@@ -86,7 +88,7 @@ def proposals(detector: fpn.Detector, tested: Dataset) -> dict[str, Any]:
         plain = Detections(each.boxes, each.scores, torch.zeros(len(each), dtype=torch.int64))
         records += plain.to_coco(image_id=tested.image_id(number), classes=OBJECT)
     truth = tested.without_classes().coco()
-    return {"boxes": {limit: limit_metrics(truth, records, limit=limit).ar for limit in LIMITS}}
+    return {"boxes": {limit: limit_metrics(truth, records, limit=int(limit)).ar for limit in LIMITS}}
 
 
 def suppressed(detector: fpn.Detector) -> fpn.Detector:
@@ -124,16 +126,26 @@ def main(words: Sequence[str] | None = None) -> None:
     reads.add_argument("--steps", type=int, default=150)
     reads.add_argument("--scenes", type=int, default=240)
     reads.add_argument("--tested", type=int, default=40)
+    reads.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="the others stay as they are kept")
     asked = reads.parse_args(words)
     torch.set_num_threads(1)
     sets = scenes(asked.scenes, 0), scenes(asked.tested, 1)
-    rows: dict[str, dict[str, Any]] = {}
-    for name in ROWS:
+    settings = {name: getattr(asked, name) for name in ("steps", "scenes", "tested")}
+    for name in asked.rows:
         found = measure(name, sets, asked.steps)
         print(found, flush=True)
-        rows |= found
-    turns.keep("segment_proposals", {**vars(asked), "rows": rows})
-    print(table(rows))
+        turns.keep(_NAME, {**settings, "rows": {**kept(settings), **found}})
+    print(table(kept(settings)))
+
+
+def kept(settings: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Rows that were measured with the same settings before."""
+    path = turns.RESULTS / f"{_NAME}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(before.get(name) != value for name, value in settings.items()):
+        return {}
+    rows: dict[str, dict[str, Any]] = before["rows"]
+    return rows
 
 
 if __name__ == "__main__":

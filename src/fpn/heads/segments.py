@@ -30,13 +30,13 @@ from fpn.structures import Detections, Features, ImageBatch, Level, LossTerms, T
 Fuse: TypeAlias = Callable[[nn.Conv2d, nn.Module], nn.Module]
 # A window of 5 cells is for objects of 8 strides: of 32 pixels on P2.
 _PLAIN_SIDE, _PLAIN_SCALE = 5, 8.0
-Side = Annotated[int, Field(ge=1, le=31)]
+WindowSide = Annotated[int, Field(ge=1, le=31)]
 
 
 class SegmentConfig(Section):
     """Section `segments`: which windows slide over the levels, what they learn, and how proposals are chosen."""
 
-    windows: Annotated[tuple[Side, ...], Field(min_length=1)] = Field(
+    windows: Annotated[tuple[WindowSide, ...], Field(min_length=1)] = Field(
         default=(5, 7),
         description="Sides of the windows, in cells, odd. One of 5 is for objects of 8 strides, others in proportion, "
         "to the nearest half octave: 7 for those of 8 * sqrt(2) strides.",
