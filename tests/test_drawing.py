@@ -7,7 +7,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.drawing import _place, colour_of, contact_sheet, draw
 from fpn.errors import ConfigError
 from fpn.shapes import Size
-from fpn.structures import Classes, Detections, Masks, Skeleton, Targets
+from fpn.structures import OBJECT, Classes, Detections, Masks, Skeleton, Targets
 
 CLASSES = Classes.of(["red cell", "platelet"])
 
@@ -177,3 +177,11 @@ def test_of_the_truth_hidden_keypoints_are_hollow_and_those_not_labelled_are_lef
     assert sum(drawn.getpixel((70, 60))) > 3 * 240
     assert sum(drawn.getpixel((100, 60))) < 3 * 160
     assert drawn.getpixel((130, 60)) == (128, 128, 128)
+
+
+def test_objects_without_classes_have_a_colour_each():
+    image = grey()
+    two = found([[20.0, 50.0, 60.0, 100.0], [120.0, 50.0, 160.0, 100.0]], [0.6, 0.9], [0, 0])
+    drawn = draw(image, two, OBJECT)
+    assert drawn.getpixel((119, 75)) == colour_of(0)  # the surest is the first
+    assert drawn.getpixel((19, 75)) == colour_of(1)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fpn.errors import ConfigError
 from fpn.fonts import fit_font, is_drawable, warn_of_missing_letters
-from fpn.structures import Classes, Detections, Masks, Skeleton, Targets
+from fpn.structures import OBJECT, Classes, Detections, Masks, Skeleton, Targets
 
 Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[float, float, float, float]
@@ -58,7 +58,7 @@ def draw(
     """Draw boxes, labels, masks and keypoints onto a copy of an image.
 
     Labels are in any script that a font of this machine has; a class whose name none can show is called by its
-    id, such as #3, and a `FontWarning` says so once.
+    id, such as #3, and a `FontWarning` says so once. Objects without classes have a colour each, and no name.
 
     Args:
         image: RGB, in whose pixels the boxes are.
@@ -154,15 +154,17 @@ def _marks(
     found = isinstance(objects, Detections)
     scores = objects.scores.tolist() if isinstance(objects, Detections) else [1.0] * len(labels)
     ignored = [False] * len(labels) if isinstance(objects, Detections) else objects.ignore.tolist()
-    marks = []
+    marks: list[_Mark] = []
+    alike = classes == OBJECT  # so that a colour tells one from the next, and the name says nothing
     for number in sorted(range(len(labels)), key=lambda n: -scores[n]):
         if scores[number] < min_score:
             break
         text = _called(classes, labels[number])
         if found and with_scores:
             # Cut, not rounded: 0.996 is not certain.
-            text += f" {int(scores[number] * 100) / 100:.2f}"
-        colour = _IGNORED if ignored[number] else colour_of(labels[number])
+            score = f"{int(scores[number] * 100) / 100:.2f}"
+            text = score if alike else f"{text} {score}"
+        colour = _IGNORED if ignored[number] else colour_of(len(marks) if alike else labels[number])
         marks.append(_Mark(number, tuple(boxes[number]), colour, text, ignored[number]))
     return marks
 
