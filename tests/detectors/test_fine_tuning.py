@@ -88,3 +88,13 @@ def test_another_backbone_neck_or_dialect_than_the_models_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=f"{setting} '{value}': the model to begin with has '{own}'"):
         fpn.begin_with(small, classes=["cell"], **{setting: value})
+
+
+def test_what_tells_no_classes_apart_begins_with_whatever_classes_the_data_has() -> None:
+    small = {name: value for name, value in SMALL.items() if name != "head_width"}
+    before = fpn.segment_proposals(**small, segments_width=8)
+    now, carried = fpn.begin_with(before, classes=["nut", "gear"])
+    assert (list(now.classes), carried.kept, carried.fresh) == (["object"], ("object",), ())
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in now.state_dict().items())
+    with pytest.raises(ConfigError, match="tell none apart"):
+        fpn.segment_proposals(**small, classes=["nut"])

@@ -256,6 +256,8 @@ def segment_proposals(
     Raises:
         ConfigError, ModelFileError, DataNotFoundError, MissingExtraError: as `faster_rcnn`.
     """
+    if "classes" in settings:
+        raise ConfigError("classes: segment proposals tell none apart, all objects are of one class. Leave them out.")
     return build_segment_proposer(pyramid_recipe(SegmentProposalsRecipe, OBJECT, dialect, **settings), weights)
 
 
