@@ -83,7 +83,7 @@ def paste_masks(
     """
     assert threshold > 0, "0 would fill the image"
     masks, boxes = masks.cpu().to(torch.float32), boxes.cpu().to(torch.float32)
-    parts = zip(masks.split(_TOGETHER), boxes.split(_TOGETHER), strict=True)
+    parts = zip(torch.split(masks, _TOGETHER), torch.split(boxes, _TOGETHER), strict=True)
     return Runs.of([runs for some, around in parts for runs in _paste_some(some, around, size, threshold)])
 
 
