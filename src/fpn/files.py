@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -38,11 +39,17 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(
-            f"{target}: writing failed ({error.strerror or error}). Free some space or choose another --output."
-        ) from error
+        raise OutputError(f"{target}: writing failed ({error.strerror or error}). {_what_helps(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _what_helps(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "Name a file, not a folder."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space or choose another --output."
+    return "Choose another --output."
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

@@ -70,10 +70,12 @@ def refuse_other_csv(target: Path | None) -> None:
         target: the JSON file; None: nothing will be written.
 
     Raises:
-        OutputError: there is such a file, or the JSON itself is called .csv.
+        OutputError: there is such a file, or the JSON itself is called .csv or is a folder.
     """
     if target is None:
         return
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder. Name a file, such as {target / 'figures.json'}.")
     if target.suffix.lower() == ".csv":
         raise OutputError(f"{target}: this is the JSON file; a .csv is written beside it. Call it .json.")
     if beside(target).exists() and not target.exists():

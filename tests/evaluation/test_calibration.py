@@ -221,7 +221,7 @@ def test_the_table_marks_what_is_not_reached_and_json_holds_all(tmp_path: Path) 
     assert "thresholds for recall 0.3" in text
     assert "b *" in text
     assert "a *" not in text
-    figures = json.loads(calibration.save(tmp_path / "figures.json").read_text())
+    figures = json.loads(calibration.save(tmp_path / "figures.json")[0].read_text())
     assert figures["per_class"][1]["precision"] is None
     assert figures["goal"] == {"kind": "recall", "level": 0.3}
 

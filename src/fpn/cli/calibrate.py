@@ -48,6 +48,8 @@ def run(
     come, of the same kind as these: they hold in 95 of 100 such calibrations (--sure), whatever the model is, and need
     more images the more they promise.
 
+    Stopped, the same command goes on with what was found until then.
+
     A class that can't reach the goal gets the nearest threshold, a star and a warning. If none can, nothing is written,
     and the exit status is 1.
 
@@ -63,10 +65,10 @@ def run(
             control), which needs fewer images.
         together: One threshold for all classes.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
-            else the only split, else all, else trainval, else val, else test.
+            else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Write the model with its thresholds to this new file. None: into MODEL; its weights stay as they are.
-        report: Also write the figures to this JSON file.
+        report: Also write the figures to this JSON file, and as a table to a .csv beside it.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
@@ -78,11 +80,13 @@ def run(
     from fpn.detectors import load
     from fpn.detectors.model_file import save_thresholds
     from fpn.evaluation import calibrate, match_detections
+    from fpn.spreadsheets import refuse_other_csv
 
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: at least 1")
     goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
     target = _target(model, output)
+    refuse_other_csv(report)
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
     dataset = open_for((model,), data, split, reading, doing="calibrating")
@@ -93,7 +97,7 @@ def run(
     calibration = calibrate(matches, goal, dataset=dataset.name, together=together)
     say(calibration.table())
     if report is not None:
-        say(f"figures: {calibration.save(report)}")
+        say(f"figures: {', '.join(map(str, calibration.save(report)))}")
     if not _explain(calibration):
         say_error(f"{goal} is reached by no class, so {target} was not written")
         return 1
@@ -137,9 +141,12 @@ def _target(model: Path, output: Path | None) -> Path:
 def _explain(calibration: Calibration) -> bool:
     """Warn of what can't be reached, and say what the thresholds promise; whether any class reaches the goal."""
     goal, reached = calibration.goal, [each for each in calibration.classes if each.reached]
+    missed: dict[str, list[str]] = {}
     for each in calibration.classes:
         if not each.reached:
-            say_warning(f"{each.name}: {goal} can't be reached: {each.why}")
+            missed.setdefault(each.why, []).append(str(each.name))
+    for why, names in missed.items():
+        say_warning(f"{', '.join(names)}: {goal} can't be reached: {why}")
     if not reached:
         return False
     whose = "all classes" if len(reached) == len(calibration.classes) else "the classes without *"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,6 +48,8 @@ def run(
     The images are drawn over again with replacement, the same for both models; what differs from one draw to the next
     tells how far the difference of average precision may lie from what other images of this kind would show.
 
+    Stopped, the same command goes on with what was found until then.
+
     The exit status is 0, or 3 if --fail-below is given and B is not that good.
 
     Args:
@@ -55,7 +58,7 @@ def run(
         b: The same of the other model.
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
-            else the only split, else all, else trainval, else val, else test.
+            else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file, and beside it as .csv and, image by image, as -images.csv.
         fail_below: End with exit status 3 if B less A is below this, such as -0.01 or 0.
@@ -74,23 +77,28 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.measuring import Measuring, common_truth, open_for
+    from fpn.cli.measuring import Measuring, common_truth, is_results, open_for
     from fpn.evaluation import match_detections
-    from fpn.evaluation.bootstrap import check_confidence
+    from fpn.evaluation.bootstrap import check_confidence, check_resamples
     from fpn.evaluation.comparison import compare_matches, count_steps
     from fpn.spreadsheets import refuse_other_csv
 
     if resamples < 1 or batch_size < 1 or worst < 0:
         raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
+    if fail_below is not None and not math.isfinite(fail_below):
+        raise ConfigError(f"--fail-below {fail_below}: a difference of AP, such as -0.01 or 0")
     check_confidence(confidence)
     refuse_other_csv(output)
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
     dataset = open_for((a, b), data, split, reading, doing="comparing")
+    check_resamples(len(dataset), resamples)
     truth = common_truth((a, b), dataset)
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
-    matches = [match_detections(truth, measuring.results(path, truth), iou_type=iou_type) for path in (a, b)]
+    detectors = [None if is_results(path) else measuring.load(path) for path in (a, b)]
+    found = (measuring.results(path, detector, truth) for path, detector in zip((a, b), detectors, strict=True))
+    matches = [match_detections(truth, records, iou_type=iou_type) for records in found]
     say(f"A: {a}\nB: {b}")
     with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:
         comparison = compare_matches(
@@ -121,7 +129,7 @@ def _judge(comparison: Comparison, limit: float, metric: str, by: str) -> int:
     found = comparison.find(metric)
     value: float = getattr(found, by)
     what = {"difference": "is", "low": "is at the least", "high": "is at the most"}[by]
-    verdict = f"{metric} of B less A {what} {value:+.4f}"
+    verdict = f"{metric} of B less A {what} {value:+z.4f}"
     # An interval that could not be had (NaN) proves nothing.
     if not value >= limit:
         say_error(f"{verdict}, below {limit:g}")

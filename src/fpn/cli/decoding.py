@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
 
 # So many images are named.
 _NAMED = 20
+_LEAVE_OUT = "--skip-unreadable leaves out such images, and names them."
 
 
 def check_images(datasets: Sequence[Dataset | None], *, skip: bool, speaks: bool) -> None:
@@ -29,7 +32,6 @@ def check_images(datasets: Sequence[Dataset | None], *, skip: bool, speaks: bool
     from fpn.data.checks.classes import some
     from fpn.data.checks.decoding import decode_all
     from fpn.data.formats.files import enumerate_issues
-    from fpn.errors import DataError
 
     bar = partial(progress_bar, "decoding") if speaks else None
     unreadable: dict[str, str] = {}
@@ -52,6 +54,15 @@ def check_images(datasets: Sequence[Dataset | None], *, skip: bool, speaks: bool
         told = some([f"{path}: {missing}" for path, missing in cut_short.items()], 3)
         say_warning(f"{len(cut_short)} images are cut short, and used: {told}")
     say(f"{len(seen) - len(unreadable)} of {len(seen)} images can be decoded")
+
+
+@contextmanager
+def advising(advice: str = _LEAVE_OUT) -> Iterator[None]:
+    """Add to what is said of an image that can't be read what else helps, beside mending it."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{error} {advice}") from error
 
 
 def say_unreadable(unreadable: Mapping[str, str], then: str) -> None:

@@ -42,6 +42,8 @@ def run(
     by equation 1, classified wrongly, box poor, suppressed in the end, below the threshold. Detections that found
     nothing are sorted into TIDE's kinds.
 
+    Stopped, the same command goes on with what was traced until then.
+
     Args:
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
@@ -58,7 +60,7 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     _refuse(score, draw, output)
-    from fpn.cli.decoding import say_unreadable
+    from fpn.cli.decoding import advising, say_unreadable
     from fpn.cli.devices import check_device
     from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
@@ -78,7 +80,8 @@ def run(
     }
     dataset = open_for_detector(detector, data, split, reading)
     keeping = going_on("diagnose", model, detector, dataset, batch_size=batch_size, threshold=score)
-    with considerate(say_warning), keeping as unfinished, progress_bar("tracing", len(dataset)) as progress:
+    bar = progress_bar("tracing", len(dataset))
+    with considerate(say_warning), keeping as unfinished, bar as progress, advising():
         found = diagnose(
             detector,
             dataset,

@@ -40,11 +40,13 @@ def run(
 ) -> None:
     """Measure a model on labelled images: COCO average precision and recall.
 
+    Stopped, the same command goes on with what was found until then.
+
     Args:
         model: A .safetensors file that `fpn train` wrote.
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
-            else the only split, else all, else trainval, else val, else test.
+            else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Also write the figures to this JSON file, and as a table to a .csv beside it.
         detections: Also write all detections to this COCO results file (.json), and to a .csv beside it.
@@ -59,7 +61,7 @@ def run(
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
-    from fpn.cli.decoding import say_unreadable
+    from fpn.cli.decoding import advising, say_unreadable
     from fpn.cli.devices import check_device
     from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
@@ -80,7 +82,8 @@ def run(
     dataset = open_for_detector(detector, data, split, reading)
     keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision)
     bar = progress_bar("measuring", len(dataset))
-    with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning):  # said above
+    # What is unheard was said above.
+    with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning), advising():
         measured = measure(
             detector,
             dataset,

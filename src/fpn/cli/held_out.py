@@ -1,11 +1,12 @@
-"""`--validation-share`: images of DATA that are kept from training and measured on instead, with nothing written.
+"""What was kept from training, to measure on it: other splits, and what `--validation-share` held out.
 
-Which they are stands in the run's record and in its model, so that `--resume` and `fpn evaluate` find them again.
+Which images were held out stands in the run's record and in its model, so that `--resume` and `fpn evaluate` find them
+again. Nothing else is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,3 +93,68 @@ def find_held_out(data: Path, record: Mapping[str, Any], **reading: Any) -> Data
         return None
     say(f"measuring on the {len(held.images)} images that the training held out of {held.split}; --split names others")
     return held.divide(dataset)[1]
+
+
+def untrained_split(splits: Sequence[str], used: str | None) -> str | None:
+    """The split to measure on, val before test, that shares no image with the one trained on; None: there is none.
+
+    Args:
+        splits: all that a dataset has.
+        used: the one trained on; None: the dataset has no splits.
+    """
+    from fpn.data.formats.layout import WHOLE, plain_split
+
+    # What `open_dataset` takes by itself holds all others, or all but the test split.
+    wanted = {None: (), WHOLE: (), "trainval": ("test",)}.get(used and plain_split(used), ("val", "test"))
+    found = (split for kind in wanted for split in splits if plain_split(split) == kind and split != used)
+    return next(found, None)
+
+
+def find_untrained(data: Path, record: Mapping[str, Any], images: Path | None) -> tuple[str, str] | None:
+    """A split of DATA that a model was not trained on, and the one it was; None: it has none, or it is other data."""
+    from fpn.data import list_splits
+
+    splits = list_splits(data, images=images)
+    used = _trained_split(data, record, splits)
+    found = None if used is None else untrained_split(splits, used)
+    return None if used is None or found is None else (found, used)
+
+
+def warn_of_learned(model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> None:
+    """Say how many of the images to measure on a model has learned from: it knows them by heart.
+
+    Args:
+        model: its name.
+        record: its `training_record`.
+        data: the dataset that they are of.
+        dataset: what is measured on.
+        reading: as `open_dataset` takes it.
+    """
+    from fpn.training.run_record import learned_from
+
+    known = len(dataset) if learned_from(record, dataset) else _count_learned(record, data, dataset, reading)
+    if known:
+        which = "these very images" if known == len(dataset) else f"{known} of these {len(dataset)} images"
+        say_warning(f"{model} was trained on {which}: on others it is worse. --split names such as it has not seen.")
+
+
+def _trained_split(data: Path, record: Mapping[str, Any], splits: Sequence[str]) -> str | None:
+    """The split of DATA that a model was trained on, by its name; None: it is other data."""
+    folder, _, split = str(record.get("data", {}).get("name", "")).rpartition("/")
+    return split if split in splits and folder == data.resolve().name else None
+
+
+def _count_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, reading: Mapping[str, Any]) -> int:
+    """How many of them are in the split trained on, where one of the two may be a part of the other."""
+    from fpn.data import list_splits, open_dataset
+    from fpn.data.formats.layout import WHOLE, plain_split
+    from fpn.training.run_record import learned_from
+
+    used = _trained_split(data, record, list_splits(data, images=reading.get("images")))
+    if used is None or not {plain_split(used), plain_split(dataset.name.rpartition("/")[2])} & {WHOLE, "trainval"}:
+        return 0
+    learned = open_dataset(data, split=used, **{**reading, "drop_invalid": True})
+    if not learned_from(record, learned):
+        return 0
+    paths = {learned.path(row) for row in range(len(learned))}
+    return sum(dataset.path(row) in paths for row in range(len(dataset)))

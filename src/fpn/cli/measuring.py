@@ -32,20 +32,23 @@ def open_measured(
 
     Args:
         data: a folder or file in COCO, VOC, YOLO or LabelMe format.
-        split: which split of it; None: what the training held out, else val, else test.
+        split: which split of it; None: what the training held out, else one not trained on, else val, else test.
         record: how the model was trained.
         pixel_range: what the model learned with.
         reading: as `open_dataset` takes it.
         doing: what is done, such as "measuring".
     """
-    from fpn.cli.held_out import find_held_out
+    from fpn.cli.held_out import find_held_out, find_untrained
     from fpn.data import open_dataset
     from fpn.data.checks.brightness import unfitting
     from fpn.data.formats.open import usual_split
 
     dataset = find_held_out(data, record, **reading) if split is None else None
     if dataset is None:
-        if split is None and (split := usual_split(data, "val", "test", images=reading["images"])) is not None:
+        if split is None and (found := find_untrained(data, record, reading["images"])) is not None:
+            split, used = found
+            say(f"{doing} on the split {split}, as {used} was trained on; --split names another")
+        elif split is None and (split := usual_split(data, "val", "test", images=reading["images"])) is not None:
             say(f"{doing} on the split {split}; --split names another")
         dataset = open_dataset(data, split=split, **reading)
     for remark in dataset.remarks:
@@ -59,30 +62,39 @@ def open_measured(
 
 
 def open_for_detector(detector: Detector, data: Path, split: str | None, reading: dict[str, Any]) -> Dataset:
-    """The same for a detector; which classes only one of the two knows is said, too."""
-    pixel_range = detector.preprocessor.config.pixel_range
+    """The same for a detector; which classes only one of the two knows is said, too.
+
+    Raises:
+        ConfigError: they have none in common.
+    """
+    from fpn.cli.held_out import warn_of_learned
     from fpn.evaluation.known_truth import told_apart
 
-    dataset = told_apart(detector, open_measured(data, split, detector.training_record, pixel_range, reading))
+    pixel_range = detector.preprocessor.config.pixel_range
+    opened = open_measured(data, split, detector.training_record, pixel_range, reading)
+    dataset = told_apart(detector, opened)
     _tell_unknown(detector.classes, dataset)
+    warn_of_learned("the model", detector.training_record, data, opened, **reading)
     return dataset
 
 
 def _tell_unknown(classes: Classes, dataset: Dataset) -> None:
     """Neither what the data nor what the model has of such classes counts."""
     from fpn.data.checks.classes import some
+    from fpn.evaluation.known_truth import shared_ids
 
+    shared_ids(classes, dataset)  # stops where there are none
     _tell_left_out(classes, dataset)
     unlabelled = [name for name in classes if name not in dataset.classes.names]
     if unlabelled:
         say(f"what the model finds of {some(unlabelled)} does not count: {dataset.name} does not have it")
 
 
-def _tell_left_out(classes: Classes, dataset: Dataset) -> None:
+def _tell_left_out(classes: Classes, dataset: Dataset, model: str = "the model") -> None:
     from fpn.evaluation.known_truth import count_unknown, describe_unknown
 
     if unknown := count_unknown(classes, dataset):
-        say_warning(describe_unknown(unknown, classes, dataset.name))
+        say_warning(describe_unknown(unknown, classes, dataset.name, model))
 
 
 def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dict[str, Any], *, doing: str) -> Dataset:
@@ -92,9 +104,10 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
         DataNotFoundError, ModelFileError: one is missing or can't be read.
         ConfigError: one tells classes apart, and one does not.
     """
+    from fpn.cli.held_out import warn_of_learned
     from fpn.detectors.model_file import read_header, recipe_of
 
-    record: Mapping[str, Any] = {}
+    records: dict[str, Mapping[str, Any]] = {}
     pixel_range = None
     class_free = []
     for path in models:
@@ -106,10 +119,13 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
         recipe = recipe_of(header, str(path))
         pixel_range = recipe.dialect.pixels.pixel_range
         class_free.append(recipe.class_free)
-        record = record or header.get("training", {})
+        records[path.name if len(models) == 1 else str(path)] = header.get("training", {})
     if len(set(class_free)) > 1:
         raise ConfigError(f"{' and '.join(map(str, models))}: only one of them tells classes apart. Compare equals.")
-    dataset = open_measured(data, split, record, pixel_range, reading, doing=doing)
+    first = next((record for record in records.values() if record), {})
+    dataset = open_measured(data, split, first, pixel_range, reading, doing=doing)
+    for name, record in records.items():
+        warn_of_learned(name, record, data, dataset, **reading)
     return dataset.without_classes() if any(class_free) else dataset
 
 
@@ -124,18 +140,21 @@ def common_truth(models: Sequence[Path], dataset: Dataset) -> dict[str, Any]:
     Raises:
         ConfigError: there is none that all know.
     """
+    from fpn.data.checks.classes import some
     from fpn.detectors.model_file import read_header, recipe_of
     from fpn.evaluation.known_truth import known_truth, shared_ids
 
-    known = dataset.classes
-    for path in models:
-        if not is_results(path):
-            classes = recipe_of(read_header(path), str(path)).found
-            _tell_left_out(classes, dataset)
-            shared_ids(classes, dataset)  # stops where there are none
-            names = tuple(name for name in known if name in classes.names)
-            known = Classes(names, tuple(known.ids[known.names.index(name)] for name in names))
-    return known_truth(known, dataset).coco
+    own = {path: recipe_of(read_header(path), str(path)).found for path in models if not is_results(path)}
+    for classes in own.values():
+        shared_ids(classes, dataset)  # stops where there are none
+    ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
+    known = {name: ids[name] for name in ids if all(name in classes.names for classes in own.values())}
+    if not known:
+        told = "; ".join(f"{path} knows {some(classes.names)}" for path, classes in own.items())
+        raise ConfigError(f"{dataset.name}: none of its classes is known to all models: {told}. Compare others.")
+    for path, classes in own.items():
+        _tell_left_out(classes, dataset, "the model" if len(models) == 1 else str(path))
+    return known_truth(Classes(tuple(known), tuple(known.values())), dataset).coco
 
 
 @dataclass(frozen=True)
@@ -155,16 +174,34 @@ class Measuring:
     device: torch.device | None
     task: Literal["boxes", "masks"] = "boxes"
 
-    def results(self, path: Path, truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """COCO results of a model, or those in a file, of the truth's classes.
+    def load(self, path: Path) -> Detector:
+        """A model that gives what is compared.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        from fpn.detectors import load
+
+        detector = load(path, device=self.device)
+        if self.task not in detector.tasks:
+            kind = detector.recipe.kind
+            raise ConfigError(f"--task {self.task}: {path} is a {kind}, which gives none. Compare boxes, or others.")
+        return detector
+
+    def results(self, path: Path, detector: Detector | None, truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """COCO results of the truth's classes.
+
+        Args:
+            path: a model, or a file of results.
+            detector: the model; None: it is a file of results.
+            truth: a COCO json.
 
         Raises:
             DataError: a file names an image or a category that the dataset does not have.
         """
-        from fpn.detectors import load
         from fpn.evaluation.matches import read_results
 
-        records = read_results(path) if is_results(path) else self.detect(load(path, device=self.device), path)
+        records = read_results(path) if detector is None else self.detect(detector, path)
         left_out = set(self.dataset.classes.ids).difference(each["id"] for each in truth["categories"])
         return [record for record in records if record["category_id"] not in left_out]
 

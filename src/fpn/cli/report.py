@@ -65,6 +65,7 @@ def run(
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
+    from fpn.cli.decoding import advising
     from fpn.cli.devices import check_device
     from fpn.cli.measuring import open_for_detector
     from fpn.data.checks.inspection import check as look_through
@@ -80,7 +81,7 @@ def run(
     reading: dict[str, Any] = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     dataset = open_for_detector(detector, data, split, {**reading, "images": images, "limits": accepted})
     looking = partial(look_through, data, images=images, limits=accepted, bar=partial(progress_bar, "checking images"))
-    with considerate(say_warning), unheard(ClassWarning):  # said above
+    with considerate(say_warning), unheard(ClassWarning), advising():  # unheard is what was said above
         page = report(
             detector,
             dataset,

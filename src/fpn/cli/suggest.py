@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 
 from fpn.cli.inputs import find_images
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, DataNotFoundError
 
 if TYPE_CHECKING:
     from fpn.data import Dataset, Limits
@@ -89,6 +90,7 @@ def run(
     _refuse(count, score, batch_size, max_pixels)
     refuse_filled(output)
     sources = [source.path for source in find_images(images, own=frozenset())]
+    _refuse_absent(sources)
     detector = optimize(load(model, device=check_device(device)), precision)
     usual = _USUAL_SCORE if score is None and detector.thresholds is None else score
     chosen = choose_score(usual, detector.thresholds)
@@ -121,6 +123,12 @@ def _refuse(count: int, score: float | str | None, batch_size: int, max_pixels: 
             f"--count {count} --score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected a score of "
             "0 to 1, and at least 1"
         )
+
+
+def _refuse_absent(sources: list[Path]) -> None:
+    """A folder that is not there would be taken for an image that can't be read."""
+    if absent := [source for source in sources if not os.path.lexists(source)]:
+        raise DataNotFoundError(f"{absent[0]}: no such file or folder")
 
 
 def _warn_of_brightness(detector: Detector, sources: list[Path]) -> None:

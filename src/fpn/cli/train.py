@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fpn.cli.decoding import check_images, say_unreadable
-from fpn.cli.held_out import NOTE, HeldOut, hold_out
+from fpn.cli.decoding import advising, check_images, say_unreadable
+from fpn.cli.held_out import NOTE, HeldOut, hold_out, untrained_split
 from fpn.cli.labelled import open_labelled
 from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
 from fpn.cli.planning import note_of, plan_run
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError, ImageError
+from fpn.errors import ConfigError
 from fpn.training.config import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def run(
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
     wishes = PlanOptions(**given.planning)
-    with _telling_how_to_go_on():
+    with advising(_GO_ON):
         plan, pace = plan_run(given, *datasets, speaks=_speaks()) if resume is None else (None, None)
         if wishes.find_lr and plan is not None:
             _find_rate(given, datasets[0], plan, pace)
@@ -217,14 +216,6 @@ _GO_ON = (
 )
 
 
-@contextmanager
-def _telling_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{error} {_GO_ON}") from error
-
-
 def _run(
     given: Given,
     dataset: Dataset,
@@ -333,13 +324,9 @@ def _report(given: Given, result: TrainResult) -> None:
 
 def _held_out_split(path: Path | None, trained: str | None) -> str | None:
     """A split to measure on that was not trained on; where there is none, the one that was."""
-    from fpn.data.formats.layout import plain_split
     from fpn.data.formats.open import list_splits
 
     assert path is not None, "something was trained on"
     splits = list_splits(path)
-    # What `open_dataset` takes by itself holds all others, or all but the test split.
     used = trained or next((split for split in ("all", "trainval") if split in splits), None)
-    wanted = {None: (), "all": (), "trainval": ("test",)}.get(used and plain_split(used), ("val", "test"))
-    held_out = [split for kind in wanted for split in splits if plain_split(split) == kind and split != used]
-    return held_out[0] if held_out else trained
+    return untrained_split(splits, used) or trained

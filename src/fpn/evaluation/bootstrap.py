@@ -83,10 +83,21 @@ class Intervals:
         return table
 
 
+def check_resamples(images: int, resamples: int) -> None:
+    """Refuse what gives no interval.
+
+    Raises:
+        ConfigError: fewer than 2 images or 1 resample.
+    """
+    if images < 2 or resamples < 1:
+        raise ConfigError(
+            f"images: {images}, resamples: {resamples}; at least 2 and 1 are needed for an interval. Take more images."
+        )
+
+
 def draw_images(images: int, resamples: int, seed: int) -> Int32[np.ndarray, "r i"]:
     """How often each image is drawn in each resample; every row sums to the number of images."""
-    if images < 2 or resamples < 1:
-        raise ConfigError(f"{images} images, {resamples} resamples: at least 2 and 1 are needed for an interval")
+    check_resamples(images, resamples)
     shares = np.full(images, 1 / images)
     return np.random.default_rng(seed).multinomial(images, shares, size=resamples).astype(np.int32)
 

@@ -32,6 +32,7 @@ from fpn.errors import ConfigError, DataError
 from fpn.evaluation.matches import ClassMatches, Matches
 from fpn.evaluation.report import without_nan
 from fpn.files import write_text
+from fpn.spreadsheets import beside, write_csv
 from fpn.structures import Thresholds
 
 GoalKind: TypeAlias = Literal["f1", "precision", "recall", "guarantee", "false-alarms"]
@@ -158,20 +159,23 @@ class Calibration:
             "per_class": [without_nan(asdict(each)) for each in self.classes],
         }
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as JSON, atomically.
+    def save(self, path: str | os.PathLike[str]) -> tuple[Path, Path]:
+        """Write `to_dict` as JSON, and beside it the classes as CSV; each file atomically.
+
+        Returns:
+            The two files: for figures.json also figures.csv.
 
         Raises:
-            OutputError: the file can't be written.
+            OutputError: a file can't be written.
         """
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
-        return Path(path)
+        return Path(path), write_csv(beside(path), (without_nan(asdict(each)) for each in self.classes))
 
     def table(self) -> Table:
         """For a terminal of 80 columns or more."""
         title = f"{self.dataset}: {self.images} images, thresholds for {self.goal}"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-        table.add_column("", overflow="fold", min_width=12)
+        table.add_column("", overflow="fold", min_width=11)
         for heading in ("objects", "threshold", "precision", "recall", "F1", "false/image"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.classes:

@@ -162,8 +162,8 @@ class Comparison:
                 table.add_section()
             last = each.name
             heading = f"{_HEADINGS[each.metric]} {each.name or ''}".strip()
-            between = f"{each.low:+.3f} .. {each.high:+.3f}"
-            figures = (f"{each.a:.3f}", f"{each.b:.3f}", f"{each.difference:+.3f}", between, f"{each.probability:.3f}")
+            between = f"{each.low:+z.3f} .. {each.high:+z.3f}"
+            figures = (f"{each.a:.3f}", f"{each.b:.3f}", f"{each.difference:+z.3f}", between, f"{each.probability:.3f}")
             # Surely different: the interval does not hold 0.
             sure = each.low > 0 or each.high < 0
             table.add_row(heading, *figures, style="bold" if sure else "")
@@ -178,7 +178,7 @@ class Comparison:
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.by_image[:count]:
             own = ("-" if math.isnan(value) else f"{value:.3f}" for value in (each.a, each.b))
-            table.add_row(each.file_name, str(each.objects), *own, f"{each.influence:+.4f}")
+            table.add_row(each.file_name, str(each.objects), *own, f"{each.influence:+z.4f}")
         return table
 
 

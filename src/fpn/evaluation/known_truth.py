@@ -106,10 +106,10 @@ def count_unknown(classes: Classes, dataset: Dataset) -> dict[str, int]:
     return {name: counts[dataset.classes.names.index(name)] for name in unknown}
 
 
-def describe_unknown(left_out: Mapping[str, int], classes: Classes, where: str) -> str:
+def describe_unknown(left_out: Mapping[str, int], classes: Classes, where: str, model: str = "the model") -> str:
     """What a warning says: what is left out, and what may be meant instead."""
     said = _listed([f"{name!r} ({count} object{'' if count == 1 else 's'})" for name, count in left_out.items()])
-    return f"{where}: the model does not know {said}; only the others are measured.{_hints(left_out, classes)}"
+    return f"{where}: {model} does not know {said}; only the others are measured.{_hints(left_out, classes)}"
 
 
 def _hints(names: Iterable[str], classes: Classes) -> str:

@@ -140,7 +140,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: can't be read as JSON ({error})") from error
     if not isinstance(records, list):
-        raise DataError(f"{path}: holds {type(records).__name__}, not a list of COCO results")
+        raise DataError(f"{path}: is no list of COCO results, such as fpn evaluate --detections writes")
     for number, record in enumerate(records):
         if not _is_result(record):
             raise DataError(f"{path}: record {number}: expected image_id, category_id, bbox (4 numbers) and score")

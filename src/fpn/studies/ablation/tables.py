@@ -202,9 +202,9 @@ def _told(spread: Spread | None) -> str:
     if spread is None:
         return "unknown"
     if spread.deviation is None:
-        return f"{100 * spread.mean:+.1f} points with one seed, whose spread is unknown"
+        return f"{100 * spread.mean:+z.1f} points with one seed, whose spread is unknown"
     where = "outside" if spread.clear else "within"
-    points = f"{100 * spread.mean:+.1f} ± {100 * spread.deviation:.1f} points"
+    points = f"{100 * spread.mean:+z.1f} ± {100 * spread.deviation:.1f} points"
     return f"{points}, {where} the spread of {spread.count} seeds"
 
 
@@ -235,8 +235,8 @@ def _difference(spread: Spread | None) -> str:
     if spread is None:
         return "-"
     if spread.deviation is None:
-        return f"{100 * spread.mean:+.1f}"
-    return f"{100 * spread.mean:+.1f}±{100 * spread.deviation:.1f}{'*' if spread.clear else ''}"
+        return f"{100 * spread.mean:+z.1f}"
+    return f"{100 * spread.mean:+z.1f}±{100 * spread.deviation:.1f}{'*' if spread.clear else ''}"
 
 
 def _cost(cost: Cost, baseline: Cost | None) -> tuple[str, ...]:

@@ -101,7 +101,10 @@ def find_tracer(detector: Detector, threshold: float) -> Tracer:
     if isinstance(detector, TwoStageDetector) and isinstance(detector.roi_heads.box, BoxHead):
         return TwoStageTracer(detector, threshold)
     kind = detector.recipe.kind
-    raise ConfigError(f"a {kind} can't be diagnosed yet: only two-stage detectors without a cascade can")
+    raise ConfigError(
+        f"a {kind} can't be diagnosed yet: only two-stage detectors without a cascade can. fpn report shows its worst "
+        "images, what it takes for what, and labels that look wrong"
+    )
 
 
 def diagnose(

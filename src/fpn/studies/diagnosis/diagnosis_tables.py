@@ -43,9 +43,9 @@ def _stages(found: Diagnosis) -> TextTable:
         or (("nothing is lost", "", "", "", "", "", ""),),
         notes=(
             f"Found: by a detection of its class with a score of {found.threshold:g} or more and IoU 0.5. AP of these "
-            f"detections: {100 * max(found.now.ap, 0):.1f}, at IoU 0.5: {100 * max(found.now.ap50, 0):.1f}.",
-            "AP points: what would come back if the stage did its part for the objects that it lost, and the rest "
-            "went on from there. Stages overlap, so that points do not add up.",
+            f"detections: {max(found.now.ap, 0):.3f}, at IoU 0.5: {max(found.now.ap50, 0):.3f}.",
+            "AP points, hundredths of AP: what would come back if the stage did its part for the objects that it "
+            "lost, and the rest went on from there. Stages overlap, so that points do not add up.",
         ),
     )
 
@@ -62,7 +62,7 @@ def _kinds(found: Diagnosis) -> TextTable:
 
 def _row(line: BudgetLine, *, sized: bool) -> tuple[str, ...]:
     sizes = [str(line.by_size.get(name, (0, 0.0))[0] or "") for name in SIZE_NAMES] if sized else []
-    return (f"{line.title}\n{line.remedy}", str(line.count), f"{line.share:.0%}", f"{line.points:+.1f}", *sizes)
+    return (f"{line.title}\n{line.remedy}", str(line.count), f"{line.share:.0%}", f"{line.points:+z.1f}", *sizes)
 
 
 def _groups(
@@ -81,7 +81,7 @@ def _groups(
     rows = []
     for name, mine in parts.items():
         most = sorted(mine, key=lambda each: -each[0])[:_NAMED]
-        named = ", ".join(f"{title} {count} ({points:+.1f})" for count, points, title in most)
+        named = ", ".join(f"{title} {count} ({points:+z.1f})" for count, points, title in most)
         rows.append((name, str(objects.get(name, 0)), str(sum(count for count, _, _ in mine)), named))
     return TextTable(
         title=title, columns=(column, ">objects", ">count", "mostly, with the points of its own AP"), rows=tuple(rows)

@@ -38,7 +38,7 @@ def _in_words(stage: str, middle: float | None, dialect: TwoStageDialect) -> str
         "anchors": "fpn check DATA suggests --anchor-sizes, --anchor-ratios and --short-side that reach them",
         "objectness": "more epochs; anchors that fit better (fpn check DATA); more images with such objects",
         "rpn_box": "more epochs; anchors nearer to their shapes (fpn check DATA)",
-        "level": f"another size for equation 1: --set roi.canonical_size={_canonical(middle, dialect):g}, then train",
+        "level": f"another size for equation 1: fpn train --set roi.canonical_size={_canonical(middle, dialect):g}",
         "class": "look at the labels of what it was taken for; more images of these classes; more epochs",
         "box": "more epochs; larger images (--short-side)",
     }[stage]
@@ -53,11 +53,13 @@ def _more_proposals(_: str, rank: float | None, dialect: TwoStageDialect) -> str
     train, test = dialect.rpn.before_nms
     wanted = max(2 * test, round(rank or 0))
     after = max(2 * dialect.rpn.after_nms[1], wanted)
-    return f"--set rpn.before_nms=[{max(train, wanted)},{wanted}] --set rpn.after_nms=[{max(train, after)},{after}]"
+    more = f"rpn.before_nms=[{max(train, wanted)},{wanted}] --set rpn.after_nms=[{max(train, after)},{after}]"
+    return f"fpn train --set {more}"
 
 
 def _looser(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
-    return f"they overlap with IoU {overlap or 0:.2f} (median): --set rpn.nms={_above(overlap, dialect.rpn.nms):g}"
+    looser = _above(overlap, dialect.rpn.nms)
+    return f"they overlap with IoU {overlap or 0:.2f} (median): fpn train --set rpn.nms={looser:g}"
 
 
 def _looser_end(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
@@ -68,7 +70,8 @@ def _looser_end(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
         return f"they overlap with IoU {overlap:.2f} (median): --set box.nms_sigma={sigma:g} takes less of their scores"
     if overlap <= dialect.box.nms:
         return "boxes of one class that are surer and worse: more epochs"
-    return f"they overlap with IoU {overlap:.2f} (median): --set box.nms={_above(overlap, dialect.box.nms):g}"
+    looser = _above(overlap, dialect.box.nms)
+    return f"they overlap with IoU {overlap:.2f} (median): fpn train --set box.nms={looser:g}"
 
 
 def _above(overlap: float | None, now: float) -> float:
@@ -77,5 +80,5 @@ def _above(overlap: float | None, now: float) -> float:
 
 def _lower(_: str, score: float | None, dialect: TwoStageDialect) -> str:
     if score is not None and score <= dialect.box.score_limit:
-        return f"half of them reach --set box.score_limit={int(score * 100) / 100:g}"
+        return f"half of them reach fpn train --set box.score_limit={int(score * 100) / 100:g}"
     return f"half of them reach --score {int((score or 0) * 100) / 100:g} (of fpn predict)"

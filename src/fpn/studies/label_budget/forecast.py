@@ -137,8 +137,8 @@ class LabelForecast:
         twice, sure = self.forecasts[0], f"{self.confidence:.0%}"
         low, high = 100 * twice.gain.low, 100 * twice.gain.high
         return [
-            f"Twice the labels, {twice.images} images, would bring {100 * twice.gain.value:+.1f} points of AP "
-            f"({sure} interval {low:+.1f} to {high:+.1f}).",
+            f"Twice the labels, {twice.images} images, would bring {100 * twice.gain.value:+z.1f} points of AP "
+            f"({sure} interval {low:+z.1f} to {high:+z.1f}).",
             _verdict(twice.gain),
             f"No number of such labels would bring more than AP {self.ceiling.value:.2f} "
             f"({self.ceiling.low:.2f} to {self.ceiling.high:.2f}). That is what the fitted curve approaches: the noise "

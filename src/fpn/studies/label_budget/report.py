@@ -26,7 +26,7 @@ def budget_table(found: LabelForecast) -> TextTable:
         spread = f"± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
         rows.append((f"{images}", f"{len(values)} pilots", f"{100 * statistics.fmean(values):.1f}", spread, ""))
     for each in found.forecasts:
-        gain = f"{100 * each.gain.value:+.1f}  {_span(each.gain, sign='+')}"
+        gain = f"{100 * each.gain.value:+z.1f}  {_span(each.gain, sign='+')}"
         rows.append((f"{each.images}", f"{each.times} x", f"{100 * each.mean.value:.1f}", _span(each.mean), gain))
     rows.append(("any number", "ceiling", f"{100 * found.ceiling.value:.1f}", _span(found.ceiling), ""))
     name, held_out = found.held_out

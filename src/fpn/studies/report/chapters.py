@@ -167,7 +167,7 @@ def _curves(figures: ReportFigures) -> list[Markup]:
 
 def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
     name, score = curve["class"], curve["score"]
-    title = tag("h3", foreign(name), " ", tag("small", f"{curve['objects']} objects"))
+    title = tag("h3", foreign(name), " ", tag("small", _objects(curve["objects"])))
     if not score or not curve["objects"]:
         why = "no object of it is labelled here" if not curve["objects"] else "nothing was found"
         return tag("div", title, note(f"No curves: {why}."))
@@ -192,6 +192,10 @@ def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
         [Marker(f"threshold in use, {threshold:.2f}", threshold)],
     )
     return tag("div", title, figure(both, "Precision by recall"), figure(along, "Along the threshold"))
+
+
+def _objects(number: int) -> str:
+    return "1 object" if number == 1 else f"{number} objects"
 
 
 def confusion_chapter(figures: ReportFigures) -> Chapter:
@@ -233,7 +237,7 @@ def _matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], shares: Seq
     ]
     # No share of anything: what is not there has no number.
     rows.append((names[-1], *(_cell(number, 0.0) for number in counts[-1])))
-    return table("Confusion matrix (objects)", ("<is", *classes, "not found"), rows, fold=False, look="matrix")
+    return table("Confusion matrix (objects)", ("<is", *names[:-1], "not found"), rows, fold=False, look="matrix")
 
 
 def _cell(number: int, part: float) -> Markup:
@@ -355,9 +359,9 @@ def budget_chapter(figures: ReportFigures) -> Chapter:
         "Where objects are lost",
         note(
             f"Each object without a detection of its class of {budget['threshold']:.2f} or more (the middle of the "
-            "thresholds in use) is traced to the stage that lost it. AP points: what would come back, of 100, if that "
-            "stage did its part, in the AP of these detections alone. Stages overlap: points don't add up. misses.csv "
-            "and false_alarms.csv beside this page list them; fpn diagnose --draw draws them."
+            "thresholds in use) is traced to the stage that lost it. AP points, hundredths of AP: what would come back "
+            "if that stage did its part, in the AP of these detections alone. Stages overlap: points don't add up. "
+            "misses.csv and false_alarms.csv beside this page list them; fpn diagnose --draw draws them."
         ),
         table(
             f"{budget['lost']} of {budget['objects']} objects are lost",
@@ -379,7 +383,7 @@ def budget_chapter(figures: ReportFigures) -> Chapter:
 def _lines(lines: Sequence[ReportFigures]) -> Iterator[Sequence[object]]:
     for line in sorted(lines, key=lambda each: -float(each["points"])):
         if line["count"]:
-            yield (line["title"], line["count"], share(line["share"]), f"{line['points']:+.1f}", line["remedy"])
+            yield (line["title"], line["count"], share(line["share"]), f"{line['points']:+z.1f}", line["remedy"])
 
 
 # In the order of the page.

@@ -52,7 +52,7 @@ def foreign(text: object) -> Markup:
 
 def table(
     caption: str,
-    columns: Sequence[str],
+    columns: Sequence[object],
     rows: Iterable[Sequence[object]],
     *,
     fold: bool = True,
@@ -62,7 +62,7 @@ def table(
 
     Args:
         caption: what it shows.
-        columns: headings; one that begins with "<" is of words, not of numbers.
+        columns: headings; a text that begins with "<" is of words, not of numbers. Markup stays as it is.
         rows: their cells.
         fold: long tables show their first rows, and the rest on request.
         look: class of the style that it has.
@@ -79,15 +79,20 @@ def table(
     )
 
 
-def _scrolling(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]], look: str | None) -> Markup:
-    wordy = [column.startswith("<") for column in columns]
+def _scrolling(caption: str, columns: Sequence[object], rows: Sequence[Sequence[object]], look: str | None) -> Markup:
+    wordy = [_is_of_words(column) for column in columns]
     heads = (
-        tag("th", column.lstrip("<"), scope="col", class_="words" if words else None)
+        tag("th", str(column)[1:] if words else column, scope="col", class_="words" if words else None)
         for column, words in zip(columns, wordy, strict=True)
     )
     body = tag("tbody", (tag("tr", _cells(row, wordy)) for row in rows))
     inner = tag("table", tag("caption", caption), tag("thead", tag("tr", heads)), body, class_=look)
     return tag("div", inner, class_="scroll", role="region", aria_label=caption, tabindex="0")
+
+
+def _is_of_words(column: object) -> bool:
+    """A name of somebody else's, such as "<b>", is markup by now and has no mark of ours."""
+    return isinstance(column, str) and not isinstance(column, Markup) and column.startswith("<")
 
 
 def _cells(row: Sequence[object], wordy: Sequence[bool]) -> Iterable[Markup]:

@@ -38,7 +38,7 @@ from fpn.studies.report.label_errors import LabelError, find_label_errors
 from fpn.studies.report.outcomes import ImageOutcome, confusion, found_by_size, judge_images
 from fpn.studies.report.training_curves import read_curves
 from fpn.training.data_facts import DataFacts
-from fpn.training.run_record import describe_data
+from fpn.training.run_record import describe_data, learned_from
 from fpn.version import __version__
 
 if TYPE_CHECKING:
@@ -323,7 +323,6 @@ def _model(detector: Detector, name: str) -> dict[str, Any]:
 def _data(seen: Dataset, whole: Dataset, detector: Detector, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What is measured on; which objects it has, and whether the model learned from the very same."""
     facts = DataFacts.of(seen)
-    about, learned = describe_data(whole), detector.training_record.get("data", {})
     counts: Counter[int] = Counter()
     for index in range(len(seen)):
         targets = seen.targets(index)
@@ -341,7 +340,7 @@ def _data(seen: Dataset, whole: Dataset, detector: Detector, measured: Mapping[s
         ],
         "unreadable": {_relative(path, whole): why for path, why in measured["unreadable"].items()},
         "dropped": len(whole.dropped),
-        "learned_from_these": learned.get("labels") == about["labels"] and learned.get("images") == len(whole),
+        "learned_from_these": learned_from(detector.training_record, whole),
     }
 
 

@@ -12,6 +12,7 @@ from fpn.studies.report.elements import Chapter, chapter, foreign, note, paragra
 from fpn.studies.report.gathering import Gathered
 from fpn.studies.report.label_errors import KINDS_OF_ERRORS, LabelError
 from fpn.studies.report.shown_images import ImageRoom, show_pair, show_part
+from fpn.studies.report.verdict import is_mostly_wrong
 
 _MEANINGS = {
     "unlabelled": "The model is as sure as of its usual right detections, and nothing is labelled there: a forgotten "
@@ -20,6 +21,9 @@ _MEANINGS = {
     "elsewhere, or the object is of a look that training never showed.",
     "swapped": "The model is sure of another class than the label's, and less so of the label's own.",
 }
+
+_STRONG = "A model that is mostly right contradicts these labels. It may be wrong: look."
+_WEAK = "The model contradicts these labels, but it is mostly wrong itself (AP50 below 0.5): most of them are right."
 
 
 def worst_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
@@ -75,9 +79,9 @@ def labels_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
         "labels",
         title,
         note(
-            "A model that is mostly right contradicts these labels. It may be wrong: look. All are listed in "
-            "label_errors.csv beside this page, the likeliest of each kind first. Labels on the left, on the right "
-            "what the model says."
+            _WEAK if is_mostly_wrong(gathered.figures) else _STRONG,
+            " All are listed in label_errors.csv beside this page, the likeliest of each kind first. Labels on the "
+            "left, on the right what the model says.",
         ),
         table("Kinds", ("<kind", "labels"), [(KINDS_OF_ERRORS[kind], number) for kind, number in counts.items()]),
         (_kind(gathered, kind, most, classes, room) for kind, number in counts.items() if number),

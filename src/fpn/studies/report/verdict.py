@@ -9,6 +9,8 @@ from typing import Any
 _WORTH = 0.3
 # Below so many images or objects, figures jump about.
 _FEW_IMAGES, _FEW_OBJECTS = 20, 100
+# AP50 below which a model is wrong so often that what contradicts it says nothing of the labels.
+_MOSTLY_WRONG = 0.5
 
 
 def verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _point(figures: Mapping[str, Any]) -> str:
 
 def _costs(figures: Mapping[str, Any]) -> str:
     budget = figures["budget"]
-    if not budget["found"]:
+    if not budget["found"] or figures["figures"]["ap"] is None:
         return ""
     lines = [*budget["stages"], *(line for line in budget["kinds"] if line["name"] != "missed")]
     worst = max(lines, key=lambda line: line["points"], default=None)
@@ -73,7 +75,7 @@ def _costs(figures: Mapping[str, Any]) -> str:
         if worst in budget["stages"]
         else f"{worst['count']} detections are false: {worst['title']}"
     )
-    return f"What costs most: {fault} ({worst['points']:.1f} points of AP). What helps: {worst['remedy']}."
+    return f"What costs most: {fault} ({worst['points']:.1f} points, hundredths of AP). What helps: {worst['remedy']}."
 
 
 def _weakest(figures: Mapping[str, Any]) -> str:
@@ -88,8 +90,15 @@ def _labels(figures: Mapping[str, Any]) -> str:
     count = len(figures["label_errors"])
     if not count:
         return ""
+    if is_mostly_wrong(figures):
+        return "Labels that look wrong to it say little: it is mostly wrong itself."
     looks = "label looks" if count == 1 else "labels look"
     return f"{count} {looks} wrong or missing: look at them before you train again."
+
+
+def is_mostly_wrong(figures: Mapping[str, Any]) -> bool:
+    """Whether the model, not the labels, is to be doubted where they contradict each other."""
+    return (figures["figures"]["ap50"] or 0.0) < _MOSTLY_WRONG
 
 
 def _cautions(figures: Mapping[str, Any]) -> list[str]:
@@ -100,21 +109,24 @@ def _cautions(figures: Mapping[str, Any]) -> list[str]:
             "images that it has not seen (--split)."
         )
     if data["images"] < _FEW_IMAGES or 0 < numbers["objects"] < _FEW_OBJECTS:
-        said.append(
-            f"These are few: {data['images']} images, {numbers['objects']} objects. Another sample may tell another "
-            "story."
-        )
+        counted = f"{_count(data['images'], 'image')}, {_count(numbers['objects'], 'object')}"
+        said.append(f"These are few: {counted}. Another sample may tell another story.")
     if data["unreadable"]:
-        said.append(f"{len(data['unreadable'])} images can't be read and are left out.")
+        said.append(f"Left out, as it can't be read: {_count(len(data['unreadable']), 'image')}.")
     left_out = {name: count for name, count in numbers["left_out"].items() if count}
     if left_out:
         told = ", ".join(f"{name} ({count})" for name, count in left_out.items())
         said.append(f"Not measured, as the model does not know it: {told}.")
     limit = numbers["limit"]
     if limit is not None and limit["advice"]:
-        said.append(f"{limit['advice']}. Allow more with --max-detections.")
+        advice = limit["advice"]
+        said.append(f"{advice[0].upper()}{advice[1:]}. Allow more with --max-detections.")
     errors = [kind for kind in figures["check"].get("findings", []) if kind["severity"] == "error"]
     if errors:
-        told = "; ".join(f"{kind['count']} {kind['what']}" for kind in errors)
+        told = "; ".join(f"{kind['what']} ({kind['count']})" for kind in errors)
         said.append(f"The data have faults that fpn check names: {told}.")
     return said
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
