@@ -37,3 +37,12 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path) -> None:
     with pytest.raises(OutputError, match="No space left"), atomic_path(tmp_path / "a.bin"):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_helps_depends_on_what_went_wrong(tmp_path) -> None:
+    with pytest.raises(OutputError, match=r"Is a directory\)\. Name a file, not a folder\."):
+        write_text(tmp_path, "hello")
+    with pytest.raises(OutputError, match="Free some space"), atomic_path(tmp_path / "a.bin"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OutputError, match=r"denied\)\. Choose another --output\.$"), atomic_path(tmp_path / "a.bin"):
+        raise PermissionError(13, "Permission denied")

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from planted_faults import paint
 from shell import Shell
-from written_sets import Annotation, Shot, write_coco, write_text
+from written_sets import Annotation, Shot, write_coco, write_text, write_voc
 
-from fpn.cli.held_out import find_held_out
+from fpn.cli.held_out import find_held_out, find_untrained, untrained_split, warn_of_learned
+from fpn.data import open_dataset
 from fpn.training.run import Run
+from fpn.training.run_record import describe_data
 
 BOX = (4, 4, 24, 24)
 SHOTS = tuple(
@@ -104,3 +106,59 @@ def test_wishes_that_contradict_each_other_are_refused(
 ) -> None:
     assert message in fpn.fails(*words, tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("splits", "used", "measured"),
+    [
+        (("test", "train", "trainval", "val"), "trainval", "test"),
+        (("test", "train", "trainval", "val"), "train", "val"),
+        (("test", "train"), "train", "test"),
+        (("train2017", "val2017"), "train2017", "val2017"),
+        (("train", "trainval", "val"), "trainval", None),  # val is a part of it
+        (("all", "test"), "all", None),
+        ((), None, None),
+    ],
+)
+def test_what_is_measured_on_shares_no_image_with_what_was_trained_on(
+    splits: tuple[str, ...], used: str | None, measured: str | None
+) -> None:
+    assert untrained_split(splits, used) == measured
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Ten images: five to train, three to validate, two to test, in VOC's lists."""
+    root = write_voc(tmp_path / "parts", SHOTS)
+    names = [Path(shot.file).stem for shot in SHOTS]
+    lists = {"train": names[:5], "val": names[5:8], "trainval": names[:8], "test": names[8:]}
+    for split, its in lists.items():
+        write_text(root / f"ImageSets/Main/{split}.txt", "".join(f"{name}\n" for name in its))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("trained", "measured", "said"),
+    [
+        ("trainval", "trainval", "m was trained on these very images"),
+        ("trainval", "val", "m was trained on these very images"),
+        ("train", "trainval", "m was trained on 5 of these 8 images"),
+        ("trainval", "test", ""),
+        ("train", "val", ""),
+    ],
+)
+def test_images_that_a_model_has_learned_from_are_counted(
+    parts: Path, trained: str, measured: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"data": describe_data(open_dataset(parts, split=trained))}
+    warn_of_learned("m", record, parts, open_dataset(parts, split=measured), images=None)
+    told = capsys.readouterr().err
+    assert said in told
+    assert bool(told) == bool(said)
+
+
+def test_without_a_wish_other_images_are_measured_on_than_were_trained_on(parts: Path) -> None:
+    record = {"data": describe_data(open_dataset(parts, split="trainval"))}
+    assert find_untrained(parts, record, None) == ("test", "trainval")
+    assert find_untrained(parts, {"data": {"name": "others/trainval"}}, None) is None
+    assert find_untrained(parts, {}, None) is None

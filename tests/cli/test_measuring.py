@@ -15,6 +15,8 @@ from written_sets import write_json
 
 import fpn as library
 from fpn.detectors import read_header
+from fpn.detectors.builder import build_detector
+from fpn.detectors.recipe import read_recipe
 
 
 @pytest.fixture
@@ -83,6 +85,28 @@ def test_compare_refuses_before_any_work(fpn: Shell, cells: Path, tmp_path: Path
     assert "confidence 95" in fpn.fails("compare", a, a, cells, "--confidence", 95)
     strange = results(tmp_path / "strange.json", 99)
     assert "image_id 99" in fpn.fails("compare", a, strange, cells)
+    assert "--fail-below nan" in fpn.fails("compare", a, a, cells, "--fail-below", "nan")
+    assert "is a folder" in fpn.fails("compare", a, a, cells, "--output", tmp_path)
+    truth = fpn.fails("compare", a, cells / "instances.json", cells)
+    assert "is no list of COCO results, such as fpn evaluate --detections writes" in truth
+
+
+def test_compare_refuses_models_that_cannot_be_compared_before_one_has_run(
+    fpn: Shell, cells: Path, model: Path, small: Any, tmp_path: Path
+) -> None:
+    told = fpn.fails("compare", model, model, cells, "--task", "masks")
+    assert f"--task masks: {model} is a faster_rcnn, which gives none" in told.replace("\n", " ")
+    recipe = small.recipe.model_dump(mode="json")
+    names = {"a": ("cell", "nut"), "b": ("platelet", "bolt")}
+    for name, classes in names.items():
+        other = build_detector(read_recipe({**recipe, "classes": classes}))
+        library.save(other, tmp_path / f"{name}.safetensors")
+    told = fpn.fails("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors", cells).replace("\n", " ")
+    assert "cells: none of its classes is known to all models" in told
+    assert "a.safetensors knows cell, nut" in told
+    truth = json.loads((cells / "instances.json").read_text())
+    write_json(cells / "instances.json", {**truth, "images": truth["images"][:1], "annotations": []})
+    assert "images: 1, resamples: 1000; at least 2" in fpn.fails("compare", model, model, cells)
 
 
 @pytest.fixture
@@ -125,6 +149,8 @@ def test_calibrate_writes_a_new_file_with_the_same_weights(
     assert thresholds.reached == (True, False)
     by_class = {each["name"]: each for each in json.loads(figures.read_text())["per_class"]}
     assert (by_class["cell"]["f1"], by_class["platelet"]["f1"]) == (1, 0)
+    assert figures.with_suffix(".csv").read_text("utf-8-sig").splitlines()[2].startswith("cell,0.65,True,,6,6,1.0,1.0,")
+    assert "is a folder" in fpn.fails("calibrate", model, cells, "--report", tmp_path)
     assert "is already there" in fpn.fails("calibrate", model, cells, "--output", new)
     assert fpn("calibrate", model, cells, "--precision", 0.5).status == 0
     header = read_header(model)
