@@ -182,6 +182,7 @@ def test_each_kind_of_change_is_drawn_on_a_sheet(fpn: Shell, sound: Path, tmp_pa
     ended = fpn("check", sound, "--augment-preview", sheet)
     assert ended.status == 0
     assert f"augmentation, each kind of change alone: {sheet}" in ended.out
+    assert "grey and dashed: too little of it is left to learn from" in ended.out
     with Image.open(sheet) as drawn:
         assert (drawn.format, drawn.width) == ("JPEG", 4 * 440 + 3 * 11 + 6 * 11)
 

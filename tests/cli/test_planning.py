@@ -31,6 +31,20 @@ def test_a_plan_is_printed_with_reasons_time_and_alternatives_and_nothing_is_wri
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "small.yaml"]
 
 
+def test_a_plan_goes_beside_the_folder_that_the_run_would_have(fpn: Shell, tmp_path: Path, settings: Path) -> None:
+    words = ["train", write_coco(tmp_path / "set"), "--config", settings, "--plan", "--output", tmp_path / "run"]
+    for _ in range(2):  # its own file may be replaced
+        ended = fpn(*words)
+        assert ended.status == 0, ended.err
+        assert f"plan: {tmp_path / 'run-plan.json'}" in ended.out
+    told = json.loads((tmp_path / "run-plan.json").read_text())
+    assert (told["recipe"], told["settings"]["short_side"]["value"]) == ("small-data", 32)
+    assert told["time"]["alternatives"]["faster"]["seconds"] < told["time"]["seconds"]
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run-plan.json").write_text("{}")
+    assert "no `fpn train --plan` wrote it" in fpn.fails(*words)
+
+
 def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(
     fpn: Shell, tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

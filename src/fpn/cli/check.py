@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 FAULTY = 1
 _SHEETS = (".jpg", ".jpeg", ".png")
+_LEGEND = (
+    "  grey and dashed: too little of it is left to learn from (--min-visible). All images are drawn equally large, so "
+    "that --scale, which resizes what the network sees, does not show."
+)
 
 
 def run(
@@ -162,6 +166,7 @@ def _preview(dataset: Dataset, changes: AugmentationConfig | None, output: Path)
         sheet.save(path, quality=92)
     what = "each kind of change alone" if changes is None else "as training would see it in its first epochs"
     say(f"augmentation, {what}: {output}")
+    say(_LEGEND)
 
 
 def _save(report: CheckReport, anchors: dict[str, object] | None, output: Path) -> None:

@@ -196,8 +196,8 @@ class PlanOptions(CheckedSettings):
     )
     plan: bool = Field(
         False,
-        description="Print what would be done and how long it would take, and stop. What more labels would bring says "
-        "fpn plan.",
+        description="Print what would be done and how long it would take, and stop; with --output also as JSON beside "
+        "that folder. What more labels would bring says fpn plan.",
     )
     find_lr: bool = Field(
         False,

@@ -71,6 +71,8 @@ def run(
     from fpn.studies.screen import Screen
 
     seconds = _seconds(time_budget)
+    if not 0 < validation_share < 1:
+        raise ConfigError(f"--validation-share {validation_share:g}: a share between 0 and 1, such as 0.25")
     check_confidence(confidence)
     settings = pilots or PilotSettings()
     reading = {"limits": (limits or LimitOptions()).limits(), "drop_invalid": bool(drop_invalid)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,12 +14,75 @@ from rich.text import Text
 
 from fpn.cli.options import Given, ModelOptions, PlanOptions
 from fpn.cli.terminal import errors, say, say_note, say_warning
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, OutputError
+from fpn.files import write_text
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.training.pace import Pace
     from fpn.training.recipes import TrainingPlan
+
+_MADE_BY = "fpn train --plan"
+
+
+def file_beside(run: Path) -> Path:
+    """Where a plan goes: beside the folder of the run, which stays free for it."""
+    return run.with_name(f"{run.name}-plan.json")
+
+
+def refuse_others_file(path: Path, figures: Path, made_by: str) -> None:
+    """Stop before anything is done if a file of somebody else's is in the way.
+
+    Args:
+        path: what would be written.
+        figures: the JSON file that says who wrote it: `path`, or one that was written with it.
+        made_by: who may have written it.
+
+    Raises:
+        OutputError: if so.
+    """
+    if not path.exists():
+        return
+    try:
+        ours = json.loads(figures.read_text(encoding="utf-8"))["made_by"] == made_by
+    except (OSError, ValueError, TypeError, KeyError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{path}: is there, and no `{made_by}` wrote it. Move it, or choose another --output.")
+
+
+def refuse_other_plan(run: Path | None) -> None:
+    """As `refuse_others_file`, of a run's plan."""
+    if run is not None:
+        refuse_others_file(file_beside(run), file_beside(run), _MADE_BY)
+
+
+def keep_plan(plan: TrainingPlan, pace: Pace | None, run: Path, *, validated: int) -> Path:
+    """Write down what was printed.
+
+    Args:
+        plan: what was chosen.
+        pace: of its steps, if it was timed.
+        run: the folder that the run would have.
+        validated: images of a validation.
+    """
+    from fpn.training.pace import alternatives
+    from fpn.version import __version__
+
+    time: dict[str, Any] = {}
+    if pace is not None:
+        seconds = pace.seconds(plan.config, validated=validated)
+        others = {
+            name: {"options": options, "seconds": other}
+            for name, (options, other) in alternatives(plan, seconds).items()
+            if options
+        }
+        time = {"time": {"seconds": seconds, "seconds_a_step": pace.step, "alternatives": others}}
+    about = {"data": str(plan.facts), "device": str(plan.capacity)}
+    told = {"made_by": _MADE_BY, "version": __version__, **about, **plan.to_json(), **time}
+    path = file_beside(run)
+    write_text(path, json.dumps(told, indent=1) + "\n")
+    return path
 
 
 def plan_run(
@@ -93,6 +158,8 @@ def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
         say(f"data: {plan.facts}")
         say(f"device: {plan.capacity}")
         _show_settings(plan)
+    if not plan.facts.objects:
+        say_warning("there is no object to learn from: training would refuse. Label some.")
     for warning in plan.warnings:
         say_warning(warning)
     for note in plan.notes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fpn.cli.planning import describe_duration
+from fpn.cli.planning import describe_duration, refuse_others_file
 from fpn.cli.terminal import progress_bar, say
-from fpn.errors import ConfigError, OutputError
+from fpn.errors import ConfigError
 from fpn.files import write_text
 
 if TYPE_CHECKING:
@@ -46,15 +46,7 @@ def refuse_unfit(run: Path | None) -> None:
         return
     figures, chart = files_beside(run)
     for path in (figures, chart):
-        if path.exists() and not _is_ours(figures):
-            raise OutputError(f"{path}: is there, and no `{_MADE_BY}` wrote it. Move it, or choose another --output.")
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("made_by") == _MADE_BY)
-    except (OSError, ValueError, AttributeError):
-        return False
+        refuse_others_file(path, figures, _MADE_BY)
 
 
 def run_rate_test(

@@ -15,7 +15,7 @@ from fpn.cli.decoding import advising, check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out, untrained_split
 from fpn.cli.labelled import open_labelled
 from fpn.cli.options import DataOptions, Given, ModelOptions, PlanOptions
-from fpn.cli.planning import note_of, plan_run
+from fpn.cli.planning import keep_plan, note_of, plan_run, refuse_other_plan
 from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError
@@ -77,6 +77,7 @@ def run(
         if wishes.find_lr and plan is not None:
             _find_rate(given, datasets[0], plan, pace)
         if wishes.stops:
+            _keep_plan(given, plan, pace, 0 if datasets[1] is None else len(datasets[1]))
             return
         result = _run(given, *datasets, held_out, plan, resume=resume, allow_changes=allow_changes)
     if _speaks():
@@ -98,6 +99,8 @@ def _refuse_taken(given: Given) -> None:
         from fpn.cli.rate_test import refuse_unfit
 
         refuse_unfit(output)
+    if wishes.plan:
+        refuse_other_plan(output)
     if output is not None and not wishes.stops:
         refuse_taken(output)
 
@@ -289,6 +292,13 @@ def _find_rate(given: Given, dataset: Dataset, plan: TrainingPlan, pace: Pace | 
     detector, _ = _build(ModelOptions(**given.model), dataset, going_on=None, seed=training.seed)
     budget = PlanOptions(**given.planning).seconds()
     run_rate_test(detector, dataset, plan, pace, budget=budget, run=DataOptions(**given.data).output)
+
+
+def _keep_plan(given: Given, plan: TrainingPlan | None, pace: Pace | None, validated: int) -> None:
+    """Beside the folder that the run would have, if there is to be one."""
+    output = DataOptions(**given.data).output
+    if PlanOptions(**given.planning).plan and plan is not None and output is not None:
+        say(f"plan: {keep_plan(plan, pace, output, validated=validated)}")
 
 
 def _notes(given: Given) -> dict[str, Any]:

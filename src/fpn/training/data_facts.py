@@ -84,6 +84,8 @@ class DataFacts:
     def __str__(self) -> str:
         height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
         low, middle, high = (100 * self.side(percent) for percent in (10.0, 50.0, 90.0))
+        if not self.objects:
+            return f"{self.images} images, none with an object that counts"
         return (
             f"{self.images} images, half of them of {width:.0f} x {height:.0f} and more, {100 * self.empty:.0f} % "
             f"without objects; {self.objects} objects in {len(self.shares)} classes, {low:.0f}, {middle:.0f} and "

@@ -238,4 +238,5 @@ def test_the_command_refuses_few_images_and_a_time_that_is_none(shell: Shell, tr
     data = write_coco(tmp_path / "set", shots(12))
     assert "12 labelled images are too few for a learning curve" in shell.fails("plan", data)
     assert "expected hours, minutes and seconds" in shell.fails("plan", data, "--time-budget", "soon")
+    assert "a share between 0 and 1" in shell.fails("plan", data, "--validation-share", 0)
     assert trained == []

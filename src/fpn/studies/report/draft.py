@@ -72,11 +72,13 @@ class Draft:
         # As it would be read again, so that a report that was stopped is no other.
         return json.loads(text)["result"]
 
-    def leave(self) -> None:
-        """The work ends early: keep what may be used again, else nothing."""
+    def leave(self) -> bool:
+        """The work ends early: keep what may be used again, else nothing; whether anything is kept."""
         halves = any(self.folder.glob("*/*"))  # of steps that keep what they have themselves
-        if not halves and not any(self.folder.glob(_STEP.format("*"))):
+        kept = halves or any(self.folder.glob(_STEP.format("*")))
+        if not kept:
             shutil.rmtree(self.folder, ignore_errors=True)
+        return kept
 
     def finish(self) -> Path:
         """Move the report to its place.

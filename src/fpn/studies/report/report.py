@@ -70,7 +70,7 @@ def report(
         room: MiB that the images in the page may take.
         batch_size, workers, precision, skip_unreadable: see `fpn.evaluate`.
         bar: shows progress, as `fpn.cli.terminal.progress_bar`.
-        tell: is told if it goes on with what a stopped run measured.
+        tell: is told if it goes on with what a stopped run measured, and if something is kept for the next one.
 
     Returns:
         The page.
@@ -109,7 +109,8 @@ def report(
         gathered.figures["verdict"] = verdict(gathered.figures)
         _write(gathered, draft.folder, worst, labels, ImageRoom(round(room * _MEBIBYTE)))
     except BaseException:
-        draft.leave()
+        if draft.leave() and tell is not None:
+            tell(f"what was measured is kept in {draft.folder}: the same command goes on from there")
         raise
     return draft.finish() / PAGE
 
