@@ -228,13 +228,16 @@ def test_what_a_stopped_run_measured_is_used_again(tmp_path: Path, monkeypatch: 
     def stop() -> None:
         raise KeyboardInterrupt
 
+    left: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        fpn.report(detector, dataset, tmp_path / "out", workers=0, check=stop)
+        fpn.report(detector, dataset, tmp_path / "out", workers=0, check=stop, tell=left.append)
+    draft = tmp_path / ".out.fpn-report"
+    assert left == [f"what was measured is kept in {draft}: the same command goes on from there"]
     monkeypatch.setattr("fpn.studies.report.gathering.evaluate", stop)
     told: list[str] = []
     page = fpn.report(detector, dataset, tmp_path / "out", workers=0, tell=told.append)
     assert figures(page)["figures"]["ap"] == pytest.approx(1.0)
-    assert told == [f"going on with what an earlier run left in {tmp_path / '.out.fpn-report'}"]
+    assert told == [f"going on with what an earlier run left in {draft}"]
 
 
 def test_the_budget_is_what_diagnose_says(small: TwoStageDetector, tmp_path: Path) -> None:
