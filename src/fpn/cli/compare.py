@@ -83,10 +83,7 @@ def run(
     from fpn.evaluation.comparison import compare_matches, count_steps
     from fpn.spreadsheets import refuse_other_csv
 
-    if resamples < 1 or batch_size < 1 or worst < 0:
-        raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
-    if fail_below is not None and not math.isfinite(fail_below):
-        raise ConfigError(f"--fail-below {fail_below}: a difference of AP, such as -0.01 or 0")
+    _refuse(resamples, batch_size, worst, fail_below)
     check_confidence(confidence)
     refuse_other_csv(output)
     accepted = (limits or LimitOptions()).limits()
@@ -114,6 +111,14 @@ def run(
     if output is not None:
         say(f"figures: {', '.join(map(str, comparison.save(output)))}")
     return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
+
+
+def _refuse(resamples: int, batch_size: int, worst: int, fail_below: float | None) -> None:
+    """Stop before anything is read."""
+    if resamples < 1 or batch_size < 1 or worst < 0:
+        raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
+    if fail_below is not None and not math.isfinite(fail_below):
+        raise ConfigError(f"--fail-below {fail_below}: a difference of AP, such as -0.01 or 0")
 
 
 def _show(comparison: Comparison, worst: int) -> None:

@@ -82,7 +82,6 @@ def run(
     dataset = open_for_detector(detector, data, split, reading)
     keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision)
     bar = progress_bar("measuring", len(dataset))
-    # What is unheard was said above.
     with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning), advising():
         measured = measure(
             detector,
