@@ -55,7 +55,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 def learned_from(record: Mapping[str, Any], dataset: Dataset) -> bool:
     """Whether a training learned from all of these very images and labels; `record`: its model's `training_record`."""
     learned = record.get("data", {})
-    return learned.get("images") == len(dataset) and learned.get("labels") == fingerprint(dataset)[:_DIGEST]
+    return bool(learned.get("images") == len(dataset) and learned.get("labels") == fingerprint(dataset)[:_DIGEST])
 
 
 def fingerprint(dataset: Dataset) -> str:
