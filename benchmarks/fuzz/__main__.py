@@ -82,7 +82,7 @@ def _slice(reader: str, options: argparse.Namespace, folder: Path, first: int, e
 
 
 def _together(reader: str, options: argparse.Namespace, records: list[dict], seconds: float) -> dict:
-    from fuzz.guard import MEBIBYTES, SECONDS
+    from fuzz.guard import bounds_of
 
     findings: dict[str, list[int]] = {}
     for record in records:
@@ -102,8 +102,8 @@ def _together(reader: str, options: argparse.Namespace, records: list[dict], sec
         "slowest_seconds": max(record["slowest"] for record in records),
         "peak_mebibytes": max(record["peak"] for record in records),
         "peak_mebibytes_before": max(record["before"] for record in records),
-        "bound_seconds": SECONDS,
-        "bound_mebibytes": MEBIBYTES,
+        "bound_seconds": bounds_of(reader).seconds,
+        "bound_mebibytes": bounds_of(reader).mebibytes,
         "findings": findings,
     }
 

@@ -9,24 +9,37 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from fpn.errors import FpnError
 from fuzz.targets import Target
 
-# An input may take so many seconds of processor time (others may work on the machine), and so much memory (address
-# space) beyond what the process has before the first one.
-SECONDS = 5.0
-MEBIBYTES = 512
+
+class Bounds(NamedTuple):
+    """What an input may take: seconds of processor time (others may work on the machine), and memory (address space)
+    beyond what the process has before the first one."""
+
+    seconds: float
+    mebibytes: int
+
+
+# Other toolkits' files are small here and nothing is built of them; datasets and models take longer.
+_BOUNDS = {"checkpoints": Bounds(1.0, 200), "settings": Bounds(1.0, 200)}
+
+
+def bounds_of(reader: str) -> Bounds:
+    """What an input of a reader may take."""
+    return _BOUNDS.get(reader, Bounds(5.0, 512))
 
 
 class Slow(BaseException):
     """Not an `Exception`, so that no reader can mistake it for a broken file."""
 
 
-def outcome(target: Target, data: bytes) -> str | None:
+def outcome(target: Target, data: bytes, bounds: Bounds) -> str | None:
     """None if the input was read, "" if it was refused as it should be, else what went wrong."""
     try:
-        with _time_limit():
+        with _time_limit(bounds.seconds):
             target(data)
         return None
     except FpnError as error:
@@ -53,8 +66,8 @@ def _place(error: BaseException) -> str:
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+def _time_limit(seconds: float) -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
@@ -62,15 +75,15 @@ def _time_limit() -> Iterator[None]:
 
 
 def _too_slow(*_: object) -> None:
-    raise Slow(f"more than {SECONDS:g} s")
+    raise Slow("takes too long")
 
 
-def arm() -> None:
+def arm(bounds: Bounds) -> None:
     """Bound this process's memory from now on; call after everything is imported and warm."""
     signal.signal(signal.SIGPROF, _too_slow)
     gc.collect()
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    bound = now + MEBIBYTES * 2**20
+    bound = now + bounds.mebibytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 

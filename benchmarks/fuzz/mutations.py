@@ -306,6 +306,31 @@ def _png_field(dice: random.Random, data: bytes) -> bytes:
     return data[:8] + b"".join(checked)
 
 
+# --- pickles --------------------------------------------------------------------------------------------------------
+
+_OPCODES = (
+    b"cos\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\ngetattr\n", b"\x8c\x02os\x8c\x06system\x93",
+    b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n",
+    b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"cnumpy.core.multiarray\nscalar\n", b"c_codecs\nencode\n", b"cdatetime\ndatetime\n", b"(", b")", b"]", b"}",
+    b"t", b"l", b"d", b"e", b"u", b"a", b"s", b"0", b"1", b"2", b"R", b"b", b"Q", b"N", b".", b"\x81", b"\x85",
+    b"\x86", b"\x87", b"\x88", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"h\0", b"h\1", b"q\0", b"g0\n",
+    b"p0\n", b"K\0", b"J\xff\xff\xff\xff", b"I-1\n", b"L99999999999999999999L\n", b"Fnan\n", b"G\x7f\xf0\0\0\0\0\0\0",
+    b"\x8a\x04\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"U\x03abc", b"X\xff\xff\xff\x7f", b"X\3\0\0\0\xff\xfe\xfd",
+    b"B\xff\xff\xff\xff", b"\x8e" + b"\xff" * 8, b"\x96\0\0\0\0\0\0\0\0", b"S'\\x'\n", b"V\\ud800\n", b"Pstorage\n",
+    b"\x82\1", b"\x95" + b"\xff" * 8, b"\x80\xff",
+)  # fmt: skip
+
+
+def _opcodes(dice: random.Random, data: bytes) -> bytes:
+    """A few opcodes where others were, or between them."""
+    what = b"".join(dice.choice(_OPCODES) for _ in range(dice.choice((1, 1, 2, 4))))
+    if dice.random() < 0.1:
+        what *= dice.choice((50, 1000, 10_000))
+    place = dice.randrange(len(data) + 1)
+    return data[:place] + what + data[place + (len(what) if dice.random() < 0.5 else 0) :]
+
+
 _BYTES: tuple[Mutation, ...] = (_flip, _replace, _cut_off, _leave_out, _repeat, _insert, _set_number)
 _TEXT: tuple[Mutation, ...] = (_other_token, _other_token, _other_token, _move_lines, _deep)
 WAYS: dict[str, tuple[Mutation, ...]] = {
@@ -314,4 +339,7 @@ WAYS: dict[str, tuple[Mutation, ...]] = {
     "yolo": (*_BYTES, *map(_part, _TEXT[:-1] * 4), _part(_deep), *(_part(_yaml),) * 3, *map(_part, _BYTES)),
     "images": (*_BYTES, *(_set_number,) * 5, *(_png_field,) * 3),
     "models": (*_BYTES, *(_model_header,) * 4, *(_recipe,) * 12),
+    "checkpoints": (*_BYTES, *(_set_number,) * 4, *(_opcodes,) * 6),
+    "settings": (*map(_part, _BYTES), *map(_part, _TEXT * 3), *(_part(_yaml),) * 3),
+    "names": (*(_json,) * 20, *_TEXT),
 }

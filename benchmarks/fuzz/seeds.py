@@ -184,10 +184,99 @@ def model_seeds() -> list[bytes]:
     return [*(whole,) * 9, other, zipped, pickle.dumps({"weight": [1.0, 2.0]})]
 
 
+def checkpoint_seeds() -> list[bytes]:
+    """A few small weights as torch, pickle and safetensors write them, with what toolkits keep beside them."""
+    import argparse
+    import pickle
+    from collections import OrderedDict
+
+    import torch
+    from safetensors.torch import save
+
+    base = torch.arange(12.0).reshape(3, 4)
+    state = OrderedDict(
+        {
+            "backbone.conv1.weight": base,
+            "turned": base.t(),
+            "part": base[1:, 2],
+            "half": base.half(),
+            "count": torch.tensor(7),
+            "none": torch.empty(0, 5),
+            "parameter": torch.nn.Parameter(torch.ones(2, 2)),
+        }
+    )
+    meta = {"CLASSES": ("bolt", "nut"), "epoch": 12, "cfg": "model = dict(backbone=dict(depth=50))", "time": 1.5}
+    trained = {"meta": meta, "state_dict": state, "optimizer": {"lr": 0.1, "betas": [0.9, 0.999], "none": None}}
+    args = argparse.Namespace(lr=0.1, output="runs")
+    arrays = {
+        "stem.conv1.weight": np.arange(60, dtype=np.float32).reshape(3, 4, 5),
+        "columns": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "scalar": np.float64(0.1),
+        "large": np.zeros(2000, np.float32),
+    }
+    model = {"model": arrays, "__author__": "Detectron2 Model Zoo", "matching_heuristics": True}
+    two = b"\x80\x02}U\x04res2cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n(I2\nt"
+    two += b"cnumpy\ndtype\n(U\x02f4I0\nI1\ntR(I3\nU\x01<NNNI-1\nI-1\nI0\ntbI00\nU\x08\0\0\0\0\0\0\x80?tbs."
+    return [
+        _by_torch(trained),
+        _by_torch({"args": args, "model": state}),
+        _by_torch(trained, _use_new_zipfile_serialization=False),
+        _by_torch({"model": base}, pickle_protocol=4),
+        *(pickle.dumps(model, protocol) for protocol in (0, 2, 4, 5)),
+        two,
+        save({"a": base, "b": torch.ones(2)}),
+    ]
+
+
+def _by_torch(value: Any, **options: Any) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def setting_seeds() -> list[bytes]:
+    """Detectron2's yaml, MMDetection's config, and names of classes."""
+    yaml = (
+        b"_BASE_: Base.yaml\nINPUT: {MIN_SIZE_TEST: 640, FORMAT: BGR}\nMODEL:\n  PIXEL_STD: [57.375, 57.12, 58.395]\n"
+        b"  ANCHOR_GENERATOR: {SIZES: [[32], [64]], ASPECT_RATIOS: [[0.5, 1.0, 2.0]]}\n"
+        b"  RPN: {PRE_NMS_TOPK_TRAIN: 2000, PRE_NMS_TOPK_TEST: 1000}\n  RESNETS: {STRIDE_IN_1X1: false}\n"
+        b"  ROI_BOX_HEAD:\n    POOLER_TYPE: ROIAlignV2\n    BBOX_REG_WEIGHTS: !!python/tuple [10, 10, 5, 5]\n"
+    )
+    code = (
+        b"norm = dict(mean=[123.675, 116.28, 103.53], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
+        b"model = dict(data_preprocessor=norm, backbone=dict(style='caffe'), rpn_head=dict(anchor_generator=dict("
+        b"scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8])), test_cfg=dict(rpn=dict(nms_pre=500, nms_thr=0.6), "
+        b"rcnn=dict(score_thr=0.05, max_per_img=100)))\ntest_pipeline = [dict(type='Resize', scale=(1333, 640))]\n"
+        b"classes = ('bolt', 'nut')\n"
+    )
+    listed = json.dumps({"categories": [{"id": 7, "name": "bolt"}, {"id": 3, "name": "nut"}]}).encode()
+    return [
+        CUT.join(parts) for parts in ((yaml, code, b"bolt\nnut\n"), (yaml, code, listed), (yaml, code, b'["a", "b"]'))
+    ]
+
+
+def name_seeds() -> list[bytes]:
+    """Names and shapes of weights, of those toolkits whose lists lie beside the tests."""
+    from pathlib import Path
+
+    folder = Path(__file__).resolve().parents[2] / "tests/parity/golden/names"
+    seeds = []
+    for path in sorted(folder.glob("*.json")):
+        entries = json.loads(path.read_text())["entries"]
+        pairs = [(each[1], each[2]) if isinstance(each[1], str) else (each[0], each[1]) for each in entries]
+        seeds.append(json.dumps(dict(pairs)).encode())
+    return seeds
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "coco": coco_seeds,
     "voc": voc_seeds,
     "yolo": yolo_seeds,
     "images": image_seeds,
     "models": model_seeds,
+    "checkpoints": checkpoint_seeds,
+    "settings": setting_seeds,
+    "names": name_seeds,
 }

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from fpn.data import Limits, open_dataset
@@ -21,6 +22,10 @@ from fpn.detectors import builder, model_file
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.errors import FpnError
 from fpn.image_io import image_size, read_image
+from fpn.interop import import_weights
+from fpn.interop.checkpoint_files import read_checkpoint_file
+from fpn.interop.class_names import resolve_classes
+from fpn.interop.toolkit_configs import read_toolkit_config
 from fuzz.seeds import CUT
 
 Target = Callable[[bytes], None]
@@ -113,12 +118,70 @@ def models(folder: Path) -> Target:
     return run
 
 
+def checkpoints(folder: Path) -> Target:
+    """A file of weights: read, and offered to every toolkit."""
+    file = folder / "model_final.pkl"
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        content = read_checkpoint_file(file)
+        assert sum(content.skipped.values()) >= 0, "what is left out is counted"
+        with suppress(FpnError):
+            import_weights(file)
+
+    return run
+
+
+def settings(folder: Path) -> Target:
+    """A yaml and its base, a config that is Python, and a file of names."""
+    _write(folder / "Base.yaml", b"MODEL: {ROI_HEADS: {SCORE_THRESH_TEST: 0.05}}\n")
+    readers: tuple[tuple[str, Callable[[Path], object]], ...] = (
+        ("a.yaml", read_toolkit_config),
+        ("a.py", read_toolkit_config),
+        ("names.txt", lambda path: resolve_classes(path, 2)),
+    )
+
+    def run(data: bytes) -> None:
+        parts = data.split(CUT)
+        refused: FpnError | None = None
+        for (name, read), part in zip(readers, parts, strict=False):
+            file = folder / (name if part[:1] not in (b"{", b"[") else "names.json")
+            _write(file, part)
+            try:
+                read(file)
+            except FpnError as error:
+                refused = error
+        if refused is not None:
+            raise refused
+
+    return run
+
+
+def names(folder: Path) -> Target:
+    """Names and shapes of weights, as JSON; no weights, no memory."""
+
+    def run(data: bytes) -> None:
+        try:
+            listed = json.loads(data)
+            with torch.device("meta"):
+                state = {name: torch.empty(shape) for name, shape in listed.items()}
+        except (ValueError, TypeError, AttributeError, RuntimeError, RecursionError, OverflowError):
+            raise FpnError("no names and shapes") from None
+        with torch.device("meta"):
+            import_weights(state)
+
+    return run
+
+
 TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "coco": coco,
     "voc": voc,
     "yolo": yolo,
     "images": images,
     "models": models,
+    "checkpoints": checkpoints,
+    "settings": settings,
+    "names": names,
 }
 
 

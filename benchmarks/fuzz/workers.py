@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
 
-from fuzz.guard import SECONDS, arm, outcome, peak_mebibytes
+from fuzz.guard import Bounds, arm, bounds_of, outcome, peak_mebibytes
 from fuzz.minimising import minimised
 from fuzz.mutations import LONGEST, USUALLY_LONGEST, mutate
 from fuzz.seeds import SEEDS
@@ -37,6 +37,7 @@ class MetricsLog:
     findings_folder: Path
     reader: str
     target: Target
+    bounds: Bounds
     next: int
     marker: int
     before: int = 0
@@ -51,7 +52,7 @@ class MetricsLog:
         started = time.process_time()
         self.next = number
         os.pwrite(self.marker, b"%-20d" % number, 0)
-        what = outcome(self.target, data)
+        what = outcome(self.target, data, self.bounds)
         self.slowest = max(self.slowest, round(time.process_time() - started, 3))
         self.inputs += 1
         self.next = number + 1
@@ -71,7 +72,7 @@ class MetricsLog:
         if len(numbers) == 1:
             print(f"{self.reader} {number}: {what}", flush=True)
             self.findings_folder.mkdir(parents=True, exist_ok=True)
-            kept = minimised(data, lambda part: outcome(self.target, part) == what)
+            kept = minimised(data, lambda part: outcome(self.target, part, self.bounds) == what)
             (self.findings_folder / f"{self.reader}-{number}.bin").write_bytes(kept)
         self.save()
 
@@ -91,10 +92,12 @@ def work(options: argparse.Namespace) -> None:
     (reader,) = options.readers
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         seeds = SEEDS[reader]()
-        target = TARGETS[reader](Path(folder))
-        journal = MetricsLog(options.worker, options.findings, reader, target, options.first, _marker(options.worker))
+        target, bounds = TARGETS[reader](Path(folder)), bounds_of(reader)
+        journal = MetricsLog(
+            options.worker, options.findings, reader, target, bounds, options.first, _marker(options.worker)
+        )
         for seed in seeds:
-            outcome(target, seed)
+            outcome(target, seed, bounds)
         journal.save()
         journal.before = peak_mebibytes()
         {"mutate": _mutate, "atheris": _atheris}[options.engine](options, reader, seeds, journal)
@@ -107,12 +110,12 @@ def _marker(journal: Path) -> int:
 
 
 def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journal: MetricsLog) -> None:
-    arm()
+    arm(journal.bounds)
     for number in range(options.first, options.first + options.count):
         data = mutate(reader, seeds, random.Random(f"{options.seed}/{reader}/{number}"))
         if number % _JOURNAL_EVERY == 0:
             # C code that hangs never lets the alarm through: then the process ends, and the input is known.
-            faulthandler.dump_traceback_later(SECONDS * _JOURNAL_EVERY / 10, exit=True)
+            faulthandler.dump_traceback_later(journal.bounds.seconds * _JOURNAL_EVERY / 10, exit=True)
         journal.run(number, data)
     faulthandler.cancel_dump_traceback_later()
 
@@ -137,9 +140,9 @@ def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journ
 
     longest = LONGEST.get(reader, USUALLY_LONGEST)
     libfuzzer = [f"-runs={options.count}", f"-seed={options.seed + 1}", f"-max_len={longest}", "-rss_limit_mb=4096"]
-    libfuzzer += [f"-timeout={10 * int(SECONDS)}", "-verbosity=0", str(place)]
+    libfuzzer += [f"-timeout={10 * int(journal.bounds.seconds)}", "-verbosity=0", str(place)]
     atheris.Setup([sys.argv[0], *libfuzzer], run, custom_mutator=change)
-    arm()
+    arm(journal.bounds)
     # libFuzzer ends the process itself, without a word to Python's `finally`.
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     atexit.register(journal.save)
@@ -148,7 +151,7 @@ def _atheris(options: argparse.Namespace, reader: str, seeds: list[bytes], journ
 
 def _watch(instrument: Callable[[FunctionType], object]) -> None:
     """Report branches of everything that `fpn` reads files with, and of the parsers in Python behind it."""
-    names = [name for name in sys.modules if name.startswith(("fpn.data.", "yaml.", "json."))]
+    names = [name for name in sys.modules if name.startswith(("fpn.data.", "fpn.interop.", "yaml.", "json."))]
     for name in [*names, "fpn.image_io", "fpn.detectors.model_file", "fpn.detectors.recipe"]:
         for holder in vars(sys.modules[name]).copy().values():
             owned = vars(holder).values() if isinstance(holder, type) else [holder]

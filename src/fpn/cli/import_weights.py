@@ -54,6 +54,7 @@ def run(
             are compared with torchvision itself, without it.
     """
     from fpn.detectors import save
+    from fpn.detectors.detector import IMPORTED
     from fpn.interop import import_weights
     from fpn.interop.importing import describe_import, require_detector
     from fpn.interop.proof import compare_stored, compare_torchvision
@@ -80,9 +81,7 @@ def run(
         say(f"  {proof}")
     if not proofs:
         say("  not compared with the toolkit's own results: --verify does that")
-    detector.training_record = {
-        "imported": describe_import(imported, checkpoint, [proof.to_json() for proof in proofs])
-    }
+    detector.training_record = {IMPORTED: describe_import(imported, checkpoint, [proof.to_json() for proof in proofs])}
     save(detector, output)
     say(f"model: {output}")
     say(f"Next:\n  fpn explain {output}\n  fpn predict {output} IMAGES --output predictions")

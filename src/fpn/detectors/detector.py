@@ -21,6 +21,9 @@ from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Skeleton, Targets, Thresholds
 
+# In a detector's `training_record`: which toolkit its weights came from once, and what was proven of them then.
+IMPORTED = "imported"
+
 
 @dataclass(frozen=True)
 class Rewriter:
@@ -42,7 +45,8 @@ class Detector(nn.Module, ABC):
         classes: the K classes with their original ids.
         preprocessor: from original to network pixels and back.
         recipe: all that is needed to build the same detector again.
-        training_record: how the weights came to be, JSON-able; kept in the model file.
+        training_record: how the weights came to be, JSON-able; kept in the model file. `IMPORTED` in it: from which
+            toolkit.
         thresholds: from which score on `predict` gives detections of each class, as `fpn calibrate` chose it; kept in
             the model file. None: not chosen yet.
         saveable: whether a file of it could be loaded and trained on.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.builder import build_detector
-from fpn.detectors.detector import Detector
+from fpn.detectors.detector import IMPORTED, Detector
 from fpn.detectors.model_file import load
 from fpn.detectors.presets import adapt_dialect, widths
 from fpn.detectors.recipe import Recipe
@@ -185,6 +185,8 @@ def take_weights(detector: Detector, source: Detector, *, name: str) -> Carried:
     with torch.no_grad():
         for key, tensor in new.items():
             tensor.copy_(old[key])
+    if IMPORTED in source.training_record:
+        detector.training_record = {**detector.training_record, IMPORTED: source.training_record[IMPORTED]}
     return _describe(name, source, detector)
 
 

@@ -59,8 +59,8 @@ def resolve_classes(told: Classes | Iterable[str] | str | os.PathLike[str] | Non
     named = Classes.of(told)
     if len(named) != count:
         raise ConfigError(
-            f"{len(named)} class names ({', '.join(named.names[:3])}, ...) for weights of {count} classes, background "
-            "not counted. Name each, in the order of the toolkit's labels."
+            f"{len(named)} class names ({', '.join(name[:40] for name in named.names[:3])}, ...) for weights of "
+            f"{count} classes, background not counted. Name each, in the order of the toolkit's labels."
         )
     return named
 
@@ -85,7 +85,8 @@ def _from_file(path: Path) -> Classes:
         if isinstance(value, list):
             return Classes.of(value)
         entries = value["categories"]
-        return Classes(tuple(str(each["name"]) for each in entries), tuple(int(each["id"]) for each in entries))
+        named = Classes.of([str(each["name"]) for each in entries])
+        return Classes(named.names, tuple(int(each["id"]) for each in entries))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise ConfigError(f"{path}: {error}") from None

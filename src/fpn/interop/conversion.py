@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpn.errors import ModelFileError
+from fpn.detectors.recipe import parameter_limit
+from fpn.errors import FpnError, ModelFileError
 from fpn.interop import (
     dense_heads,
     detectron2,
@@ -24,6 +27,7 @@ from fpn.interop import (
     vitdet,
 )
 from fpn.interop.imported import ImportedWeights
+from fpn.interop.pickle_parts import printable
 
 
 class Toolkit(NamedTuple):
@@ -46,7 +50,14 @@ TOOLKITS: dict[str, Toolkit] = {
     "ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema_state_dict")
+# What trainers, compilers and averages put before every name; and how an average counts.
+_PREFIX = re.compile(r"(module|_orig_mod|model|ema|ema_model)\.")
+_COUNTERS = ("n_averaged", "steps")
+# MMDetection 2.x keeps beside each weight what its moving average was made from; the weights are the average.
+_AVERAGED = re.compile(r"ema_\w+")
+# Building makes more than ends in a detector: layers are made to try them. As for model files.
+_ROOM, _MORE_ROOM = 16, 25_000_000
 
 
 def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeights:
@@ -54,7 +65,7 @@ def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeight
 
     Args:
         state: the toolkit's names to arrays or tensors, or a checkpoint that holds such a mapping as "model" or
-            "state_dict". A prefix "module." (of data-parallel training) does no harm.
+            "state_dict". A prefix such as "module." (of data-parallel training) does no harm.
         conventions: fields of the dialect that the weights were trained with and that no name tells, such as
             `roi_sampler="pool"`; for detectors also `classes`, the class names.
 
@@ -66,11 +77,32 @@ def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeight
         ConfigError: an unknown convention.
     """
     tensors = _tensors(unwrap_state(state))
+    averaged = tuple(name for name in tensors if _AVERAGED.fullmatch(name))
+    tensors = {name: value for name, value in tensors.items() if name not in averaged}
     for name, toolkit in TOOLKITS.items():
         if toolkit.recognises(tensors.keys()):
-            return replace(toolkit.import_weights(tensors, **conventions), toolkit=name)
+            with _understanding(name, tensors):
+                imported = toolkit.import_weights(tensors, **conventions)
+            remarks = (f"{len(averaged)} weights ema_... beside those of the average are left out",) if averaged else ()
+            return replace(imported, toolkit=name, leftover=(*imported.leftover, *averaged), remarks=remarks)
     first = ", ".join(list(tensors)[:3]) or "no names at all"
     raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")
+
+
+@contextmanager
+def _understanding(toolkit: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Names that nearly are a toolkit's lead anywhere: whatever is stumbled over there, the file is to blame."""
+    room = _ROOM * sum(tensor.numel() for tensor in tensors.values()) + _MORE_ROOM
+    try:
+        with parameter_limit(room):
+            yield
+    except FpnError:
+        raise
+    except (LookupError, ValueError, TypeError, ArithmeticError, StopIteration, RuntimeError) as error:
+        raise ModelFileError(
+            f"{toolkit} weights: one is missing or has another shape than there ({type(error).__name__}: "
+            f"{printable(error)}). Is the file whole?"
+        ) from error
 
 
 def unwrap_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,11 +114,17 @@ def unwrap_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix("module."): _tensor(value)
-        for name, value in state.items()
-        if hasattr(value, "__array__") or isinstance(value, (list, float, int))
-    }
+    weights = {name: value for name, value in state.items() if isinstance(name, str) and _is_weight(value)}
+    plain = {name.removeprefix("module."): value for name, value in weights.items() if name not in _COUNTERS}
+    while plain and (found := _PREFIX.match(next(iter(plain)))) and all(name.startswith(found[0]) for name in plain):
+        plain = {name.removeprefix(found[0]): value for name, value in plain.items()}
+    return {name: _tensor(value) for name, value in plain.items()}
+
+
+def _is_weight(value: Any) -> bool:
+    if isinstance(value, Tensor | float | int):
+        return True
+    return (hasattr(value, "__array__") or isinstance(value, list)) and np.asarray(value).dtype.kind in "biuf"
 
 
 def _tensor(value: Any) -> Tensor:

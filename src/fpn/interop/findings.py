@@ -14,7 +14,7 @@ from fpn.sections import Section, flat_name
 # Names that toolkits keep and nobody reads: counters, constants of the preprocessing, anchors, unused layers.
 _NOT_NEEDED = re.compile(
     r".*\.?num_batches_tracked|(module\.)?pixel_(mean|std)|.*anchor_generator\..*|.*cell_anchors\.\d+|"
-    r"RCNN_roi_feat_ds\..+|latlayer1\..+|backbone\.(body\.)?fc\..+|.*\.bottom_up\.linear\..+"
+    r"ema_\w+|RCNN_roi_feat_ds\..+|latlayer1\..+|backbone\.(body\.)?fc\..+|.*\.bottom_up\.linear\..+"
 )
 _TOLD_BY = {
     "neck.channels": "rows of the lateral convolutions",

@@ -36,8 +36,8 @@ def import_weights(
 
     Args:
         source: a file (`.pth`, `.pt`, `.pkl`, `.h5`, `.safetensors`), or what it holds: the toolkit's names to arrays
-            or tensors, or a checkpoint with such a mapping as "model" or "state_dict". A prefix "module." (of
-            data-parallel training) does no harm.
+            or tensors, or a checkpoint with such a mapping as "model" or "state_dict". Prefixes such as "module."
+            (of data-parallel training) do no harm.
         classes: names of the classes without background; "coco"; or a file of names. None: those that the file tells,
             else "class 1", "class 2", ...
         config: Detectron2's yaml or MMDetection's flattened config, for what no weight tells.
@@ -81,7 +81,7 @@ def import_weights(
         assumed=assumed,
         missing=tuple(missing),
         skipped=content.skipped,
-        remarks=tuple(remark for each in configs for remark in each.remarks),
+        remarks=(*imported.remarks, *(remark for each in configs for remark in each.remarks)),
     )
 
 
@@ -108,7 +108,7 @@ def _settings(
 
 def _foreign_sections(names: Iterable[str]) -> tuple[str, ...]:
     """Sections that a detector with these weights does not have; a config may speak of all kinds of detectors."""
-    two_stages = any(re.search(r"(^|\.|/)(roi_heads?\.|RCNN_|mrcnn_)", name) for name in names)
+    two_stages = any(re.search(r"(^|\.|/)(roi_heads?\.|RCNN_|mrcnn_)", str(name)) for name in names)
     return ("dense.",) if two_stages else ("rpn.", "roi.", "box.")
 
 

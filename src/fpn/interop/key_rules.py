@@ -87,6 +87,8 @@ def fill_module(module: nn.Module, state: State, *, toolkit: str) -> None:
                 f"{toolkit} weights: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}. "
                 "This variant is not supported."
             )
+        if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
+            raise ModelFileError(f"{toolkit} weights: {name} holds numbers that are not finite. Is the file whole?")
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)

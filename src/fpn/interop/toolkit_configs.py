@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from fpn.data.formats.files import is_deep
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.interop.python_data import UNKNOWN, read_assignments_of
 
-_LARGEST, _MOST_BASES = 4 * 2**20, 5
+# Of a file, in bytes: a whole dump of Detectron2's settings has 12 000, MMDetection's largest has 60 000.
+_LARGEST, _MOST_BASES = 2**18, 5
 
 
 @dataclass
@@ -91,8 +93,11 @@ _PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: UNKNO
 
 def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, Any]:
     """The file's settings over those of the file that it names as `_BASE_`."""
+    text = _read_text(path)
+    if is_deep(text):
+        raise ConfigError(f"{path}: is no YAML that is read (brackets inside of brackets)")
     try:
-        read = yaml.load(_read_text(path), _PlainLoader)
+        read = yaml.load(text, _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is no YAML that is read ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(read, dict):
@@ -184,7 +189,7 @@ def _tell_detectron2(tree: Mapping[str, Any], config: ToolkitConfig) -> None:
 def _turned(turn: Callable[[Any], Any], value: Any, key: str, where: str) -> Any:
     try:
         return turn(value)
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{where}: {key} {str(value)[:100]!r} is not what it should be ({error})") from None
@@ -239,8 +244,13 @@ def _tell_model(model: Mapping[str, Any], config: ToolkitConfig) -> None:
             config.note(setting, pair, f"model.test_cfg.rpn.{name}")
     scales, steps = _pick(model, "rpn_head.anchor_generator.scales"), _pick(model, "rpn_head.anchor_generator.strides")
     if isinstance(scales, list) and isinstance(steps, list):
-        sizes = tuple(tuple(float(scale * step) for scale in scales) for step in steps)
-        config.note("anchors.sizes", sizes, "model.rpn_head.anchor_generator.scales")
+        key = "model.rpn_head.anchor_generator.scales"
+        config.note("anchors.sizes", _turned(_products, (steps, scales), key, config.where), key)
+
+
+def _products(both: tuple[list[Any], list[Any]]) -> tuple[tuple[float, ...], ...]:
+    steps, scales = map(_numbers, both)
+    return tuple(tuple(scale * step for scale in scales) for step in steps)
 
 
 def _tell_pixels(tree: Mapping[str, Any], config: ToolkitConfig) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fpn.detectors.detector import IMPORTED
 from fpn.detectors.model_file import save
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.interop.class_names import coco_classes
@@ -99,7 +100,7 @@ def model_of_torchvision(name: str) -> Path:
         found = find_torchvision(name)
         imported = import_weights(found.path, classes=found.classes, **found.settings)
         detector = require_detector(imported, name)
-        detector.training_record = {"imported": describe_import(imported, name, [])}
+        detector.training_record = {IMPORTED: describe_import(imported, name, [])}
         save(detector, model)
     return model
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.data.dataset import Dataset
+from fpn.detectors.detector import IMPORTED, Detector
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
 from fpn.files import write_text
 from fpn.training.config import FREE_ON_RESUME
@@ -36,7 +37,14 @@ def describe(run: Run, dataset: Dataset, validation: Dataset | None, notes: Mapp
         },
         "job": job(),
         "notes": dict(notes or {}),
+        **_origin(run.detector),
     }
+
+
+def _origin(detector: Detector) -> dict[str, Any]:
+    """Of weights that were another toolkit's once: which, and what was proven of them then."""
+    told = detector.training_record.get(IMPORTED)
+    return {} if told is None else {IMPORTED: told}
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
+from fpn.detectors.detector import IMPORTED
 from fpn.detectors.fine_tuning import take_from
 from fpn.errors import ConfigError
 from fpn.evaluation.known_truth import told_apart
@@ -228,6 +229,8 @@ def _open_output(
         refuse_changes(folder, changes)
     if "init" in before["notes"]:
         record["notes"].setdefault("init", before["notes"]["init"])
+    if IMPORTED in before:
+        record.setdefault(IMPORTED, before[IMPORTED])
     record["changes"] = [*before.get("changes", []), changes]
     if run.processes.first:
         write_record(folder, record)

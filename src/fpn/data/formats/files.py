@@ -136,7 +136,7 @@ def _reason(error: ElementTree.ParseError) -> str:
 def read_yaml(path: Path, limit: int) -> Any:
     """What a YAML file holds; every value is a string, so that a class called `no` stays one."""
     text = read_text(path, limit)
-    if _is_deep(text):
+    if is_deep(text):
         raise DataError(f"{path}: not YAML that can be read (brackets inside of brackets, {_DEEPEST} times and more)")
     try:
         # BaseLoader constructs nothing but str, list and dict: as safe as SafeLoader, without its guesses.
@@ -149,8 +149,8 @@ def read_yaml(path: Path, limit: int) -> Any:
         raise DataError(f"{path}: not YAML that can be read ({type(error).__name__})") from error
 
 
-def _is_deep(text: str) -> bool:
-    """Whether brackets are nested absurdly: the parser's time grows with more than the square of the depth."""
+def is_deep(text: str) -> bool:
+    """Whether YAML's brackets are nested absurdly: the parser's time grows with more than the square of the depth."""
     depth = 0
     for bracket in _BRACKETS.finditer(text):
         depth = depth + 1 if bracket[0] in "[{" else max(depth - 1, 0)

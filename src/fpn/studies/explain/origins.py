@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from fpn.detectors.detector import IMPORTED
 from fpn.detectors.model_file import read_header, shown
 from fpn.studies.tables import TextTable
 
@@ -16,7 +17,8 @@ def origin_table(path: str | os.PathLike[str]) -> TextTable | None:
     Raises:
         DataNotFoundError, ModelFileError: as `fpn.load`.
     """
-    told = read_header(path).get("training", {}).get("imported")
+    record = read_header(path).get("training", {})
+    told = record.get(IMPORTED)
     if not isinstance(told, Mapping):
         return None
     rows = [("from", _text(told.get("from"))), ("toolkit", _text(told.get("toolkit")))]
@@ -24,6 +26,10 @@ def origin_table(path: str | os.PathLike[str]) -> TextTable | None:
         rows += [(name, _text(each)) for each in _listed(told.get(key))]
     proofs = [each for each in _listed(told.get("proofs")) if isinstance(each, Mapping)]
     rows += [("proven", _proof(each)) for each in proofs] or [("proven", "nothing was compared")]
+    if "step" in record:
+        data = record.get("data")
+        name = _text(data.get("name")) if isinstance(data, Mapping) else "?"
+        rows.append(("since then", f"trained here, {_number(record['step'])} steps on {name}"))
     return TextTable(title="Imported weights", columns=("what", "as the file says"), rows=tuple(rows))
 
 
