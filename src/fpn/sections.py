@@ -208,7 +208,7 @@ def _sentence(error: ValidationError, declared: Mapping[str, FieldInfo]) -> str:
         other = _or_number(details) if len({str(each["loc"][-1]) for each in details}) > 1 else ""
         return f"{name} {value!r}: choose one of {shown}{other}.{nearest(str(value), map(str, choices))}"
     message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{name} {value!r}: {message[0].lower()}{message[1:]}"
+    return f"{name} {value!r:.300}: {message[0].lower()}{message[1:]}"
 
 
 def _or_number(details: list[Any]) -> str:
@@ -234,4 +234,4 @@ def _complaint(detail: Any) -> str:
         message += "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
     if not detail["loc"]:
         return message
-    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r:.300}: {message[0].lower()}{message[1:]}"

@@ -36,6 +36,87 @@ def test_a_checkpoint_around_the_weights_and_a_prefix_do_no_harm(minimal):
         assert torch.equal(found.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "ema.", "model.", "ema_model.module.", "_orig_mod.module."])
+def test_what_trainers_and_averages_put_before_names_does_no_harm(minimal, prefix):
+    averaged = {"n_averaged": torch.tensor(3), **{f"{prefix}{name}": value for name, value in minimal.items()}}
+    weight = import_weights({"ema_state_dict": averaged}).module.neck.laterals["c2"].weight
+    np.testing.assert_array_equal(weight.detach().numpy(), minimal["latlayer2.weight"])
+
+
+def test_what_an_average_was_made_from_is_left_out_and_said(minimal):
+    beside = {f"ema_{name.replace('.', '_')}": value + 1 for name, value in minimal.items()}
+    imported = import_weights({**minimal, **beside})
+    weight = imported.module.neck.laterals["c2"].weight
+    np.testing.assert_array_equal(weight.detach().numpy(), minimal["latlayer2.weight"])
+    assert imported.leftover[-len(beside) :] == tuple(beside)
+    assert imported.remarks == (f"{len(beside)} weights ema_... beside those of the average are left out",)
+
+
+def test_what_is_no_weight_beside_the_weights_is_passed_over(minimal):
+    others = {3: np.ones(2), "names": np.array(["a"]), "words": ["b"], "history": {"lr": 0.1}}
+    weight = import_weights({**minimal, **others}).module.neck.laterals["c2"].weight
+    np.testing.assert_array_equal(weight.detach().numpy(), minimal["latlayer2.weight"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_named(minimal, value):
+    spoilt = minimal["latlayer2.weight"].copy()
+    spoilt[3, 2] = value
+    told = r"weights: neck\.laterals\.c2\.weight holds numbers that are not finite\. Is the file whole\?"
+    with pytest.raises(ModelFileError, match=told):
+        import_weights({**minimal, "latlayer2.weight": spoilt})
+
+
+def meta_state(names: str) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        return {name: torch.empty(shape) for name, shape in entries(names)}
+
+
+@pytest.mark.parametrize(
+    ("names", "old", "new"),
+    [
+        ("d2_faster.json", "backbone.fpn_lateral2.weight", "backbone.fpn_lateral2.wieght"),
+        ("d2_faster.json", "roi_heads.box_predictor.bbox_pred.weight", "roi_heads.box_predictor.bbox_pred.w"),
+        ("d2_retinanet.json", "head.bbox_pred.weight", "head.box_pred.weight"),
+        ("fpnpt_resnet50.json", "RCNN_bbox_pred.weight", "RCNN_box_pred.weight"),
+        ("matterport_mrcnn_resnet50_h5.json", "fpn_p2/kernel:0", "fpn_p2/kernal:0"),
+        ("minimal_fpn.json", "toplayer1.weight", "toplayer1.weight.0"),
+    ],
+)
+def test_names_that_nearly_match_are_refused_as_weights(names, old, new):
+    state = meta_state(names)
+    assert old in state
+    with torch.device("meta"), pytest.raises(ModelFileError):
+        import_weights({new if name == old else name: value for name, value in state.items()})
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((), "not enough values to unpack"),
+        ((0,), "not enough values to unpack"),
+        ((1, 1, 1, 1, 1), "too many values to unpack"),
+        ((1, 1024), "weights of 0 classes, background not counted; expected 1 to 100000"),
+        ((10**6 + 1, 1024), "weights of 1000000 classes, background not counted; expected 1 to 100000"),
+    ],
+)
+def test_shapes_that_no_detector_has_are_refused_as_weights(shape, told):
+    state = meta_state("d2_faster.json")
+    name = "roi_heads.box_predictor.cls_score.weight"
+    assert name in state
+    with torch.device("meta"), pytest.raises(ModelFileError, match=told):
+        import_weights({**state, name: torch.empty(shape)})
+
+
+def test_a_detector_much_larger_than_its_weights_is_not_built():
+    state = meta_state("d2_faster.json")
+    name = "proposal_generator.rpn_head.conv.weight"
+    assert name in state
+    # A million channels of the RPN, each without a number: what is built for them would be 2.3 billion numbers.
+    with torch.device("meta"), pytest.raises(ModelFileError, match="describes a larger detector than it has weights"):
+        import_weights({**state, name: torch.empty(10**6, 0, 3, 3)})
+
+
 def test_arrays_that_may_not_be_written_to_are_copied(minimal):
     locked = {name: value.copy() for name, value in minimal.items()}
     for value in locked.values():

@@ -161,6 +161,17 @@ def test_classes_from_text_and_files(tmp_path):
         resolve_classes("a,b,c", 2)
 
 
+def test_names_that_are_none_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"categories": [{"id": 1e999, "name": "cat"}]}')
+    with pytest.raises(ModelFileError, match="neither a name a line, nor JSON"):
+        resolve_classes(tmp_path / "a.json", 1)
+    (tmp_path / "b.json").write_text('{"categories": [{"id": 1, "name": "a\\u0000b"}]}')
+    with pytest.raises(ConfigError, match=r"b\.json: "):
+        resolve_classes(tmp_path / "b.json", 1)
+    with pytest.raises(ConfigError, match=r"2 class names \(x{40}, b, \.\.\.\) for"):
+        resolve_classes(["x" * 9999, "b"], 3)
+
+
 # --- settings of toolkits ---------------------------------------------------------------------------------------------
 
 
@@ -211,6 +222,58 @@ def test_a_base_that_is_not_there_is_said_and_code_in_yaml_is_not_run(tmp_path):
     (tmp_path / "c.yaml").write_text("INPUT: {MIN_SIZE_TEST: many}")
     with pytest.raises(ConfigError, match=r"c\.yaml: INPUT\.MIN_SIZE_TEST 'many' is not what it should be"):
         read_toolkit_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A: " + "[" * 60 + "]" * 60,
+        "- " * 9000,
+        "A: &x {b: *x}",
+        "A: !!bool red",
+        "A: !!timestamp red",
+        "A: !!int ''",
+        "A: " + "9" * 5000,
+        "2020-13-45: 1",
+        "{[a]: b}",
+    ],
+)
+def test_yaml_that_is_nested_repeated_or_of_other_kinds_than_its_tags_is_refused(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"a\.yaml: is no YAML that is read \("):
+        read_toolkit_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("base", ["a" * 5000 + ".yaml", '"\\0.yaml"', "a.yaml", "/dev/zero"])
+def test_a_base_that_no_path_can_name_or_that_is_the_file_itself_is_said(base, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"_BASE_: {base}\nTEST: {{DETECTIONS_PER_IMAGE: 50}}\n")
+    config = read_toolkit_config(tmp_path / "a.yaml")
+    assert config.settings["box.limit"] == 50
+    assert config.remarks[0].endswith("which is not there: what it sets is not known")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "[1]", "{a: 1}"])
+def test_a_size_that_is_no_number_is_named(value, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"INPUT: {{MIN_SIZE_TEST: {value}}}")
+    with pytest.raises(ConfigError, match=r"a\.yaml: INPUT\.MIN_SIZE_TEST ['\"].*['\"] is not what it should"):
+        read_toolkit_config(tmp_path / "a.yaml")
+
+
+def test_names_that_stand_for_each_other_are_counted_as_often_as_they_stand():
+    doubled = "\n".join(["a0 = [1]", *(f"a{n + 1} = [a{n}, a{n}]" for n in range(40))])  # 2**40 ones
+    with pytest.raises(ConfigError, match=r"x\.py: its settings are .* more than 100000 values"):
+        read_assignments_of(doubled, "x.py")
+    assert read_assignments_of("a = [1, 2]\nb = [a, a]", "x.py")["b"] == [[1, 2], [1, 2]]
+    with pytest.raises(ConfigError, match=r"x\.py: its settings are nested more than 60 deep"):
+        read_assignments_of("a = " + "[" * 70 + "]" * 70, "x.py")
+    with pytest.raises(ConfigError, match=r"x\.py: 300001 letters of settings; 300000 are read"):
+        read_assignments_of(" " * 300_001, "x.py")
+
+
+def test_anchors_of_a_config_that_are_no_numbers_are_named():
+    text = "model = dict(rpn_head=dict(anchor_generator=dict(scales=['red'], strides=[4])))"
+    with pytest.raises(ConfigError, match=r"x\.py: model\.rpn_head\.anchor_generator\.scales .* is not what it should"):
+        read_mmdetection(text, "x.py")
 
 
 def test_a_config_of_mmdetection_is_read_and_not_run(tmp_path):

@@ -8,8 +8,11 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from fpn.data.loading.augmentation.chances import random_for
+from fpn.detectors.detector import IMPORTED
+from fpn.detectors.model_file import read_header
 from fpn.errors import ConfigError, TrainingError
 from fpn.structures import Targets
+from fpn.studies.explain.origins import origin_table
 from fpn.training.config import TrainConfig
 from fpn.training.openings import Openings, _refuse_unusable, name_of
 from fpn.training.run import Run
@@ -288,6 +291,34 @@ def test_a_run_that_goes_on_has_its_own_weights_whatever_it_began_with(tmp_path,
         trained(init=other, output=tmp_path / "run")
     monkeypatch.undo()
     assert equal(trained(resume=tmp_path / "run"), undisturbed)
+
+
+def test_where_imported_weights_came_from_survives_training_and_resuming(tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    other = TinyDetector(tiny_scenes().classes)
+    other.training_record = {IMPORTED: {"from": "a.pth", "toolkit": "torchvision", "proofs": []}, "step": 99}
+    take_step = Run.take_step
+
+    def stop(self, group):
+        if self.position.step == 3:
+            raise MemoryError
+        take_step(self, group)
+
+    monkeypatch.setattr(Run, "take_step", stop)
+    run = tmp_path / "run"
+    with pytest.raises(MemoryError):
+        trained(init=other, output=run)
+    assert read_record(run)[IMPORTED] == other.training_record[IMPORTED]
+    monkeypatch.undo()
+    # The detector is a new one, which knows of no origin, and the record is written anew.
+    trained(changed(learning_rate=0.02), resume=run, allow_changes=True)
+    assert len(read_record(run)["changes"]) == 1
+    assert read_record(run)[IMPORTED] == other.training_record[IMPORTED]
+    record = read_header(next(run.glob("*.safetensors")))["training"]
+    assert (record[IMPORTED]["from"], record["step"]) == ("a.pth", 6)
+    told = dict(origin_table(next(run.glob("*.safetensors"))).rows)
+    assert told["toolkit"] == "torchvision"
+    assert told["since then"] == "trained here, 6 steps on scenes-3"
 
 
 def test_classes_that_differ_are_refused_with_what_makes_them_agree():

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from fpn.data.formats.files import MAX_CLASSES
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
 from fpn.structures import Classes
 
@@ -48,8 +49,11 @@ def resolve_classes(told: Classes | Iterable[str] | str | os.PathLike[str] | Non
         count: how many the weights are of.
 
     Raises:
-        ConfigError, DataNotFoundError, ModelFileError: other classes than that many, or no such file.
+        ConfigError, DataNotFoundError, ModelFileError: other classes than that many, too many, or no such
+            file.
     """
+    if not 0 < count <= MAX_CLASSES:
+        raise ModelFileError(f"weights of {count} classes, background not counted; expected 1 to {MAX_CLASSES}")
     if told is None:
         return Classes.of([f"class {number}" for number in range(1, count + 1)])
     if told == "coco":
@@ -87,7 +91,7 @@ def _from_file(path: Path) -> Classes:
         entries = value["categories"]
         named = Classes.of([str(each["name"]) for each in entries])
         return Classes(named.names, tuple(int(each["id"]) for each in entries))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise ConfigError(f"{path}: {error}") from None
         raise ModelFileError(

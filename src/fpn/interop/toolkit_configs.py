@@ -98,7 +98,8 @@ def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, A
         raise ConfigError(f"{path}: is no YAML that is read (brackets inside of brackets)")
     try:
         read = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # The parser's own stumble over a tag whose value is of another kind, such as `!!bool red`.
         raise ConfigError(f"{path}: is no YAML that is read ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(read, dict):
         raise ConfigError(f"{path}: holds no settings by name")
@@ -106,10 +107,17 @@ def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, A
     if base is None:
         return read
     beside = path.parent / str(base)
-    if depth >= _MOST_BASES or beside.suffix.lower() not in (".yaml", ".yml") or not beside.is_file():
+    if depth >= _MOST_BASES or beside.suffix.lower() not in (".yaml", ".yml") or not _is_there(beside):
         config.remarks.append(f"{path.name} builds on {str(base)!r}, which is not there: what it sets is not known")
         return read
     return _merged(_read_yaml(beside, config, depth + 1), read)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no path that the file system takes
+        return False
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
