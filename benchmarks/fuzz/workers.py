@@ -27,6 +27,8 @@ from fuzz.targets import TARGETS, Target
 # So many inputs of one kind of finding are counted; the first is kept.
 _COUNTED = 5
 _JOURNAL_EVERY = 500
+# Seconds by the clock for so many inputs, on a machine that others may keep busy.
+_HANGING = 600
 
 
 @dataclass
@@ -115,7 +117,7 @@ def _mutate(options: argparse.Namespace, reader: str, seeds: list[bytes], journa
         data = mutate(reader, seeds, random.Random(f"{options.seed}/{reader}/{number}"))
         if number % _JOURNAL_EVERY == 0:
             # C code that hangs never lets the alarm through: then the process ends, and the input is known.
-            faulthandler.dump_traceback_later(journal.bounds.seconds * _JOURNAL_EVERY / 10, exit=True)
+            faulthandler.dump_traceback_later(_HANGING, exit=True)
         journal.run(number, data)
     faulthandler.cancel_dump_traceback_later()
 

@@ -21,6 +21,7 @@ from fpn.structures import ImageBatch, Targets
 from parity.golden import rule
 from parity.golden.cases import Case
 from parity.golden.compare import assert_map, unmatched
+from parity.golden.files import import_file
 
 SHARED = Path(__file__).parents[3].joinpath("../shared/golden").resolve()
 FOLDER = Path(os.environ.get("FPN_GOLDEN_FAMILY", SHARED / "public"))
@@ -65,17 +66,19 @@ def settings(figures: Case) -> dict[str, float]:
     return found
 
 
-def detector_of(figures: Case) -> OneStageDetector:
-    imported = import_weights(weights(figures.name), **settings(figures))
+def detector_of(figures: Case, folder: Path | None = None) -> OneStageDetector:
+    """The original's weights in our detector; with a folder by way of the toolkit's own file."""
+    state, told = weights(figures.name), settings(figures)
+    imported = import_weights(state, **told) if folder is None else import_file(folder, figures.name, state, **told)
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
     assert isinstance(imported.module, OneStageDetector)
     return imported.module
 
 
 @pytest.mark.parametrize("name", [*FULL, "mm_10_atss_full"])
-def test_the_originals_maps_and_detections(name: str) -> None:
+def test_the_originals_maps_and_detections(name: str, tmp_path: Path) -> None:
     figures = stored(name)
-    detector = detector_of(figures)
+    detector = detector_of(figures, tmp_path)
     prepared = detector.preprocessor.prepare(Image.fromarray(figures["image_rgb"]))
     images = detector.preprocessor.collate([prepared.pixels], [prepared.frame])
     with torch.no_grad():

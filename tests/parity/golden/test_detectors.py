@@ -18,6 +18,7 @@ from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Detections, ImageBatch
 from parity.golden.cases import Case, case, cases, same_weights
 from parity.golden.compare import assert_map, assert_near, assert_same_set, unmatched
+from parity.golden.files import import_file
 
 YX = [1, 0, 3, 2]
 
@@ -65,9 +66,9 @@ def from_config(figures: Case, **conventions) -> dict:
 
 
 @pytest.mark.parametrize("figures", [case("d2_10_full_faster"), case("d2_10_full_mask")], ids=lambda f: f.name)
-def test_detectron2(figures):
+def test_detectron2(figures, tmp_path):
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    imported = import_weights(state, **from_config(figures))
+    imported = import_file(tmp_path, figures.name, state, **from_config(figures))
     detector = imported.module
     assert imported.leftover == ()
     assert ("masks" in detector.tasks) == ("mask" in figures.name)
