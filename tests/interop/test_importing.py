@@ -168,6 +168,10 @@ def test_names_that_are_none_are_refused(tmp_path):
     (tmp_path / "b.json").write_text('{"categories": [{"id": 1, "name": "a\\u0000b"}]}')
     with pytest.raises(ConfigError, match=r"b\.json: "):
         resolve_classes(tmp_path / "b.json", 1)
+    (tmp_path / "c.txt").write_text("\0" * 30_000)
+    with pytest.raises(ConfigError, match=r"c\.txt: classes\[0\]='.*: expected a name of letters") as caught:
+        resolve_classes(tmp_path / "c.txt", 1)
+    assert len(str(caught.value)) < 1000
     with pytest.raises(ConfigError, match=r"2 class names \(x{40}, b, \.\.\.\) for"):
         resolve_classes(["x" * 9999, "b"], 3)
 

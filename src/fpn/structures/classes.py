@@ -27,7 +27,7 @@ class Classes(Sequence[str]):
         for what, values in (("class name", self.names), ("category id", self.ids)):
             repeated = {str(value) for value, count in Counter(values).items() if count > 1}
             if repeated:
-                raise ConfigError(f"{what} {', '.join(sorted(repeated))} is given more than once")
+                raise ConfigError(f"{what} {', '.join(sorted(repeated)):.300} is given more than once")
 
     @classmethod
     def of(cls, classes: Classes | Iterable[str]) -> Classes:
@@ -39,13 +39,13 @@ class Classes(Sequence[str]):
         if isinstance(classes, Classes):
             return classes
         if isinstance(classes, str) or not isinstance(classes, Iterable):
-            raise ConfigError(f"classes={classes!r}: expected a list of names, such as ['cell', 'platelet']")
+            raise ConfigError(f"classes={classes!r:.100}: expected a list of names, such as ['cell', 'platelet']")
         names = tuple(classes)
         for label, name in enumerate(names):
             if not isinstance(name, str):
-                raise ConfigError(f"classes[{label}]={name!r}: expected a name, in quotes")
+                raise ConfigError(f"classes[{label}]={name!r:.100}: expected a name, in quotes")
             if not name.strip() or any(ord(letter) < 32 or "\ud800" <= letter <= "\udfff" for letter in name):
-                raise ConfigError(f"classes[{label}]={name!a}: expected a name of letters that can be printed")
+                raise ConfigError(f"classes[{label}]={name!a:.100}: expected a name of letters that can be printed")
         return cls(names, tuple(range(1, len(names) + 1)))
 
     def __len__(self) -> int:
