@@ -256,11 +256,14 @@ def test_a_base_that_no_path_can_name_or_that_is_the_file_itself_is_said(base, t
     assert config.remarks[0].endswith("which is not there: what it sets is not known")
 
 
-@pytest.mark.parametrize("value", [".inf", ".nan", "[1]", "{a: 1}"])
+@pytest.mark.parametrize("value", [".inf", ".nan", "[1]", "{a: 1}", "x" * 30_000])
 def test_a_size_that_is_no_number_is_named(value, tmp_path):
     (tmp_path / "a.yaml").write_text(f"INPUT: {{MIN_SIZE_TEST: {value}}}")
-    with pytest.raises(ConfigError, match=r"a\.yaml: INPUT\.MIN_SIZE_TEST ['\"].*['\"] is not what it should"):
+    with pytest.raises(
+        ConfigError, match=r"a\.yaml: INPUT\.MIN_SIZE_TEST ['\"].*['\"] is not what it should"
+    ) as caught:
         read_toolkit_config(tmp_path / "a.yaml")
+    assert len(str(caught.value)) < 1000
 
 
 def test_names_that_stand_for_each_other_are_counted_as_often_as_they_stand():

@@ -200,7 +200,7 @@ def _turned(turn: Callable[[Any], Any], value: Any, key: str, where: str) -> Any
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{where}: {key} {str(value)[:100]!r} is not what it should be ({error})") from None
+        raise ConfigError(f"{where}: {key} {str(value)[:100]!r} is not what it should be ({error!s:.200})") from None
 
 
 # --- MMDetection ------------------------------------------------------------------------------------------------------
