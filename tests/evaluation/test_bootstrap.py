@@ -159,7 +159,7 @@ def test_intervals_are_of_all_and_of_each_class_that_has_objects() -> None:
 
 
 def test_one_image_is_too_few_to_draw_from() -> None:
-    with pytest.raises(ConfigError, match="1 images"):
+    with pytest.raises(ConfigError, match="images: 1, resamples: 100"):
         draw_images(1, 100, 0)
     with pytest.raises(ConfigError, match=r"confidence 95\.0"):
         bootstrap_intervals(match_detections(truth(), []), confidence=95.0)

@@ -60,7 +60,7 @@ def test_a_results_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "holds dict, not a list"),
+        ("{}", "is no list of COCO results"),
         ("[", "can't be read as JSON"),
         ('[{"image_id": 1, "category_id": 3, "bbox": [0, 0, 1], "score": 1}]', "record 0: expected image_id"),
         ('[{"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, NaN], "score": 1}]', "record 0: expected image_id"),

@@ -101,7 +101,7 @@ def test_another_metric_may_take_over_when_that_is_allowed_and_begins_anew(aps, 
 
 
 def test_the_metric_that_decides_is_always_on_the_screen():
-    always = ["AP", "AP50", "small", "medium", "large", "masks AP", "keypoints AP"]
+    always = ["AP", "AP50", "small", "medium", "large", "masks AP", "segments AR@100", "keypoints AP"]
     assert list(screen_labels(find_metric("ap")).values()) == always
     assert screen_labels(find_metric("ar10"))["ar10"] == "ar10"
 
