@@ -49,6 +49,7 @@ def test_rois_are_read_up_to_level_five() -> None:
     levels = tuple(Level(f"p{k}", 8, 2**k, k) for k in range(2, 7))
     assert [level.name for level in roi_levels(levels)] == ["p2", "p3", "p4", "p5"]
     assert roi_levels(levels[-1:]) == levels[-1:]
+    assert [level.name for level in roi_levels(levels, 3)] == ["p2", "p3"]
 
 
 def design(name: str, **changes: object) -> TwoStageDetector:

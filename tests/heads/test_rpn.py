@@ -74,6 +74,17 @@ def test_narrow_proposals_are_dropped_and_missing_ones_can_be_filled() -> None:
     assert found.boxes[-1].tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
+def test_unsure_proposals_are_dropped_where_a_limit_is_set() -> None:
+    raw = _raw([[0.0, 1.0], [5.0, -1.0]])
+    # Of the four, sigmoids 0.5, 0.73, 0.99 and 0.27; without a limit all are there.
+    assert len(_head(nms=1.0).propose(raw, _images(16, 16))[0]) == 4
+    assert len(_head(nms=1.0, min_score=0.4).propose(raw, _images(16, 16))[0]) == 3
+    assert len(_head(nms=1.0, min_score=0.5).propose(raw, _images(16, 16))[0]) == 3
+    assert len(_head(nms=1.0, min_score=0.6).propose(raw, _images(16, 16))[0]) == 2
+    (found,) = _head(nms=1.0, min_score=0.6, min_size=5.0).propose(raw, _images(16, 16))
+    assert len(found) < 2
+
+
 def test_loss_of_silent_heads_is_log_two() -> None:
     head = _head(levels=(2,), sizes=((8.0,),))
     features = {"p2": torch.zeros(1, 4, 4, 4)}

@@ -296,7 +296,7 @@ def build_keypoint_head(levels: tuple[Level, ...], num_keypoints: int, dialect: 
 def build_pooler(levels: tuple[Level, ...], dialect: TwoStageDialect, size: int) -> RoIPooler:
     """How a dialect reads RoIs, in a grid of size x size cells."""
     return RoIPooler(
-        levels=roi_levels(levels),
+        levels=roi_levels(levels, dialect.roi.coarsest_level),
         config=dialect.roi.changed(output_size=size),
         legacy_plus_one=dialect.coder.legacy_plus_one,
     )
@@ -321,6 +321,6 @@ def _trunk(channels: int, dialect: TwoStageDialect) -> FlatTrunk | ConvolutionTr
             )
 
 
-def roi_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+def roi_levels(levels: tuple[Level, ...], coarsest: int = 5) -> tuple[Level, ...]:
     """The levels RoIs are read from: up to level 5, P6 being for large anchors only (paper, section 4.1, footnote)."""
-    return tuple(level for level in levels if level.number <= 5) or levels
+    return tuple(level for level in levels if level.number <= coarsest) or levels

@@ -57,6 +57,10 @@ class RoIConfig(Section):
         default=224.0, description="The size in network pixels that goes to `canonical_level`."
     )
     canonical_level: Annotated[int, Field(ge=0, le=20)] = Field(default=4, description="k0 of equation 1.")
+    coarsest_level: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=5,
+        description="RoIs are read from the levels up to this one; 4 in torchvision's detectors on MobileNetV3.",
+    )
     size_relative: bool = Field(
         default=False,
         description="True: sizes are counted with sides divided by (padded side - 1) and the canonical size by "

@@ -109,6 +109,10 @@ class RPNConfig(Section):
         description="Proposals with a side not longer than this are dropped before NMS, network pixels; None: "
         "none are.",
     )
+    min_score: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Proposals of a smaller score are dropped before NMS (0.05 in torchvision's MobileNets).",
+    )
     padded: bool = Field(
         default=False,
         description="True: missing proposals are filled with (0, 0, 0, 0) at score 0, which go through the box head "
@@ -232,11 +236,10 @@ class RPN(nn.Module):
         parts: Int[Tensor, " k"],
         limit: int | None,
     ) -> Int[Tensor, " n"]:
-        """Which candidates of one image are large enough and pass NMS, best first; `limit`: at most so many."""
-        large = None
-        if self.config.min_size is not None:
-            large = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size).nonzero().squeeze(1)
-            boxes, scores, parts = boxes[large], scores[large], parts[large]
+        """Which of one image's candidates are large and sure enough and pass NMS, best first; at most `limit`."""
+        fit = self._fit(boxes, scores)
+        if fit is not None:
+            boxes, scores, parts = boxes[fit], scores[fit], parts[fit]
         kept = nms(
             boxes,
             scores,
@@ -245,7 +248,17 @@ class RPN(nn.Module):
             limit=limit,
             legacy_plus_one=self.coder.legacy_plus_one,
         )
-        return kept if large is None else large[kept]
+        return kept if fit is None else fit[kept]
+
+    def _fit(self, boxes: Float[Tensor, "k 4"], scores: Float[Tensor, " k"]) -> Int[Tensor, " n"] | None:
+        """Which candidates NMS gets to see; None: all of them."""
+        fit: Tensor | None = None
+        if self.config.min_size is not None:
+            fit = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
+        if self.config.min_score > 0:
+            sure = scores.sigmoid() >= self.config.min_score
+            fit = sure if fit is None else fit & sure
+        return None if fit is None else fit.nonzero().squeeze(1)
 
     def losses(
         self,

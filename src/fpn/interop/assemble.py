@@ -32,7 +32,10 @@ from fpn.interop.resnets import resnet_name
 from fpn.structures import Classes, Skeleton
 from fpn.structures.keypoints import COCO_PERSON
 
+_NET = "features.backbone.net."
 _KEYPOINTS = "roi_heads.keypoint.upsample.weight"
+# The MobileNet of torchvision's detectors, as timm calls it.
+MOBILENET = "mobilenetv3_large_100"
 # A head alone, or the first of a cascade's.
 _BOX, _FIRST_STAGE = "roi_heads.box.", "roi_heads.box.stages.0."
 _MASK, _FIRST_MASK = "roi_heads.mask.", "roi_heads.mask.stages.0."
@@ -52,7 +55,7 @@ def build(
         dialect = CASCADE_DIALECTS[dialect.name].changed(neck=dialect.neck, roi=dialect.roi)
     box = _FIRST_STAGE if cascade else _BOX
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
-    name = resnet_name(state, toolkit=dialect.name)
+    name = MOBILENET if f"{_NET}conv_stem.weight" in state else resnet_name(state, toolkit=dialect.name)
     if f"{box}scores.weight" not in state or "rpn.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
     num_logits, width = state[f"{box}scores.weight"].shape

@@ -114,11 +114,16 @@ def unwrap_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: _tensor(value) for name, value in plain_names(state).items()}
+
+
+def plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights among what a mapping holds, by the names that they have in the network itself."""
     weights = {name: value for name, value in state.items() if isinstance(name, str) and _is_weight(value)}
     plain = {name.removeprefix("module."): value for name, value in weights.items() if name not in _COUNTERS}
     while plain and (found := _PREFIX.match(next(iter(plain)))) and all(name.startswith(found[0]) for name in plain):
         plain = {name.removeprefix(found[0]): value for name, value in plain.items()}
-    return {name: _tensor(value) for name, value in plain.items()}
+    return plain
 
 
 def _is_weight(value: Any) -> bool:

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import timm
+import torch
+
 from fpn.detectors.toolkits import TORCHVISION, TORCHVISION_V2
-from fpn.interop.assemble import build
+from fpn.features.backbones.mobilenets import is_torchvision_mobilenet, mobilenet_names
+from fpn.interop.assemble import MOBILENET, build
 from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
@@ -15,17 +19,21 @@ from fpn.structures import Classes
 
 # inner_blocks.0 is the finest, c2. Files from before torchvision 0.13 lack the inner ".0" of these blocks.
 LEVELS = (2, 3, 4, 5)
+
+
+def pyramid_rules(levels: tuple[int, ...]) -> Rules:
+    """Rules for laterals and smoothing convolutions of these levels, finest first."""
+    return tuple(
+        (rf"backbone\.fpn\.{part}\.{i}\.(?:0\.)?(weight|bias)", rf"features.neck.{own}{k}.\1")
+        for part, own in (("inner_blocks", "laterals.c"), ("layer_blocks", "smooths.p"))
+        for i, k in enumerate(levels)
+    )
+
+
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
     (r"backbone\.body\.(.+)", r"features.backbone.net.\1"),
-    *(
-        (rf"backbone\.fpn\.inner_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.neck.laterals.c{k}.\1")
-        for i, k in enumerate(LEVELS)
-    ),
-    *(
-        (rf"backbone\.fpn\.layer_blocks\.{i}\.(?:0\.)?(weight|bias)", rf"features.neck.smooths.p{k}.\1")
-        for i, k in enumerate(LEVELS)
-    ),
+    *pyramid_rules(LEVELS),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
     (r"rpn\.head\.conv\.1\.0\.(.+)", r"rpn.further.0.\1"),
     (r"roi_heads\.box_head\.(\d+\..+)", r"roi_heads.box.trunk.\1"),
@@ -57,6 +65,17 @@ NORMED_RULES: Rules = (
         for i, k in enumerate(LEVELS)
     ),
 )
+# On MobileNetV3: two maps of one stride, all anchors on each level, RoIs from the finest alone
+# (models/detection/faster_rcnn.py, `_fasterrcnn_mobilenet_v3_large_fpn`). No weight tells the limit of scores.
+MOBILENET_LEVELS = (4, 5)
+TORCHVISION_MOBILENET = TORCHVISION.changed(
+    backbone={"split_last_stage": True},
+    neck={"finest_level": MOBILENET_LEVELS[0]},
+    anchors={"sizes": ((32.0, 64.0, 128.0, 256.0, 512.0),) * 3},
+    rpn={"min_score": 0.05},
+    roi={"coarsest_level": MOBILENET_LEVELS[0]},
+)
+_BODY = "backbone.body."
 # A pyramid from c3 on, and levels that convolutions make.
 DENSE_RULES: Rules = (
     RULES[0],
@@ -91,16 +110,28 @@ def import_weights(
 
     Args:
         state: a `state_dict` of `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn` or `keypointrcnn_resnet50_fpn`, of a
-            `_v2`, or of a one-stage detector.
+            `_v2`, of one on MobileNetV3, or of a one-stage detector.
         classes: names of the classes without background; None: "class 1", "class 2", ... Of one-stage detectors a
             name for every logit: they have no background, but the published ones an unused class 0.
         conventions: fields of the dialect that are not as usual, such as `short_side=640`.
     """
     if has_dense_head(state):
         return _one_stage(state, classes, conventions)
+    if is_torchvision_mobilenet(state, _BODY):
+        renamed, leftover = rename(_with_timm_names(state), (*pyramid_rules(MOBILENET_LEVELS), *RULES))
+        return build(renamed, TORCHVISION_MOBILENET, leftover, classes=classes, conventions=conventions)
     renamed, leftover = rename(state, rules_of(state))
     dialect = TORCHVISION_V2 if _is_normed(state) else TORCHVISION
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
+
+
+def _with_timm_names(state: State) -> State:
+    """The backbone's names as timm's MobileNetV3 has them."""
+    with torch.device("meta"):
+        twin = timm.create_model(MOBILENET, pretrained=False, features_only=True).state_dict()
+    found = mobilenet_names(state, twin, _BODY, "torchvision weights")
+    rest = {name: value for name, value in state.items() if not name.startswith(_BODY)}
+    return {**rest, **{f"{_BODY}{name}": value for name, value in found.items()}}
 
 
 def _one_stage(

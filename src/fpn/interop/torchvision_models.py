@@ -12,9 +12,10 @@ from torch import nn
 from fpn.detectors.detector import Detector
 from fpn.detectors.dialect import AnchorDialect, Dialect, RetinaNetDialect, TwoStageDialect
 from fpn.detectors.presets import DIALECTS_OF
-from fpn.detectors.recipe import KeypointRCNNRecipe, Recipe
+from fpn.detectors.recipe import FasterRCNNRecipe, KeypointRCNNRecipe, Recipe
+from fpn.interop.assemble import MOBILENET
 from fpn.interop.checkpoint_files import read_checkpoint_file
-from fpn.interop.conversion import unwrap_state
+from fpn.interop.conversion import plain_names, unwrap_state
 from fpn.interop.export_settings import UnlikeSetting, compare_dialects
 
 BACKBONE = "resnet50"
@@ -252,13 +253,11 @@ def build_torchvision(detector: Detector, path: str | os.PathLike[str]) -> tuple
         detector: ours, made of the same file.
         path: the file.
     """
-    model, unlike, _ = describe_torchvision(detector.recipe)
-    if model is None or unlike:
+    model = _model_of(detector.recipe)
+    if model is None:
         return None
     theirs = model.build()
-    state = {
-        name.removeprefix("module."): value for name, value in unwrap_state(read_checkpoint_file(path).value).items()
-    }
+    state = plain_names(unwrap_state(read_checkpoint_file(path).value))
     try:
         lacking, beyond = theirs.load_state_dict(_current_names(state), strict=False)
     except RuntimeError:
@@ -266,6 +265,32 @@ def build_torchvision(detector: Detector, path: str | os.PathLike[str]) -> tuple
     if beyond or any(not name.endswith("num_batches_tracked") for name in lacking):
         return None
     return theirs, model.first_label
+
+
+def _model_of(recipe: Recipe) -> TorchvisionModel | None:
+    if isinstance(recipe, FasterRCNNRecipe) and recipe.backbone == MOBILENET:
+        return _mobilenet(recipe)
+    model, unlike, _ = describe_torchvision(recipe)
+    return None if unlike else model
+
+
+def _mobilenet(recipe: FasterRCNNRecipe) -> TorchvisionModel:
+    own = recipe.dialect
+    arguments = {
+        "num_classes": len(recipe.classes) + 1,
+        "min_size": own.pixels.short_side,
+        "max_size": own.pixels.long_side,
+        "rpn_pre_nms_top_n_test": own.rpn.before_nms[1],
+        "rpn_post_nms_top_n_test": own.rpn.after_nms[1],
+        "rpn_nms_thresh": own.rpn.nms,
+        "rpn_score_thresh": own.rpn.min_score,
+        "box_score_thresh": own.box.score_limit,
+        "box_nms_thresh": own.box.nms,
+        "box_detections_per_img": own.box.limit,
+    }
+    return TorchvisionModel(
+        function="fasterrcnn_mobilenet_v3_large_fpn", arguments=arguments, epsilon=own.backbone.norm_epsilon
+    )
 
 
 def _current_names(state: Mapping[str, Any]) -> dict[str, Any]:

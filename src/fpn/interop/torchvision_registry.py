@@ -40,6 +40,15 @@ _WITHOUT_EPSILON = (
     "retinanet_resnet50_fpn",
 )
 _ALMOST_NOTHING = 1e-12
+# And these have settings of their own.
+_OWN_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": {
+        "pixels.short_side": 320,
+        "pixels.long_side": 640,
+        "rpn.before_nms": (2000, 150),
+        "rpn.after_nms": (2000, 150),
+    }
+}
 # torch's own: a hash stands at the end of a file's name.
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")
 
@@ -83,7 +92,7 @@ def find_torchvision(name: str) -> NamedWeights:
     counted = len(weights.meta["categories"]) - (not short.startswith(("retinanet", "fcos")))
     classes = coco_classes(1 if "keypoint_names" in weights.meta else counted)
     settings = {"backbone.norm_epsilon": _ALMOST_NOTHING} if short in _WITHOUT_EPSILON else {}
-    return NamedWeights(path, classes, settings)
+    return NamedWeights(path, classes, {**settings, **_OWN_SETTINGS.get(short, {})})
 
 
 def model_of_torchvision(name: str) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.errors import ConfigError
+from fpn.features.backbones.mobilenets import split_stages
 from fpn.features.backbones.plain_transformers import is_plain, plain_options
 from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
@@ -78,6 +79,9 @@ class Backbone(BottomUp):
         self.levels: tuple[Level, ...] = levels
         if config is not None:
             self.levels = adapt_resnet(net, self.levels, config, name)
+            if config.split_last_stage:
+                net, self.levels = split_stages(net, self.levels, name)
+                self._index = [0, 1]
         pretrained = timm.get_pretrained_cfg(name)
         self.pixel_mean: tuple[float, float, float] = tuple(pretrained.mean)
         self.pixel_std: tuple[float, float, float] = tuple(pretrained.std)

@@ -44,6 +44,10 @@ class BackboneConfig(Section):
     last_stage_stride: Literal[1, 2] = Field(
         default=2, description="Stride of the last stage. 1 gives C5 the stride of C4 (fpn.pytorch)."
     )
+    split_last_stage: bool = Field(
+        default=False,
+        description="True: C4 is a MobileNetV3's first map of stride 32, and C5 its last (torchvision's detectors).",
+    )
 
 
 def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneConfig, name: str) -> tuple[Level, ...]:
@@ -52,7 +56,7 @@ def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneCon
     Raises:
         ConfigError: `net` is not a plain ResNet.
     """
-    if variant == BackboneConfig():
+    if variant == BackboneConfig(split_last_stage=variant.split_last_stage):
         return levels
     _check_plain(net, name)
     if variant.stride_on == "1x1":

@@ -72,10 +72,10 @@ class NeckConfig(Section):
     emitted: Literal["all", "finest"] = Field(
         default="all", description="finest: only the finest level comes out, and only it is smoothed."
     )
-    finest_level: Literal[1, 2, 3] = Field(
+    finest_level: Literal[1, 2, 3, 4] = Field(
         default=2,
         description="The finest level that heads use: 2 for Faster R-CNN, 3 for RetinaNet and FCOS, 1 where three "
-        "levels are named by their stride.",
+        "levels are named by their stride, 4 in torchvision's detectors on MobileNetV3.",
     )
     repeats: Annotated[int, Field(ge=1, le=20)] = Field(
         default=3, description="bifpn: how often its cell is repeated (3 in EfficientDet-D0, 8 in D7)."
