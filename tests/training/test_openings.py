@@ -275,10 +275,7 @@ def test_a_run_that_begins_with_another_detector_is_that_detectors_run(tmp_path)
     assert (noted["model"], noted["fresh"], noted["left"]) == ("a TinyDetector", [], [])
 
 
-def test_a_run_that_goes_on_has_its_own_weights_whatever_it_began_with(tmp_path, monkeypatch):
-    torch.manual_seed(5)
-    other = TinyDetector(tiny_scenes().classes)
-    undisturbed = trained(init=other)
+def stop_after_three_steps(monkeypatch):
     take_step = Run.take_step
 
     def stop(self, group):
@@ -287,6 +284,13 @@ def test_a_run_that_goes_on_has_its_own_weights_whatever_it_began_with(tmp_path,
         take_step(self, group)
 
     monkeypatch.setattr(Run, "take_step", stop)
+
+
+def test_a_run_that_goes_on_has_its_own_weights_whatever_it_began_with(tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    other = TinyDetector(tiny_scenes().classes)
+    undisturbed = trained(init=other)
+    stop_after_three_steps(monkeypatch)
     with pytest.raises(MemoryError):
         trained(init=other, output=tmp_path / "run")
     monkeypatch.undo()
@@ -297,14 +301,7 @@ def test_where_imported_weights_came_from_survives_training_and_resuming(tmp_pat
     torch.manual_seed(5)
     other = TinyDetector(tiny_scenes().classes)
     other.training_record = {IMPORTED: {"from": "a.pth", "toolkit": "torchvision", "proofs": []}, "step": 99}
-    take_step = Run.take_step
-
-    def stop(self, group):
-        if self.position.step == 3:
-            raise MemoryError
-        take_step(self, group)
-
-    monkeypatch.setattr(Run, "take_step", stop)
+    stop_after_three_steps(monkeypatch)
     run = tmp_path / "run"
     with pytest.raises(MemoryError):
         trained(init=other, output=run)

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from fpn.detectors.detector import Detector, Rewriter
-from fpn.detectors.recipe import Recipe
-from fpn.features.extractor import Extractor
+from fpn.detectors.single_head import SingleHeadDetector
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.dense import DenseHead
 from fpn.heads.sampling import Randomness
-from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
+from fpn.structures import Detections, ImageBatch, LossTerms, Targets
 
 
-class OneStageDetector(Detector):
+class OneStageDetector(SingleHeadDetector[DenseHead]):
     """Features, then a head on all levels.
 
-    Args:
-        features: pixels (B, 3, H, W) -> named levels.
-        head: levels -> predictions, losses and detections.
-        classes, preprocessor, recipe: as `Detector`.
+    Its arguments are those of `SingleHeadDetector`.
     """
-
-    def __init__(
-        self, *, features: Extractor, head: DenseHead, classes: Classes, preprocessor: Preprocessor, recipe: Recipe
-    ) -> None:
-        super().__init__(classes=classes, preprocessor=preprocessor, recipe=recipe)
-        self.features, self.head = features, head
 
     def losses(self, images: ImageBatch, targets: Sequence[Targets], *, generator: Randomness = None) -> LossTerms:
         """The head's terms; see `Detector.losses`."""
@@ -44,20 +32,6 @@ class OneStageDetector(Detector):
         raw: tuple[Tensor, ...] = self.head(self.features(pixels))
         return raw
 
-    @property
-    def dense_modules(self) -> list[nn.Module]:
-        """See `Detector.dense_modules`."""
-        return [self.features, self.head]
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """See `Detector.backbone_parameters`."""
-        return self.features.backbone_parameters()
-
     def class_rows(self) -> list[ClassRows]:
         """See `Detector.class_rows`."""
         return self.head.class_rows()
-
-    def rewrite(self, tools: Rewriter) -> bool:
-        """See `Detector.rewrite`."""
-        self.head.rewrite(tools.fuse)
-        return self.features.backbone.rewrite(tools.fold)

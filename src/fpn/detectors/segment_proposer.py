@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.prediction import TaskName
-from fpn.detectors.recipe import Recipe
-from fpn.features.extractor import Extractor
+from fpn.detectors.single_head import SingleHeadDetector
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.heads.segments import SegmentHead
-from fpn.preprocessing.preprocessor import Preprocessor
-from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
+from fpn.structures import Detections, ImageBatch, LossTerms, Targets
 
 
-class SegmentProposer(Detector):
+class SegmentProposer(SingleHeadDetector[SegmentHead]):
     """Features, then windows that slide over all levels.
 
-    Args:
-        features: pixels (B, 3, H, W) -> named levels.
-        head: levels -> windows' scores, losses, and the masks of the best.
-        classes, preprocessor, recipe: as `Detector`.
+    Its arguments are those of `SingleHeadDetector`.
     """
-
-    def __init__(
-        self, *, features: Extractor, head: SegmentHead, classes: Classes, preprocessor: Preprocessor, recipe: Recipe
-    ) -> None:
-        super().__init__(classes=classes, preprocessor=preprocessor, recipe=recipe)
-        self.features, self.head = features, head
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -52,20 +40,6 @@ class SegmentProposer(Detector):
         features = self.features(pixels)
         return (*(features[level.name] for level in self.features.levels), *self.head(features))
 
-    @property
-    def dense_modules(self) -> list[nn.Module]:
-        """See `Detector.dense_modules`."""
-        return [self.features, self.head]
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """See `Detector.backbone_parameters`."""
-        return self.features.backbone_parameters()
-
     def class_rows(self) -> list[ClassRows]:
         """See `Detector.class_rows`: it knows no classes."""
         return []
-
-    def rewrite(self, tools: Rewriter) -> bool:
-        """See `Detector.rewrite`."""
-        self.head.rewrite(tools.fuse)
-        return self.features.backbone.rewrite(tools.fold)

@@ -17,14 +17,13 @@ from fpn.data.formats.files import (
     Folder,
     enumerate_issues,
     head_of,
-    is_image,
     make_classes,
     read_lines,
     shorten,
 )
 from fpn.data.formats.labelme_json import NO_CLASSES, LabelmeFile, LabelmeObject, read_labelme
 from fpn.data.formats.layout import WHOLE, Layout
-from fpn.data.formats.locate import locate
+from fpn.data.formats.named_images import find_named_images
 from fpn.data.formats.split_folders import split_folders
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
@@ -124,7 +123,7 @@ class _Reader:
                 names = [line for line in read_lines(file, self.options.limits.text_bytes) if line not in NO_CLASSES]
                 return make_classes(names, range(1, len(names) + 1), str(file))
         found = {entry.name for file in files.values() for entry in file.objects}
-        others = (path for place in self.places.values() for path in self._paths(place) if path not in files)
+        others = (path for split, place in self.places.items() if split != self.split for path in self._paths(place))
         found.update(name for path in others for name in self._labels(path))
         if not found:
             raise DataError(
@@ -166,20 +165,15 @@ class _Reader:
 
     def _images_of(self, place: Path, files: Mapping[str, LabelmeFile]) -> dict[str, str]:
         """Those of the files of one folder."""
-        written = {path: self._written(path, file) for path, file in files.items()}
-        bases = self._image_places(place)
-        where = f"{self._named(next(iter(files)))}: imagePath"
-        located = locate(
-            self.pictured, dict.fromkeys(written.values()), lambda _: bases, where, split=self.split, wanted=is_image
+        return find_named_images(
+            self.pictured,
+            {path: self._written(path, file) for path, file in files.items()},
+            self._image_places(place),
+            self.options,
+            called={path: self._named(path) for path in files},
+            field="imagePath",
+            split=self.split,
         )
-        for path, name in written.items():
-            if name in located.outside:
-                message = str(located.outside[name]).replace(where, f"{self._named(path)}: imagePath")
-                self.options.fault("path-outside", DataError(message), self._named(path))
-        if located.repaired:
-            self.options.remark("name-repaired", located.told(where), located.summary(where))
-        there = {path: located.paths[name] for path, name in written.items() if name in located.paths}
-        return {path: self.pictured.relative(image) for path, image in there.items() if self.pictured.has(image)}
 
     def _image_places(self, place: Path) -> list[Path]:
         """Folders that names may be relative to, the likeliest first."""

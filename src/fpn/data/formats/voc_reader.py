@@ -28,6 +28,7 @@ from fpn.data.formats.files import (
 )
 from fpn.data.formats.layout import WHOLE, Layout
 from fpn.data.formats.locate import locate
+from fpn.data.formats.named_images import find_named_images
 from fpn.data.formats.split_folders import split_folders
 from fpn.data.formats.table import TableDataset
 from fpn.data.formats.table_builder import Options, TableBuilder
@@ -302,18 +303,15 @@ class _Reader:
 
     def _named_images(self, names: dict[str, str]) -> dict[str, str]:
         """XML file -> the image that its <filename> says, of those that are called otherwise."""
-        places = self._image_places()
-        where = f"{self._named(next(iter(names)))}: <filename>" if names else ""
-        written = dict.fromkeys(names.values())
-        found = locate(self.pictured, written, lambda _: places, where, split=self.split, wanted=is_image)
-        for path, name in names.items():
-            if name in found.outside:
-                message = str(found.outside[name]).replace(where, f"{self._named(path)}: <filename>")
-                self.options.fault("path-outside", DataError(message), self._named(path))
-        if found.repaired:
-            self.options.remark("name-repaired", found.told(where), found.summary(where))
-        there = {path: found.paths[name] for path, name in names.items() if name in found.paths}
-        return {path: self.pictured.relative(image) for path, image in there.items() if self.pictured.has(image)}
+        return find_named_images(
+            self.pictured,
+            names,
+            self._image_places(),
+            self.options,
+            called={path: self._named(path) for path in names},
+            field="<filename>",
+            split=self.split,
+        )
 
     def _masks(self, path: str, file: VocFile) -> Mapping[int, Any]:
         """Object number -> outline, of those that have one."""
