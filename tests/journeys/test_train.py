@@ -47,6 +47,7 @@ def test_train_then_evaluate_then_predict_agree_with_each_other(
     ended = fpn("train", data, "--config", settings, "--validation", data, "--output", run)
     assert ended.status == 0
     assert f"fpn evaluate {best} {data}" in ended.out
+    assert f"fpn report {best} {data} --output report" in ended.out
 
     figures, found = tmp_path / "metrics.json", tmp_path / "found.json"
     # As many images at once as in training: how far an image is padded shows at its rim.

@@ -329,6 +329,7 @@ def _report(given: Given, result: TrainResult) -> None:
     words += ["--drop-invalid"] if options.drop_invalid else []
     words += ["--skip-unreadable"] if result.unreadable else []
     say(f"  {shlex.join(words)}")
+    say(f"  {shlex.join(['fpn', 'report', *words[2:], '--output', 'report'])}")
     say(f"  fpn predict {shlex.quote(str(result.model))} IMAGES --output predictions")
 
 
