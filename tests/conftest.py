@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checked_types
 import pytest
 from hypothesis import settings
+
+checked_types.install()
 
 if TYPE_CHECKING:
     from fpn.detectors import TwoStageDetector
@@ -49,7 +52,7 @@ def coco128_root() -> Path:
 @pytest.fixture(scope="session")
 def small() -> TwoStageDetector:
     """A detector with random weights that runs in milliseconds and finds something everywhere."""
-    # Here, not above: this file is read before shapes are checked, and what is imported by then is never checked.
+    # Here, not above: where no test needs it, torch is not waited for.
     import torch
 
     import fpn
