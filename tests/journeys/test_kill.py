@@ -42,9 +42,9 @@ TIMINGS = ("images_per_second", "seconds")
 class Killable:
     """`fpn train` in a process of its own."""
 
-    def __init__(self, says: Path, *words: object) -> None:
+    def __init__(self, says: Path, *words: object, flush_seconds: float = FLUSH_SECONDS) -> None:
         self.says = says
-        self.child = children.start(children.run_fpn, ["train", *map(str, words)], FLUSH_SECONDS, says=says)
+        self.child = children.start(children.run_fpn, ["train", *map(str, words)], flush_seconds, says=says)
 
     def finish(self) -> str:
         return children.finish(self.child, says=self.says)
@@ -91,7 +91,7 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_bit_by_bit_like_one_that_wa
     settings.write_text(SETTINGS)
     options = (data, "--config", settings, "--validation", data, "--output")
     says, lot = tmp_path / "said.txt", random.Random(0)
-    Killable(says, *options, straight).finish()
+    Killable(says, *options, straight, flush_seconds=0.0).finish()
 
     Killable(says, *options, killed).kill_when(lambda: len(log(killed)) >= 2)
     Killable(says, "--resume", killed).kill_when(lambda: len(log(killed)) >= 6 and writing(killed))
@@ -99,7 +99,7 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_bit_by_bit_like_one_that_wa
     later = lot.randint(8, 11)
     Killable(says, "--resume", killed).kill_when(lambda: len(log(killed)) >= later)
     assert len(log(killed)) < 15
-    assert Killable(says, "--resume", killed).finish().count("going on after step") == 3
+    assert Killable(says, "--resume", killed, flush_seconds=0.0).finish().count("going on after step") == 3
 
     assert [line["step"] for line in log(killed)] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12]
     assert without_timings(killed) == without_timings(straight)

@@ -33,11 +33,13 @@ BUILT = {
 }
 # Box heads read every proposal: with a thousand of them it takes five times as long.
 FEW = {"rpn_before_nms": (200, 100), "rpn_after_nms": (60, 50)}
+# Of a single class few are found, so that these are few in training only.
+FEW_IN_TRAINING = {"rpn_before_nms": (200, 1000), "rpn_after_nms": (60, 1000)}
 
 
-def _with_few_proposals(model: torch.nn.Module) -> torch.nn.Module:
+def _with_proposals(model: torch.nn.Module, few: dict[str, tuple[int, int]]) -> torch.nn.Module:
     for name, key in (("_pre_nms_top_n", "rpn_before_nms"), ("_post_nms_top_n", "rpn_after_nms")):
-        setattr(model.rpn, name, dict(zip(("training", "testing"), FEW[key], strict=True)))
+        setattr(model.rpn, name, dict(zip(("training", "testing"), few[key], strict=True)))
     return model
 
 
@@ -45,8 +47,9 @@ def _with_few_proposals(model: torch.nn.Module) -> torch.nn.Module:
 def pair(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, TwoStageDetector]:
     torch.manual_seed(0)
     task, _, version = request.param.partition(" ")
-    theirs, few = decided(BUILT[request.param]()), FEW if task == "masks" else {}
-    imported = interop.import_weights((_with_few_proposals(theirs) if few else theirs).state_dict(), **few)
+    few = FEW if task == "masks" else FEW_IN_TRAINING
+    theirs = _with_proposals(decided(BUILT[request.param]()), few)
+    imported = interop.import_weights(theirs.state_dict(), **few)
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
     assert imported.dialect.name == f"torchvision_{version}".rstrip("_")
     assert imported.module.tasks[1] == task
