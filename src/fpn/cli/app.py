@@ -38,6 +38,7 @@ COMMANDS = {
     "import": ("fpn.cli.import_weights", "Turn a checkpoint of another toolkit into a model."),
     "export": ("fpn.cli.export", "Write a model's weights for torchvision or Detectron2."),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
+    "doctor": ("fpn.cli.doctor", "Say what this machine has and what is wrong with it, for a report of trouble."),
 }
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

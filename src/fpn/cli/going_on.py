@@ -35,7 +35,7 @@ def going_on(verb: str, model: Path, detector: Detector, dataset: Dataset, **set
     """
     from fpn.evaluation.unfinished import Unfinished
 
-    folder = _cache_folder() / "unfinished"
+    folder = cache_folder() / "unfinished"
     _forget_old(folder)
     unfinished = Unfinished(folder / f"{verb}-{_digest(model, detector, dataset, settings)}")
     if unfinished.known:
@@ -79,7 +79,7 @@ def _forget_old(folder: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Where the user's programs keep what they can do without."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "fpn"

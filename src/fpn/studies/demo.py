@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -71,6 +71,20 @@ class DemoRecipe:
     )
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(epochs=1, batch_size=4, learning_rate=0.001, validate_every=0)
+    )
+
+
+def tiny_recipe() -> DemoRecipe:
+    """What shows in seconds that everything works, and learns next to nothing."""
+    usual = DemoRecipe()
+    return replace(
+        usual,
+        scenes=16,
+        held_out=8,
+        shown=4,
+        kept=8,
+        detector={**usual.detector, "short_side": 128, "long_side": 256, "rpn_after_nms": (100, 100)},
+        training=usual.training.model_copy(update={"workers": 0}),
     )
 
 
