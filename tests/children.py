@@ -76,3 +76,10 @@ def run_fpn(words: list[str], flush_seconds: float = 0.0) -> int:
 
     os.fsync = flush_slowly
     return main(words)
+
+
+def take_memory(mebibytes: int) -> None:
+    """Use that much of it."""
+    import torch
+
+    torch.ones(mebibytes, 2**18)

@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from shell import Shell
@@ -163,13 +164,9 @@ def test_pooling_that_differs_is_no_result(monkeypatch):
         pooling.compare("forward", torch.float32, rois, channels=2, repeats=1)
 
 
-def _take(mebibytes: int) -> None:
-    torch.ones(mebibytes, 2**18)
-
-
 def test_peak_memory_is_that_of_the_work():
     """Linux counts pages a processor at a time, so a peak may be a fraction of a MiB off."""
-    assert 255 < peak_mebibytes(CPU, _take, 256) < 320
+    assert 255 < peak_mebibytes(CPU, children.take_memory, 256) < 320
 
 
 def test_the_rate_of_a_matrix_product_is_positive():
@@ -188,20 +185,11 @@ def test_other_widths_than_torchvisions_can_be_timed_but_not_compared():
 
 
 def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
-    settings = BenchmarkSettings(
-        backbone="resnet18", size=SIZE, repeats=1, rois=8, classes=3, parts=("inference", "training", "pooling")
-    )
+    settings = BenchmarkSettings(backbone="resnet18", size=SIZE, repeats=1, classes=3, parts=("inference", "training"))
     report = run_benchmark(settings)
     works = [row.work for row in report.rows]
     assert works[:2] == ["inference x1, eager", "inference x1, optimized, float32"]
     assert any(work.startswith("training x1") for work in works)
-    pooled = [work.removeprefix("pooling 8 RoIs, ") for work in works if work.startswith("pooling 8 RoIs, ")]
-    assert pooled == [
-        f"{work}, {dtype}, {maps}"
-        for dtype in ("float32", "bfloat16")
-        for work in ("forward", "forward + backward")
-        for maps in ("channels-last", "contiguous")
-    ]
     assert min(row.ratio for row in report.rows) > 0
     assert set(report.stages) == {"torchvision", list(report.stages)[-1]}
     assert min(report.stages["torchvision"][stage] for stage in ("backbone", "pooling", "nms")) > 0
@@ -221,4 +209,11 @@ def test_the_command_prints_tables_of_80_columns_and_writes_json(
     assert "pooling 8 RoIs, forward" in ended.out
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["settings"]["rois"] == 8
-    assert len(figures["rows"]) >= 2
+    works = [row["work"] for row in figures["rows"]]
+    pooled = [work.removeprefix("pooling 8 RoIs, ") for work in works if work.startswith("pooling 8 RoIs, ")]
+    assert pooled == [
+        f"{work}, {dtype}, {maps}"
+        for dtype in ("float32", "bfloat16")
+        for work in ("forward", "forward + backward")
+        for maps in ("channels-last", "contiguous")
+    ]

@@ -89,8 +89,9 @@ def test_pilots_are_trained_measured_and_forecast(monkeypatch: pytest.MonkeyPatc
         return TinyDetector(self.train_set.classes)
 
     monkeypatch.setattr(LabelStudy, "detector", tiny)
-    found = fpn.forecast_labels(scenes(20), scenes(6, seed=4), tmp_path / "plan", settings=SETTINGS)
-    assert [pilot.steps for pilot in found.pilots] == [10] * 8
+    few = SETTINGS.model_copy(update={"steps": 3})
+    found = fpn.forecast_labels(scenes(20), scenes(6, seed=4), tmp_path / "plan", settings=few)
+    assert [pilot.steps for pilot in found.pilots] == [3] * 8
     assert [pilot.images for pilot in found.pilots] == [5, 5, 5, 5, 10, 10, 20, 20]
     assert all(len(pilot.resampled) == 100 for pilot in found.pilots)
     assert [(each.times, each.images) for each in found.forecasts] == [(2, 40), (4, 80)]
