@@ -253,6 +253,10 @@ def hostile(canary):
         "deep tuples": (b"\x80\x02N" + b"\x85" * 9000 + b".", "nested more than 100 deep"),
         "itself": (recursive(), "contains itself"),
         "memo bomb": (bomb(), "more than 5000000 values"),
+        "deep tuples as a type": (b"\x80\x02cnumpy\ndtype\nN" + b"\x85" * 9001 + b"R.", r"type \(\(\(tuple of 1,?\)"),
+        "2**40 values as a type": (
+            b"\x80\x02cnumpy\ndtype\nN" + b"q\0h\0\x86" * 40 + b"\x85R.", r"type \(\(\(tuple of 2, tuple of 2\)"
+        ),
         "tuple as key": (b"\x80\x02}" + b"N" + b"\x85\x86" * 0 + b"\x85" * 99 + b"Ns.", "a mapping with a key of type"),
         "long number": (b"\x80\x02\x8b" + struct.pack("<i", 2**24) + b"\1" * 99, "a whole number of 16777216 bytes"),
         "long text of a number": (b"\x80\x02L" + b"9" * 9000 + b"L\n.", "a whole number of 900"),

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+# What is said of a value in a message looks so deep into it.
+_SHOWN_DEEP, _SHOWN_ITEMS = 3, 6
+
 
 class RefusedFileError(Exception):
     """Why a file is not read any further, in words for its reader; whoever knows the file's name adds it."""
@@ -110,7 +113,18 @@ def fail(reason: str) -> Any:
 
 def printable(name: object, most: int = 200) -> str:
     """What a file says, in letters that can be printed and not too many of them."""
-    return ascii(str(name)[:most])[1:-1]
+    return ascii(_in_short(name)[:most])[1:-1]
+
+
+def _in_short(value: object, depth: int = 0) -> str:
+    """Text of a value. Written out, tuples that refer to each other can be of any length and depth."""
+    if not isinstance(value, tuple | list | dict | set | frozenset):
+        return str(value)
+    if depth == _SHOWN_DEEP or isinstance(value, dict | set | frozenset):
+        return f"{type(value).__name__} of {len(value)}"
+    more = ", ..." if len(value) > _SHOWN_ITEMS else ""
+    ends = "()" if isinstance(value, tuple) else "[]"
+    return f"{ends[0]}{', '.join(_in_short(each, depth + 1) for each in value[:_SHOWN_ITEMS])}{more}{ends[1]}"
 
 
 def whole_numbers(values: object, what: str) -> tuple[int, ...]:
