@@ -9,6 +9,7 @@ from torch import hub
 
 from fpn.cli.options import Given, ModelOptions
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.interop import beginnings
 from fpn.interop import torchvision_registry as registry
 
 
@@ -63,7 +64,7 @@ def test_training_begins_with_the_model_that_a_name_becomes(monkeypatch):
         asked.append(name)
         return Path("cache/model.safetensors")
 
-    monkeypatch.setattr(registry, "model_of_torchvision", model)
+    monkeypatch.setattr(beginnings, "model_of_torchvision", model)
     given = Given(None, None, {"model": ModelOptions(init="torchvision/fasterrcnn_resnet50_fpn")})
     assert given.model["init"] == Path("cache/model.safetensors")
     assert asked == ["torchvision/fasterrcnn_resnet50_fpn"]

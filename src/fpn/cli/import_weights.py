@@ -42,8 +42,17 @@ def run(
 
     fpn import torchvision/fasterrcnn_resnet50_fpn_v2 --output tv.safetensors
 
+    Names after torchvision/ are fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn and retinanet_resnet50_fpn, all also
+    with _v2; keypointrcnn_resnet50_fpn, fcos_resnet50_fpn, fasterrcnn_mobilenet_v3_large_fpn,
+    fasterrcnn_mobilenet_v3_large_320_fpn.
+
+    Weights that tell ImageNet's classes become a backbone, which train --init takes, too: torchvision's ResNets,
+    ResNeXts and MobileNets (torchvision/resnet50, or their .pth), Detectron2's R-50.pkl, R-101.pkl and
+    X-101-32x8d.pkl, and timm/NAME, such as timm/resnet50.a1_in1k or timm/convnext_tiny.fb_in22k_ft_in1k.
+
     Args:
-        checkpoint: A .pth, .pt, .pkl, .h5 or .safetensors file, or torchvision/NAME for weights of its registry.
+        checkpoint: A .pth, .pt, .pkl, .h5 or .safetensors file; or torchvision/NAME or timm/NAME, which is taken from
+            their caches or downloaded.
         output: The model file to write, .safetensors; a file that is there is never replaced.
         classes: Names in the order of the toolkit's labels, without background: coco, a file with a name a line or
             COCO's annotations, or a,b,c. None: those that the file tells, else numbers.
@@ -53,17 +62,18 @@ def run(
         verify: An .npz with images and what the toolkit found in them; see docs/importing.md. Weights of torchvision
             are compared with torchvision itself, without it.
     """
-    from fpn.detectors import save
-    from fpn.detectors.detector import IMPORTED
     from fpn.interop import import_weights
-    from fpn.interop.importing import describe_import, require_detector
-    from fpn.interop.proof import compare_stored, compare_torchvision
+    from fpn.interop.beginnings import is_timm
+    from fpn.interop.conversion import IMAGENET
     from fpn.interop.torchvision_registry import find_torchvision
 
     if output.suffix != _SUFFIX:
         raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
     if output.exists():
         raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
+    if is_timm(checkpoint):
+        _keep_timm(checkpoint, output)
+        return
     found = find_torchvision(checkpoint)
     imported = import_weights(
         found.path,
@@ -72,11 +82,25 @@ def run(
         allow_missing=allow_missing,
         **{**found.settings, **read_assignments(set)},
     )
+    if imported.toolkit == IMAGENET:
+        _keep_backbone(imported, checkpoint, output)
+    else:
+        _keep_model(imported, checkpoint, output, weights=found.path, verify=verify)
+
+
+def _keep_model(
+    imported: ImportedWeights, checkpoint: str, output: Path, *, weights: Path, verify: Path | None
+) -> None:
+    from fpn.detectors import save
+    from fpn.detectors.detector import IMPORTED
+    from fpn.interop.importing import describe_import, require_detector
+    from fpn.interop.proof import compare_stored, compare_torchvision
+
     detector = require_detector(imported, checkpoint)
     _tell(imported, checkpoint)
     proofs = [] if verify is None else [compare_stored(detector, verify)]
     if imported.toolkit == "torchvision":
-        proofs += compare_torchvision(detector, found.path)
+        proofs += compare_torchvision(detector, weights)
     for proof in proofs:
         say(f"  {proof}")
     if not proofs:
@@ -87,8 +111,42 @@ def run(
     say(f"Next:\n  fpn explain {output}\n  fpn predict {output} IMAGES --output predictions")
 
 
+def _keep_backbone(imported: ImportedWeights, checkpoint: str, output: Path) -> None:
+    """Of weights without a detector's heads."""
+    from fpn.interop.backbone_files import save_backbone
+    from fpn.interop.beginnings import as_backbone
+    from fpn.interop.importing import describe_import, set_aside
+
+    backbone = as_backbone(imported, checkpoint)
+    say(f"{checkpoint}: {imported.form}, ImageNet weights of a {backbone.name}, a backbone without a detector's heads")
+    _tell_rest(imported)
+    aside = set_aside(imported)
+    if aside:
+        say(f"  left aside, as it tells ImageNet's classes: {_some(aside)}")
+    kept = save_backbone(backbone, imported.dialect, output, record=describe_import(imported, checkpoint, []))
+    for path, value in kept.settings.items():
+        say(f"    {path} = {_short(value)}")
+    _tell_next(output)
+
+
+def _keep_timm(checkpoint: str, output: Path) -> None:
+    from fpn.features.backbones.backbone import Backbone
+    from fpn.interop.backbone_files import imagenet_dialect, save_backbone
+    from fpn.interop.beginnings import timm_name
+
+    backbone = Backbone(timm_name(checkpoint), weights="imagenet")
+    dialect = imagenet_dialect(backbone)
+    save_backbone(backbone, dialect, output, record={"from": checkpoint, "toolkit": "timm"})
+    say(f"{checkpoint}: ImageNet weights of timm, a backbone without a detector's heads")
+    _tell_next(output)
+
+
+def _tell_next(output: Path) -> None:
+    say(f"backbone: {output}")
+    say(f"Next:\n  fpn train YOUR-DATA --init {output} --output runs/first")
+
+
 def _tell(imported: ImportedWeights, checkpoint: str) -> None:
-    from fpn.interop.findings import needed
     from fpn.interop.importing import require_detector
 
     recipe = require_detector(imported, checkpoint).recipe
@@ -104,6 +162,12 @@ def _tell(imported: ImportedWeights, checkpoint: str) -> None:
     if recipe.classes[0] == "class 1":
         hint = " (as many as COCO has: --classes coco)" if len(recipe.classes) in (80, 90, 91) else ""
         say_warning(f"the {len(recipe.classes)} classes have no names: --classes gives them{hint}")
+    _tell_rest(imported)
+
+
+def _tell_rest(imported: ImportedWeights) -> None:
+    from fpn.interop.findings import needed
+
     for remark in imported.remarks:
         say_warning(remark)
     skipped = ", ".join(f"{count} {name}" for name, count in imported.skipped.items())

@@ -52,7 +52,7 @@ def combine(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
             kept |= {each: _plain(name, value, kind) for each in left}
     together = {**named, **ours.named}
     assigned = {**kept, **ours.assigned}
-    return {**together, "set": _texts(assigned)} if assigned else together
+    return {**together, "set": as_texts(assigned)} if assigned else together
 
 
 def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
@@ -124,6 +124,6 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _flat(f"{path}.{name}", inner)
 
 
-def _texts(assigned: Mapping[str, Any]) -> list[str]:
+def as_texts(assigned: Mapping[str, Any]) -> list[str]:
     """As `read_assignments` reads them again: a text that looks like a number stays a text."""
     return [f"{path}={value if _value(str(value)) == value else json.dumps(value)}" for path, value in assigned.items()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fpn.cli.beginning import resolve_beginning
 from fpn.cli.model_settings import combine, kind_of, read_assignments
 from fpn.errors import ConfigError
 from fpn.features.necks.designs import DESIGNS, FPN, PAPER_ROWS
@@ -114,7 +115,9 @@ class ModelOptions(CheckedSettings):
         None,
         description="Begin with an earlier model (.safetensors) instead, also one of other classes: weights of classes "
         "follow their names. Options of this group are then the model's, unless given. torchvision/NAME, such as "
-        "torchvision/fasterrcnn_resnet50_fpn_v2: that detector's COCO weights.",
+        "torchvision/fasterrcnn_resnet50_fpn_v2: that detector's COCO weights. With a backbone alone the heads begin "
+        "anew: timm/NAME, such as timm/resnet50.a1_in1k, torchvision/resnet50, or a file of ImageNet weights, such as "
+        "Detectron2's R-50.pkl. docs/importing.md has the names.",
     )
     dialect: str = Field("paper", description="Conventions to follow: paper, torchvision, detectron2, ...")
     neck: str = Field(
@@ -251,9 +254,11 @@ class Given:
         data, model, training, planning: names and values of each group of options.
         sources: who gave each of them: "option", or the file.
         held_out: what an earlier run with the same wishes held out; None: it has to be chosen.
+        begun: what is to be said of the backbone that it begins with; nothing, where there is none.
     """
 
     held_out: HeldOut | None = None
+    begun: str = ""
 
     def __init__(self, path: Path | None, file: Path | None, options: Mapping[str, CheckedSettings | None]) -> None:
         """Put the two together; options win.
@@ -276,25 +281,26 @@ class Given:
         self.data, self.model, self.training, self.planning = (
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
-        self.model = combine(_with_model(_pick(from_file, ModelOptions)), _with_model(_asked(options.get("model"))))
+        self.model = self._begin(_pick(from_file, ModelOptions), _asked(options.get("model")))
         _refuse_wrong_settings(self.model)
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
+
+    def _begin(self, file: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Both together, with the model or the backbone that "init" names, where that has to be found first."""
+        if "init" in options:
+            file.pop("init", None)
+        beside = {**file, **options}
+        found = [resolve_beginning(values, beside) for values in (file, options)]
+        self.begun = "".join(told for _, told in found)
+        if self.begun:
+            self.sources |= dict.fromkeys(("backbone", "weights"), "--init")
+        return combine(*(values for values, _ in found))
 
     def take(self, chosen: Mapping[str, Any]) -> None:
         """Add what a recipe chose to what was asked for."""
         self.model |= _pick(chosen, ModelOptions)
         self.training |= _pick(chosen, TrainConfig)
-
-
-def _with_model(values: dict[str, Any]) -> dict[str, Any]:
-    """Where the model to begin with is torchvision's, by name, the file that it becomes here."""
-    if not str(values.get("init", "")).startswith("torchvision/"):
-        return values
-    from fpn.interop.torchvision_registry import is_torchvision, model_of_torchvision
-
-    name = str(values["init"])
-    return {**values, "init": model_of_torchvision(name)} if is_torchvision(name) else values
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -306,7 +312,8 @@ def _read(file: Path) -> dict[str, Any]:
         refuse_unknown(values, known)
         if not isinstance(values.get(_POSITIONAL, ""), str):
             raise ConfigError(f"{_POSITIONAL} {values[_POSITIONAL]!r}: expected the path of a folder or file")
-        combine(_pick(values, ModelOptions), {})
+        model = _pick(values, ModelOptions)
+        combine(resolve_beginning(model, model)[0], {})
         for kind in GROUPS.values():
             kind(**_pick(values, kind))
     except ConfigError as error:

@@ -69,6 +69,8 @@ def run(
     elif _speaks():  # the others may come when the first one has begun
         _refuse_taken(given)
     datasets, held_out = _open(given)
+    if given.begun and resume is None and _speaks():
+        say(given.begun)
     if DataOptions(**given.data).check_images:
         check_images(datasets, skip=TrainConfig(**given.training).skip_unreadable, speaks=_speaks())
     wishes = PlanOptions(**given.planning)

@@ -25,6 +25,8 @@ from fpn.version import __version__
 
 # Raised when a file of this version could not be read by an older `fpn`.
 FORMAT = 1
+# Under it, a file of a backbone alone says what it is.
+BACKBONE_KEY = "fpn-backbone"
 
 # Building makes more than ends in the file: layers are made up to three times to try them, stages that are not used are
 # cut off. Sixteen times, and 25 million (100 MB) for small files, is ample for every detector that was tried.
@@ -233,6 +235,11 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    if metadata and BACKBONE_KEY in metadata:
+        raise ModelFileError(
+            f"{path}: is a backbone, without a detector's heads. `fpn train DATA --init {path}` trains one that begins "
+            "with it."
+        )
     if not metadata or "fpn" not in metadata:
         raise ModelFileError(f"{path}: holds weights, but no fpn recipe. Was it written by another program?")
     try:

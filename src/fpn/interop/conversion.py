@@ -15,6 +15,7 @@ from torch import Tensor
 from fpn.detectors.recipe import parameter_limit
 from fpn.errors import FpnError, ModelFileError
 from fpn.interop import (
+    classifiers,
     dense_heads,
     detectron2,
     efficientdet,
@@ -37,6 +38,7 @@ class Toolkit(NamedTuple):
     import_weights: Callable[..., ImportedWeights]
 
 
+IMAGENET = "ImageNet"
 TOOLKITS: dict[str, Toolkit] = {
     "fpn.pytorch": Toolkit(fpn_pytorch.recognises, fpn_pytorch.import_weights),
     "pytorch-fpn": Toolkit(pytorch_fpn.recognises, pytorch_fpn.import_weights),
@@ -48,6 +50,8 @@ TOOLKITS: dict[str, Toolkit] = {
     "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
     "EfficientDet": Toolkit(efficientdet.recognises, efficientdet.import_weights),
     "ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
+    # Last: the names of a backbone alone are among those of some detectors.
+    IMAGENET: Toolkit(classifiers.recognises, classifiers.import_weights),
 }
 # Under these keys checkpoints keep their weights, beside optimizers and counters.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema_state_dict")

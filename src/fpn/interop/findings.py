@@ -14,7 +14,10 @@ from fpn.sections import Section, flat_name
 # Names that toolkits keep and nobody reads: counters, constants of the preprocessing, anchors, unused layers.
 _NOT_NEEDED = re.compile(
     r".*\.?num_batches_tracked|(module\.)?pixel_(mean|std)|.*anchor_generator\..*|.*cell_anchors\.\d+|"
-    r"ema_\w+|RCNN_roi_feat_ds\..+|latlayer1\..+|backbone\.(body\.)?fc\..+|.*\.bottom_up\.linear\..+"
+    r"ema_\w+|RCNN_roi_feat_ds\..+|latlayer1\..+|backbone\.(body\.)?fc\..+|.*\.bottom_up\.linear\..+|"
+    # Of networks that tell ImageNet's classes: what tells them, and of a MobileNet its last convolution.
+    r"(backbone\.|stem\.|head\.)?(fc|linear|classifier(\.\d)?)\.(weight|bias)|(fc1000|pred)_[wb]|conv1_b|"
+    r"features\.\d\d\.[01]\.(weight|bias|running_mean|running_var)"
 )
 _TOLD_BY = {
     "neck.channels": "rows of the lateral convolutions",

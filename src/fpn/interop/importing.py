@@ -13,7 +13,7 @@ from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, ModelFileError
 from fpn.interop.checkpoint_files import CheckpointContent, read_checkpoint_file
 from fpn.interop.class_names import COCO, coco_classes
-from fpn.interop.conversion import import_state, unwrap_state
+from fpn.interop.conversion import IMAGENET, import_state, unwrap_state
 from fpn.interop.findings import compare_settings, needed, show_setting
 from fpn.interop.imported import ImportedWeights
 from fpn.interop.key_rules import noting_missing
@@ -153,6 +153,14 @@ def _refuse_leftover(imported: ImportedWeights, source: Any, *, allowed: bool) -
         )
 
 
+def set_aside(imported: ImportedWeights) -> tuple[str, ...]:
+    """Of a backbone, the names of what told ImageNet's classes; of others, nothing."""
+    if isinstance(imported.module, Detector) or imported.toolkit != IMAGENET:
+        return ()
+    others = set(needed(imported.leftover))
+    return tuple(name for name in imported.leftover if name not in others and not name.endswith("_tracked"))
+
+
 def require_detector(imported: ImportedWeights, source: str | Path) -> Detector:
     """The detector.
 
@@ -176,6 +184,7 @@ def describe_import(imported: ImportedWeights, source: str, proofs: list[dict[st
         "findings": [str(finding) for finding in imported.findings],
         "assumed": [f"{each.setting} = {show_setting(each.value)}" for each in imported.assumed],
         "leftover": list(needed(imported.leftover)),
+        "aside": list(set_aside(imported)),
         "missing": list(imported.missing),
         "proofs": proofs,
     }

