@@ -16,6 +16,7 @@ from fpn.detectors.recipe import RECIPES, skeleton_fields
 from fpn.errors import ConfigError, OutputError
 from fpn.interop import assemble, dense_heads, exporting, import_weights
 from fpn.interop.detectron2_export import describe_detectron2, name_for_detectron2
+from fpn.interop.export_settings import UnlikeSetting, refuse_unlike
 from fpn.interop.exporting import ExportedWeights, convert_weights, export_weights, name_for_torchvision
 from fpn.interop.toolkit_configs import read_toolkit_config
 from fpn.interop.torchvision_models import describe_torchvision
@@ -278,6 +279,22 @@ def test_every_setting_that_detectron2_cannot_be_told_is_named():
         "neck.output_channels",
     ]
     assert describe_detectron2(recipe("fcos", "detectron2")) == (None, [], [])
+
+
+@pytest.mark.parametrize("toolkit", ["torchvision", "detectron2"])
+def test_soft_nms_is_refused_by_name_with_a_way_to_keep_the_weights(toolkit):
+    told = recipe(dialect=toolkit, box={"suppression": "gaussian"})
+    found = {"torchvision": describe_torchvision, "detectron2": describe_detectron2}[toolkit](told)
+    assert unlike(found) == ["box.suppression"]
+    words = (
+        r"box\.suppression is gaussian, there hard: it has no Soft-NMS\n"
+        r"`fpn train DATA --init MODEL --suppression hard` goes on with its weights"
+    )
+    with pytest.raises(ConfigError, match=words):
+        refuse_unlike(found[1], told, "theirs", toolkit)
+    other = [*found[1], UnlikeSetting("pixels.resize", "pillow", "torch", "x")]
+    with pytest.raises(ConfigError, match=rf"A model trained with --dialect {toolkit} --suppression hard can\.$"):
+        refuse_unlike(other, told, "theirs", toolkit)
 
 
 def test_what_matters_in_training_alone_is_no_reason_to_refuse():

@@ -1,6 +1,7 @@
 """From files to detectors: what is recognised, who says what, what is left over, and what is proven."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from fpn.interop import import_weights
 from fpn.interop.class_names import COCO, resolve_classes
 from fpn.interop.findings import needed
 from fpn.interop.importing import require_detector
-from fpn.interop.proof import compare_stored
+from fpn.interop.proof import compare_live, compare_stored
 from fpn.interop.python_data import UNKNOWN, read_assignments_of
 from fpn.interop.toolkit_configs import read_mmdetection, read_toolkit_config
 
@@ -124,6 +125,12 @@ def test_a_pyramid_alone_is_no_model(minimal, tmp_path):
     assert imported.form == "torch"
     with pytest.raises(ModelFileError, match="weights of a pyramid without a detector's heads"):
         require_detector(imported, "a.pth")
+
+
+def test_what_is_wrong_with_settings_of_a_file_names_the_file(minimal, tmp_path):
+    path = saved(tmp_path / "a.pth", minimal)
+    with pytest.raises(ConfigError, match=r"a\.pth: unknown setting .neck\.width"):
+        import_weights(path, neck_width=3)
 
 
 def test_a_file_of_something_else(tmp_path):
@@ -341,6 +348,36 @@ def test_results_of_the_original_are_compared_one_by_one(small: Detector, tmp_pa
     assert proof.box == pytest.approx(0.5, abs=1e-4)
     assert proof.score == pytest.approx(0.25, abs=1e-6)
     assert "detections are the same; largest differences 0.5 pixels and 0.25 of the score" in str(proof)
+
+
+def test_where_the_toolkit_finds_nothing_nothing_is_proven(small: Detector, tmp_path):
+    empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, np.int64)}
+    path, found = stored(tmp_path / "a.npz", small, **empty)
+    proof = compare_stored(small, path)
+    told = f"on 1 images (90x70): NOTHING IS PROVEN, for it finds nothing there; ours {len(found)}"
+    assert str(proof) == f"compared with a.npz {told}"
+    assert str(replace(proof, ours=0)).endswith("NOTHING IS PROVEN, for it finds nothing there; ours nor anything")
+
+
+class Unsure(torch.nn.Module):
+    """As torchvision's detectors: one box a class, with 90 scores from 0.0001 on."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.score_thresh, self.nms_thresh, self.scores = 0.05, 0.5, scores
+
+    def forward(self, _images):
+        above = self.scores[self.scores > self.score_thresh]
+        return [{"boxes": torch.zeros(len(above), 4), "scores": above, "labels": torch.ones(len(above))}]
+
+
+def test_where_torchvision_finds_little_lower_scores_are_compared(small: Detector):
+    theirs, box = Unsure(torch.tensor([0.02] * 3 + [0.005] * 3)), small.roi_heads.box
+    proof = compare_live(small, theirs, 1)
+    assert (proof.score_limit, proof.theirs) == (0.001, 18)  # 9 above 0.01
+    assert ", scores above 0.001): 0 of 18 detections are the same, ours " in str(proof)
+    assert (theirs.score_thresh, box.config.score_limit) == (0.05, 0.2)  # as before
+    assert compare_live(small, Unsure(torch.tensor([0.5] * 4)), 1).score_limit is None
 
 
 def test_results_that_are_none(small: Detector, tmp_path):

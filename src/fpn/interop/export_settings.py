@@ -118,9 +118,14 @@ def refuse_unlike(unlike: list[UnlikeSetting], recipe: Recipe, receiver: str, di
     Raises:
         ConfigError: there are such settings.
     """
-    if unlike:
-        listed = "\n".join(f"  {each}" for each in unlike)
-        raise ConfigError(
-            f"this {recipe.kind} can't become {receiver}, which would find something else with its weights:\n{listed}\n"
-            f"A model trained with --dialect {dialect} can."
-        )
+    if not unlike:
+        return
+    soft = any(each.setting == "box.suppression" for each in unlike)
+    remedy = f"A model trained with --dialect {dialect}{' --suppression hard' if soft else ''} can."
+    if all(each.setting == "box.suppression" for each in unlike):
+        remedy = "`fpn train DATA --init MODEL --suppression hard` goes on with its weights, and what it writes can."
+    listed = "\n".join(f"  {each}" for each in unlike)
+    raise ConfigError(
+        f"this {recipe.kind} can't become {receiver}, which would find something else with its weights:\n{listed}\n"
+        f"{remedy}"
+    )

@@ -66,10 +66,10 @@ def import_weights(
     try:
         with noting_missing(allowed=allow_missing) as missing:
             imported = import_state(content.value, **settings)
-    except ModelFileError as error:
+    except (ModelFileError, ConfigError) as error:
         if not is_file:
             raise
-        raise ModelFileError(f"{source}: {error}") from None
+        raise type(error)(f"{source}: {error}") from None
     _refuse_leftover(imported, source, allowed=allow_missing or not is_file)
     kind = imported.module.recipe.kind if isinstance(imported.module, Detector) else "faster_rcnn"
     findings, assumed = compare_settings(imported.dialect, kind, told)

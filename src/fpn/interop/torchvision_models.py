@@ -63,6 +63,7 @@ _REASONS = {
     "roi.aligned": "MultiScaleRoIAlign doesn't shift by half a cell",
     "roi.sampler": "it pools by MultiScaleRoIAlign",
     "roi.scale": "MultiScaleRoIAlign measures scales",
+    "box.suppression": "it has no Soft-NMS",
     "box.class_agnostic": "its heads have a box for each class",
     "mask.class_agnostic": "its heads have a mask for each class",
     "keypoint.score": "its third number of a keypoint is the logit",
