@@ -1,18 +1,19 @@
 """`small-data` against `standard` with the same time, on drawn scenes that are hard in three ways.
 
-    python benchmarks/recipes.py [--seconds 180] [--seeds 0 1]
+    python benchmarks/recipes.py [--images 564] [--seeds 0 1] [--sets tiny rare few] [--recipes standard small-data]
 
 tiny: 200 scenes of 128 x 128 with objects of 4 to 16 pixels. rare: 300 scenes, where 1 object in 100 is a star and the
-others are of five other classes. few: 40 scenes. Both recipes plan for the same set on this machine; then each trains
-as many steps as fit into the time, reckoned from steps that are timed before: processor time of one thread, so that
-what else runs on the machine does not count. AP is of 150 scenes of another seed, drawn alike (for `rare` with all
-classes as often as each other). Results go to results/recipes.json.
+others are of five other classes. few: 40 scenes. Both recipes plan for the same set on this machine and for a time in
+which so many images can be learned from, counted as often as they come, as `fpn train --time-budget` does; an image
+takes both as long, and each run's processor time of one thread stands in the table, so that what else runs on the
+machine counts little. AP is of 150 scenes of another seed, drawn alike (for `rare` with all classes as often as each
+other). Rows are added to those in results/recipes.json, and take the place of those of the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,13 +26,13 @@ import turns
 import fpn
 from fpn.data.dataset import Dataset
 from fpn.data.synthetic.scenes import SceneDataset
-from fpn.training.recipes import TrainingPlan
+from fpn.training.planned import TrainingPlan
 
 RECIPES = ("standard", "small-data")
 _SIDES = {"height": 128, "width": 128}
 _TESTED = 150
 _RARE, _RARE_SHARE = "star", 0.01
-_TIMED = 6
+_IMAGES = 564
 
 
 def tiny(seed: int) -> tuple[Dataset, Dataset]:
@@ -66,9 +67,10 @@ def rare(seed: int) -> tuple[Dataset, Dataset]:
 SETS: dict[str, Callable[[int], tuple[Dataset, Dataset]]] = {"tiny": tiny, "rare": rare, "few": few}
 
 
-def plan(recipe: str, dataset: Dataset, **given: Any) -> TrainingPlan:
-    """The recipe's plan, for one process that validates only at its end."""
-    return fpn.plan_training(dataset, recipe, given={"workers": 0, "validate_every": 0, "device": "cpu", **given})
+def plan(recipe: str, dataset: Dataset, images: int, **given: Any) -> TrainingPlan:
+    """The recipe's plan for a time for so many images, for one process that validates only at its end."""
+    given = {"workers": 0, "validate_every": 0, "device": "cpu", **given}
+    return fpn.plan_training(dataset, recipe, given=given, room=images)
 
 
 def build(chosen: TrainingPlan, dataset: Dataset) -> fpn.Detector:
@@ -85,55 +87,62 @@ def train(chosen: TrainingPlan, dataset: Dataset, folder: Path, steps: int) -> t
     return folder / "best.safetensors", time.process_time() - began
 
 
-def seconds_a_step(chosen: TrainingPlan, dataset: Dataset, folder: Path) -> float:
-    """What a longer run has more than a shorter one, a step."""
-    _, short = train(chosen, dataset, folder / "short", 2)
-    _, longer = train(chosen, dataset, folder / "longer", 2 + _TIMED)
-    return (longer - short) / _TIMED
-
-
-def measure(recipe: str, sets: tuple[Dataset, Dataset], seed: int, seconds: float) -> dict[str, Any]:
-    """Train by one recipe for the time; what it reached."""
+def measure(recipe: str, sets: tuple[Dataset, Dataset], seed: int, images: int) -> dict[str, Any]:
+    """Train by one recipe on so many images; what it reached."""
     dataset, tested = sets
-    chosen = plan(recipe, dataset, seed=seed)
+    chosen = plan(recipe, dataset, images, seed=seed)
+    steps = max(1, images // (chosen.config.batch_size * chosen.config.accumulate))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        steps = max(1, round(seconds / seconds_a_step(chosen, dataset, folder)))
-        best, spent = train(chosen, dataset, folder / "run", steps)
+        best, spent = train(chosen, dataset, Path(name) / "run", steps)
         metrics = fpn.evaluate(fpn.load(best), tested, workers=0)
     each = {row.name: row.ap for row in metrics.per_class}
-    told = {"recipe": recipe, "seed": seed, "steps": steps, "seconds": spent, "ap": metrics.ap, "ap50": metrics.ap50}
-    return {**told, "ap_by_class": each, "settings": dict(chosen.chosen)}
+    told = {"recipe": recipe, "seed": seed, "images": images, "steps": steps, "seconds": spent}
+    reached = {"ap": metrics.ap, "ap50": metrics.ap50, "ap_by_class": each}
+    return {**told, **reached, "settings": dict(chosen.chosen)}
 
 
 def main(words: Sequence[str] | None = None) -> None:
     reads = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reads.add_argument("--seconds", type=float, default=180.0)
+    reads.add_argument("--images", type=int, default=_IMAGES)
     reads.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     reads.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    reads.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     asked = reads.parse_args(words)
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for name in asked.sets:
-        for seed in asked.seeds:
+    rows = kept()
+    for seed in asked.seeds:
+        for name in asked.sets:
             sets = SETS[name](seed)
-            for recipe in RECIPES:
-                row = measure(recipe, sets, seed, asked.seconds)
+            for recipe in asked.recipes:
+                row = {"set": name, **measure(recipe, sets, seed, asked.images)}
                 print(f"{name:5} {seed} {recipe:10} {row['steps']:4} steps  AP {100 * row['ap']:.1f}", flush=True)
-                rows.append({"set": name, **row})
-    turns.keep("recipes", {"seconds": asked.seconds, "rows": rows})
+                rows = [each for each in rows if _which(each) != _which(row)] + [row]
+                turns.keep("recipes", {"rows": rows})
     print(table(rows))
 
 
+def kept() -> list[dict[str, Any]]:
+    """Rows of earlier calls."""
+    path = turns.RESULTS / "recipes.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
+
+
+def _which(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["set"], row["recipe"], row["seed"]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Means over the seeds, in Markdown."""
-    lines = ["| scenes | standard | small-data | difference |", "|---|---:|---:|---:|"]
-    for name in dict.fromkeys(row["set"] for row in rows):
-        means = [
-            100 * statistics.mean(row["ap"] for row in rows if (row["set"], row["recipe"]) == (name, recipe))
-            for recipe in RECIPES
-        ]
-        lines.append(f"| {name} | {means[0]:.1f} | {means[1]:.1f} | **{means[1] - means[0]:+.1f}** |")
+    """A line a set and seed, in Markdown."""
+    found = {_which(row): row for row in rows}
+    lines = ["| scenes | seed | standard | small-data | difference | seconds |", "|---|---:|---:|---:|---:|---:|"]
+    for name, seed in dict.fromkeys((row["set"], row["seed"]) for row in rows):
+        pair = [found.get((name, recipe, seed)) for recipe in RECIPES]
+        first, second = pair
+        if first is None or second is None:
+            continue
+        points = [100 * row["ap"] for row in (first, second)]
+        told = f"{points[0]:.1f} | {points[1]:.1f} | **{points[1] - points[0]:+.1f}**"
+        lines.append(f"| {name} | {seed} | {told} | {first['seconds']:.0f}, {second['seconds']:.0f} |")
     return "\n".join(lines)
 
 

@@ -7,9 +7,13 @@ import pytest
 from shell import Shell
 from written_sets import write_coco
 
-from fpn.cli.options import PlanOptions
+from fpn.cli import planning
+from fpn.cli.options import Given, PlanOptions
+from fpn.data.synthetic.scenes import SceneDataset
 from fpn.errors import ConfigError
 from fpn.training import recipes
+from fpn.training.config import TrainConfig
+from fpn.training.pace import Pace
 
 
 def test_a_plan_is_printed_with_reasons_time_and_alternatives_and_nothing_is_written(
@@ -53,9 +57,9 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(
     ended = fpn(*words)
     assert ended.status == 0, ended.err
     record = json.loads((run / "run.json").read_text())
-    assert (record["config"]["colour"], record["config"]["scale"]) == (0.2, [0.8, 1.25])
+    assert record["recipe"]["dialect"]["box"]["suppression"] == "gaussian"
     assert record["recipe"]["frozen_stages"] == 0
-    assert record["notes"]["plan"]["settings"]["colour"]["given"] == ""
+    assert record["notes"]["plan"]["settings"]["suppression"]["given"] == ""
     monkeypatch.setattr(recipes, "plan_training", None)  # a resumed run chooses nothing
     assert fpn("train", "--resume", run).status == 0
     message = fpn.fails("train", "--resume", run, "--recipe", "long")
@@ -78,6 +82,22 @@ def test_a_time_budget_and_a_length_exclude_one_another(fpn: Shell, tmp_path: Pa
     ended = fpn(*words)
     assert ended.status == 1
     assert "--time-budget says how long to train, and so does --steps. Choose one." in ended.err
+
+
+def test_a_time_budget_for_a_short_run_takes_the_settings_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "weights_at_hand", lambda _: "offline")
+    timed = iter([Pace(2.0, 0.0, 10), Pace(1.0, 0.0, 20)])
+    monkeypatch.setattr(planning, "_measure", lambda *_: next(timed))
+    data = SceneDataset(40, height=64, width=64, objects=(1, 2))
+    given = Given(None, None, {"planning": PlanOptions(time_budget="4m"), "training": TrainConfig(device="cpu")})
+    plan, pace = planning.plan_run(given, data, None, speaks=False)
+    # 216 of 240 seconds: 10 epochs of 20 seconds, 400 images, and as many with half of them a step.
+    assert (plan.config.epochs, plan.config.batch_size, plan.config.scale) == (10, 2, (1.0, 1.0))
+    assert pace is not None
+    assert pace.step == 1.0
+    assert given.training["batch_size"] == 2
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("2h", 7200)])

@@ -143,6 +143,59 @@ def test_a_rare_class_is_shown_more_often():
     assert plan(CountedDataset(100, square(60), rare=10)).config.repeat_rare == 0.0
 
 
+def test_a_short_run_takes_more_and_larger_steps_and_leaves_images_as_they_are():
+    # 800 images in all: eight times each of 100. Zoom and colour come with 2000 images, or 20 times each.
+    short = plan(CountedDataset(100, square(60)), room=800).chosen
+    assert (short["epochs"], short["batch_size"], short["learning_rate"], short["roi_samples"]) == (8, 2, 4e-4, 128)
+    assert not {"scale", "colour", "accumulate"} & short.keys()
+    often = plan(CountedDataset(40, square(60)), room=800).chosen
+    assert (often["epochs"], often["batch_size"], often["scale"], often["colour"]) == (20, 2, (0.8, 1.25), 0.2)
+    assert plan(CountedDataset(100, square(60, count=33)), room=800).chosen["roi_samples"] == 256
+    assert plan(CountedDataset(100, square(60)), room=800).shown == 800
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(292, 14), (150, 27), (130, 31), (40, 60)])
+def test_a_run_of_the_recipes_own_length_is_not_short(images, epochs):
+    for room in (None, 2000, 10**6):
+        chosen = plan(CountedDataset(images, square(60)), room=room).chosen
+        assert (chosen["batch_size"], chosen["roi_samples"], chosen["scale"]) == (4, 256, (0.8, 1.25))
+        assert "learning_rate" not in chosen
+    assert chosen["epochs"] == epochs
+
+
+def test_epochs_or_steps_that_are_given_say_how_short_a_run_is():
+    data = CountedDataset(100, square(60))
+    assert plan(data, given={"epochs": 5}).chosen["batch_size"] == 2
+    assert plan(data, given={"epochs": 20}).chosen["batch_size"] == 4
+    # Fewer images a step would be fewer images in all.
+    steps = plan(data, given={"steps": 100}).chosen
+    assert steps["batch_size"] == 4
+    assert "colour" not in steps
+    assert plan(data, given={"steps": 500}).chosen["colour"] == 0.2
+
+
+@pytest.mark.parametrize("given", [{"batch_size": 8}, {"optimizer": "sgd"}, {"accumulate": 2}])
+def test_the_rate_of_a_short_run_is_for_its_own_images_a_step_and_optimizer(given):
+    chosen = plan(CountedDataset(100, square(60)), given=given, room=800)
+    assert "learning_rate" not in chosen.chosen
+    assert chosen.value("batch_size") == given.get("batch_size", 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"weights": "none"}, {"neck": "bifpn"}, {"dialect": "torchvision_v2"}, {"set": ("box.norm=batch",)}],
+)
+def test_norms_over_a_batch_keep_their_batch_in_a_short_run(given):
+    assert plan(CountedDataset(100, square(60)), given=given, room=800).value("batch_size") == 4
+
+
+def test_a_gpu_and_an_earlier_model_keep_their_batch_in_a_short_run():
+    data = CountedDataset(100, square(60))
+    assert plan(data, room=800, capacity=GPU).value("batch_size") == 8
+    assert plan(data, room=800, begun=True).value("batch_size") == 4
+    assert plan(data, "standard", room=800).value("batch_size") == 4
+
+
 def test_published_recipes_have_their_rates_and_milestones():
     data = CountedDataset(100, square(60))
     paper, vision = (plan(data, name, capacity=GPU).config for name in ("paper", "torchvision"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from fpn.files import write_text
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.training.pace import Pace
-    from fpn.training.recipes import TrainingPlan
+    from fpn.training.planned import TrainingPlan
 
 _MADE_BY = "fpn train --plan"
 
@@ -102,7 +103,8 @@ def plan_run(
     budget = wishes.seconds()
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     _refuse_two_lengths(given, budget, alone=alone)
-    plan = plan_training(
+    choose = partial(
+        plan_training,
         dataset,
         wishes.recipe,
         given={**given.model, **given.training},
@@ -110,17 +112,30 @@ def plan_run(
         begun="init" in given.model,
         ask_hub=alone,  # several processes have to choose the same
     )
+    plan = choose()
     wanted = plan.recipe != "none" or wishes.plan or wishes.find_lr or budget is not None
     pace = _measure(given, plan, dataset) if wanted and alone else None
     validated = 0 if validation is None else len(validation)
     if budget is not None and pace is not None and not wishes.find_lr:
         from fpn.training.pace import fit_to_time
 
-        plan = fit_to_time(plan, pace, budget, validated=validated)
+        fitted = fit_to_time(plan, pace, budget, validated=validated)
+        shorter = choose(room=fitted.shown)
+        if _differ(plan, shorter):  # which takes other steps
+            pace = _measure(given, shorter, dataset) or pace
+            fitted = fit_to_time(shorter, pace, budget, validated=validated)
+        plan = fitted
     if speaks:
         _show(plan, pace, validated)
     given.take(plan.chosen)
     return plan, pace
+
+
+def _differ(plan: TrainingPlan, other: TrainingPlan) -> bool:
+    """Whether two plans are more than a longer and a shorter run of the same."""
+    length = ("epochs", "validate_every")
+    chosen, others = ({k: v for k, v in each.chosen.items() if k not in length} for each in (plan, other))
+    return chosen != others
 
 
 def _refuse_two_lengths(given: Given, budget: float | None, *, alone: bool) -> None:

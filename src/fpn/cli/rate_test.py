@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
     from fpn.training.pace import Pace
+    from fpn.training.planned import TrainingPlan
     from fpn.training.rate_range import RateRange
-    from fpn.training.recipes import TrainingPlan
 
 _MADE_BY = "fpn train --find-lr"
 # Seconds, unless a time budget says otherwise.

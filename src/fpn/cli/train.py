@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
     from fpn.training.pace import Pace
-    from fpn.training.recipes import TrainingPlan
+    from fpn.training.planned import TrainingPlan
     from fpn.training.trainer import TrainResult
 
 

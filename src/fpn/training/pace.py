@@ -15,7 +15,7 @@ from fpn.runtime.waiting import considerate
 from fpn.training.config import TrainConfig
 from fpn.training.labels import refuse_missing_labels
 from fpn.training.openings import Openings
-from fpn.training.recipes import PlannedSetting, TrainingPlan
+from fpn.training.planned import PlannedSetting, TrainingPlan
 from fpn.training.run import Run, steps_an_epoch
 from fpn.training.setup import assemble
 

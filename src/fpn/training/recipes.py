@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fpn.data.dataset import Dataset
@@ -19,120 +18,32 @@ from fpn.errors import ConfigError
 from fpn.features.backbones.weights import OFFLINE_BACKBONE, hub_answers, weights_at_hand
 from fpn.runtime.capacity import Capacity, find_capacity
 from fpn.suggestions import nearest
-from fpn.training.config import TrainConfig, anchor_levels, detector_settings, takes
+from fpn.training.config import TrainConfig, anchor_levels, takes
 from fpn.training.data_facts import DataFacts
+from fpn.training.planned import DEFAULT_KIND, PlannedSetting, TrainingPlan
 
-DEFAULT_KIND = "faster_rcnn"
 # Fewer images than these are a small set.
 SMALL_DATA = 2000
 # Optimizer steps of `small-data`. On a CPU, 730 of them taught 292 photographs of blood cells (benchmarks/README.md).
 _STEPS = {True: 1000, False: 3000}
 _FEWEST_EPOCHS, _MOST_EPOCHS = 6, 60
+# A run that is shown fewer images, counted as often as they come, is short: it ends before it has learned what it can,
+# so that more steps help, and variety does not (benchmarks/README.md) unless each image comes as often as `_OFTEN`.
+_SHORT_RUN, _OFTEN = 2000, 20
+# Peak rate of its adamw with two images a step, of which the square root's rule makes 2.1e-4.
+_SHORT_RATE = 4e-4
 # Smallest side, in network pixels, that small objects should have: half of the finest anchor of 32.
 _SMALL_OBJECT = 16.0
 # Shorter side on a CPU, where images are that large and small objects do not need more.
 _CPU_SIDE = 384
 # Share of the objects that may stay without an anchor before anchors are changed.
 _UNREACHED = 0.02
-# Objects of an image that 256 RoIs, a quarter of them positive, are enough for.
-_FEW_OBJECTS = 64
+# Objects of an image that 256 RoIs, or 128, a quarter of them positive, are enough for.
+_FEW_OBJECTS, _VERY_FEW_OBJECTS = 64, 32
 # Which backbones are looked for, in this order.
 _LIGHT, _STRONG = (OFFLINE_BACKBONE, "resnet18", "resnet50"), ("resnet50", OFFLINE_BACKBONE, "resnet18")
-# GiB that training takes an image of a million network pixels, beside 1 GiB for all: with 256 channels 1089 MiB for
-# four of 427 x 320 and 1943 MiB for two of 853 x 640 were measured (benchmarks/README.md), libraries included.
+# GiB that training takes an image of a million network pixels, beside 1 GiB for all (measured: benchmarks/README.md).
 _GIB_A_MEGAPIXEL = 1.5
-
-
-@dataclass(frozen=True)
-class PlannedSetting:
-    """One line of a plan.
-
-    Attributes:
-        name: of the option, with underscores.
-        value: what holds.
-        reason: why.
-        given: who set it, such as "option"; empty: the recipe did.
-    """
-
-    name: str
-    value: Any
-    reason: str
-    given: str = ""
-
-    @property
-    def option(self) -> str:
-        """As one would type it."""
-        name = self.name.replace("_", "-")
-        if isinstance(self.value, bool):
-            return f"--{name}" if self.value else f"--no-{name}"
-        values = self.value if isinstance(self.value, tuple) else (self.value,)
-        return " ".join([f"--{name}", *(f"{each:g}" if isinstance(each, float) else str(each) for each in values)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """What a recipe chose for a dataset on a device; `str` of it is a table for people.
-
-    Attributes:
-        recipe: its name.
-        because: why that one.
-        settings: one a line.
-        facts: about the data.
-        capacity: of the device.
-        warnings: what costs quality, such as that there are no pretrained weights.
-        notes: advice: what may help, which no recipe can know.
-        given: all that was set by hand, by name.
-    """
-
-    recipe: str
-    because: str
-    settings: tuple[PlannedSetting, ...]
-    facts: DataFacts
-    capacity: Capacity
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """What the recipe decided, by option; what was given is not in it."""
-        return {each.name: each.value for each in self.settings if not each.given}
-
-    @property
-    def config(self) -> TrainConfig:
-        """The settings of the run, as `fpn.train` takes them."""
-        values = {**self.given, **self.chosen}
-        return TrainConfig(**{name: value for name, value in values.items() if name in TrainConfig.model_fields})
-
-    @property
-    def kind(self) -> str:
-        """Which detector: its preset is `fpn.detectors.named_preset(plan.kind)`."""
-        return str(self.given.get("detector", DEFAULT_KIND))
-
-    @property
-    def detector(self) -> dict[str, Any]:
-        """The settings of the detector, as the preset of its kind takes them beside `classes`."""
-        values = {**self.given, **self.chosen}
-        return detector_settings(self.kind, {k: v for k, v in values.items() if k not in TrainConfig.model_fields})
-
-    def value(self, name: str) -> Any:
-        """What holds for a setting of the plan, or that was given; None: neither."""
-        return {**{each.name: each.value for each in self.settings}, **self.given}.get(name)
-
-    def to_json(self) -> dict[str, Any]:
-        """For `run.json`."""
-        settings = {
-            each.name: {"value": each.value, "reason": each.reason, "given": each.given} for each in self.settings
-        }
-        told = {"warnings": list(self.warnings), "notes": list(self.notes)}
-        return {"recipe": self.recipe, "because": self.because, "settings": settings, **told}
-
-    def __str__(self) -> str:
-        lines = [f"recipe {self.recipe}: {self.because}", f"data: {self.facts}", f"device: {self.capacity}"]
-        width = max((len(each.option) for each in self.settings), default=0)
-        lines += [f"  {each.option:{width}}  {each.reason}" for each in self.settings]
-        lines += [f"warning: {warning}" for warning in self.warnings]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def plan_training(
@@ -144,6 +55,7 @@ def plan_training(
     begun: bool = False,
     ask_hub: bool = True,
     capacity: Capacity | None = None,
+    room: int | None = None,
 ) -> TrainingPlan:
     """Choose settings for a dataset on this machine.
 
@@ -156,6 +68,7 @@ def plan_training(
         begun: whether the detector is an earlier model, whose settings are not chosen again.
         ask_hub: whether timm's hub may be asked if it answers.
         capacity: of the device; None: of the one that is there.
+        room: images, counted as often as they come, that there is time to learn from; None: there is time.
 
     Raises:
         ConfigError: no such recipe, or kind of detector.
@@ -164,7 +77,7 @@ def plan_training(
     given, facts = dict(given or {}), DataFacts.of(dataset)
     name, because = _which(recipe, facts, given, begun=begun)
     capacity = capacity or find_capacity(cpu=given.get("device") == "cpu")
-    chooser = Chooser(facts, capacity, given, dict(sources or {}), begun=begun, ask_hub=ask_hub)
+    chooser = Chooser(facts, capacity, given, dict(sources or {}), begun=begun, ask_hub=ask_hub, room=room)
     if name != "none":
         NAMED_RECIPES[name](chooser)
     return TrainingPlan(
@@ -222,8 +135,9 @@ class Chooser:
         *,
         begun: bool = False,
         ask_hub: bool = True,
+        room: int | None = None,
     ) -> None:
-        self.facts, self.capacity, self.given, self.begun = facts, capacity, given, begun
+        self.facts, self.capacity, self.given, self.begun, self.room = facts, capacity, given, begun, room
         self.cpu = capacity.kind == "cpu"
         self.kind = str(given.get("detector", DEFAULT_KIND))
         self.rows: dict[str, PlannedSetting] = {}
@@ -255,8 +169,22 @@ class Chooser:
         """So many epochs, unless somebody else said how long to train."""
         if "steps" in self.given:
             self.choose("steps", None, "")
-        else:
-            self.choose("epochs", epochs, reason)
+            return
+        if self.room is not None and self.room < epochs * self.facts.images:
+            epochs, reason = max(1, self.room // self.facts.images), "as many as there is time for"
+        self.choose("epochs", epochs, reason)
+
+    def shown(self, planned: int) -> int:
+        """Images that the run learns from, counted as often as they come.
+
+        Args:
+            planned: by the recipe, where nobody else said how long to train.
+        """
+        if "steps" in self.given:
+            return int(self.given["steps"]) * _images_a_step(self)
+        if "epochs" in self.given:
+            return int(self.given["epochs"]) * self.facts.images
+        return planned if self.room is None else min(self.room, planned)
 
     def starting_weights(self, names: tuple[str, ...]) -> tuple[str, str, str]:
         """Backbone, weights and reason: the first of these that is on this machine, else by the hub, else none."""
@@ -348,7 +276,7 @@ def choose_anchors(chooser: Chooser) -> None:
     chooser.choose("anchor_ratios", tuple(float(ratio) for ratio in better["anchor_ratios"]), "with these sizes")
 
 
-def choose_batch(chooser: Chooser, wanted: int) -> None:
+def choose_batch(chooser: Chooser, wanted: int, why: str = "") -> None:
     """As many images at once as fit into half of the free memory, and the wanted number a step."""
     short = chooser.value("short_side") or 800
     long = chooser.value("long_side") or short * 4 / 3
@@ -359,7 +287,7 @@ def choose_batch(chooser: Chooser, wanted: int) -> None:
         batch //= 2
     batch = max(1, batch)
     memory = f"about {1 + batch * image:.1f} GiB of {chooser.capacity.free:.0f}"
-    chooser.choose("batch_size", batch, f"images at once; {memory}")
+    chooser.choose("batch_size", batch, f"images at once; {memory}{why}")
     batch = chooser.value("batch_size", batch)
     if batch < wanted and "accumulate" not in chooser.given and chooser.facts.images >= wanted:
         chooser.choose("accumulate", max(1, wanted // batch), f"batches a step, for {wanted} images a step")
@@ -377,7 +305,7 @@ def _images_a_step(chooser: Chooser) -> int:
 
 
 def _small_data(chooser: Chooser) -> None:
-    """A light detector, trained for a fixed work rather than for a number of epochs."""
+    """A light detector, trained for a fixed work rather than for a number of epochs; otherwise, if that is little."""
     cpu, facts = chooser.cpu, chooser.facts
     choose_backbone(chooser, _LIGHT if cpu else _STRONG)
     choose_size(chooser, floor=_CPU_SIDE if cpu else 512, ceiling=640 if cpu else 800)
@@ -393,11 +321,36 @@ def _small_data(chooser: Chooser) -> None:
     chooser.choose("optimizer", "adamw", "needs less tuning in short runs than sgd")
     chooser.choose("ema_decay", 0.999, "averaged weights are measured and kept: steadier on few images")
     chooser.choose("flip", 0.5, "left and right are alike nearly everywhere")
-    chooser.choose("scale", (0.8, 1.25), "a moderate random zoom: objects of more sizes")
-    chooser.choose("colour", 0.2, "a moderate change of light and colour")
+    shown = chooser.shown(epochs * facts.images)
+    if shown < _SHORT_RUN:
+        _shorten(chooser, shown)
+    if shown >= min(_SHORT_RUN, _OFTEN * facts.images):
+        chooser.choose("scale", (0.8, 1.25), "a moderate random zoom: objects of more sizes")
+        chooser.choose("colour", 0.2, "a moderate change of light and colour")
     _choose_repeats(chooser)
     if "vertical_flip" not in chooser.given:
         chooser.notes.append("if objects have no up, as cells and aerial photographs: --vertical-flip 0.5 may help")
+
+
+def _shorten(chooser: Chooser, shown: int) -> None:
+    """More and larger steps in the same time: on a CPU a step of two images takes half the time of one of four."""
+    if not chooser.cpu or "steps" in chooser.given or _batch_norms(chooser):
+        return
+    chooser.rows.pop("accumulate", None)
+    choose_batch(chooser, 2, f"; of 4, as a run of {shown} images in all is short: more steps in its time")
+    if chooser.value("optimizer") == "adamw" and _images_a_step(chooser) == 2:
+        chooser.choose("learning_rate", _SHORT_RATE, "twice the usual rate of so few images a step: a short run")
+    if chooser.facts.most <= _VERY_FEW_OBJECTS:
+        chooser.choose("roi_samples", 128, f"of 512, with at most {chooser.facts.most} objects an image: a short run")
+
+
+def _batch_norms(chooser: Chooser) -> bool:
+    """Whether a norm learns from the images of a step, or may: one image alone is too few for it."""
+    given = chooser.given
+    if chooser.begun or not chooser.value("frozen_norm", True) or given.get("neck") == "bifpn":
+        return True
+    dialect = adapt_dialect(chooser.value("dialect", "paper"), chooser.kind)
+    return '"norm":"batch"' in dialect.model_dump_json() or "batch" in str(given.get("set", ""))
 
 
 def _choose_repeats(chooser: Chooser) -> None:

@@ -26,7 +26,8 @@ from fpn.studies.screen import Screen
 from fpn.studies.study_folder import about_dataset
 from fpn.training.config import FREE_ON_RESUME, TrainConfig
 from fpn.training.pace import Pace, measure_pace
-from fpn.training.recipes import TrainingPlan, plan_training
+from fpn.training.planned import TrainingPlan
+from fpn.training.recipes import plan_training
 from fpn.training.trainer import train
 
 _USUAL_STEPS, _FEWEST_STEPS = 200, 40
