@@ -337,7 +337,7 @@ def _shorten(chooser: Chooser, shown: int) -> None:
     if not chooser.cpu or "steps" in chooser.given or _batch_norms(chooser):
         return
     chooser.rows.pop("accumulate", None)
-    choose_batch(chooser, 2, f"; of 4, as a run of {shown} images in all is short: more steps in its time")
+    choose_batch(chooser, 2, f"; a run of {shown} images in all is short, so that more steps help")
     if chooser.value("optimizer") == "adamw" and _images_a_step(chooser) == 2:
         chooser.choose("learning_rate", _SHORT_RATE, "twice the usual rate of so few images a step: a short run")
     if chooser.facts.most <= _VERY_FEW_OBJECTS:
