@@ -15,6 +15,7 @@ from fpn.heads.dense import DenseConfig, DenseHead
 from fpn.heads.dense_losses import Learned, Normalizer, flat, focal_sums, gather_learned
 from fpn.heads.dense_selection import DenseMaps, Scoring, select_detections
 from fpn.heads.sampling import Randomness
+from fpn.heads.shared_convolution import convolve_levels
 from fpn.heads.tower import Tower, initialize_output
 from fpn.ops.matching import Match
 from fpn.structures import Detections, Features, ImageBatch, Level, LossTerms, Targets
@@ -68,14 +69,14 @@ class TowerHead(DenseHead):
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Logits of all levels, then deltas, then quality where there is such a branch; see `DenseMaps`."""
-        logits, deltas, quality = [], [], []
-        for number, level in enumerate(self.levels):
-            classes, boxes = self.class_tower(features[level.name]), self.box_tower(features[level.name])
-            logits.append(self.scores(classes))
-            delta = self.deltas(boxes)
-            deltas.append(delta if self.scales is None else delta * self.scales[number])
-            if self.quality is not None:
-                quality.append(self.quality(classes if self.quality_of == "classes" else boxes))
+        maps = [features[level.name] for level in self.levels]
+        classes, boxes = self.class_tower(maps), self.box_tower(maps)
+        logits = convolve_levels(self.scores, classes)
+        deltas = [self.deltas(x) for x in boxes]
+        if self.scales is not None:
+            deltas = [delta * scale for delta, scale in zip(deltas, self.scales, strict=True)]
+        judged = classes if self.quality_of == "classes" else boxes
+        quality = [] if self.quality is None else [self.quality(x) for x in judged]
         return (*logits, *deltas, *quality)
 
     def maps(self, raw: tuple[Tensor, ...]) -> DenseMaps:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fpn.features.blocks import make_norm
 from fpn.heads.dense import DenseConfig
+from fpn.heads.shared_convolution import convolve_levels
 
 
 class Tower(nn.Module):
-    """3x3 convolutions, each with a norm, if there are any, and a ReLU: (B, C, H, W) -> the same shape.
+    """3x3 convolutions, each with a norm, if there are any, and a ReLU: maps (B, C, H, W) of all levels -> the same shapes.
 
     Submodules: `convolutions` and `norms` by number; without norms the latter is empty.
 
@@ -32,12 +33,13 @@ class Tower(nn.Module):
         for layer in self.convolutions:
             initialize_output(layer)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """All of them, one after the other."""
+    def forward(self, maps: Sequence[Float[Tensor, "b c _ _"]]) -> list[Float[Tensor, "b c _ _"]]:
+        """All of them, one after the other, on the maps of all levels."""
+        found = list(maps)
         for number, convolution in enumerate(self.convolutions):
-            x = convolution(x)
-            x = self.activation(self.norms[number](x) if len(self.norms) else x)
-        return x
+            convolved = convolve_levels(convolution, found)
+            found = [self.activation(self.norms[number](x) if len(self.norms) else x) for x in convolved]
+        return found
 
     def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:
         """Put each activation into the convolution before it, unless a norm stands between the two."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
-from fpn.inference import winograd
+from fpn.ops import winograd
 
 # With 64 channels and less, moving patches into the other basis costs what the products save.
 _WINOGRAD_CHANNELS = 128
 # The transformed kernel is read as a whole: it has to pay for this many tiles at least.
-_WINOGRAD_TILES = 48
+_WINOGRAD_TILES = 20
 
 
 class FusedConvolution(nn.Module):
@@ -46,7 +46,7 @@ class FusedConvolution(nn.Module):
         self.options: tuple[Any, ...] = (convolution.padding, convolution.stride, convolution.dilation)
         self.groups, self.same, self.activation = convolution.groups, same, activation
         self._native = False
-        self._packed: tuple[torch.Size, Tensor] | None = None
+        self._packed: tuple[torch.Size, Tensor | None] | None = None
         self.transformed: Tensor | None = None
         self._name, self._scalars, self._algorithm = _known(activation)
 
@@ -90,18 +90,23 @@ class FusedConvolution(nn.Module):
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
 
     def _weight_for(self, shape: torch.Size) -> Tensor:
-        """The weight in oneDNN's order for maps of that shape; the last one is kept.
+        """The weight in oneDNN's order for maps of that shape, once two in a row had it; the last one is kept.
 
         The order depends on the shape, and one of another shape is far worse than none: 512 to 512 channels, 3x3, on
-        3x4 cells takes 0.8 ms in its own order, 1.8 from channels-last, and 146 in the order of larger maps.
+        3x4 cells takes 0.8 ms in its own order, 1.8 from channels-last, and 146 in the order of larger maps. To put it
+        into its order takes longer than a small map: not for levels that take turns, as those of a head do.
         """
         kept = self._packed
         if kept is None or kept[0] != shape:
-            padding, stride, dilation = self.options
-            reorder = cast(Any, torch._C._nn).mkldnn_reorder_conv2d_weight  # the stub lacks the shape
-            kept = shape, reorder(self.weight.to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
-            self._packed = kept  # at once: another thread may look
-        return kept[1]
+            self._packed = shape, None  # at once: another thread may look
+            return self.weight
+        if kept[1] is not None:
+            return kept[1]
+        padding, stride, dilation = self.options
+        reorder = cast(Any, torch._C._nn).mkldnn_reorder_conv2d_weight  # the stub lacks the shape
+        weight: Tensor = reorder(self.weight.to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
+        self._packed = shape, weight
+        return weight
 
     def _suits_winograd(self, weight: Tensor) -> bool:
         plain = self.options == ((1, 1), (1, 1), (1, 1)) and self.groups == 1 and not self.same

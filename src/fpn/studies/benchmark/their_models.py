@@ -112,7 +112,7 @@ def _backbone(own: Backbone, finest: int) -> nn.Module:
     made: nn.Module = resnet_fpn_backbone(
         backbone_name=own.name,
         weights=None,
-        trainable_layers=min(5, 6 - own.frozen_stages),  # counted from the top; 5 is all of them
+        trainable_layers=5 - own.frozen_stages,  # counted from the top; 5 is all of them
         returned_layers=list(range(finest - 1, 5)),
         extra_blocks=extra,
     )

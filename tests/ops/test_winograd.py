@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fpn.inference import winograd
+from fpn.ops import winograd
 
 
 @pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 9), (3, 200), (17, 12)])
@@ -50,3 +50,16 @@ def test_many_small_maps_are_convolved_together() -> None:
         wanted = functional.conv2d(x, weight, bias, padding=1).relu()
         found = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=True)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernels_gradient_is_that_of_the_plain_convolution() -> None:
+    # Three levels of two images, and 20 RoIs of 14x14, which go through as one tall image.
+    torch.manual_seed(0)
+    weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    for sizes in ([(2, 3, 17, 30), (2, 3, 8, 15), (2, 3, 1, 2)], [(20, 3, 14, 14)]):
+        maps = [torch.randn(size) for size in sizes]
+        results = [functional.conv2d(x.double(), weight, padding=1) for x in maps]
+        grads = [torch.randn(result.shape) for result in results]
+        wanted = torch.autograd.grad(results, weight, [grad.double() for grad in grads])[0]
+        found = winograd.weight_gradient(maps, grads)
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-3)  # sums of 3900 products, up to 150

@@ -11,6 +11,7 @@ Source: Lavin & Gray 2015, arXiv:1509.09308; on points: Barabasz et al. 2018, ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -27,11 +28,19 @@ MANY, SMALL = 16, 256
 _TILES = 192
 
 
-def transform_weight(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "36 c o"]:
-    """A kernel in the other basis, float32; it takes four times its memory."""
-    basis = _bases()[0]
-    moved = torch.einsum("ia,ocab,jb->ijco", basis, weight.double(), basis)
-    return moved.flatten(0, 1).float().contiguous()
+def transform_weight(weight: Float[Tensor, "o c 3 3"], *, exact: bool = True) -> Float[Tensor, "36 c o"]:
+    """A kernel in the other basis, float32; it takes four times its memory.
+
+    Args:
+        weight: the kernel.
+        exact: by way of float64, for a kernel that stays; else in a fraction of the time, for one that changes.
+    """
+    kernel = _bases()[0]
+    if exact:
+        moved = torch.einsum("ia,ocab,jb->ijco", kernel, weight.double(), kernel)
+        return moved.flatten(0, 1).float().contiguous()
+    both = torch.kron(kernel, kernel).float()
+    return (both @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(PATCH**2, weight.shape[1], -1)
 
 
 def count_tiles(height: int, width: int) -> int:
@@ -58,33 +67,77 @@ def convolve(
         The map, in channels-last order.
     """
     batch, _, height, width = x.shape
-    cells = x.permute(0, 2, 3, 1)
-    if batch >= MANY and height * width <= SMALL:
-        return _stacked(cells, weight, bias, relu).permute(0, 3, 1, 2)
-    result = x.new_empty(batch, height, width, weight.shape[2])
-    for source, target in zip(cells, result, strict=True):
+    layout = torch.channels_last
+    result = torch.empty((batch, weight.shape[2], height, width), dtype=x.dtype, device=x.device, memory_format=layout)
+    cells, found = x.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1)
+    if _together(x):
+        tall = _stack(cells)
+        whole = x.new_empty(*tall.shape[:2], weight.shape[2])
+        _image(tall, whole, weight, bias, relu)
+        found.copy_(whole.view(batch, -1, width, weight.shape[2])[:, :height])
+        return result
+    for source, target in zip(cells, found, strict=True):
         _image(source, target, weight, bias, relu)
-    return result.permute(0, 3, 1, 2)
+    return result
+
+
+def weight_gradient(
+    maps: Sequence[Float[Tensor, "_ c _ _"]], grads: Sequence[Float[Tensor, "_ o _ _"]]
+) -> Float[Tensor, "o c 3 3"]:
+    """What the kernel of `convolve` gets back from what all its results get: the other basis saves as much here.
+
+    Args:
+        maps: what was convolved, float32, of any sizes.
+        grads: gradients of what became of each.
+    """
+    total = maps[0].new_zeros(PATCH**2, maps[0].shape[1], grads[0].shape[1])
+    for x, grad in zip(maps, grads, strict=True):
+        cells, wanted = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+        pairs = [(_stack(cells), _stack(wanted))] if _together(x) else list(zip(cells, wanted, strict=True))
+        for source, target in pairs:
+            _add_image_gradient(total, source, target)
+    kernel = _bases()[0].to(total)
+    return torch.einsum("ia,ijco,jb->ocab", kernel, total.view(PATCH, PATCH, *total.shape[1:]), kernel)
+
+
+def _together(x: Tensor) -> bool:
+    return len(x) >= MANY and x.shape[2] * x.shape[3] <= SMALL
 
 
 def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
     """One image (H, W, C) -> (H, W, O), a few rows of tiles at a time."""
-    across = -(-source.shape[1] // TILE)
-    rows = max(1, round(_TILES / across)) * TILE
+    rows = _rows(source.shape[1])
     for top in range(0, len(source), rows):
         _strip(source, target[top : top + rows], top, weight, bias, relu)
 
 
-def _stacked(cells: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """Many small maps (R, H, W, C), such as RoIs, as one tall image: a row of zeros between any two is what each
-    of them is padded with, and 7 rows and one of zeros are two whole tiles."""
+def _add_image_gradient(total: Tensor, source: Tensor, grad: Tensor) -> None:
+    """Of one image (H, W, C) whose result got (H, W, O), into (36, C, O)."""
+    _, into, back = (basis.to(total) for basis in _bases())
+    rows = _rows(source.shape[1])
+    for top in range(0, len(source), rows):
+        own = grad[top : top + rows]
+        patches, down, across = _patches(source, top, len(own))
+        moved = (into @ patches.reshape(PATCH**2, -1)).view(PATCH**2, down * across, -1)
+        whole = functional.pad(own, (0, 0, 0, across * TILE - own.shape[1], 0, down * TILE - len(own)))
+        tiles = whole.view(down, TILE, across, TILE, -1).permute(1, 3, 0, 2, 4)  # -> (4, 4, down, across, O)
+        wanted = (back.T @ tiles.reshape(TILE**2, -1)).view(PATCH**2, down * across, -1)
+        total.baddbmm_(moved.transpose(1, 2), wanted)
+
+
+def _rows(width: int) -> int:
+    """Rows of cells that are worked on together."""
+    return max(1, round(_TILES / -(-width // TILE))) * TILE
+
+
+def _stack(cells: Tensor) -> Tensor:
+    """Many small maps (R, H, W, C), such as RoIs, as one tall image (R * rows, W, C): a row of zeros between any two is
+    what each of them is padded with, and 7 rows and one of zeros are two whole tiles."""
     batch, height, width, channels = cells.shape
     rows = -(-(height + 1) // TILE) * TILE
     tall = cells.new_zeros(batch, rows, width, channels)
     tall[:, :height] = cells
-    result = cells.new_empty(batch * rows, width, weight.shape[2])
-    _image(tall.flatten(0, 1), result, weight, bias, relu)
-    return result.view(batch, rows, width, -1)[:, :height]
+    return tall.flatten(0, 1)
 
 
 def _strip(source: Tensor, target: Tensor, top: int, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
