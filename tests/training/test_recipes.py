@@ -232,6 +232,19 @@ def test_names_are_those_of_the_option_and_a_wrong_one_is_refused_with_the_neare
         plan(CountedDataset(3, square(60)), "smal-data")
 
 
+def test_on_a_cpu_heads_of_masks_and_keypoints_are_as_narrow_as_the_pyramid():
+    data = CountedDataset(60, square(60))
+    masks = plan(data, "small-data", given={"detector": "mask_rcnn"})
+    assert masks.detector["mask_channels"] == 96
+    assert "--mask-width 96" in str(masks)
+    assert "keypoint_width" not in masks.chosen
+    given = {"detector": "mask_rcnn", "channels": 64}
+    assert plan(data, "small-data", given=given).detector["mask_channels"] == 64
+    own = plan(data, "small-data", given={"detector": "mask_rcnn", "set": ("mask.channels=256",)})
+    assert "mask_width" not in own.chosen
+    assert "mask_channels" not in own.detector  # it is --set's
+
+
 def test_a_plan_for_another_kind_of_detector_has_that_kinds_settings_alone():
     data = CountedDataset(60, square(60))
     anchors = plan(data, "small-data", given={"detector": "retinanet"})

@@ -38,9 +38,11 @@ def run(
 ) -> None:
     """Say why objects are missed: which stage lost each, what it costs in AP, and what to do about it.
 
-    Stages are, in order: no anchor fits, anchor scored low, decoded badly, cut by top-k, suppressed in the RPN, level
-    by equation 1, classified wrongly, box poor, suppressed in the end, below the threshold. Detections that found
-    nothing are sorted into TIDE's kinds.
+    Stages of two-stage detectors are, in order: no anchor fits, anchor scored low, decoded badly, cut by top-k,
+    suppressed in the RPN, moved away by stage 1, 2, ... (of a cascade), level by equation 1, classified wrongly, box
+    poor, suppressed in the end, below the threshold. Those of one-stage detectors: no anchor fits, scored low,
+    classified wrongly, box poor, centre-ness low, cut by top-k, suppressed in the end, below the threshold. Detections
+    that found nothing are sorted into TIDE's kinds.
 
     Stopped, the same command goes on with what was traced until then.
 

@@ -138,6 +138,8 @@ class ModelOptions(CheckedSettings):
         None, ge=1, description="Width of the pyramid's maps. None: the dialect's, 256. 96 is much faster on a CPU."
     )
     head_width: int | None = Field(None, ge=1, description="Width of the box head's two layers. None: 1024.")
+    mask_width: int | None = Field(None, ge=1, description="Width of the mask head's convolutions. None: 256.")
+    keypoint_width: int | None = Field(None, ge=1, description="Width of the keypoint head's convolutions. None: 512.")
     anchor_sizes: tuple[float, ...] | None = Field(
         None, description="Anchor side of each level, finest first, in network pixels. None: 32 64 128 256 512."
     )

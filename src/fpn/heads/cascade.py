@@ -148,12 +148,12 @@ class CascadeHead(nn.Module):
             told.append(logits.float())
             if head is not self.heads[-1]:
                 rois = head.refine(rois, logits, deltas, images)
-        return self.heads[-1].select(rois, self._averaged(told), deltas, images)
+        return self.heads[-1].select(rois, self.averaged(told), deltas, images)
 
     def _divide(self, gradient: Tensor) -> Tensor:
         return gradient / len(self.stages)
 
-    def _averaged(self, logits: Sequence[Tensor]) -> Tensor:
+    def averaged(self, logits: Sequence[Tensor]) -> Tensor:
         """(R, K+1) logits whose softmax are the scores."""
         if self.config.average == "logits":
             return torch.stack(list(logits)).mean(dim=0)

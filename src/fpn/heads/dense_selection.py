@@ -13,7 +13,7 @@ from torch import Tensor
 from fpn.heads.dense import DenseConfig
 from fpn.ops.boxes import clip
 from fpn.ops.nms import nms, top_k
-from fpn.structures import Detections, ImageBatch
+from fpn.structures import ImageBatch
 
 # How the quality of a box enters its score: not at all; the square root of the product, before the limit and top-k;
 # or the product, behind them.
@@ -98,60 +98,84 @@ def _root(values: Float[Tensor, "a k h w"], quality: Float[Tensor, "a h w"]) -> 
     return (values.sigmoid() * quality.sigmoid()[:, None]).sqrt_()
 
 
-def select_detections(
+class DenseCandidates(NamedTuple):
+    """The best pairs of place and class of all levels of one image, decoded.
+
+    Attributes:
+        boxes: (n, 4), network pixels.
+        scores: (n,).
+        labels: (n,).
+        places: (n,), the number of each one's anchor among those of all levels, finest first.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    places: Tensor
+
+
+def pick_candidates(
     maps: DenseMaps,
     references: Sequence[Tensor],
     decode: Callable[[Tensor, Tensor], Tensor],
     images: ImageBatch,
+    index: int,
     *,
     config: DenseConfig,
     scoring: Scoring,
-) -> list[Detections]:
-    """Each image's detections, best first, clipped to the image, network pixels.
+) -> DenseCandidates:
+    """What NMS chooses from in one image.
 
     Args:
         maps: what the head says.
         references: of each level (H*W*A, r): what `deltas` are relative to.
         decode: deltas (n, 4) and references (n, r) -> boxes (n, 4).
         images: B of them.
+        index: which of them.
         config: limits.
         scoring: how quality enters.
     """
-    found = []
-    for index in range(len(images.sizes)):
-        picked = [
-            pick_best(
-                logits[index],
-                deltas[index],
-                maps.quality[level][index] if maps.quality else None,
-                scoring=scoring,
-                limit=config.score_limit,
-                count=config.before_nms,
-            )
-            for level, (logits, deltas) in enumerate(zip(maps.logits, maps.deltas, strict=True))
-        ]
-        boxes = [decode(each.deltas, grid[each.places]) for each, grid in zip(picked, references, strict=True)]
-        scores, labels = torch.cat([each.scores for each in picked]), torch.cat([each.labels for each in picked])
-        found.append(_suppress(Detections(torch.cat(boxes), scores, labels), images, index, config))
-    return found
+    picked = [
+        pick_best(
+            logits[index],
+            deltas[index],
+            maps.quality[level][index] if maps.quality else None,
+            scoring=scoring,
+            limit=config.score_limit,
+            count=config.before_nms,
+        )
+        for level, (logits, deltas) in enumerate(zip(maps.logits, maps.deltas, strict=True))
+    ]
+    boxes = [decode(each.deltas, grid[each.places]) for each, grid in zip(picked, references, strict=True)]
+    starts = [sum(len(grid) for grid in references[:level]) for level in range(len(references))]
+    found = DenseCandidates(
+        torch.cat(boxes),
+        torch.cat([each.scores for each in picked]),
+        torch.cat([each.labels for each in picked]),
+        torch.cat([each.places + start for each, start in zip(picked, starts, strict=True)]),
+    )
+    return _clipped(found, images, index, config) if config.clipped == "before_nms" else found
 
 
-def _suppress(found: Detections, images: ImageBatch, index: int, config: DenseConfig) -> Detections:
-    """NMS within each class, and the limit; boxes are clipped before or behind both."""
-    if config.clipped == "before_nms":
-        found = _clipped(found, images, index, config)
+def suppress_candidates(found: DenseCandidates, images: ImageBatch, index: int, config: DenseConfig) -> DenseCandidates:
+    """Those that NMS within each class and the limit leave, best first, clipped to the image."""
     kept = nms(found.boxes, found.scores, config.nms, groups=found.labels, limit=config.limit)
-    found = found[kept]
+    found = DenseCandidates(*(part[kept] for part in found))
     return _clipped(found, images, index, config) if config.clipped == "last" else found
 
 
-def _clipped(found: Detections, images: ImageBatch, index: int, config: DenseConfig) -> Detections:
+def clip_to_image(boxes: Float[Tensor, "n 4"], images: ImageBatch, index: int) -> Float[Tensor, "n 4"]:
+    """Boxes cut off at the rim of image number `index`, or of what it shows."""
     if images.windows is None:
-        boxes = clip(found.boxes, images.sizes[index, 0], images.sizes[index, 1])
-    else:
-        window = images.windows[index]
-        boxes = torch.minimum(torch.maximum(found.boxes, window[:2].repeat(2)), window[2:].repeat(2))
-    found = Detections(boxes, found.scores, found.labels)
+        return clip(boxes, images.sizes[index, 0], images.sizes[index, 1])
+    window = images.windows[index]
+    return torch.minimum(torch.maximum(boxes, window[:2].repeat(2)), window[2:].repeat(2))
+
+
+def _clipped(found: DenseCandidates, images: ImageBatch, index: int, config: DenseConfig) -> DenseCandidates:
+    boxes = clip_to_image(found.boxes, images, index)
+    found = found._replace(boxes=boxes)
     if not config.drop_empty:
         return found
-    return found[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+    whole = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return DenseCandidates(*(part[whole] for part in found))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.dense import DenseConfig, DenseHead
 from fpn.heads.dense_losses import Learned, Normalizer, flat, focal_sums, gather_learned
-from fpn.heads.dense_selection import DenseMaps, Scoring, select_detections
+from fpn.heads.dense_selection import DenseCandidates, DenseMaps, Scoring, pick_candidates, suppress_candidates
 from fpn.heads.sampling import Randomness
 from fpn.heads.shared_convolution import convolve_levels
 from fpn.heads.tower import Tower, initialize_output
@@ -144,9 +144,21 @@ class TowerHead(DenseHead):
     def detect(self, raw: tuple[Tensor, ...], images: ImageBatch) -> list[Detections]:
         """See `DenseHead.detect`."""
         maps = self.maps(raw)
-        return select_detections(
-            maps, self.references(maps, images), self.decode, images, config=self.settings, scoring=self.scoring
-        )
+        references = self.references(maps, images)
+        found = [
+            self.suppress(self.candidates(maps, references, images, k), images, k) for k in range(len(images.sizes))
+        ]
+        return [Detections(each.boxes, each.scores, each.labels) for each in found]
+
+    def candidates(
+        self, maps: DenseMaps, references: Sequence[Tensor], images: ImageBatch, index: int
+    ) -> DenseCandidates:
+        """What NMS chooses from in image number `index`."""
+        return pick_candidates(maps, references, self.decode, images, index, config=self.settings, scoring=self.scoring)
+
+    def suppress(self, found: DenseCandidates, images: ImageBatch, index: int) -> DenseCandidates:
+        """What NMS and the limit leave of them, best first."""
+        return suppress_candidates(found, images, index, self.settings)
 
     def class_rows(self) -> list[ClassRows]:
         """See `DenseHead.class_rows`: the classes come once for each box of a cell."""

@@ -17,7 +17,7 @@ _TILES, _TILES_TOGETHER = 64, 160
 
 
 def convolve_levels(convolution: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
-    """What `convolution` makes of each map (B, C, H, W); of large ones up to rounding, where a CPU is to give gradients.
+    """What `convolution` makes of each map (B, C, H, W); of large ones up to rounding, if a CPU is to give gradients.
 
     There Winograd's form is the faster one: the kernel is moved into the other basis once for all levels, and so is its
     gradient back.
@@ -44,7 +44,7 @@ def _suits(convolution: nn.Module, x: Tensor) -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """Remembers the maps, as the plain one does, and nothing in the other basis, which would be more than twice that."""
+    """Remembers the maps, as the plain one does, and nothing in the other basis, which would be twice that."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *maps: Tensor) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from fpn.heads.shared_convolution import convolve_levels
 
 
 class Tower(nn.Module):
-    """3x3 convolutions, each with a norm, if there are any, and a ReLU: maps (B, C, H, W) of all levels -> the same shapes.
+    """3x3 convolutions, each with a norm, if any, and a ReLU: maps (B, C, H, W) of all levels -> the same shapes.
 
     Submodules: `convolutions` and `norms` by number; without norms the latter is empty.
 

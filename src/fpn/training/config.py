@@ -47,6 +47,7 @@ _TWO_STAGES = {
     "suppression": ("box_suppression",),
     "max_detections": ("box_limit",),
 }
+_MASKS = {**_TWO_STAGES, "mask_width": ("mask_channels",)}
 _DENSE = {**_EVERY_KIND, "score_limit": ("dense_score_limit",), "max_detections": ("dense_limit",)}
 # For each kind of detector, the options of the command that are a setting, or two, of its dialect.
 MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -55,9 +56,9 @@ MODEL_SETTINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "retinanet": {**_DENSE, **_ANCHORS},
     "fcos": _DENSE,
     "atss": {**_DENSE, **_ANCHORS},
-    "mask_rcnn": _TWO_STAGES,
-    "cascade_mask_rcnn": _TWO_STAGES,
-    "keypoint_rcnn": _TWO_STAGES,
+    "mask_rcnn": _MASKS,
+    "cascade_mask_rcnn": _MASKS,
+    "keypoint_rcnn": {**_TWO_STAGES, "keypoint_width": ("keypoint_channels",)},
     "segment_proposals": {**_EVERY_KIND, "max_detections": ("segments_limit",)},
 }
 # Anchors of a level for each size that is named: RetinaNet has three at thirds of an octave.

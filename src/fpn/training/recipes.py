@@ -122,6 +122,8 @@ class Chooser:
         "neck": ("channels", "anchor_sizes"),
         "box": ("head_width", "max_detections", "roi_samples", "suppression"),
         "dense": ("max_detections",),
+        "mask": ("mask_width",),
+        "keypoint": ("keypoint_width",),
         "anchors": ("anchor_sizes", "anchor_ratios"),
         "pixels": ("short_side", "long_side"),
     }
@@ -240,6 +242,9 @@ def choose_widths(chooser: Chooser) -> None:
     if chooser.cpu:
         chooser.choose("channels", 96, "of 256: much faster on a CPU")
         chooser.choose("head_width", 512, "of 1024: goes with 96 channels")
+        width = chooser.value("channels", 96)
+        chooser.choose("mask_width", min(width, 256), "of 256: as wide as the pyramid; much faster on a CPU")
+        chooser.choose("keypoint_width", min(2 * width, 512), "of 512: twice as wide as the pyramid, as usual")
         if chooser.facts.most <= _FEW_OBJECTS:
             reason = f"of 512, with at most {chooser.facts.most} objects an image: a step takes a fifth less time"
             chooser.choose("roi_samples", 256, reason)

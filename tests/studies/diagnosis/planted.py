@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpn.detectors import PAPER, Preprocessor, TwoStageDetector
+from fpn.detectors import PAPER, Dialect, Preprocessor, TwoStageDetector
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.extractor import Extractor
 from fpn.heads.box import BoxHead, TwoLayerTrunk
+from fpn.heads.cascade import CascadeConfig, CascadeHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
@@ -69,22 +70,22 @@ def detector(
     truths: Sequence[Targets],
     spoil: Spoil = Spoil(),
     head: Callable[[BoxHead], None] | None = None,
+    cascade: Callable[[Sequence[BoxHead]], None] | None = None,
     **sections: Any,
 ) -> TwoStageDetector:
-    """Knows the truth of the batch that it will see; `sections` change the dialect, `head` the head's weights."""
+    """Knows the truth of the batch that it will see; `sections` change the dialect, `head` the head's weights.
+
+    With `cascade`, which changes their weights, it has three heads that are alike.
+    """
     dialect = DIALECT.changed(**sections)
     classes = Classes.of(NAMES)
-    box = BoxHead(
-        pooler=RoIPooler(levels=LEVELS[:4], config=dialect.roi),
-        trunk=TwoLayerTrunk(channels=4, pooled_size=7, width=4),
-        num_classes=len(NAMES),
-        coder=dialect.coder,
-        config=dialect.box,
-    )
-    _read_the_middle(box)
-    if head is not None:
-        with torch.no_grad():
-            head(box)
+    heads = [_head(dialect) for _ in range(1 if cascade is None else 3)]
+    with torch.no_grad():
+        if head is not None:
+            head(heads[0])
+        if cascade is not None:
+            cascade(heads)
+    box = heads[0] if cascade is None else CascadeHead(stages=heads, config=CascadeConfig())
     made = TwoStageDetector(
         features=_Features(),
         rpn=RPN(levels=LEVELS, anchors=dialect.anchors, coder=dialect.coder, config=dialect.rpn),
@@ -95,6 +96,18 @@ def detector(
     )
     made.compiled_dense = lambda pixels: _say(made, truths, spoil)
     return made.eval()
+
+
+def _head(dialect: Dialect) -> BoxHead:
+    box = BoxHead(
+        pooler=RoIPooler(levels=LEVELS[:4], config=dialect.roi),
+        trunk=TwoLayerTrunk(channels=4, pooled_size=7, width=4),
+        num_classes=len(NAMES),
+        coder=dialect.coder,
+        config=dialect.box,
+    )
+    _read_the_middle(box)
+    return box
 
 
 def _read_the_middle(box: BoxHead) -> None:

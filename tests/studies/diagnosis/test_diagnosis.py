@@ -132,7 +132,7 @@ def test_another_kind_of_detector_is_refused(unseen: tuple[Diagnosis, Dataset]) 
     from training.tiny import tiny_detector
 
     torch.manual_seed(0)
-    with pytest.raises(ConfigError, match="only two-stage"):
+    with pytest.raises(ConfigError, match="be diagnosed yet"):
         diagnose(tiny_detector(), unseen[1])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector, TwoStageDetector, TwoStageDialect
+from fpn.detectors import Detector, OneStageDetector, TwoStageDetector
 from fpn.detectors.prediction import detecting, enter
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
@@ -20,12 +20,14 @@ from fpn.evaluation.evaluate import seen_by
 from fpn.evaluation.known_truth import KnownTruth, known_truth
 from fpn.evaluation.unfinished import KeptImage, Unfinished
 from fpn.heads.box import BoxHead
+from fpn.heads.dense_towers import TowerHead
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.structures import Detections, Targets
 from fpn.studies.diagnosis.budget import BudgetLine, coco_rows, gains, measure_rows, only_level, size_name, with_points
+from fpn.studies.diagnosis.cascade import CascadeTracer
 from fpn.studies.diagnosis.false_alarms import FALSE_KINDS, MISSED, Alarm, sort_alarms, without_fault
-from fpn.studies.diagnosis.remedies import remedy
+from fpn.studies.diagnosis.one_stage import OneStageTracer
 from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage, Tracer
 from fpn.studies.diagnosis.two_stage import TwoStageTracer
 from fpn.studies.diagnosis.unfinished_traces import pack_trace, unpack_trace
@@ -100,10 +102,14 @@ def find_tracer(detector: Detector, threshold: float) -> Tracer:
     """
     if isinstance(detector, TwoStageDetector) and isinstance(detector.roi_heads.box, BoxHead):
         return TwoStageTracer(detector, threshold)
+    if isinstance(detector, TwoStageDetector):
+        return CascadeTracer(detector, threshold)
+    if isinstance(detector, OneStageDetector) and isinstance(detector.head, TowerHead):
+        return OneStageTracer(detector, detector.head, threshold)
     kind = detector.recipe.kind
     raise ConfigError(
-        f"a {kind} can't be diagnosed yet: only two-stage detectors without a cascade can. fpn report shows its worst "
-        "images, what it takes for what, and labels that look wrong"
+        f"a {kind} can't be diagnosed yet: detectors of boxes can. fpn report shows its worst images, what it takes "
+        "for what, and labels that look wrong"
     )
 
 
@@ -344,8 +350,6 @@ class _Lines:
         same = not changed and truth is self.truth
         gained = gains(self.now, self.now if same else measure_rows(truth, rows))
         levels = Counter(each.level for each in mine)
-        dialect = self.gathered.detector.recipe.dialect
-        assert isinstance(dialect, TwoStageDialect), "find_tracer refuses other detectors"
         return BudgetLine(
             name=stage.name,
             title=stage.title,
@@ -355,7 +359,7 @@ class _Lines:
             share=len(mine) / whole if whole else 0.0,
             points=gained["points"],
             points50=gained["points50"],
-            remedy=remedy(stage.name, values, dialect) if mine else "",
+            remedy=self.gathered.tracer.remedy(stage.name, values) if mine else "",
             by_class=with_points(Counter(each.class_name for each in mine), gained["by_class"]),
             by_size=with_points(Counter(size_name(each.area) for each in mine), gained["by_size"]),
             by_level={name: (levels[name], self._points_of(name, truth, rows)) for name in sorted(levels)},

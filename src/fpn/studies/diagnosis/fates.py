@@ -26,11 +26,13 @@ class Repair:
         rois: (m, 4) RoIs that the head gets beside its proposals; None: none.
         edit: what changes of what the head said.
         detection: what is given beside the rest; None: nothing.
+        start: number of the box head of a cascade that reads `rois` first.
     """
 
     rois: Tensor | None = None
     edit: Edit = field(default=_keep)
     detection: Detections | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from fpn.detectors.dialect import TwoStageDialect
+from fpn.heads.anchor_towers import AnchorTowerHead
+from fpn.heads.dense_towers import TowerHead
 
 _OF_ALARMS = {
     "classification": "check labels of classes that are taken for one another; more images of the rarer one",
@@ -14,6 +16,11 @@ _OF_ALARMS = {
     "duplicate": "a lower box.nms: fpn train --set box.nms=0.4",
     "background": "a higher --score; images without objects; look for objects that are not labelled",
     "missed": "see the stages above",
+}
+
+_OF_HEADS = {
+    "class": "look at the labels of what it was taken for; more images of these classes; more epochs",
+    "box": "more epochs; larger images (--short-side)",
 }
 
 
@@ -39,8 +46,7 @@ def _in_words(stage: str, middle: float | None, dialect: TwoStageDialect) -> str
         "objectness": "more epochs; anchors that fit better (fpn check DATA); more images with such objects",
         "rpn_box": "more epochs; anchors nearer to their shapes (fpn check DATA)",
         "level": f"another size for equation 1: fpn train --set roi.canonical_size={_canonical(middle, dialect):g}",
-        "class": "look at the labels of what it was taken for; more images of these classes; more epochs",
-        "box": "more epochs; larger images (--short-side)",
+        **_OF_HEADS,
     }[stage]
 
 
@@ -63,15 +69,18 @@ def _looser(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
 
 
 def _looser_end(_: str, overlap: float | None, dialect: TwoStageDialect) -> str:
-    if overlap is None:
-        return f"more detections an image: --max-detections {2 * dialect.box.limit}"
-    if dialect.box.suppression == "gaussian":
+    if overlap is not None and dialect.box.suppression == "gaussian":
         sigma = 2 * dialect.box.nms_sigma
         return f"they overlap with IoU {overlap:.2f} (median): --set box.nms_sigma={sigma:g} takes less of their scores"
-    if overlap <= dialect.box.nms:
+    return _at_overlap(overlap, dialect.box.nms, dialect.box.limit, "box.nms")
+
+
+def _at_overlap(overlap: float | None, now: float, limit: int, setting: str) -> str:
+    if overlap is None:
+        return f"more detections an image: --max-detections {2 * limit}"
+    if overlap <= now:
         return "boxes of one class that are surer and worse: more epochs"
-    looser = _above(overlap, dialect.box.nms)
-    return f"they overlap with IoU {overlap:.2f} (median): fpn train --set box.nms={looser:g}"
+    return f"they overlap with IoU {overlap:.2f} (median): fpn train --set {setting}={_above(overlap, now):g}"
 
 
 def _above(overlap: float | None, now: float) -> float:
@@ -79,6 +88,35 @@ def _above(overlap: float | None, now: float) -> float:
 
 
 def _lower(_: str, score: float | None, dialect: TwoStageDialect) -> str:
-    if score is not None and score <= dialect.box.score_limit:
-        return f"half of them reach fpn train --set box.score_limit={int(score * 100) / 100:g}"
+    return _at_score(score, dialect.box.score_limit, "box.score_limit")
+
+
+def _at_score(score: float | None, limit: float, setting: str) -> str:
+    if score is not None and score <= limit:
+        return f"half of them reach fpn train --set {setting}={int(score * 100) / 100:g}"
     return f"half of them reach --score {int((score or 0) * 100) / 100:g} (of fpn predict)"
+
+
+def dense_remedy(stage: str, values: Sequence[float], head: TowerHead) -> str:
+    """As `remedy`, of a one-stage detector's head."""
+    config, middle = head.settings, median(values) if values else None
+    match stage:
+        case "anchors" if isinstance(head, AnchorTowerHead):
+            return "fpn check DATA suggests --anchor-sizes, --anchor-ratios and --short-side that reach them"
+        case "anchors":
+            return "larger images (--short-side): they are smaller than the cells of the finest level"
+        case "score":
+            return "more epochs; more images with such objects"
+        case "quality":
+            return f"half of them reach --score {int((middle or 0) * 100) / 100:g} (of fpn predict)"
+        case "top_k":
+            return f"fpn train --set dense.before_nms={max(2 * config.before_nms, round(middle or 0))}"
+        case "suppression":
+            return _at_overlap(middle, config.nms, config.limit, "dense.nms")
+        case "threshold":
+            return _at_score(middle, config.score_limit, "dense.score_limit")
+        case "duplicate":
+            return "a lower dense.nms: fpn train --set dense.nms=0.4"
+        case "class" | "box":
+            return _OF_HEADS[stage]
+    return _OF_ALARMS[stage]

@@ -39,6 +39,12 @@ class Mark:
     box: tuple[float, float, float, float]
     text: str
 
+    @classmethod
+    def of(cls, what: str, box: Tensor, text: str) -> Mark:
+        """Of a box (4,)."""
+        x1, y1, x2, y2 = box.tolist()
+        return cls(what, (x1, y1, x2, y2), text)
+
 
 @dataclass(frozen=True)
 class LostObject:
@@ -97,6 +103,9 @@ class Tracer(Protocol):
 
     @property
     def stages(self) -> tuple[Stage, ...]: ...  # noqa: D102
+
+    def remedy(self, stage: str, values: Sequence[float]) -> str:
+        """One line on a stage or kind of false alarm, by what `LostObject.value` is of the objects lost there."""
 
     def trace(self, images: ImageBatch, truths: Sequence[Targets]) -> list[ImageTrace]:
         """What became of B images' objects; labels are the detector's, boxes in network pixels."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.two_stage import TwoStageDetector
-from fpn.heads.roi_heads import only_box_head
 from fpn.structures import Detections, ImageBatch, Targets
 from fpn.studies.diagnosis.fates import Fate, Repair, TraceableObjects
 from fpn.studies.diagnosis.head_fates import HeadFates
 from fpn.studies.diagnosis.pairing import best_overlap, pair
+from fpn.studies.diagnosis.remedies import remedy
 from fpn.studies.diagnosis.rpn_fates import ProposalFates
 from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage
 from fpn.studies.diagnosis.two_stage_view import BatchView, ImageView
@@ -87,6 +88,12 @@ class TwoStageTracer:
         """See `Tracer`."""
         return TWO_STAGES
 
+    def remedy(self, stage: str, values: Sequence[float]) -> str:
+        """See `Tracer`."""
+        dialect = self.detector.recipe.dialect
+        assert isinstance(dialect, TwoStageDialect), "a two-stage detector's"
+        return remedy(stage, values, dialect)
+
     def trace(self, images: ImageBatch, truths: Sequence[Targets]) -> list[ImageTrace]:
         """See `Tracer`."""
         batch = BatchView(self.detector, images, *self.detector.look(images.pixels))
@@ -111,7 +118,7 @@ class TwoStageTracer:
 
     def _levels(self, view: ImageView, boxes: Tensor) -> tuple[str, ...]:
         """The names of the levels that equation 1 gives to boxes."""
-        pooler = only_box_head(self.detector.roi_heads).pooler
+        pooler = view.head.pooler
         return tuple(pooler.levels[place].name for place in pooler.assign(boxes, view.batch.images.padded_size))
 
     def _fates(self, view: ImageView, objects: TraceableObjects, lost: list[int], matched: Tensor) -> dict[int, Fate]:
@@ -122,18 +129,23 @@ class TwoStageTracer:
         if all(fate is not None for fate in fates.values()):
             return {at: fate for at, fate in fates.items() if fate is not None}
         by_rpn = ProposalFates(view, objects)
-        return {at: by_rpn.of(at) if fate is None else fate for at, fate in fates.items()}
+        return {at: fate or self.between(view, objects, at) or by_rpn.of(at) for at, fate in fates.items()}
+
+    def between(self, view: ImageView, objects: TraceableObjects, at: int) -> Fate | None:
+        """The fate of an object between proposals and the last box head; None: no proposal was its own."""
+        return None
 
     def _repaired(self, view: ImageView, found: Detections, repairs: list[Repair]) -> Detections:
         """What the detector would give with all of these."""
         logits, deltas = view.logits.clone(), view.deltas.clone()
         for repair in repairs:
             repair.edit(logits, deltas)
-        added = [repair.rois for repair in repairs if repair.rois is not None]
-        rois = torch.cat([view.rois, *added])
-        if added:
-            said = view.judge(torch.cat(added))
-            logits, deltas = torch.cat([logits, said[0]]), torch.cat([deltas, said[1]])
+        rois = view.rois
+        for start in sorted({repair.start for repair in repairs}):
+            added = [repair.rois for repair in repairs if repair.rois is not None and repair.start == start]
+            if added:
+                said = view.pass_on(torch.cat(added), start)
+                rois, logits, deltas = (torch.cat(pair) for pair in zip((rois, logits, deltas), said, strict=True))
         beside = [repair.detection for repair in repairs if repair.detection is not None]
         if not beside:
             found = view.select(rois, logits, deltas)
@@ -153,7 +165,7 @@ class TwoStageTracer:
 
     def _marks(self, view: ImageView, box: Tensor, label: int) -> tuple[Mark, ...]:
         names = self.detector.classes.names
-        marks = [_mark("truth", box, names[label])]
+        marks = [Mark.of("truth", box, names[label])]
         anchors, given = view.batch.anchors.anchors, view.detections
         for what, boxes in (("anchor", anchors), ("proposal", view.rois), ("detection", given.boxes)):
             overlap, best = best_overlap(boxes, box[None])
@@ -162,10 +174,5 @@ class TwoStageTracer:
                 text = f"IoU {float(overlap[0]):.2f}"
                 if what == "detection":
                     text = f"{names[int(given.labels[place])]} {float(given.scores[place]):.2f}, {text}"
-                marks.append(_mark(what, boxes[place], text))
+                marks.append(Mark.of(what, boxes[place], text))
         return tuple(marks)
-
-
-def _mark(what: str, box: Tensor, text: str) -> Mark:
-    x1, y1, x2, y2 = box.tolist()
-    return Mark(what, (x1, y1, x2, y2), text)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.heads.box import BoxCandidates, BoxHead
-from fpn.heads.roi_heads import only_box_head
+from fpn.heads.cascade import CascadeHead
 from fpn.heads.rpn import DecodedAnchors, ProposalCandidates, RawProposals
 from fpn.ops.boxes import pairwise_iou
 from fpn.structures import Detections, Features, ImageBatch, Proposals
@@ -45,11 +45,30 @@ class BatchView:
     @cached_property
     def views(self) -> list[ImageView]:
         """Image by image."""
-        rois = [each.boxes for each in self.proposals]
-        logits, deltas = self.detector.roi_heads.box(self.features, self.images, rois)
+        rois, logits, deltas, earlier = self.read([each.boxes for each in self.proposals])
         counts = [len(boxes) for boxes in rois]
-        said = zip(rois, torch.split(logits.float(), counts), torch.split(deltas.float(), counts), strict=True)
-        return [ImageView(self, index, *each) for index, each in enumerate(said)]
+        said = zip(rois, torch.split(logits, counts), torch.split(deltas, counts), strict=True)
+        before = [tuple(stage[index] for stage in earlier) for index in range(len(rois))]
+        return [ImageView(self, index, *each, before[index]) for index, each in enumerate(said)]
+
+    def read(
+        self, rois: Sequence[Tensor], *, start: int = 0
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor, list[Sequence[Tensor]]]:
+        """What the box heads from number `start` on say of RoIs of all images, one after the other in a cascade.
+
+        Returns:
+            The RoIs that the last head reads, its logits (of a cascade the average) and deltas, and the RoIs that each
+            one before it reads.
+        """
+        box, earlier, told = self.detector.roi_heads.box, [], []
+        heads = heads_of(box)[start:]
+        for head in heads:
+            logits, deltas = head(self.features, self.images, rois)
+            told.append(logits.float())
+            if head is not heads[-1]:
+                earlier.append(rois)
+                rois = head.refine(rois, logits, deltas, self.images)
+        return rois, average(box, told), deltas.float(), earlier
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class ImageView:
         rois: (N, 4) proposals.
         logits: (N, K+1) what the head says of each.
         deltas: (N, 4K or 4).
+        earlier: of a cascade, the RoIs that each stage before the last one reads, in the same order.
     """
 
     batch: BatchView
@@ -69,11 +89,12 @@ class ImageView:
     rois: Tensor
     logits: Tensor
     deltas: Tensor
+    earlier: tuple[Tensor, ...] = ()
 
     @property
     def head(self) -> BoxHead:
-        """The box head."""
-        return only_box_head(self.batch.detector.roi_heads)
+        """The box head; of a cascade the last one."""
+        return heads_of(self.batch.detector.roi_heads.box)[-1]
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -111,12 +132,19 @@ class ImageView:
     def judge(self, rois: Tensor, level: int | None = None) -> tuple[Tensor, Tensor]:
         """Logits and deltas of other RoIs of this image, read from a level by its place among the head's; None: by
         equation 1."""
-        head, pooler = self.head, self.head.pooler
-        if level is not None:
-            pooler = replace(pooler, levels=pooler.levels[level : level + 1])
-        pooled = pooler(self.batch.features, self.batch.images, self._alone(rois))
-        logits, deltas = head.judge(pooled)
-        return logits.float(), deltas.float()
+        box, told = self.batch.detector.roi_heads.box, []
+        for head in heads_of(box):
+            pooler = head.pooler
+            if level is not None:
+                pooler = replace(pooler, levels=pooler.levels[level : level + 1])
+            logits, deltas = head.judge(pooler(self.batch.features, self.batch.images, self._alone(rois)))
+            told.append(logits.float())
+        return average(box, told), deltas.float()
+
+    def pass_on(self, rois: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Other RoIs of this image through the box heads from number `start` on: the last RoIs, logits, deltas."""
+        last, logits, deltas, _ = self.batch.read(self._alone(rois), start=start)
+        return last[self.index], logits, deltas
 
     def select(self, rois: Tensor, logits: Tensor, deltas: Tensor) -> Detections:
         """What the detector would give of these."""
@@ -140,3 +168,13 @@ class ImageView:
         """RoIs of this image, none of the others: some conventions depend on the whole batch."""
         nothing = rois.new_zeros(0, 4)
         return [rois if index == self.index else nothing for index in range(len(self.batch.images))]
+
+
+def heads_of(box: BoxHead | CascadeHead) -> list[BoxHead]:
+    """The one, or those of a cascade, first to last."""
+    return [box] if isinstance(box, BoxHead) else box.heads
+
+
+def average(box: BoxHead | CascadeHead, told: Sequence[Tensor]) -> Tensor:
+    """(R, K+1) the logits that scores are made of, from those of each head."""
+    return told[0] if isinstance(box, BoxHead) else box.averaged(told)
