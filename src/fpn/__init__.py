@@ -21,6 +21,7 @@ _PUBLIC = {
     "draw": "fpn.drawing",
     "evaluate": "fpn.evaluation",
     "cascade_rcnn": "fpn.detectors",
+    "export_model": "fpn.export.exporting",
     "export_weights": "fpn.interop",
     "faster_rcnn": "fpn.detectors",
     "fcos": "fpn.detectors",
@@ -30,7 +31,7 @@ _PUBLIC = {
     "keypoint_rcnn": "fpn.detectors",
     "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
-    "load": "fpn.detectors",
+    "load": "fpn.export.loading",
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
     "plan_training": "fpn.training.recipes",
@@ -54,6 +55,7 @@ __all__ = [
     "cascade_rcnn",
     "draw",
     "evaluate",
+    "export_model",
     "export_weights",
     "faster_rcnn",
     "fcos",
@@ -84,7 +86,6 @@ if TYPE_CHECKING:
         faster_rcnn,
         fcos,
         keypoint_rcnn,
-        load,
         mask_rcnn,
         retinanet,
         save,
@@ -93,6 +94,8 @@ if TYPE_CHECKING:
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
+    from fpn.export.exporting import export_model
+    from fpn.export.loading import load
     from fpn.inference.optimize import optimize
     from fpn.interop import export_weights, import_weights
     from fpn.structures import Classes, Detections

@@ -43,7 +43,7 @@ def run(
     Stopped, the same command goes on with what was found until then.
 
     Args:
-        model: A .safetensors file that `fpn train` wrote.
+        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
@@ -62,21 +62,19 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.decoding import advising, say_unreadable
-    from fpn.cli.devices import check_device
+    from fpn.cli.fast_models import load_fast
     from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
-    from fpn.detectors import load
     from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
     from fpn.evaluation.known_truth import ClassWarning
-    from fpn.inference.optimize import optimize
     from fpn.runtime.unheard import unheard
     from fpn.runtime.waiting import considerate
     from fpn.spreadsheets import refuse_other_csv
 
     refuse_other_csv(output)
     refuse_other_csv(detections)
-    detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
+    detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)

@@ -1,47 +1,108 @@
-"""`fpn export`: a model in another toolkit's form."""
+"""`fpn export`: a model as a file for other runtimes, or in another toolkit's form."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.text import Text
 
-from fpn.cli.terminal import say, say_warning
+from fpn.cli.terminal import errors, say, say_warning
+from fpn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fpn.detectors import Detector
+    from fpn.interop.exporting import WeightsFormat
+
+# Of a folder so many images are compared.
+_MOST_IMAGES = 20
 
 
 def run(
     model: Path,
     /,
     *,
-    format: Literal["torchvision", "detectron2"],
+    format: Literal["onnx", "openvino", "torchvision", "detectron2"],
     output: Path,
+    images: tuple[str, ...] = (),
+    bare: Annotated[bool, Parameter(negative=())] = False,
+    allow_inexact: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Write a model's weights for torchvision or Detectron2, and say what they have to be told.
+    """Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2.
 
-    A model whose settings the other side does not have is refused, with each of them named. Weights for torchvision are
-    loaded into its own detector, which is compared with the model on three images. For example:
+    A file for a runtime (extras export, openvino) is run at once beside the model, and is refused where it finds
+    something else; what was measured stands in it and in a .certificate.json beside it. Batch, height and width are
+    open: uint8 RGB images (N, H, W, 3) go in, boxes in their pixels, scores, labels and counts come out. fpn predict
+    and fpn evaluate take it as they take a model.
+
+    Weights for a toolkit come with what it has to be told; settings that it does not have are named and refused.
+    torchvision's own detector is compared live. For example:
+
+    fpn export runs/first/best.safetensors --format onnx --output cells.onnx
 
     fpn export runs/first/best.safetensors --format torchvision --output cells.pth > cells.py
 
-    fpn export r50.safetensors --format detectron2 --output model_final.pth > config.yaml
-
     Args:
         model: A model file.
-        format: Whose names the weights get.
-        output: The file to write: .pth, as torch.save writes a dict of tensors, or .safetensors.
+        format: onnx: one .onnx file. openvino: an .xml, and a .bin beside it. torchvision, detectron2: weights under
+            its names.
+        output: The file to write; weights: .pth, as torch.save writes a dict of tensors, or .safetensors.
+        images: Images for the comparison: files, folders or globs, of which the first 20 are taken. None: scenes are
+            drawn.
+        bare: Leave the preprocessor out: pixels as fpn prepares them (N, 3, H, W) and sizes (N, 2) go in, and boxes
+            come out in these pixels.
+        allow_inexact: Write the file even where it finds something else than the model; the certificate says so.
         overwrite: Replace a file that is there.
     """
     from fpn.detectors import load
-    from fpn.interop import export_weights
+
+    if format == "onnx" or format == "openvino":
+        _export_graph(model, format, output, images, bare=bare, allow_inexact=allow_inexact, replace=overwrite)
+        return
+    if images or bare or allow_inexact:
+        raise ConfigError(f"--images, --bare, --allow-inexact: weights for {format} have no graph. Leave them out.")
     from fpn.interop.exporting import check_output
-    from fpn.interop.proof import compare_live
 
     check_output(output, replace=overwrite)
+    _export_weights(load(model, device="cpu"), format, output, replace=overwrite)
+
+
+def _export_graph(
+    model: Path,
+    format: Literal["onnx", "openvino"],
+    output: Path,
+    images: tuple[str, ...],
+    *,
+    bare: bool,
+    allow_inexact: bool,
+    replace: bool,
+) -> None:
+    from fpn.cli.inputs import find_images
+    from fpn.detectors import load
+    from fpn.export.exporting import check_extras, check_place, export_model
+
+    check_place(output, format, replace=replace)
+    check_extras(format)
+    chosen = [source.path for source in find_images(images, own=frozenset())][:_MOST_IMAGES] if images else []
     detector = load(model, device="cpu")
-    exported = export_weights(detector, output, format=format, replace=overwrite)
+    errors().print("tracing, converting and comparing: this takes a minute or two")
+    exported = export_model(
+        detector, output, format=format, bare=bare, images=chosen, allow_inexact=allow_inexact, replace=replace
+    )
+    say(f"{output}: {exported.what_goes_in}; gives {', '.join(exported.info.outputs)}")
+    say(str(exported.certificate))
+    if not exported.certificate.exact:
+        say_warning(f"{output} finds something else than the model, and was allowed to (--allow-inexact)")
+    say(f"certificate: {exported.certificate_path}")
+
+
+def _export_weights(detector: Detector, format: WeightsFormat, output: Path, *, replace: bool) -> None:
+    from fpn.interop import export_weights
+    from fpn.interop.proof import compare_live
+
+    exported = export_weights(detector, output, format=format, replace=replace)
     # Comments in both languages, so that all of it can go into a file.
     say(f"# {output}: {len(exported.tensors)} arrays for {exported.format}'s {exported.receiver}")
     if exported.model is not None:

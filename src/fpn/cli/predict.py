@@ -43,7 +43,7 @@ def run(
     read is reported and skipped; the exit status is then 1.
 
     Args:
-        model: A .safetensors file that `fpn train` wrote.
+        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
         images: Files, folders (with all inside of them) and globs in quotes.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
         score: Draw and count detections from this score on, 0 to 1. calibrated: from each class's own threshold, that
@@ -58,12 +58,10 @@ def run(
             compares with it (COCO.loadRes).
         max_pixels: Largest image that is read, height times width.
     """
-    from fpn.cli.devices import check_device
+    from fpn.cli.fast_models import load_fast
     from fpn.cli.outputs import real_paths, written_before
-    from fpn.detectors import load
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import predict_images
-    from fpn.inference.optimize import optimize
     from fpn.runtime.waiting import considerate
     from fpn.structures import Detections
 
@@ -75,7 +73,7 @@ def run(
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
     names = _name_drawings(output, sources, own, drawn=drawn, listed=ids is not None)
-    detector = optimize(load(model, device=check_device(device), max_detections=max_detections), precision)
+    detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)

@@ -110,5 +110,6 @@ class AnchorGenerator:
         if self.config.strides == "declared":
             return float(level.stride), float(level.stride)
         if self.config.strides == "measured":
-            return float(padded_size.height // size.height), float(padded_size.width // size.width)
+            # Sides that an export leaves open are no numbers yet.
+            return torch.sym_float(padded_size.height // size.height), torch.sym_float(padded_size.width // size.width)
         return float(self.config.strides[index]), float(self.config.strides[index])

@@ -105,7 +105,7 @@ class FCOSHead(TowerHead):
         if self.config.strides == "declared":
             return float(level.stride), float(level.stride)
         padded = images.padded_size
-        return float(padded.height // height), float(padded.width // width)
+        return torch.sym_float(padded.height // height), torch.sym_float(padded.width // width)
 
     def decode(self, deltas: Float[Tensor, "n 4"], references: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
         """See `TowerHead.decode`."""

@@ -113,7 +113,7 @@ class MaskHead(nn.Module):
         assert self.logits.bias is not None, "made with one"
         weight, bias = self.logits.weight.flatten(1)[channel], self.logits.bias[channel]
         logits = torch.bmm(weight[:, None], hidden.flatten(2)) + bias[:, None, None]
-        return logits.view(len(hidden), *hidden.shape[2:])
+        return logits.view(-1, *hidden.shape[2:])
 
     def losses(
         self, features: Features, images: ImageBatch, drawn: Sequence[SampledRoIs], targets: Sequence[Targets]

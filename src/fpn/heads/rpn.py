@@ -211,7 +211,7 @@ class RPN(nn.Module):
     @torch.no_grad()
     def candidates(self, raw: RawProposals, images: ImageBatch, *, training: bool = False) -> ProposalCandidates:
         """Each image's anchors that top-k lets through, decoded: what NMS chooses from."""
-        scores, deltas, anchors = self._parts(raw, images)
+        scores, deltas, anchors = self.parts(raw, images.padded_size)
         before = self.config.before_nms[0 if training else 1]
         best = [self._best(s, d, a, before) for s, d, a in zip(scores, deltas, anchors, strict=True)]
         parts = torch.cat([torch.full_like(s[0], i, dtype=torch.int64) for i, (s, _, _) in enumerate(best)])
@@ -222,7 +222,7 @@ class RPN(nn.Module):
     @torch.no_grad()
     def decode_all(self, raw: RawProposals, images: ImageBatch) -> DecodedAnchors:
         """Each image's anchors, all of them decoded: what top-k chooses from."""
-        scores, deltas, anchors = self._parts(raw, images)
+        scores, deltas, anchors = self.parts(raw, images.padded_size)
         parts = torch.cat([torch.full_like(a[:, 0], i, dtype=torch.int64) for i, a in enumerate(anchors)])
         grid = torch.cat(anchors)
         together = torch.cat(deltas, dim=1).float()
@@ -237,7 +237,8 @@ class RPN(nn.Module):
         limit: int | None,
     ) -> Int[Tensor, " n"]:
         """Which of one image's candidates are large and sure enough and pass NMS, best first; at most `limit`."""
-        fit = self._fit(boxes, scores)
+        fits = self.fits(boxes, scores)
+        fit = None if fits is None else fits.nonzero().squeeze(1)
         if fit is not None:
             boxes, scores, parts = boxes[fit], scores[fit], parts[fit]
         kept = nms(
@@ -250,15 +251,15 @@ class RPN(nn.Module):
         )
         return kept if fit is None else fit[kept]
 
-    def _fit(self, boxes: Float[Tensor, "k 4"], scores: Float[Tensor, " k"]) -> Int[Tensor, " n"] | None:
+    def fits(self, boxes: Float[Tensor, "*b k 4"], scores: Float[Tensor, "*b k"]) -> Bool[Tensor, "*b k"] | None:
         """Which candidates NMS gets to see; None: all of them."""
         fit: Tensor | None = None
         if self.config.min_size is not None:
-            fit = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > self.config.min_size
+            fit = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) > self.config.min_size
         if self.config.min_score > 0:
             sure = scores.sigmoid() >= self.config.min_score
             fit = sure if fit is None else fit & sure
-        return None if fit is None else fit.nonzero().squeeze(1)
+        return fit
 
     def losses(
         self,
@@ -269,7 +270,7 @@ class RPN(nn.Module):
         generator: Randomness = None,
     ) -> LossTerms:
         """Binary cross-entropy and the loss of boxes over sampled anchors, both divided by the number of samples."""
-        grids = self._grids(raw, images)
+        grids = self._grids(raw, images.padded_size)
         anchors = torch.cat(grids)
         logits = torch.cat([_flat(x, 1).squeeze(-1) for x in raw.training_objectness], dim=1)  # (B, N)
         deltas = torch.cat([_flat(x, 4) for x in raw.deltas], dim=1)  # (B, N, 4)
@@ -332,13 +333,13 @@ class RPN(nn.Module):
         height, width = size[0], size[1]
         return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
 
-    def _grids(self, raw: RawProposals, images: ImageBatch) -> list[Tensor]:
+    def _grids(self, raw: RawProposals, padded_size: Size) -> list[Tensor]:
         sizes = [Size(*x.shape[-2:]) for x in raw.objectness]
-        return self.anchors.grids(self.levels, sizes, images.padded_size, images.pixels.device)
+        return self.anchors.grids(self.levels, sizes, padded_size, raw.objectness[0].device)
 
-    def _parts(self, raw: RawProposals, images: ImageBatch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def parts(self, raw: RawProposals, padded_size: Size) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Scores (B, n), deltas (B, n, 4) and anchors (n, 4) of each level, or of all in one."""
-        anchors = self._grids(raw, images)
+        anchors = self._grids(raw, padded_size)
         scores = [_flat(x, 1).squeeze(-1).float() for x in raw.objectness]  # each (B, H*W*A)
         deltas = [_flat(x, 4) for x in raw.deltas]  # each (B, H*W*A, 4)
         if self.config.scope == "all":

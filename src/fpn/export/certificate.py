@@ -1,0 +1,211 @@
+"""The proof of an exported file: it is run beside the model that it was made of, and both are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fpn.data.synthetic.scenes import SceneDataset
+from fpn.detectors.detector import Detector
+from fpn.detectors.prediction import detect_batch
+from fpn.image_io import read_image
+from fpn.shapes import Size
+from fpn.structures import Detections
+
+# Two detections are the same when they are of one class and no further apart than this: in pixels, or parts of the
+# image's longer side where that is more; and in score.
+BOX_TOLERANCE, BOX_PART, SCORE_TOLERANCE = 0.01, 1e-5, 1e-4
+# As many of them must be the same; what lies at a threshold's edge may fall to either side.
+LEAST_SHARE = 0.99
+# Detections further apart than this are two different ones, not one that has moved, pixels.
+_NEAR = 1.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How near an exported file comes to its model.
+
+    Attributes:
+        runtime: what ran the file.
+        batches: of each batch the number of images, and their height and width.
+        images: whose they were.
+        theirs, ours: detections of the file and of the model.
+        same: how many of the model's the file has, too, within the tolerances.
+        box: largest difference of a side among those that are near each other, pixels.
+        score: of their scores.
+        keypoint: of a keypoint's place, pixels; 0 without keypoints.
+        mask: largest difference of a mask's cells, 0..1; 0 without masks.
+        tolerance: of `box`, pixels, for the largest image.
+        seconds_file, seconds_model: time of all batches, once each had been run before.
+    """
+
+    runtime: str
+    batches: tuple[tuple[int, int, int], ...]
+    images: str
+    theirs: int
+    ours: int
+    same: int
+    box: float
+    score: float
+    keypoint: float
+    mask: float
+    tolerance: float
+    seconds_file: float
+    seconds_model: float
+
+    @property
+    def share(self) -> float:
+        """Of the detections of both that are the same."""
+        most = max(self.theirs, self.ours)
+        return self.same / most if most else 1.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is near enough."""
+        return self.share >= LEAST_SHARE and self.box <= self.tolerance and self.score <= SCORE_TOLERANCE
+
+    def __str__(self) -> str:
+        count = sum(batch[0] for batch in self.batches)
+        sizes = ", ".join(f"{number} of {width}x{height}" for number, height, width in self.batches)
+        more = f", {self.keypoint:.2g} pixels of a keypoint" if self.keypoint else ""
+        more += f", {self.mask:.2g} of a mask's cell" if self.mask else ""
+        return (
+            f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of {max(self.theirs, self.ours)} detections "
+            f"are the same; largest differences {self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
+            f"{self.seconds_file / count:.3f} seconds an image, the model {self.seconds_model / count:.3f}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the file, and beside it."""
+        return {
+            "runtime": self.runtime,
+            "images": self.images,
+            "batches": [{"images": n, "height": h, "width": w} for n, h, w in self.batches],
+            "detections_of_file": self.theirs,
+            "detections_of_model": self.ours,
+            "same": self.same,
+            "share_same": self.share,
+            "largest_box_difference": self.box,
+            "largest_score_difference": self.score,
+            "largest_keypoint_difference": self.keypoint,
+            "largest_mask_difference": self.mask,
+            "box_tolerance": self.tolerance,
+            "score_tolerance": SCORE_TOLERANCE,
+            "exact": self.exact,
+            "seconds_an_image_of_file": self.seconds_file / sum(b[0] for b in self.batches),
+            "seconds_an_image_of_model": self.seconds_model / sum(b[0] for b in self.batches),
+        }
+
+
+@dataclass(frozen=True)
+class _Difference:
+    same: int = 0
+    box: float = 0.0
+    score: float = 0.0
+    keypoint: float = 0.0
+    mask: float = 0.0
+
+
+def certify(detector: Detector, exported: Detector, runtime: str, images: Sequence[Path] = ()) -> Certificate:
+    """Run both on the same images, in batches of one size each.
+
+    Args:
+        detector: the model.
+        exported: the file.
+        runtime: what runs the file.
+        images: files; none: scenes are drawn, one of them without any object.
+    """
+    batches = list(_read(images, detector) if images else _drawn(detector))
+    found, times = [], []
+    for one in (exported, detector):
+        _run(one, batches[0])
+        begun = time.perf_counter()
+        found.append([each for batch in batches for each in _run(one, batch)])
+        times.append(time.perf_counter() - begun)
+    sides = [max(image.size) for batch in batches for image in batch]
+    tolerances = [max(BOX_TOLERANCE, BOX_PART * side) for side in sides]
+    parts = [
+        _compare(theirs, ours, tolerance) for theirs, ours, tolerance in zip(*found, tolerances, strict=True)
+    ]
+    return Certificate(
+        runtime=runtime,
+        batches=tuple((len(batch), batch[0].height, batch[0].width) for batch in batches),
+        images="images" if images else "drawn images",
+        theirs=sum(map(len, found[0])),
+        ours=sum(map(len, found[1])),
+        same=sum(each.same for each in parts),
+        box=max(each.box for each in parts),
+        score=max(each.score for each in parts),
+        keypoint=max(each.keypoint for each in parts),
+        mask=max(each.mask for each in parts),
+        tolerance=max(tolerances),
+        seconds_file=times[0],
+        seconds_model=times[1],
+    )
+
+
+def _run(detector: Detector, images: Sequence[Image.Image]) -> list[Detections]:
+    """Of one batch, with masks as the head says them: pasting is the same for both."""
+    return detect_batch(detector, [detector.preprocessor.prepare(image) for image in images])
+
+
+def _drawn(detector: Detector) -> Iterator[list[Image.Image]]:
+    """Batches of 1, 3 and 2, upright, lying and square, of even and odd sizes; one image is empty."""
+    side = min(detector.preprocessor.config.short_side, 640)
+    sizes = [Size(side, side * 4 // 3), Size(side + 37, side - 21), Size(side // 2 + 1, side // 2 + 1)]
+    for seed, (count, size) in enumerate(zip((1, 3, 2), sizes, strict=True)):
+        extent = (4.0, max(8.0, min(size) / 2))
+        scenes = SceneDataset(count, seed=seed, height=size.height, width=size.width, extent=extent)
+        images = [scenes.image(number) for number in range(count)]
+        if count == 2:
+            images[1] = Image.new("RGB", (size.width, size.height), (127, 127, 127))
+        yield images
+
+
+def _read(paths: Sequence[Path], detector: Detector) -> Iterator[list[Image.Image]]:
+    """One batch an image, the first of them twice more, so that a batch of several is among them."""
+    images = [read_image(path, pixel_range=detector.preprocessor.config.pixel_range) for path in paths]
+    yield [images[0]] * 3
+    yield from ([image] for image in images[1:])
+
+
+def _compare(theirs: Detections, ours: Detections, tolerance: float) -> _Difference:
+    """Each of the model's detections with the nearest one of its class in the file."""
+    if not len(theirs) or not len(ours):
+        return _Difference()
+    far: Tensor = (ours.boxes[:, None] - theirs.boxes[None]).abs().amax(dim=2)
+    other: Tensor = (ours.scores[:, None] - theirs.scores[None]).abs()
+    # Boxes that lie on each other are told apart by their scores.
+    apart = (far / tolerance + other / SCORE_TOLERANCE).masked_fill(
+        ours.labels[:, None] != theirs.labels[None], float("inf")
+    )
+    place = apart.argmin(dim=1)
+    rows = torch.arange(len(ours))
+    box, score = far[rows, place], other[rows, place]
+    near = (box <= _NEAR) & apart[rows, place].isfinite()
+    same = near & (box <= tolerance) & (score <= SCORE_TOLERANCE)
+    # Both are the same detection only if neither side takes it twice.
+    return _Difference(
+        same=len(set(place[same].tolist())),
+        box=_largest(box[near]),
+        score=_largest(score[near]),
+        keypoint=_largest_of(ours.keypoints, theirs.keypoints, place, near),
+        mask=0.0,
+    )
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) if values.numel() else 0.0
+
+
+def _largest_of(ours: Tensor | None, theirs: Tensor | None, place: Tensor, near: Tensor) -> float:
+    if ours is None or theirs is None:
+        return 0.0
+    return _largest((ours[..., :2] - theirs[place][..., :2]).abs()[near])

@@ -1,0 +1,175 @@
+"""`fpn export --format onnx|openvino|torch`: one file, its proof, and a certificate beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpn.detectors.detector import Detector
+from fpn.errors import ConfigError, ModelFileError, OutputError
+from fpn.export.certificate import Certificate, certify
+from fpn.export.exported import ExportedDetector
+from fpn.export.header import ExportFormat, GraphInfo
+from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, import_openvino
+from fpn.files import atomic_path, write_text
+
+ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """What `export_model` has written.
+
+    Attributes:
+        path: the file.
+        info: what is in it.
+        certificate: how near it comes to the model.
+        certificate_path: where that is written, too.
+    """
+
+    path: Path
+    info: GraphInfo
+    certificate: Certificate
+    certificate_path: Path
+
+    @property
+    def what_goes_in(self) -> str:
+        """In words."""
+        if self.info.images == "original":
+            return "takes images, uint8 RGB (N, H, W, 3) of any size"
+        return "takes pixels (N, 3, H, W) float32 and sizes (N, 2) int64, as fpn prepares images"
+
+
+def export_model(
+    detector: Detector,
+    output: str | os.PathLike[str],
+    *,
+    format: ExportFormat,
+    bare: bool = False,
+    images: Sequence[str | os.PathLike[str]] = (),
+    allow_inexact: bool = False,
+    replace: bool = False,
+) -> ExportedFile:
+    """Write a detector in a form that other runtimes take, once it has been run and compared with it.
+
+    Batch, height and width are open. `images` (N, H, W, 3) uint8 RGB go in, and out come `boxes` (N, D, 4) xyxy in
+    their pixels, `scores` (N, D), `labels` (N, D) from 0 on, and `counts` (N,): how many there are of each image. Bare,
+    `pixels` (N, 3, H, W) float32 and `sizes` (N, 2) go in, as `Preprocessor` makes them, and boxes are in their pixels.
+
+    Args:
+        detector: as it was trained, on the CPU.
+        output: where to: `.onnx`, or `.xml` for OpenVINO, whose weights go to a `.bin` beside it.
+        format: which form.
+        bare: without the preprocessor.
+        images: files for the comparison; none: scenes are drawn.
+        allow_inexact: write the file even where it finds something else than the model.
+        replace: put it in place of a file that is there.
+
+    Raises:
+        ConfigError: a kind or a setting that can't be exported, or an ending that does not fit.
+        ModelFileError: the file finds something else than the model.
+        MissingExtraError: what is needed is not installed.
+        OutputError: it can't be written, or something is there already.
+    """
+    path = Path(output)
+    check_place(path, format, replace=replace)
+    from fpn.export.onnx_file import build_onnx, describe
+
+    model, info = build_onnx(detector, bare=bare)
+    header = info.header(detector)
+    if format == "openvino":
+        check_openvino(detector, bare=bare)
+    describe(model, header)
+    with atomic_path(path) as temporary:
+        if format == "onnx":
+            runtime: Runtime = OnnxRuntime(model.SerializeToString(), where=str(path))
+        else:
+            runtime = _openvino(model.SerializeToString(), header, temporary, path)
+        certificate = _prove(detector, runtime, header, images, path, allow_inexact=allow_inexact)
+        header["certificate"] = certificate.to_json()
+        describe(model, header)
+        if format == "onnx":
+            temporary.write_bytes(model.SerializeToString())
+        else:
+            _openvino(model.SerializeToString(), header, temporary, path)
+            with atomic_path(path.with_suffix(".bin")) as weights:
+                temporary.with_suffix(".bin").replace(weights)
+    beside = certificate_path(path)
+    write_text(beside, json.dumps(certificate.to_json(), indent=1) + "\n")
+    return ExportedFile(path, info, certificate, beside)
+
+
+def certificate_path(path: Path) -> Path:
+    """Where the certificate of an exported file lies."""
+    return path.with_suffix(".certificate.json")
+
+
+def check_place(path: Path, format: ExportFormat, *, replace: bool) -> None:
+    """Stop before any work where the files can't be written, or something is in their place.
+
+    Raises:
+        ConfigError, OutputError: as `export_model`.
+    """
+    if path.suffix != ENDINGS[format]:
+        raise ConfigError(f"{path}: a file of format {format} ends in {ENDINGS[format]}")
+    others = [path.with_suffix(".bin")] if format == "openvino" else []
+    for each in (path, *others, certificate_path(path)):
+        if each.is_dir():
+            raise OutputError(f"{each}: is a folder")
+        if each.exists() and not replace:
+            raise OutputError(f"{each}: is there already. Choose another name, or say --overwrite (replace=True).")
+
+
+def check_extras(format: ExportFormat) -> None:
+    """Stop before any work where something is not installed.
+
+    Raises:
+        MissingExtraError: as said.
+    """
+    import fpn.export.onnx_file  # noqa: F401
+
+    if format == "openvino":
+        import_openvino("--format openvino")
+
+
+def check_openvino(detector: Detector, *, bare: bool) -> None:
+    """Stop where OpenVINO would round otherwise than the model does.
+
+    Raises:
+        ConfigError: as said.
+    """
+    if not bare and detector.preprocessor.config.resize == "torch":
+        raise ConfigError(
+            "pixels.resize 'torch' rounds sizes down in float64, which OpenVINO does not have: images would be a pixel "
+            "smaller now and then. Export with --bare, or to ONNX."
+        )
+
+
+def _prove(
+    detector: Detector,
+    runtime: Runtime,
+    header: Mapping[str, Any],
+    images: Sequence[str | os.PathLike[str]],
+    path: Path,
+    *,
+    allow_inexact: bool,
+) -> Certificate:
+    exported = ExportedDetector(runtime, header, where=str(path))
+    certificate = certify(detector, exported, runtime.name, [Path(each) for each in images])
+    if not certificate.exact and not allow_inexact:
+        raise ModelFileError(
+            f"{path}: not written, since it finds something else than the model: {certificate}. Allowed are "
+            f"{certificate.tolerance:g} pixels and a score of 0.0001; write it all the same with --allow-inexact."
+        )
+    return certificate
+
+
+def _openvino(model: bytes, header: Mapping[str, Any], temporary: Path, path: Path) -> Runtime:
+    from fpn.export.openvino_file import save_openvino
+
+    save_openvino(model, header, temporary)
+    return OpenVINORuntime(temporary, where=str(path))

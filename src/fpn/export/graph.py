@@ -1,0 +1,57 @@
+"""Any detector as a graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from fpn.detectors.detector import Detector
+from fpn.detectors.modes import evaluating
+from fpn.detectors.two_stage import TwoStageDetector
+from fpn.errors import ConfigError
+from fpn.export.header import OUTPUTS
+from fpn.export.padded import Found
+from fpn.export.two_stage_graph import TwoStageGraph
+
+class DetectorGraph(nn.Module):
+    """Network pixels (B, 3, H, W) and sizes (B, 2) -> boxes, scores, labels, counts, masks and keypoints, as there are.
+
+    Args:
+        detector: not optimized.
+
+    Raises:
+        ConfigError: a kind or a setting that can't be exported.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.inner = _graph_of(detector)
+        self.multiple = detector.preprocessor.size_multiple
+        masks = ("masks",) if "masks" in detector.tasks else ()
+        keypoints = ("keypoints",) if "keypoints" in detector.tasks else ()
+        self.outputs: tuple[str, ...] = (*OUTPUTS[:4], *masks, *keypoints)
+
+    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        found: Found = self.inner(pixels, sizes)
+        more = (found.masks, found.keypoints)
+        return (found.boxes, found.scores, found.labels, found.valid.sum(dim=1), *(m for m in more if m is not None))
+
+    def trace(self) -> ExportedProgram:
+        """The program, open in batch, rows and columns."""
+        side = self.multiple * max(2, -(-64 // self.multiple))
+        sizes = torch.tensor([[side, side - 1], [side - 2, side + self.multiple]])
+        pixels = torch.zeros(2, 3, side, side + self.multiple)
+        batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
+        shapes = ({0: batch, 2: self.multiple * rows, 3: self.multiple * columns}, {0: batch})
+        with evaluating(self), torch.no_grad():
+            return torch.export.export(self, (pixels, sizes), dynamic_shapes=shapes, strict=False)
+
+
+def _graph_of(detector: Detector) -> nn.Module:
+    if not detector.saveable:
+        raise ConfigError("an optimized detector can't be exported: its convolutions are in this machine's own order")
+    if isinstance(detector, TwoStageDetector):
+        return TwoStageGraph(detector)
+    raise ConfigError(f"a {detector.recipe.kind} can't be exported yet: only detectors of two stages can")

@@ -1,0 +1,128 @@
+"""The preprocessor as a graph: 8-bit RGB images of one size to what the network sees, bit for bit as Pillow resizes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fpn.errors import ConfigError
+from fpn.preprocessing.preprocessor import Preprocessor
+
+# Pillow's weights are whole 2 ** -22ths. Here they are two halves of eleven bits, so that float32 adds them up exactly
+# (up to 32 taps of a sample, that is, images up to fifteen times as large as in the network).
+_HALF = 2.0**11
+
+
+class NetworkImages(NamedTuple):
+    """What `InsidePreprocessor` gives.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32, normalised and padded.
+        sizes: (B, 2) int64, height and width before padding.
+        scales: (4,) float32, network pixels an original pixel: x, y, x, y.
+        limits: (4,) float32, the original's width, height, width, height.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    scales: Tensor
+    limits: Tensor
+
+
+class InsidePreprocessor(nn.Module):
+    """(B, H, W, 3) uint8 RGB -> `NetworkImages`.
+
+    Args:
+        preprocessor: the detector's.
+
+    Raises:
+        ConfigError: it resizes in a way that no graph holds.
+    """
+
+    def __init__(self, preprocessor: Preprocessor) -> None:
+        super().__init__()
+        config = self.config = preprocessor.config
+        if config.resize not in ("pillow", "torch") or config.whole_pixels:
+            raise ConfigError(
+                f"pixels.resize is {config.resize!r}: only pillow and torch can be inside of a file. Export with --bare, "
+                "and let fpn prepare the images."
+            )
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("padding", preprocessor.padding, persistent=False)
+
+    mean: Tensor
+    std: Tensor
+    padding: Tensor
+
+    def forward(self, images: Tensor) -> NetworkImages:
+        """Resize, normalise and pad."""
+        config = self.config
+        sides = [torch.full((), float(1), dtype=torch.float64) * images.shape[axis] for axis in (1, 2)]
+        inside, outside = torch.stack(sides), self._network(*sides)
+        blocks = (outside + (config.size_multiple - 1)) // config.size_multiple
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        # Across, then down, as Pillow goes.
+        for axis in (1, 0):
+            padded = blocks[axis].item() * config.size_multiple
+            weigh = self._pillow if config.resize == "pillow" else self._bilinear
+            pixels = weigh(pixels.transpose(2, 3) if axis == 0 else pixels, outside[axis], padded)
+            pixels = pixels.transpose(2, 3) if axis == 0 else pixels
+        rows, columns = torch.arange(pixels.shape[2]), torch.arange(pixels.shape[3])
+        within = (rows < outside[0])[:, None] & (columns < outside[1])
+        sizes = outside[None].expand(images.shape[0], 2)
+        scales = (outside.to(torch.float64) / inside).to(torch.float32).flip(0).repeat(2)
+        normal = torch.where(within, self._normalised(pixels), self.padding)
+        return NetworkImages(normal, sizes, scales, inside.to(torch.float32).flip(0).repeat(2))
+
+    def _network(self, height: Tensor, width: Tensor) -> Tensor:
+        """(2,) int64: height and width in the network, by the arithmetic of `scale_for`, in float64 as there."""
+        config = self.config
+        scale = config.short_side / torch.minimum(height, width)
+        if config.long_side is not None:
+            scale = torch.minimum(scale, config.long_side / torch.maximum(height, width))
+        more = 0.5 if config.resize == "pillow" else 0.0
+        return torch.stack([torch.floor(side * scale + more).clamp(min=1.0) for side in (height, width)]).to(torch.int64)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        if self.config.channel_order == "bgr":
+            pixels = pixels.flip(1)
+        return (pixels * (self.config.value_range / 255) - self.mean) / self.std
+
+    def _pillow(self, pixels: Tensor, outside: Tensor, padded: int) -> Tensor:
+        """The last axis with `outside` samples, and zeros up to `padded`: antialiased bilinear, rounded to 8 bits."""
+        high, low = _pillow_weights(pixels.shape[3], outside, padded)
+        rest = torch.floor((pixels @ low + _HALF * _HALF / 2) / _HALF)
+        return torch.floor((pixels @ high + rest) / _HALF).clamp(0.0, 255.0)
+
+    def _bilinear(self, pixels: Tensor, outside: Tensor, padded: int) -> Tensor:
+        """As `_pillow`, neither antialiased nor rounded."""
+        inside = pixels.shape[3]
+        place = ((torch.arange(padded) + 0.5) * (inside / outside.to(torch.float32)) - 0.5).clamp(min=0.0)
+        place = place.clamp(max=inside - 1.0)
+        far = (torch.arange(inside)[:, None] - place).abs()
+        return pixels @ (1 - far).clamp(min=0.0)
+
+
+def _pillow_weights(inside: int, outside: Tensor, padded: int) -> tuple[Tensor, Tensor]:
+    """Upper and lower eleven bits of Pillow's weights, each (inside, padded), in whole numbers throughout.
+
+    A weight is a triangle over the distance of two pixels' centres: with both in units of half a pixel over
+    `inside * outside`, it is 2 * longer - distance, and the sum of a sample's weights divides it.
+    """
+    longer = torch.clamp(outside, min=inside)
+    place = (2 * torch.arange(inside)[:, None] + 1) * outside
+    sample = (2 * torch.arange(padded) + 1) * inside
+    rest = (2 * longer - (place - sample).abs()).clamp(min=0)
+    total = rest.sum(dim=0).clamp(min=1)
+    # Long division, so that no number passes 31 bits, which is what some runtimes have.
+    digits = []
+    for base in (2**8, 2**7, 2**7):
+        digit = torch.div(rest * base, total, rounding_mode="trunc")
+        rest = rest * base - digit * total
+        digits.append(digit)
+    weight = (digits[0] * 2**7 + digits[1]) * 2**7 + digits[2] + (rest * 2 >= total).to(torch.int64)
+    high = torch.div(weight, 2**11, rounding_mode="trunc")
+    return high.to(torch.float32), (weight - high * 2**11).to(torch.float32)

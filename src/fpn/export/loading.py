@@ -1,0 +1,48 @@
+"""`fpn.load`: a model file of any kind as a detector."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fpn.detectors import model_file
+from fpn.detectors.detector import Detector
+from fpn.errors import ConfigError, DataNotFoundError
+from fpn.export.exported import ExportedDetector
+from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, read_json
+
+RUNTIMES: dict[str, Callable[[Path, str], Runtime]] = {
+    ".onnx": lambda path, where: OnnxRuntime(path, where=where),
+    ".xml": lambda path, where: OpenVINORuntime(path, where=where),
+}
+
+
+def load(
+    path: str | os.PathLike[str], *, device: str | torch.device | None = None, max_detections: int | None = None
+) -> Detector:
+    """A detector from a file: of `fpn.save` (`.safetensors`), or an exported one (`.onnx`, `.xml`), told by its ending.
+
+    Args:
+        path: the file.
+        device: where its weights go; None: the GPU where there is one. Exported files run on the CPU.
+        max_detections: the most detections an image; None: the model's own setting. It is a part of exported files.
+
+    Raises:
+        DataNotFoundError, ModelFileError: no such file, or it is damaged or of another kind.
+        MissingExtraError: what runs it is not installed.
+        ConfigError: an option that does not go with such a file.
+    """
+    path = Path(path)
+    if path.suffix not in RUNTIMES:
+        return model_file.load(path, device=device, max_detections=max_detections)
+    if not path.is_file():
+        raise DataNotFoundError(f"{path}: no such model file")
+    if max_detections is not None:
+        raise ConfigError(f"{path}: how many detections an exported file gives was decided when it was made")
+    if device is not None and torch.device(device).type != "cpu":
+        raise ConfigError(f"{path}: device {device}: exported files run on the cpu here")
+    runtime = RUNTIMES[path.suffix](path, str(path))
+    return ExportedDetector(runtime, read_json(runtime.header, str(path)), where=str(path))

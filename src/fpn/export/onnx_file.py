@@ -1,0 +1,111 @@
+"""A detector's graph as ONNX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fpn.detectors.detector import Detector
+from fpn.errors import MissingExtraError
+from fpn.export.graph import DetectorGraph
+from fpn.export.header import GraphInfo
+from fpn.export.inside import InsidePreprocessor
+from fpn.version import __version__
+
+try:
+    import onnx
+    import onnxscript  # noqa: F401
+except ImportError as error:  # pragma: no cover - where the extra is
+    raise MissingExtraError(
+        f"exporting needs the extra `export` ({error.name} is not installed). Get it with: pip install 'fpn[export]'"
+    ) from error
+from onnx import compose, helper
+
+from fpn.export.onnx_operators import OPSET, translations
+
+_PREFIX = "preprocessor/"
+
+
+def build_onnx(detector: Detector, *, bare: bool) -> tuple[onnx.ModelProto, GraphInfo]:
+    """The detector as an ONNX model, in memory.
+
+    Args:
+        detector: as it was trained.
+        bare: without the preprocessor: network pixels and sizes go in, and boxes are in network pixels.
+
+    Raises:
+        ConfigError: a kind or a setting that can't be exported.
+    """
+    inside = None if bare else InsidePreprocessor(detector.preprocessor)
+    graph = DetectorGraph(detector)
+    model = _converted(graph.trace(), ["pixels", "sizes"], list(graph.outputs))
+    if inside is not None:
+        model = _joined(_preparing(inside), model, list(graph.outputs))
+    model.producer_name, model.producer_version = "fpn", __version__
+    return model, GraphInfo("network" if bare else "original", graph.outputs)
+
+
+def describe(model: onnx.ModelProto, header: Mapping[str, Any]) -> None:
+    """Write a header into a model, in place of an earlier one."""
+    helper.set_model_props(model, {"fpn": json.dumps(header)})
+
+
+def _preparing(inside: InsidePreprocessor) -> onnx.ModelProto:
+    from torch.export import Dim
+
+    images = torch.zeros(2, 50, 70, 3, dtype=torch.uint8)
+    shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
+    with torch.no_grad():
+        program = torch.export.export(inside, (images,), dynamic_shapes=shapes, strict=False)
+    return _converted(program, ["images"], ["pixels", "sizes", "scales", "limits"])
+
+
+def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    made = torch.onnx.export(
+        program,
+        dynamo=True,
+        custom_translation_table=translations(),
+        opset_version=OPSET,
+        input_names=inputs,
+        output_names=outputs,
+        verbose=False,
+    )
+    assert made is not None, "a program gives a model"
+    return made.model_proto
+
+
+def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
+    """The preprocessor, then the detector, then boxes brought back to original pixels."""
+    # Only of the first: the second one's loops read values from around them, which a prefix would not reach.
+    first = compose.add_prefix(first, _PREFIX)
+    first.ir_version = second.ir_version = min(first.ir_version, second.ir_version)
+    links = [(f"{_PREFIX}{name}", name) for name in ("pixels", "sizes")]
+    frames = [f"{_PREFIX}{name}" for name in ("scales", "limits")]
+    whole = compose.merge_models(first, second, io_map=links, outputs=[*outputs, *frames])
+    graph = whole.graph
+    del graph.output[len(outputs) :]
+    _rename(graph, f"{_PREFIX}images", "images")
+    # Boxes divided by the scales and cut off at the image's rim, as `Preprocessor.restore` does.
+    _rename(graph, "boxes", "network_boxes", values=False)
+    graph.initializer.append(helper.make_tensor(f"{_PREFIX}zero", onnx.TensorProto.FLOAT, [], [0.0]))
+    graph.node.extend(
+        [
+            helper.make_node("Div", ["network_boxes", f"{_PREFIX}scales"], ["scaled_boxes"]),
+            helper.make_node("Max", ["scaled_boxes", f"{_PREFIX}zero"], ["inside_boxes"]),
+            helper.make_node("Min", ["inside_boxes", f"{_PREFIX}limits"], ["boxes"]),
+        ]
+    )
+    return whole
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str, *, values: bool = True) -> None:
+    """A value by another name; with `values` also where it enters or leaves the graph."""
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*graph.input, *graph.output) if values else ():
+        if value.name == old:
+            value.name = new

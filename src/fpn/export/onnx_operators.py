@@ -1,0 +1,103 @@
+"""`operators` in ONNX's own words.
+
+Source: https://onnx.ai/onnx/operators, opset 18, which PyTorch's own translations are written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from onnxscript import BOOL, FLOAT, INT64, script
+from onnxscript import opset18 as op
+
+OPSET = 18
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What `torch.onnx.export` takes as `custom_translation_table`."""
+    return {torch.ops.fpn.nms_mask.default: _nms_mask, torch.ops.fpn.soft_nms.default: _soft_nms}
+
+
+def _nms_mask(boxes: Any, scores: Any, threshold: float, least: float) -> Any:
+    """(G, M, 4), (G, C, M) -> (G, C, M) bool: what is selected is written as ones into zeros."""
+    most = op.Constant(value_ints=[2**31 - 1])
+    selected = op.NonMaxSuppression(
+        boxes, scores, most, op.Constant(value_floats=[threshold]), op.Constant(value_floats=[least])
+    )
+    zeros = op.ConstantOfShape(op.Shape(scores))
+    first = op.Gather(selected, op.Constant(value_int=0), axis=1)
+    ones = op.Add(op.Cast(op.Mul(first, op.Constant(value_int=0)), to=1), op.Constant(value_float=1.0))
+    return op.Cast(op.ScatterND(zeros, selected, ones), to=9)
+
+
+def _soft_nms(
+    boxes: Any,
+    scores: Any,
+    labels: Any,
+    gaussian: bool,
+    threshold: float,
+    sigma: float,
+    lowest: float,
+    limit: int,
+    plus_one: bool,
+) -> Any:
+    """As `operators.soft_nms_picks`; what takes no part is left out first, so that the loop's steps are small."""
+    chosen = op.Cast(op.GreaterOrEqual(scores, op.Constant(value_float=0.0)), to=7)
+    counts = op.ReduceSum(chosen, op.Constant(value_ints=[1]), keepdims=0)
+    most = op.Max(op.ReduceMax(counts, keepdims=1), op.Constant(value_ints=[1]))
+    left, place = op.TopK(scores, most, axis=1)
+    spread = op.Add(op.Unsqueeze(place, op.Constant(value_ints=[2])), op.Constant(value_ints=[0, 0, 0, 0]))
+    boxes = op.GatherElements(boxes, spread, axis=1)
+    labels = op.GatherElements(labels, place, axis=1)
+    numbers = [op.Constant(value_float=each) for each in (float(plus_one), threshold, sigma, lowest)]
+    decay, count = op.Cast(op.Constant(value_int=int(gaussian)), to=9), op.Constant(value_int=limit)
+    picks, kept = _soft_nms_loop(boxes, left, labels, decay, *numbers, count)
+    return op.GatherElements(place, picks, axis=1), kept
+
+
+@script()
+def _soft_nms_loop(
+    boxes: FLOAT[...],
+    scores: FLOAT[...],
+    labels: FLOAT[...],
+    gaussian: BOOL,
+    more: FLOAT,
+    threshold: FLOAT,
+    sigma: FLOAT,
+    lowest: FLOAT,
+    limit: INT64,
+) -> tuple[INT64[...], FLOAT[...]]:
+    """One pick after the other; all others of its class lose by their overlap with it."""
+    zero, one, nothing = op.Constant(value_float=0.0), op.Constant(value_float=1.0), op.Constant(value_float=-1.0)
+    smallest = op.Constant(value_float=1e-30)
+    axis, four = op.Constant(value_ints=[2]), op.Constant(value_ints=[0, 0, 0, 0])
+    columns = op.Range(op.Constant(value_int=0), op.Squeeze(op.Shape(scores, start=1, end=2)), op.Constant(value_int=1))
+    places = op.Range(op.Constant(value_int=0), limit, op.Constant(value_int=1))
+    whole = op.Concat(op.Shape(scores, start=0, end=1), op.Reshape(limit, op.Constant(value_ints=[1])), axis=0)
+    x1, y1, x2, y2 = op.Split(boxes, axis=2, num_outputs=4)
+    areas = op.Max(x2 - x1 + more, zero) * op.Max(y2 - y1 + more, zero)
+    picks = op.Expand(op.Constant(value_ints=[0]), whole)
+    kept = op.Cast(picks, to=1) + nothing
+    left = op.Identity(scores)
+    for i in range(limit):
+        best = op.ArgMax(left, axis=1, keepdims=1)
+        score = op.GatherElements(left, best, axis=1)
+        u1, v1, u2, v2 = op.Split(op.GatherElements(boxes, op.Unsqueeze(best, axis) + four, axis=1), axis=2, num_outputs=4)
+        width = op.Max(op.Min(x2, u2) - op.Max(x1, u1) + more, zero)
+        height = op.Max(op.Min(y2, v2) - op.Max(y1, v1) + more, zero)
+        shared = width * height
+        area = op.Max(u2 - u1 + more, zero) * op.Max(v2 - v1 + more, zero)
+        overlap = op.Squeeze(shared / op.Max(area + areas - shared, smallest), axis)
+        steep = op.Exp(op.Neg(overlap * overlap / sigma))
+        straight = op.Where(overlap < threshold, one, one - overlap)
+        factor = op.Where(labels == op.GatherElements(labels, best, axis=1), op.Where(gaussian, steep, straight), one)
+        lowered = left * factor
+        picks = op.Where(places == i, best, picks)
+        kept = op.Where(places == i, score, kept)
+        left = op.Where(op.Or(lowered < lowest, columns == best), nothing, lowered)
+        over = op.Not(op.ReduceMax(left, keepdims=0) > nothing)
+        if over:
+            break
+    return picks, kept

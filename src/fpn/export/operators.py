@@ -1,0 +1,102 @@
+"""The two steps of a detector whose results have no fixed shape, as operators that have one.
+
+A graph holds each as one node: ONNX gets its own operators in its place (`onnx_operators`), and what PyTorch runs finds
+these ones, once this module is imported.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fpn.ops.nms import nms, soft_nms
+
+# Scores of what is no candidate; and the least that a candidate can have.
+NEVER = -float("inf")
+LOWEST = -1e30
+
+
+@torch.library.custom_op("fpn::nms_mask", mutates_args=())
+def nms_mask(boxes: Tensor, scores: Tensor, threshold: float, least: float) -> Tensor:
+    """Which boxes hard NMS keeps.
+
+    Args:
+        boxes: (G, M, 4) xyxy; nothing of one group touches another's.
+        scores: (G, C, M), C scores of the same boxes, which don't touch each other either.
+        threshold: a box is dropped at an IoU above this with a better one that is kept.
+        least: only boxes with a score above this take part.
+
+    Returns:
+        (G, C, M) bool.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for group, column in (scores > least).any(dim=2).nonzero().tolist():
+        index = (scores[group, column] > least).nonzero().squeeze(1)
+        found = nms(boxes[group, index], scores[group, column, index], threshold)
+        kept[group, column, index[found]] = True
+    return kept
+
+
+@nms_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, threshold: float, least: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+@torch.library.custom_op("fpn::soft_nms", mutates_args=())
+def soft_nms_picks(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    gaussian: bool,
+    threshold: float,
+    sigma: float,
+    lowest: float,
+    limit: int,
+    plus_one: bool,
+) -> tuple[Tensor, Tensor]:
+    """Soft-NMS of B images, see `fpn.ops.nms.soft_nms`.
+
+    Args:
+        boxes: (B, M, 4) xyxy.
+        scores: (B, M); what is below 0 takes no part.
+        labels: (B, M) float32: boxes of different classes leave each other alone.
+        gaussian: how scores fall; else linearly.
+        threshold, sigma, lowest, limit: as `soft_nms`.
+        plus_one: `legacy_plus_one` of `soft_nms`.
+
+    Returns:
+        (B, limit) int64 which are kept, best first, and (B, limit) their lowered scores; -1 where there are no more.
+    """
+    picks = torch.zeros(scores.shape[0], limit, dtype=torch.int64, device=scores.device)
+    kept = scores.new_full((scores.shape[0], limit), -1.0)
+    for number in range(len(scores)):
+        index = (scores[number] >= 0).nonzero().squeeze(1)
+        place, lowered = soft_nms(
+            boxes[number, index],
+            scores[number, index],
+            decay="gaussian" if gaussian else "linear",
+            threshold=threshold,
+            sigma=sigma,
+            lowest=lowest,
+            groups=labels[number, index],
+            limit=limit,
+            legacy_plus_one=plus_one,
+        )
+        picks[number, : len(place)], kept[number, : len(place)] = index[place], lowered
+    return picks, kept
+
+
+@soft_nms_picks.register_fake
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    gaussian: bool,
+    threshold: float,
+    sigma: float,
+    lowest: float,
+    limit: int,
+    plus_one: bool,
+) -> tuple[Tensor, Tensor]:
+    images = scores.shape[0]
+    return scores.new_empty(images, limit, dtype=torch.int64), scores.new_empty(images, limit)

@@ -1,0 +1,140 @@
+"""Steps of a detector whose shapes no value decides: what is missing is padding of a score that says so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from fpn.errors import ConfigError
+from fpn.export.operators import NEVER
+from fpn.heads.box_coder import BoxCoder
+from fpn.heads.roi_pooler import RoIPooler
+from fpn.shapes import Size
+from fpn.structures import Features
+
+
+class Frames(NamedTuple):
+    """Where B images lie.
+
+    Attributes:
+        sizes: (B, 2) int64, height and width before padding, network pixels.
+        padded: height and width of all, numbers that are still open.
+    """
+
+    sizes: Tensor
+    padded: Size
+
+
+class Found(NamedTuple):
+    """At most D detections of each of B images, best first; network pixels.
+
+    Attributes:
+        boxes: (B, D, 4) xyxy, 0 where there are no more.
+        scores: (B, D), 0 where there are no more.
+        labels: (B, D) int64, -1 where there are no more.
+        masks: (B, D, S, S) what a mask head says on the grid of each box, or None.
+        keypoints: (B, D, J, 3) x, y, score, or None.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, D) which there are."""
+        return self.labels >= 0
+
+
+class Compact(NamedTuple):
+    """The RoIs that there are, of all images together.
+
+    Attributes:
+        place: (R,) of each among B * P.
+        image: (R,) which image it is in.
+        boxes: (R, 4).
+    """
+
+    place: Tensor
+    image: Tensor
+    boxes: Tensor
+
+
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest scores (B, count) of (B, n) and their places; `NEVER`, and any place, beyond the last."""
+    filled = torch.cat([scores, scores.new_full((scores.shape[0], count), NEVER)], dim=1)
+    values, place = filled.topk(count, dim=1)
+    return values, place.clamp(max=scores.shape[1] - 1)
+
+
+def pick(values: Tensor, place: Tensor) -> Tensor:
+    """(B, n, v) -> (B, k, v), those at (B, k) places."""
+    return values.gather(1, place[..., None].expand(-1, -1, values.shape[2]))
+
+
+def compact(boxes: Tensor, valid: Tensor) -> Compact:
+    """Of (B, P, 4) boxes those that (B, P) are valid."""
+    place = valid.flatten().nonzero().squeeze(1)
+    return Compact(place, place // boxes.shape[1], boxes.flatten(0, 1)[place])
+
+
+def spread(values: Tensor, chosen: Compact, like: Tensor, fill: float = 0.0) -> Tensor:
+    """(R, ...) values -> (B, P, ...) as `like` (B, P), `fill` where no RoI is."""
+    images, boxes = like.shape[:2]
+    whole = values.new_full((images * boxes, *values.shape[1:]), fill).index_copy(0, chosen.place, values)
+    return whole.unflatten(0, (images, boxes))
+
+
+def clip(coder: BoxCoder, boxes: Tensor, sizes: Tensor) -> Tensor:
+    """(..., 4) boxes cut off at the rim of images of `sizes` (..., 2)."""
+    return coder.clip(boxes, sizes[..., 0], sizes[..., 1])
+
+
+def check_pooler(pooler: RoIPooler, multiple: int) -> None:
+    """Stop where RoIs are read in a way that no graph holds.
+
+    Args:
+        pooler: reads RoIs.
+        multiple: padded sides of images are multiples of this.
+
+    Raises:
+        ConfigError: it reads them another way.
+    """
+    config = pooler.config
+    if config.sampler != "align":
+        raise ConfigError(f"roi.sampler is {config.sampler!r}: only RoIAlign (align) can be exported")
+    if config.size_relative or config.scale == "first_height":
+        raise ConfigError("roi.size_relative and roi.scale 'first_height' can't be exported: they depend on the batch")
+    if any(multiple % level.stride for level in pooler.levels):
+        raise ConfigError(
+            f"pixels.size_multiple {multiple}: is no multiple of a stride that RoIs are read with, so the maps' sizes "
+            "depend on the image's remainder. Export a detector with 32."
+        )
+
+
+def pool(pooler: RoIPooler, features: Features, chosen: Compact) -> Tensor:
+    """(R, C, S, S) of RoIs, each read from its level by the runtime's own RoIAlign."""
+    config = pooler.config
+    maps = [features[level.name] for level in pooler.levels]
+    rois = torch.cat([chosen.image[:, None].to(torch.float32), chosen.boxes], dim=1)
+    side, ratio = config.output_size, config.sampling_ratio
+    if len(maps) == 1:
+        scale = 1 / pooler.levels[0].stride
+        return _align(maps[0], rois, scale, side, ratio, config.aligned)
+    chosen_level = pooler.assign(chosen.boxes)
+    pooled = maps[0].new_zeros(chosen.place.shape[0], maps[0].shape[1], side, side)
+    for number, (level, map_) in enumerate(zip(pooler.levels, maps, strict=True)):
+        place = (chosen_level == number).nonzero().squeeze(1)
+        part = _align(map_, rois[place], 1 / level.stride, side, ratio, config.aligned)
+        pooled = pooled.index_copy(0, place, part)
+    return pooled
+
+
+def _align(map_: Tensor, rois: Tensor, scale: float, side: int, ratio: int, aligned: bool) -> Tensor:
+    pooled: Tensor = roi_align(map_, rois, side, scale, ratio, aligned)
+    return pooled

@@ -1,0 +1,149 @@
+"""What runs exported files: a name for each array that goes in, arrays out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fpn.errors import MissingExtraError, ModelFileError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """A file that is ready to run; several threads may do so at once.
+
+    Attributes:
+        name: what runs it, with its version.
+        header: what the file says about itself, as JSON text; None: nothing.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def header(self) -> str | None: ...  # noqa: D102
+
+    def __call__(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """What comes out, in the file's order."""
+
+
+class OnnxRuntime:
+    """ONNX Runtime on a CPU.
+
+    Args:
+        model: a file, or its bytes.
+        where: what messages call it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ModelFileError: it can't be read.
+    """
+
+    def __init__(self, model: Path | bytes, *, where: str) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError(
+                f"{where}: needs the extra `export` (onnxruntime is not installed). "
+                "Get it with: pip install 'fpn[export]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        given = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        # Its errors have no base of their own that could be named.
+        except Exception as error:
+            raise ModelFileError(f"{where}: ONNX Runtime can't read it ({str(error)[:300]})") from error
+        self.name = f"ONNX Runtime {onnxruntime.__version__}"
+
+    @property
+    def header(self) -> str | None:
+        """See `Runtime.header`."""
+        found: str | None = self._session.get_modelmeta().custom_metadata_map.get("fpn")
+        return found
+
+    def __call__(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """See `Runtime`."""
+        found: list[NDArray[Any]] = self._session.run(None, dict(arrays))
+        return found
+
+
+class OpenVINORuntime:
+    """OpenVINO on a CPU, in float32.
+
+    Args:
+        model: a file that OpenVINO reads.
+        where: what messages call it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ModelFileError: it can't be read.
+    """
+
+    def __init__(self, model: Path, *, where: str) -> None:
+        openvino = import_openvino(where)
+        core = openvino.Core()
+        try:
+            read = core.read_model(str(model))
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+            self._compiled = core.compile_model(read, "CPU", settings)
+        except RuntimeError as error:
+            raise ModelFileError(f"{where}: OpenVINO can't read it ({str(error)[:300]})") from error
+        self.header: str | None = None
+        if read.has_rt_info(["fpn", "header"]):
+            self.header = str(read.get_rt_info(["fpn", "header"]).astype(str))
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
+        self._lock = threading.Lock()
+
+    def __call__(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """See `Runtime`."""
+        with self._lock:
+            found = self._compiled(dict(arrays))
+            return [np.array(found[output]) for output in self._compiled.outputs]
+
+
+def import_openvino(where: str) -> Any:
+    """OpenVINO, or what to install.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{where}: needs the extra `openvino`, which is not installed. Get it with: pip install 'fpn[openvino]'"
+        ) from error
+    return openvino
+
+
+def read_json(text: str | None, where: str) -> dict[str, Any]:
+    """A file's header.
+
+    Raises:
+        ModelFileError: there is none, or it is damaged.
+    """
+    if text is None:
+        raise ModelFileError(f"{where}: says nothing about itself that fpn knows. Was it exported by another program?")
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{where}: what it says about itself is damaged. Export it again.") from error
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{where}: what it says about itself is damaged. Export it again.")
+    return header
+
+
+def as_arrays(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors by name, as runtimes take them."""
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in zip(names, tensors, strict=True)}
