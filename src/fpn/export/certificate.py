@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors.detector import Detector
-from fpn.detectors.prediction import detect_batch
+from fpn.detectors.prediction import detecting, enter, leave
 from fpn.image_io import read_image
 from fpn.shapes import Size
 from fpn.structures import Detections
@@ -152,8 +152,13 @@ def certify(detector: Detector, exported: Detector, runtime: str, images: Sequen
 
 
 def _run(detector: Detector, images: Sequence[Image.Image]) -> list[Detections]:
-    """Of one batch, with masks as the head says them: pasting is the same for both."""
-    return detect_batch(detector, [detector.preprocessor.prepare(image) for image in images])
+    """Of one batch, in original pixels, with masks as the head says them: pasting is the same for both."""
+    prepared = [detector.preprocessor.prepare(image) for image in images]
+    batch = enter(detector, prepared)
+    with detecting(detector):
+        found = detector.detect(batch)
+    back = leave(detector, [replace(each, mask_probabilities=None) for each in found], prepared)
+    return [replace(b, mask_probabilities=f.mask_probabilities) for b, f in zip(back, found, strict=True)]
 
 
 def _drawn(detector: Detector) -> Iterator[list[Image.Image]]:
@@ -196,8 +201,8 @@ def _compare(theirs: Detections, ours: Detections, tolerance: float) -> _Differe
         same=len(set(place[same].tolist())),
         box=_largest(box[near]),
         score=_largest(score[near]),
-        keypoint=_largest_of(ours.keypoints, theirs.keypoints, place, near),
-        mask=0.0,
+        keypoint=_largest_of(ours.keypoints, theirs.keypoints, place, same),
+        mask=_largest_of(ours.mask_probabilities, theirs.mask_probabilities, place, same),
     )
 
 
@@ -205,7 +210,7 @@ def _largest(values: Tensor) -> float:
     return float(values.max()) if values.numel() else 0.0
 
 
-def _largest_of(ours: Tensor | None, theirs: Tensor | None, place: Tensor, near: Tensor) -> float:
+def _largest_of(ours: Tensor | None, theirs: Tensor | None, place: Tensor, same: Tensor) -> float:
     if ours is None or theirs is None:
         return 0.0
-    return _largest((ours[..., :2] - theirs[place][..., :2]).abs()[near])
+    return _largest((ours - theirs[place]).abs()[same])

@@ -8,8 +8,10 @@ from torch.export import Dim, ExportedProgram
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
+from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
+from fpn.export.dense_graph import DenseGraph
 from fpn.export.header import OUTPUTS
 from fpn.export.padded import Found
 from fpn.export.two_stage_graph import TwoStageGraph
@@ -40,9 +42,9 @@ class DetectorGraph(nn.Module):
 
     def trace(self) -> ExportedProgram:
         """The program, open in batch, rows and columns."""
-        side = self.multiple * max(2, -(-64 // self.multiple))
-        sizes = torch.tensor([[side, side - 1], [side - 2, side + self.multiple]])
-        pixels = torch.zeros(2, 3, side, side + self.multiple)
+        # Three different numbers, or those that are equal would be taken to be the same for ever.
+        height, width = 3 * self.multiple, 5 * self.multiple
+        pixels, sizes = torch.zeros(2, 3, height, width), torch.tensor([[height, width - 1], [height - 2, width]])
         batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
         shapes = ({0: batch, 2: self.multiple * rows, 3: self.multiple * columns}, {0: batch})
         with evaluating(self), torch.no_grad():
@@ -54,4 +56,6 @@ def _graph_of(detector: Detector) -> nn.Module:
         raise ConfigError("an optimized detector can't be exported: its convolutions are in this machine's own order")
     if isinstance(detector, TwoStageDetector):
         return TwoStageGraph(detector)
-    raise ConfigError(f"a {detector.recipe.kind} can't be exported yet: only detectors of two stages can")
+    if isinstance(detector, OneStageDetector):
+        return DenseGraph(detector)
+    raise ConfigError(f"a {detector.recipe.kind} can't be exported: there is no graph of it")

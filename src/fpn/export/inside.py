@@ -23,12 +23,14 @@ class NetworkImages(NamedTuple):
         sizes: (B, 2) int64, height and width before padding.
         scales: (4,) float32, network pixels an original pixel: x, y, x, y.
         limits: (4,) float32, the original's width, height, width, height.
+        point_scales: (3,) float32, network pixels an original pixel: x, y, and 1 for a score.
     """
 
     pixels: Tensor
     sizes: Tensor
     scales: Tensor
     limits: Tensor
+    point_scales: Tensor
 
 
 class InsidePreprocessor(nn.Module):
@@ -75,7 +77,8 @@ class InsidePreprocessor(nn.Module):
         sizes = outside[None].expand(images.shape[0], 2)
         scales = (outside.to(torch.float64) / inside).to(torch.float32).flip(0).repeat(2)
         normal = torch.where(within, self._normalised(pixels), self.padding)
-        return NetworkImages(normal, sizes, scales, inside.to(torch.float32).flip(0).repeat(2))
+        limits = inside.to(torch.float32).flip(0).repeat(2)
+        return NetworkImages(normal, sizes, scales, limits, torch.cat([scales[:2], scales.new_ones(1)]))
 
     def _network(self, height: Tensor, width: Tensor) -> Tensor:
         """(2,) int64: height and width in the network, by the arithmetic of `scale_for`, in float64 as there."""

@@ -60,7 +60,7 @@ def _preparing(inside: InsidePreprocessor) -> onnx.ModelProto:
     shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
     with torch.no_grad():
         program = torch.export.export(inside, (images,), dynamic_shapes=shapes, strict=False)
-    return _converted(program, ["images"], ["pixels", "sizes", "scales", "limits"])
+    return _converted(program, ["images"], ["pixels", "sizes", "scales", "limits", "point_scales"])
 
 
 def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
@@ -83,7 +83,7 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str])
     first = compose.add_prefix(first, _PREFIX)
     first.ir_version = second.ir_version = min(first.ir_version, second.ir_version)
     links = [(f"{_PREFIX}{name}", name) for name in ("pixels", "sizes")]
-    frames = [f"{_PREFIX}{name}" for name in ("scales", "limits")]
+    frames = [f"{_PREFIX}{name}" for name in ("scales", "limits", "point_scales")]
     whole = compose.merge_models(first, second, io_map=links, outputs=[*outputs, *frames])
     graph = whole.graph
     del graph.output[len(outputs) :]
@@ -98,6 +98,9 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str])
             helper.make_node("Min", ["inside_boxes", f"{_PREFIX}limits"], ["boxes"]),
         ]
     )
+    if "keypoints" in outputs:
+        _rename(graph, "keypoints", "network_keypoints", values=False)
+        graph.node.append(helper.make_node("Div", ["network_keypoints", f"{_PREFIX}point_scales"], ["keypoints"]))
     return whole
 
 

@@ -17,7 +17,11 @@ OPSET = 18
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What `torch.onnx.export` takes as `custom_translation_table`."""
-    return {torch.ops.fpn.nms_mask.default: _nms_mask, torch.ops.fpn.soft_nms.default: _soft_nms}
+    return {
+        torch.ops.fpn.nms_mask.default: _nms_mask,
+        torch.ops.fpn.soft_nms.default: _soft_nms,
+        torch.ops.fpn.keypoint_peaks.default: _keypoint_peaks,
+    }
 
 
 def _nms_mask(boxes: Any, scores: Any, threshold: float, least: float) -> Any:
@@ -101,3 +105,45 @@ def _soft_nms_loop(
         if over:
             break
     return picks, kept
+
+
+def _keypoint_peaks(maps: Any, boxes: Any, probability: bool) -> Any:
+    """(R, J, S, S), (R, 4) -> (R, J, 3)."""
+    return _peaks_loop(maps, boxes, op.Cast(op.Constant(value_int=int(probability)), to=9))
+
+
+@script()
+def _peaks_loop(maps: FLOAT[...], boxes: FLOAT[...], probability: BOOL) -> FLOAT[...]:
+    """Box after box: its maps as fine as its pixels (bicubic), and the largest value's place; as `ops.heatmaps`."""
+    one, half = op.Constant(value_float=1.0), op.Constant(value_float=0.5)
+    first, second, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
+    count = op.Squeeze(op.Shape(boxes, start=0, end=1))
+    numbers = op.Reshape(op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1)), op.Constant(value_ints=[-1, 1, 1]))
+    shape = op.Concat(op.Shape(maps, start=0, end=2), op.Constant(value_ints=[3]), axis=0)
+    points = op.Expand(op.Constant(value_float=0.0), shape)
+    for i in range(count):
+        box = op.Gather(boxes, i, axis=0)
+        side = op.Max(op.Slice(box, op.Constant(value_ints=[2]), op.Constant(value_ints=[4])) - op.Slice(box, first, op.Constant(value_ints=[2])), one)
+        cells = op.Ceil(side)
+        width, height = op.Split(op.Cast(cells, to=7), axis=0, num_outputs=2)
+        own = op.Gather(maps, i, axis=0)
+        joints = op.Shape(own, start=0, end=1)
+        fine = op.Resize(
+            op.Unsqueeze(own, first),
+            None,
+            None,
+            op.Concat(second, joints, height, width, axis=0),
+            mode="cubic",
+            cubic_coeff_a=-0.75,
+            coordinate_transformation_mode="pytorch_half_pixel",
+        )
+        flat = op.Reshape(fine, op.Concat(joints, last, axis=0))
+        best = op.ArgMax(flat, axis=1, keepdims=1)
+        largest = op.GatherElements(flat, best, axis=1)
+        column, row = op.Cast(best - (best / width) * width, to=1), op.Cast(best / width, to=1)
+        place = op.Concat(column, row, axis=1) + half
+        place = place * (side / cells) + op.Slice(box, first, op.Constant(value_ints=[2]))
+        told = op.Reciprocal(op.ReduceSum(op.Exp(op.Reshape(own, op.Concat(joints, last, axis=0)) - largest), second, keepdims=1))
+        found = op.Concat(place, op.Where(probability, told, largest), axis=1)
+        points = op.Where(numbers == i, found, points)
+    return points

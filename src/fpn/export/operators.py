@@ -1,4 +1,4 @@
-"""The two steps of a detector whose results have no fixed shape, as operators that have one.
+"""The steps of a detector that no fixed number of tensor operations makes, as operators whose results have fixed shapes.
 
 A graph holds each as one node: ONNX gets its own operators in its place (`onnx_operators`), and what PyTorch runs finds
 these ones, once this module is imported.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fpn.ops.heatmaps import keypoints_of_heatmaps
 from fpn.ops.nms import nms, soft_nms
 
 # Scores of what is no candidate; and the least that a candidate can have.
@@ -16,7 +17,10 @@ NEVER = -float("inf")
 LOWEST = -1e30
 
 
-@torch.library.custom_op("fpn::nms_mask", mutates_args=())
+# Schemas are written out: under a checker of types annotations can't be read back.
+@torch.library.custom_op(
+    "fpn::nms_mask", mutates_args=(), schema="(Tensor boxes, Tensor scores, float threshold, float least) -> Tensor"
+)
 def nms_mask(boxes: Tensor, scores: Tensor, threshold: float, least: float) -> Tensor:
     """Which boxes hard NMS keeps.
 
@@ -42,7 +46,12 @@ def _(boxes: Tensor, scores: Tensor, threshold: float, least: float) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-@torch.library.custom_op("fpn::soft_nms", mutates_args=())
+@torch.library.custom_op(
+    "fpn::soft_nms",
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor scores, Tensor labels, bool gaussian, float threshold, float sigma, float lowest, "
+    "int limit, bool plus_one) -> (Tensor, Tensor)",
+)
 def soft_nms_picks(
     boxes: Tensor,
     scores: Tensor,
@@ -78,7 +87,7 @@ def soft_nms_picks(
             threshold=threshold,
             sigma=sigma,
             lowest=lowest,
-            groups=labels[number, index],
+            groups=labels[number, index].to(torch.int64),
             limit=limit,
             legacy_plus_one=plus_one,
         )
@@ -100,3 +109,25 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     images = scores.shape[0]
     return scores.new_empty(images, limit, dtype=torch.int64), scores.new_empty(images, limit)
+
+
+@torch.library.custom_op(
+    "fpn::keypoint_peaks", mutates_args=(), schema="(Tensor maps, Tensor boxes, bool probability) -> Tensor"
+)
+def keypoint_peaks(maps: Tensor, boxes: Tensor, probability: bool) -> Tensor:
+    """Where each heatmap is largest, see `fpn.ops.heatmaps.keypoints_of_heatmaps`.
+
+    Args:
+        maps: (R, J, S, S) logits.
+        boxes: (R, 4) xyxy, pixels.
+        probability: whether that is the score; else the logit.
+
+    Returns:
+        (R, J, 3) x, y, score.
+    """
+    return keypoints_of_heatmaps(maps, boxes, score="probability" if probability else "logit")
+
+
+@keypoint_peaks.register_fake
+def _(maps: Tensor, boxes: Tensor, probability: bool) -> Tensor:
+    return maps.new_empty(maps.shape[0], maps.shape[1], 3)

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.export.operators import LOWEST, NEVER, nms_mask, soft_nms_picks
+from fpn.export.operators import LOWEST, NEVER, keypoint_peaks, nms_mask, soft_nms_picks
 from fpn.export.padded import Compact, Found, Frames, best, check_pooler, clip, compact, pick, pool, spread
 from fpn.heads.box import BoxHead
 from fpn.heads.cascade import CascadeHead
+from fpn.heads.cascade_masks import MaskStages
 from fpn.shapes import Size
 from fpn.structures import Features
 
@@ -31,6 +32,9 @@ class TwoStageGraph(nn.Module):
         multiple = detector.preprocessor.size_multiple
         for head in _box_heads(detector.roi_heads.box):
             check_pooler(head.pooler, multiple)
+        for head in detector.roi_heads.completing:
+            stages = head.heads if isinstance(head, MaskStages) else [head]
+            check_pooler(stages[0].pooler, multiple)
         config = self.last.config
         if self.last.coder.legacy_plus_one and config.nms_frame == "original":
             raise ConfigError("box.nms_frame 'original' with coder.legacy_plus_one can't be exported")
@@ -47,7 +51,8 @@ class TwoStageGraph(nn.Module):
         proposals, valid = self.propose(features, frames)
         chosen = compact(proposals, valid)
         scores, boxes = self.judge(features, chosen, frames)
-        return self.select(spread(scores, chosen, valid, -1.0), spread(boxes, chosen, valid), frames)
+        found = self.select(spread(scores, chosen, valid, -1.0), spread(boxes, chosen, valid))
+        return self.complete(features, found)
 
     def propose(self, features: Features, frames: Frames) -> tuple[Tensor, Tensor]:
         """(B, P, 4) proposals and which of them (B, P) there are."""
@@ -92,7 +97,7 @@ class TwoStageGraph(nn.Module):
             scores = scores.masked_fill((boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) <= least, -1.0)
         return scores, boxes
 
-    def select(self, scores: Tensor, boxes: Tensor, frames: Frames) -> Found:
+    def select(self, scores: Tensor, boxes: Tensor) -> Found:
         """From (B, P, K) scores and (B, P, K or 1, 4) boxes to detections."""
         config, classes = self.last.config, self.last.num_classes
         scores = scores.masked_fill(scores <= config.score_limit, NEVER)
@@ -123,6 +128,23 @@ class TwoStageGraph(nn.Module):
             values.clamp(min=0.0),
             torch.where(valid, place % classes, -1),
         )
+
+    def complete(self, features: Features, found: Found) -> Found:
+        """The same with masks and keypoints: only detections that there are are looked at."""
+        heads = self.roi_heads
+        if heads.mask is not None:
+            chosen = compact(found.boxes, found.valid)
+            labels = found.labels.flatten()[chosen.place]
+            stages = heads.mask.heads if isinstance(heads.mask, MaskStages) else [heads.mask]
+            pooled = pool(stages[0].pooler, features, chosen)
+            each = [head.judge(pooled, labels).float().sigmoid() for head in stages]
+            found = found._replace(masks=spread(torch.stack(each).mean(dim=0), chosen, found.valid))
+        if heads.keypoint is not None:
+            chosen, head = compact(found.boxes, found.valid), heads.keypoint
+            maps = head.judge(pool(head.pooler, features, chosen))
+            points = keypoint_peaks(maps, chosen.boxes, head.config.score == "probability")
+            found = found._replace(keypoints=spread(points, chosen, found.valid))
+        return found
 
 
 def _box_heads(box: BoxHead | CascadeHead) -> list[BoxHead]:

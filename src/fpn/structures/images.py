@@ -28,9 +28,10 @@ class ImageBatch:
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 4, f"pixels must be (B, 3, H, W), got {tuple(self.pixels.shape)}"
-        assert self.sizes.shape == (len(self.pixels), 2), f"sizes must be (B, 2), got {tuple(self.sizes.shape)}"
-        assert self.windows is None or self.windows.shape == (len(self.pixels), 4), "one window an image"
-        assert self.scales is None or self.scales.shape == (len(self.pixels), 2), "one scale an image and axis"
+        count = self.pixels.shape[0]  # not len(): in a trace it is no number yet
+        assert self.sizes.shape == (count, 2), f"sizes must be (B, 2), got {tuple(self.sizes.shape)}"
+        assert self.windows is None or self.windows.shape == (count, 4), "one window an image"
+        assert self.scales is None or self.scales.shape == (count, 2), "one scale an image and axis"
 
     def __len__(self) -> int:
         return len(self.pixels)

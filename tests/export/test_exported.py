@@ -1,0 +1,131 @@
+"""An exported file is a detector that a runtime works for."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
+from fpn.export import loading
+from fpn.export.certificate import certify
+from fpn.export.exported import ExportedDetector
+from fpn.export.header import GraphInfo
+from fpn.export.loading import load
+from fpn.export.runtimes import read_json
+from fpn.structures import Thresholds
+
+OUTPUTS = ("boxes", "scores", "labels", "counts")
+
+
+class Runtime:
+    """Finds a box of a quarter of each image, in its own pixels."""
+
+    name = "a runtime of the tests"
+
+    def __init__(self, header: str | None = None) -> None:
+        self.header, self.asked = header, []
+
+    def __call__(self, arrays):
+        self.asked.append({name: (array.dtype.name, array.shape) for name, array in arrays.items()})
+        images, height, width, _ = arrays["images"].shape
+        boxes = np.zeros((images, 3, 4), np.float32)
+        boxes[:, 0] = [0, 0, width / 2, height / 2]
+        scores, labels = np.zeros((images, 3), np.float32), np.full((images, 3), -1)
+        scores[:, 0], labels[:, 0] = 0.75, 1
+        return [boxes, scores, labels, np.ones(images, np.int64)]
+
+
+def _exported(detector, *, images="original") -> ExportedDetector:
+    header = json.loads(json.dumps(GraphInfo(images, OUTPUTS).header(detector)))
+    return ExportedDetector(Runtime(), header, where="a.onnx")
+
+
+def test_images_go_in_as_they_are_and_those_of_one_size_together(small):
+    exported = _exported(small)
+    images = [np.zeros((40, 60, 3), np.uint8), np.zeros((41, 60, 3), np.uint8), np.zeros((40, 60, 3), np.uint8)]
+    found = exported.predict(images)
+    assert [each.boxes.tolist() for each in found] == [[[0, 0, 30, 20]], [[0, 0, 30, 20.5]], [[0, 0, 30, 20]]]
+    assert [each.scores.tolist() for each in found] == [[0.75]] * 3
+    assert exported._runtime.asked == [{"images": ("uint8", (2, 40, 60, 3))}, {"images": ("uint8", (1, 41, 60, 3))}]
+    assert exported.classes.ids == (7, 3)
+    assert exported.tasks == ("boxes",)
+    assert str(exported.info) == "float32 on cpu, a runtime of the tests, preprocessor inside"
+
+
+def test_calibrated_thresholds_travel(small):
+    small.thresholds = Thresholds((0.1, 0.8), "f1", "cells", 9, (True, True))
+    try:
+        exported = _exported(small)
+    finally:
+        small.thresholds = None
+    assert exported.thresholds is not None
+    assert exported.thresholds.scores == (0.1, 0.8)
+    assert len(exported.predict([np.zeros((40, 60, 3), np.uint8)])[0]) == 0  # 0.75 is below class 1's 0.8
+
+
+def test_it_is_neither_trained_nor_saved_nor_exported_again(small, tmp_path):
+    import fpn
+    from fpn.export.graph import DetectorGraph
+
+    exported = _exported(small)
+    with pytest.raises(ConfigError, match="can't be trained"):
+        exported.losses(None, [])
+    with pytest.raises(ConfigError, match="can't be saved"):
+        fpn.save(exported, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match="can't be exported"):
+        DetectorGraph(exported)
+
+
+def test_a_certificate_says_how_far_off_a_file_is(small):
+    exact = certify(small, small, "itself")
+    assert exact.exact
+    assert exact.same == exact.theirs == exact.ours > 0
+    assert exact.box == exact.score == 0
+    assert [count for count, _, _ in exact.batches] == [1, 3, 2]
+    other = certify(small, _exported(small), "another")
+    assert not other.exact
+    assert (other.theirs, other.same) == (6, 0)
+    assert "another on 6 drawn images (1 of 85x64, 3 of 43x101, 2 of 33x33): 0 of " in str(other)
+    assert json.loads(json.dumps(other.to_json()))["share_same"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "in a newer format. Update fpn"),
+        ({"outputs": ["boxes"]}, "gives other outputs"),
+        ({"pixels": {"mean": "no"}}, "is damaged"),
+        ({"recipe": {"kind": "toaster"}}, "its recipe can't be understood"),
+        ({"thresholds": [1]}, "is damaged"),
+    ],
+)
+def test_what_a_file_says_about_itself_is_checked(small, change, message):
+    header = {**GraphInfo("original", OUTPUTS).header(small), **change}
+    with pytest.raises(ModelFileError, match=message):
+        ExportedDetector(Runtime(), header, where="a.onnx")
+
+
+@pytest.mark.parametrize("text", [None, "[", "[1]"])
+def test_a_file_of_another_program_is_told(text):
+    with pytest.raises(ModelFileError, match=r"a.onnx: (says nothing|what it says)"):
+        read_json(text, "a.onnx")
+
+
+def test_a_file_is_told_by_its_ending(small, tmp_path, monkeypatch):
+    import fpn
+
+    with pytest.raises(DataNotFoundError, match="no such model file"):
+        load(tmp_path / "a.onnx")
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"")
+    header = json.dumps(GraphInfo("original", OUTPUTS).header(small))
+    monkeypatch.setitem(loading.RUNTIMES, ".onnx", lambda path, where: Runtime(header))
+    assert isinstance(fpn.load(path), ExportedDetector)
+    with pytest.raises(ConfigError, match="was decided when it was made"):
+        load(path, max_detections=5)
+    with pytest.raises(ConfigError, match="run on the cpu"):
+        load(path, device="meta")
+    assert torch.equal(fpn.load(fpn.save(small, tmp_path / "b.safetensors")).rpn.deltas.bias, small.rpn.deltas.bias)

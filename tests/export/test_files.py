@@ -1,0 +1,66 @@
+"""Whole files, made and run as a user would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fpn
+from fpn.errors import ConfigError, OutputError
+from fpn.export.exporting import check_place
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def _fpn(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: what is traced can't be under a checker of types."""
+    command = [sys.executable, "-m", "fpn", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(SOURCE)})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, small):
+    """The small detector as an ONNX file, and what was said."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="needs the extra export")
+    folder = tmp_path_factory.mktemp("exported")
+    fpn.save(small, folder / "small.safetensors")
+    done = _fpn("export", "small.safetensors", "--format", "onnx", "--output", "small.onnx", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_an_onnx_file_is_proven_written_and_found_equal(exported, small):
+    folder, said = exported
+    assert "takes images, uint8 RGB (N, H, W, 3) of any size; gives boxes, scores, labels, counts" in said
+    certificate = json.loads((folder / "small.certificate.json").read_text())
+    assert certificate["exact"]
+    assert certificate["largest_box_difference"] < 1e-3
+    assert certificate["largest_score_difference"] < 1e-5
+    loaded = fpn.load(folder / "small.onnx")
+    assert loaded.certificate == certificate
+    images = [np.random.default_rng(seed).integers(0, 256, size, np.uint8) for seed, size in enumerate(SIZES)]
+    for found, wanted in zip(loaded.predict(images), small.predict(images), strict=True):
+        assert found.labels.tolist() == wanted.labels.tolist()
+        np.testing.assert_allclose(found.boxes, wanted.boxes, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found.scores, wanted.scores, rtol=0, atol=1e-5)
+
+
+SIZES = [(64, 64, 3), (70, 101, 3), (33, 64, 3), (70, 101, 3), (200, 130, 3)]
+
+
+def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
+    with pytest.raises(ConfigError, match=r"a.pth: a file of format onnx ends in .onnx"):
+        check_place(tmp_path / "a.pth", "onnx", replace=False)
+    (tmp_path / "a.bin").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="a.bin: is there already"):
+        check_place(tmp_path / "a.xml", "openvino", replace=False)
+    (tmp_path / "b.certificate.json").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="certificate.json: is there already"):
+        check_place(tmp_path / "b.onnx", "onnx", replace=False)
+    check_place(tmp_path / "b.onnx", "onnx", replace=True)
