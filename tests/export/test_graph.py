@@ -99,7 +99,7 @@ def test_dense_heads(kind: str) -> None:
 def test_what_has_no_graph_is_refused(small) -> None:
     with pytest.raises(ConfigError, match="an optimized detector can't be exported"):
         DetectorGraph(optimize(small))
-    with pytest.raises(ConfigError, match="roi.sampler is 'crop': only RoIAlign"):
+    with pytest.raises(ConfigError, match=r"roi\.sampler is 'crop': only RoIAlign"):
         DetectorGraph(fpn.faster_rcnn(classes=["cell"], roi_sampler="crop", **TINY))
     with pytest.raises(ConfigError, match="a segment_proposals can't be exported"):
         DetectorGraph(fpn.segment_proposals(**TINY))

@@ -46,5 +46,7 @@ def test_torchs_resize_is_the_same_but_for_rounding() -> None:
 
 
 def test_a_resize_that_no_graph_holds_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'opencv': only pillow and torch can be inside of a file. Export with --bare"):
+    with pytest.raises(
+        ConfigError, match=r"'opencv': only pillow and torch can be inside of a file. Export with --bare"
+    ):
         InsidePreprocessor(_preprocessor(resize="opencv"))

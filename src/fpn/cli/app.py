@@ -36,7 +36,10 @@ COMMANDS = {
     "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),
     "split": ("fpn.cli.split", "Divide a dataset into train, val and test, each with its share of every class."),
     "import": ("fpn.cli.import_weights", "Turn a checkpoint of another toolkit into a model."),
-    "export": ("fpn.cli.export", "Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2."),
+    "export": (
+        "fpn.cli.export",
+        "Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2.",
+    ),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
     "doctor": ("fpn.cli.doctor", "Say what this machine has and what is wrong with it, for a report of trouble."),
 }

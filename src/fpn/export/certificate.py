@@ -77,8 +77,8 @@ class Certificate:
         more = f", {self.keypoint:.2g} pixels of a keypoint" if self.keypoint else ""
         more += f", {self.mask:.2g} of a mask's cell" if self.mask else ""
         return (
-            f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of {max(self.theirs, self.ours)} detections "
-            f"are the same; largest differences {self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
+            f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of "
+            f"{max(self.theirs, self.ours)} detections are the same; largest differences {self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
             f"{self.seconds_file / count:.3f} seconds an image, the model {self.seconds_model / count:.3f}"
         )
 
@@ -131,9 +131,7 @@ def certify(detector: Detector, exported: Detector, runtime: str, images: Sequen
         times.append(time.perf_counter() - begun)
     sides = [max(image.size) for batch in batches for image in batch]
     tolerances = [max(BOX_TOLERANCE, BOX_PART * side) for side in sides]
-    parts = [
-        _compare(theirs, ours, tolerance) for theirs, ours, tolerance in zip(*found, tolerances, strict=True)
-    ]
+    parts = [_compare(theirs, ours, tolerance) for theirs, ours, tolerance in zip(*found, tolerances, strict=True)]
     return Certificate(
         runtime=runtime,
         batches=tuple((len(batch), batch[0].height, batch[0].width) for batch in batches),

@@ -92,12 +92,16 @@ class ExportedDetector(Detector):
         recipe, inside = recipe_of(header, where), header.get("images") == "original"
         try:
             if int(header["format"]) > FORMAT:
-                raise ModelFileError(f"{where}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn.")
+                raise ModelFileError(
+                    f"{where}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn."
+                )
             pixels = PixelsConfig(**header["pixels"])
             outputs = tuple(str(name) for name in header["outputs"])
             thresholds = read_thresholds(header["thresholds"], len(recipe.classes)) if "thresholds" in header else None
         except (LookupError, TypeError, ConfigError) as error:
-            raise ModelFileError(f"{where}: what it says about itself is damaged ({error}). Export it again.") from error
+            raise ModelFileError(
+                f"{where}: what it says about itself is damaged ({error}). Export it again."
+            ) from error
         if outputs[:4] != OUTPUTS[:4] or not set(outputs) <= set(OUTPUTS):
             raise ModelFileError(f"{where}: gives other outputs than fpn knows. Export it again.")
         preprocessor = UnchangedImages(pixels) if inside else Preprocessor(pixels)

@@ -16,6 +16,7 @@ from fpn.export.header import OUTPUTS
 from fpn.export.padded import Found
 from fpn.export.two_stage_graph import TwoStageGraph
 
+
 class DetectorGraph(nn.Module):
     """Network pixels (B, 3, H, W) and sizes (B, 2) -> boxes, scores, labels, counts, masks and keypoints, as there are.
 

@@ -48,8 +48,8 @@ class InsidePreprocessor(nn.Module):
         config = self.config = preprocessor.config
         if config.resize not in ("pillow", "torch") or config.whole_pixels:
             raise ConfigError(
-                f"pixels.resize is {config.resize!r}: only pillow and torch can be inside of a file. Export with --bare, "
-                "and let fpn prepare the images."
+                f"pixels.resize is {config.resize!r}: only pillow and torch can be inside of a file. Export with "
+                "--bare, and let fpn prepare the images."
             )
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
@@ -87,7 +87,9 @@ class InsidePreprocessor(nn.Module):
         if config.long_side is not None:
             scale = torch.minimum(scale, config.long_side / torch.maximum(height, width))
         more = 0.5 if config.resize == "pillow" else 0.0
-        return torch.stack([torch.floor(side * scale + more).clamp(min=1.0) for side in (height, width)]).to(torch.int64)
+        return torch.stack([torch.floor(side * scale + more).clamp(min=1.0) for side in (height, width)]).to(
+            torch.int64
+        )
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if self.config.channel_order == "bgr":

@@ -88,7 +88,9 @@ def _soft_nms_loop(
     for i in range(limit):
         best = op.ArgMax(left, axis=1, keepdims=1)
         score = op.GatherElements(left, best, axis=1)
-        u1, v1, u2, v2 = op.Split(op.GatherElements(boxes, op.Unsqueeze(best, axis) + four, axis=1), axis=2, num_outputs=4)
+        u1, v1, u2, v2 = op.Split(
+            op.GatherElements(boxes, op.Unsqueeze(best, axis) + four, axis=1), axis=2, num_outputs=4
+        )
         width = op.Max(op.Min(x2, u2) - op.Max(x1, u1) + more, zero)
         height = op.Max(op.Min(y2, v2) - op.Max(y1, v1) + more, zero)
         shared = width * height
@@ -118,12 +120,18 @@ def _peaks_loop(maps: FLOAT[...], boxes: FLOAT[...], probability: BOOL) -> FLOAT
     one, half = op.Constant(value_float=1.0), op.Constant(value_float=0.5)
     first, second, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
     count = op.Squeeze(op.Shape(boxes, start=0, end=1))
-    numbers = op.Reshape(op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1)), op.Constant(value_ints=[-1, 1, 1]))
+    numbers = op.Reshape(
+        op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1)), op.Constant(value_ints=[-1, 1, 1])
+    )
     shape = op.Concat(op.Shape(maps, start=0, end=2), op.Constant(value_ints=[3]), axis=0)
     points = op.Expand(op.Constant(value_float=0.0), shape)
     for i in range(count):
         box = op.Gather(boxes, i, axis=0)
-        side = op.Max(op.Slice(box, op.Constant(value_ints=[2]), op.Constant(value_ints=[4])) - op.Slice(box, first, op.Constant(value_ints=[2])), one)
+        side = op.Max(
+            op.Slice(box, op.Constant(value_ints=[2]), op.Constant(value_ints=[4]))
+            - op.Slice(box, first, op.Constant(value_ints=[2])),
+            one,
+        )
         cells = op.Ceil(side)
         width, height = op.Split(op.Cast(cells, to=7), axis=0, num_outputs=2)
         own = op.Gather(maps, i, axis=0)
@@ -143,7 +151,9 @@ def _peaks_loop(maps: FLOAT[...], boxes: FLOAT[...], probability: BOOL) -> FLOAT
         column, row = op.Cast(best - (best / width) * width, to=1), op.Cast(best / width, to=1)
         place = op.Concat(column, row, axis=1) + half
         place = place * (side / cells) + op.Slice(box, first, op.Constant(value_ints=[2]))
-        told = op.Reciprocal(op.ReduceSum(op.Exp(op.Reshape(own, op.Concat(joints, last, axis=0)) - largest), second, keepdims=1))
+        told = op.Reciprocal(
+            op.ReduceSum(op.Exp(op.Reshape(own, op.Concat(joints, last, axis=0)) - largest), second, keepdims=1)
+        )
         found = op.Concat(place, op.Where(probability, told, largest), axis=1)
         points = op.Where(numbers == i, found, points)
     return points

@@ -1,4 +1,4 @@
-"""The steps of a detector that no fixed number of tensor operations makes, as operators whose results have fixed shapes.
+"""Steps of a detector that no fixed number of tensor operations makes, as operators of results of fixed shapes.
 
 A graph holds each as one node: ONNX gets its own operators in its place (`onnx_operators`), and what PyTorch runs finds
 these ones, once this module is imported.

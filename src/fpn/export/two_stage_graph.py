@@ -1,4 +1,4 @@
-"""A detector of two stages as a graph: the same arithmetic, in shapes that are open in batch, height and width alone."""
+"""A detector of two stages as a graph: the same arithmetic, open in batch, height and width alone."""
 
 from __future__ import annotations
 
