@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from fpn.detectors.prediction import detect_batch
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
 from fpn.export import loading
 from fpn.export.certificate import certify
@@ -53,6 +55,14 @@ def test_images_go_in_as_they_are_and_those_of_one_size_together(small):
     assert exported.classes.ids == (7, 3)
     assert exported.tasks == ("boxes",)
     assert str(exported.info) == "float32 on cpu, a runtime of the tests, preprocessor inside"
+
+
+def test_images_of_several_sizes_in_one_batch_go_in_one_size_after_the_other(small):
+    exported = _exported(small)
+    prepared = [exported.preprocessor.prepare(Image.new("RGB", size)) for size in ((60, 40), (50, 50), (60, 40))]
+    found = detect_batch(exported, prepared)
+    assert [each.boxes.tolist() for each in found] == [[[0, 0, 30, 20]], [[0, 0, 25, 25]], [[0, 0, 30, 20]]]
+    assert [asked["images"][1] for asked in exported._runtime.asked] == [(2, 40, 60, 3), (1, 50, 50, 3)]
 
 
 def test_calibrated_thresholds_travel(small):

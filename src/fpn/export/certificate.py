@@ -78,7 +78,8 @@ class Certificate:
         more += f", {self.mask:.2g} of a mask's cell" if self.mask else ""
         return (
             f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of "
-            f"{max(self.theirs, self.ours)} detections are the same; largest differences {self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
+            f"{max(self.theirs, self.ours)} detections are the same; largest differences "
+            f"{self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
             f"{self.seconds_file / count:.3f} seconds an image, the model {self.seconds_model / count:.3f}"
         )
 

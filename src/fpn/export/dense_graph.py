@@ -11,6 +11,7 @@ from fpn.detectors.one_stage import OneStageDetector
 from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, NEVER, nms_mask
 from fpn.export.padded import Found, best, pick
+from fpn.export.same_padding import with_constant_padding
 from fpn.heads.dense_selection import DenseMaps
 from fpn.heads.dense_towers import TowerHead
 from fpn.ops.boxes import clip
@@ -31,7 +32,7 @@ class DenseGraph(nn.Module):
         super().__init__()
         if not isinstance(detector.head, TowerHead):
             raise ConfigError(f"a {type(detector.head).__name__} can't be exported: it says nothing of its levels")
-        self.features, self.head = detector.features, detector.head
+        self.features, self.head = with_constant_padding(detector.features), detector.head
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> Found:
         """What is found in B images, network pixels."""
@@ -41,7 +42,7 @@ class DenseGraph(nn.Module):
         for number, references in enumerate(head.references(maps, images)):
             scores, place, label = self._best_of(maps, number)
             deltas = pick(_flat(maps.deltas[number], 4), place).float()
-            boxes = head.decode(deltas.flatten(0, 1), references[place.flatten()]).unflatten(0, (-1, place.shape[1]))
+            boxes = head.decode(deltas.flatten(0, 1), references[place.flatten()]).reshape(-1, place.shape[1], 4)
             found.append((boxes, scores, label))
         boxes, scores, labels = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
         return self._select(boxes, scores, labels, sizes)

@@ -16,7 +16,7 @@ from fpn.detectors.model_file import recipe_of, shown
 from fpn.detectors.prediction import TaskName
 from fpn.errors import ConfigError, ModelFileError
 from fpn.export.header import FORMAT, OUTPUTS
-from fpn.export.runtimes import Runtime, as_arrays
+from fpn.export.runtimes import Arrays, Runtime, as_arrays
 from fpn.heads.sampling import Randomness
 from fpn.preprocessing.config import PixelsConfig
 from fpn.preprocessing.frame import Frame
@@ -38,7 +38,7 @@ class UnchangedImages(Preprocessor):
     def prepare(self, image: Image.Image, targets: Targets | None = None) -> Prepared:
         """See `Preprocessor.prepare`; pixels are (3, h, w) uint8."""
         size = Size(image.height, image.width)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return Prepared(pixels, targets, Frame(size, size, (1.0, 1.0)))
 
     def min_size(self, original: Size, *, zoom: float = 1.0) -> Size:
@@ -46,8 +46,12 @@ class UnchangedImages(Preprocessor):
         return original
 
     def collate(self, pixels: Sequence[Tensor], frames: Sequence[Frame] | None = None) -> ImageBatch:
-        """See `Preprocessor.collate`; all images are of one size."""
-        return ImageBatch(torch.stack(list(pixels)), torch.tensor([list(p.shape[-2:]) for p in pixels]))
+        """See `Preprocessor.collate`; `sizes` tell images from padding."""
+        sizes = torch.tensor([list(each.shape[-2:]) for each in pixels], dtype=torch.int64)
+        batch = torch.zeros(len(pixels), 3, *sizes.amax(dim=0).tolist(), dtype=torch.uint8)
+        for row, image in zip(batch, pixels, strict=True):
+            row[:, : image.shape[1], : image.shape[2]] = image
+        return ImageBatch(batch, sizes)
 
 
 @dataclass(frozen=True)
@@ -91,22 +95,22 @@ class ExportedDetector(Detector):
     def __init__(self, runtime: Runtime, header: Mapping[str, Any], *, where: str) -> None:
         recipe, inside = recipe_of(header, where), header.get("images") == "original"
         try:
-            if int(header["format"]) > FORMAT:
-                raise ModelFileError(
-                    f"{where}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn."
-                )
+            newer = int(header["format"]) > FORMAT
             pixels = PixelsConfig(**header["pixels"])
             outputs = tuple(str(name) for name in header["outputs"])
             thresholds = read_thresholds(header["thresholds"], len(recipe.classes)) if "thresholds" in header else None
-        except (LookupError, TypeError, ConfigError) as error:
+            record = dict(header.get("training", {}))
+        except (LookupError, TypeError, ValueError) as error:
             raise ModelFileError(
                 f"{where}: what it says about itself is damaged ({error}). Export it again."
             ) from error
+        if newer:
+            raise ModelFileError(f"{where}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn.")
         if outputs[:4] != OUTPUTS[:4] or not set(outputs) <= set(OUTPUTS):
             raise ModelFileError(f"{where}: gives other outputs than fpn knows. Export it again.")
         preprocessor = UnchangedImages(pixels) if inside else Preprocessor(pixels)
         super().__init__(classes=recipe.found, preprocessor=preprocessor, recipe=recipe)
-        self.training_record = dict(header.get("training", {}))
+        self.training_record = record
         self.thresholds = thresholds
         self.certificate: Mapping[str, Any] | None = header.get("certificate")
         self.info = RuntimeInfo(runtime.name, inside)
@@ -136,11 +140,18 @@ class ExportedDetector(Detector):
 
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`; with the preprocessor inside, images are uint8 and boxes in their pixels."""
-        if self._inside:
-            arrays = as_arrays(["images"], [images.pixels.permute(0, 2, 3, 1)])
-        else:
-            arrays = as_arrays(["pixels", "sizes"], [images.pixels, images.sizes])
-        found = dict(zip(self._outputs, map(torch.from_numpy, self._runtime(arrays)), strict=True))
+        if not self._inside:
+            return self._run(as_arrays(["pixels", "sizes"], [images.pixels, images.sizes]))
+        found: dict[int, Detections] = {}
+        for numbers in _of_one_size(images):
+            height, width = images.sizes[numbers[0]].tolist()
+            whole = images.pixels[numbers, :, :height, :width].permute(0, 2, 3, 1)
+            found |= zip(numbers, self._run(as_arrays(["images"], [whole])), strict=True)
+        return [found[number] for number in range(len(images))]
+
+    def _run(self, arrays: Arrays) -> list[Detections]:
+        values = map(torch.from_numpy, self._runtime(arrays))
+        found = dict(zip(self._outputs, values, strict=True))
         return [self._of_image(found, number, int(count)) for number, count in enumerate(found["counts"])]
 
     def _of_image(self, found: Mapping[str, Tensor], number: int, count: int) -> Detections:
@@ -152,3 +163,11 @@ class ExportedDetector(Detector):
             keypoints=own.get("keypoints"),
             mask_probabilities=own.get("masks"),
         )
+
+
+def _of_one_size(images: ImageBatch) -> list[list[int]]:
+    """Numbers of images that can go in together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, size in enumerate(images.sizes.tolist()):
+        groups.setdefault(tuple(size), []).append(number)
+    return list(groups.values())

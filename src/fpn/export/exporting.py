@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,25 +81,22 @@ def export_model(
     check_place(path, format, replace=replace)
     from fpn.export.onnx_file import build_onnx, describe
 
-    model, info = build_onnx(detector, bare=bare)
-    header = info.header(detector)
     if format == "openvino":
         check_openvino(detector, bare=bare)
+    model, info = build_onnx(detector, bare=bare)
+    header = info.header(detector)
     describe(model, header)
-    with atomic_path(path) as temporary:
-        if format == "onnx":
-            runtime: Runtime = OnnxRuntime(model.SerializeToString(), where=str(path))
-        else:
-            runtime = _openvino(model.SerializeToString(), header, temporary, path)
+    with tempfile.TemporaryDirectory() as folder:
+        # OpenVINO maps its weights, so that what is proven can't be written over.
+        runtime = _runtime(format, model.SerializeToString(), header, Path(folder) / "proven.xml", path)
         certificate = _prove(detector, runtime, header, images, path, allow_inexact=allow_inexact)
         header["certificate"] = certificate.to_json()
         describe(model, header)
         if format == "onnx":
-            temporary.write_bytes(model.SerializeToString())
-        else:
-            _openvino(model.SerializeToString(), header, temporary, path)
-            with atomic_path(path.with_suffix(".bin")) as weights:
-                temporary.with_suffix(".bin").replace(weights)
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(model.SerializeToString())
+        if format == "openvino":
+            _save_pair(model.SerializeToString(), header, Path(folder) / "written.xml", path)
     beside = certificate_path(path)
     write_text(beside, json.dumps(certificate.to_json(), indent=1) + "\n")
     return ExportedFile(path, info, certificate, beside)
@@ -168,8 +167,20 @@ def _prove(
     return certificate
 
 
-def _openvino(model: bytes, header: Mapping[str, Any], temporary: Path, path: Path) -> Runtime:
+def _runtime(format: ExportFormat, model: bytes, header: Mapping[str, Any], file: Path, path: Path) -> Runtime:
+    if format == "onnx":
+        return OnnxRuntime(model, where=str(path))
     from fpn.export.openvino_file import save_openvino
 
-    save_openvino(model, header, temporary)
-    return OpenVINORuntime(temporary, where=str(path))
+    save_openvino(model, header, file)
+    return OpenVINORuntime(file, where=str(path))
+
+
+def _save_pair(model: bytes, header: Mapping[str, Any], file: Path, path: Path) -> None:
+    """OpenVINO's two files, the weights first: without its `.xml` a `.bin` is nothing that could be loaded."""
+    from fpn.export.openvino_file import save_openvino
+
+    save_openvino(model, header, file)
+    for suffix in (".bin", ".xml"):
+        with atomic_path(path.with_suffix(suffix)) as temporary:
+            shutil.copyfile(file.with_suffix(suffix), temporary)

@@ -29,8 +29,8 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.inner = _graph_of(detector)
         self.multiple = detector.preprocessor.size_multiple
+        self.inner = _graph_of(detector, self.multiple)
         masks = ("masks",) if "masks" in detector.tasks else ()
         keypoints = ("keypoints",) if "keypoints" in detector.tasks else ()
         self.outputs: tuple[str, ...] = (*OUTPUTS[:4], *masks, *keypoints)
@@ -52,11 +52,22 @@ class DetectorGraph(nn.Module):
             return torch.export.export(self, (pixels, sizes), dynamic_shapes=shapes, strict=False)
 
 
-def _graph_of(detector: Detector) -> nn.Module:
+def _graph_of(detector: Detector, multiple: int) -> nn.Module:
     if not detector.saveable:
         raise ConfigError("an optimized detector can't be exported: its convolutions are in this machine's own order")
+    if isinstance(detector, TwoStageDetector | OneStageDetector):
+        _check_multiple(detector, multiple)
     if isinstance(detector, TwoStageDetector):
         return TwoStageGraph(detector)
     if isinstance(detector, OneStageDetector):
         return DenseGraph(detector)
     raise ConfigError(f"a {detector.recipe.kind} can't be exported: there is no graph of it")
+
+
+def _check_multiple(detector: TwoStageDetector | OneStageDetector, multiple: int) -> None:
+    strides = [level.stride for level in detector.features.backbone.levels]
+    if any(multiple % stride for stride in strides):
+        raise ConfigError(
+            f"pixels.size_multiple {multiple}: is no multiple of the backbone's stride {max(strides)}, so that the maps' "
+            "sizes depend on the image's remainder, which no graph holds"
+        )

@@ -22,7 +22,7 @@ except ImportError as error:  # pragma: no cover - where the extra is
     raise MissingExtraError(
         f"exporting needs the extra `export` ({error.name} is not installed). Get it with: pip install 'fpn[export]'"
     ) from error
-from onnx import compose, helper
+from onnx import compose, helper, inliner
 
 from fpn.export.onnx_operators import OPSET, translations
 
@@ -72,9 +72,11 @@ def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs
         input_names=inputs,
         output_names=outputs,
         verbose=False,
+        optimize=False,  # which takes longer than all else; runtimes fold constants themselves
     )
     assert made is not None, "a program gives a model"
-    return made.model_proto
+    model: onnx.ModelProto = inliner.inline_local_functions(made.model_proto)
+    return model
 
 
 def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:

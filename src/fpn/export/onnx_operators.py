@@ -61,7 +61,7 @@ def _soft_nms(
     return op.GatherElements(place, picks, axis=1), kept
 
 
-@script()
+@script()  # type: ignore[untyped-decorator]
 def _soft_nms_loop(
     boxes: FLOAT[...],
     scores: FLOAT[...],
@@ -114,7 +114,7 @@ def _keypoint_peaks(maps: Any, boxes: Any, probability: bool) -> Any:
     return _peaks_loop(maps, boxes, op.Cast(op.Constant(value_int=int(probability)), to=9))
 
 
-@script()
+@script()  # type: ignore[untyped-decorator]
 def _peaks_loop(maps: FLOAT[...], boxes: FLOAT[...], probability: BOOL) -> FLOAT[...]:
     """Box after box: its maps as fine as its pixels (bicubic), and the largest value's place; as `ops.heatmaps`."""
     one, half = op.Constant(value_float=1.0), op.Constant(value_float=0.5)

@@ -87,7 +87,7 @@ def spread(values: Tensor, chosen: Compact, like: Tensor, fill: float = 0.0) -> 
     """(R, ...) values -> (B, P, ...) as `like` (B, P), `fill` where no RoI is."""
     images, boxes = like.shape[:2]
     whole = values.new_full((images * boxes, *values.shape[1:]), fill).index_copy(0, chosen.place, values)
-    return whole.unflatten(0, (images, boxes))
+    return whole.reshape(images, boxes, *values.shape[1:])
 
 
 def clip(coder: BoxCoder, boxes: Tensor, sizes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, NEVER, keypoint_peaks, nms_mask, soft_nms_picks
 from fpn.export.padded import Compact, Found, Frames, best, check_pooler, clip, compact, pick, pool, spread
+from fpn.export.same_padding import with_constant_padding
 from fpn.heads.box import BoxHead
 from fpn.heads.cascade import CascadeHead
 from fpn.heads.cascade_masks import MaskStages
@@ -28,7 +29,8 @@ class TwoStageGraph(nn.Module):
 
     def __init__(self, detector: TwoStageDetector) -> None:
         super().__init__()
-        self.features, self.rpn, self.roi_heads = detector.features, detector.rpn, detector.roi_heads
+        self.features = with_constant_padding(detector.features)
+        self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         multiple = detector.preprocessor.size_multiple
         for head in _box_heads(detector.roi_heads.box):
             check_pooler(head.pooler, multiple)

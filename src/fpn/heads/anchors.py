@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -111,5 +111,6 @@ class AnchorGenerator:
             return float(level.stride), float(level.stride)
         if self.config.strides == "measured":
             # Sides that an export leaves open are no numbers yet.
-            return torch.sym_float(padded_size.height // size.height), torch.sym_float(padded_size.width // size.width)
+            sides = (padded_size.height // size.height, padded_size.width // size.width)
+            return cast(tuple[float, float], tuple(torch.sym_float(side) for side in sides))
         return float(self.config.strides[index]), float(self.config.strides[index])

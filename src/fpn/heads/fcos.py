@@ -6,7 +6,7 @@ Source: Tian et al. 2019, arXiv:1904.01355, and its second form, arXiv:2006.0921
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -105,7 +105,8 @@ class FCOSHead(TowerHead):
         if self.config.strides == "declared":
             return float(level.stride), float(level.stride)
         padded = images.padded_size
-        return torch.sym_float(padded.height // height), torch.sym_float(padded.width // width)
+        sides = (padded.height // height, padded.width // width)
+        return cast(tuple[float, float], tuple(torch.sym_float(side) for side in sides))
 
     def decode(self, deltas: Float[Tensor, "n 4"], references: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
         """See `TowerHead.decode`."""
