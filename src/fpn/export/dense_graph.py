@@ -88,4 +88,5 @@ class DenseGraph(nn.Module):
 
 def _flat(maps: Tensor, values: int) -> Tensor:
     """(B, A*values, H, W) -> (B, H*W*A, values), in the order y, x, anchor."""
-    return maps.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    batch, channels, height, width = maps.shape
+    return maps.reshape(batch, channels // values, values, height, width).permute(0, 3, 4, 1, 2).flatten(1, 3)

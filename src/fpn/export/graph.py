@@ -68,6 +68,6 @@ def _check_multiple(detector: TwoStageDetector | OneStageDetector, multiple: int
     strides = [level.stride for level in detector.features.backbone.levels]
     if any(multiple % stride for stride in strides):
         raise ConfigError(
-            f"pixels.size_multiple {multiple}: is no multiple of the backbone's stride {max(strides)}, so that the maps' "
-            "sizes depend on the image's remainder, which no graph holds"
+            f"pixels.size_multiple {multiple}: is no multiple of the backbone's stride {max(strides)}, so that the "
+            "maps' sizes depend on the image's remainder, which no graph holds"
         )

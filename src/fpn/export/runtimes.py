@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from fpn.errors import MissingExtraError, ModelFileError
 Arrays = Mapping[str, NDArray[Any]]
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """A file that is ready to run; several threads may do so at once.
 

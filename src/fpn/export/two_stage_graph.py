@@ -34,9 +34,8 @@ class TwoStageGraph(nn.Module):
         multiple = detector.preprocessor.size_multiple
         for head in _box_heads(detector.roi_heads.box):
             check_pooler(head.pooler, multiple)
-        for head in detector.roi_heads.completing:
-            stages = head.heads if isinstance(head, MaskStages) else [head]
-            check_pooler(stages[0].pooler, multiple)
+        for later in detector.roi_heads.completing:
+            check_pooler(later.heads[0].pooler if isinstance(later, MaskStages) else later.pooler, multiple)
         config = self.last.config
         if self.last.coder.legacy_plus_one and config.nms_frame == "original":
             raise ConfigError("box.nms_frame 'original' with coder.legacy_plus_one can't be exported")
@@ -86,7 +85,7 @@ class TwoStageGraph(nn.Module):
         for head in heads:
             logits, deltas = head.judge(pool(head.pooler, features, chosen))
             told.append(logits.float())
-            moved = deltas.float().unflatten(1, (-1, 4))
+            moved = deltas.float().reshape(-1, deltas.shape[1] // 4, 4)
             if head is not heads[-1]:
                 boxes = head.coder.decode(_of_best(moved, logits, head), chosen.boxes)
                 chosen = chosen._replace(boxes=clip(head.coder, boxes, sizes))
