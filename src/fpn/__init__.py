@@ -31,7 +31,7 @@ _PUBLIC = {
     "keypoint_rcnn": "fpn.detectors",
     "mask_rcnn": "fpn.detectors",
     "list_splits": "fpn.data",
-    "load": "fpn.export.loading",
+    "load": "fpn.export",
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
     "plan_training": "fpn.training.recipes",
@@ -94,9 +94,9 @@ if TYPE_CHECKING:
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate
+    from fpn.export import load
     from fpn.export.exporting import export_model
-    from fpn.export.loading import load
-    from fpn.inference.optimize import optimize
+        from fpn.inference.optimize import optimize
     from fpn.interop import export_weights, import_weights
     from fpn.structures import Classes, Detections
     from fpn.studies.label_budget.running import forecast_labels

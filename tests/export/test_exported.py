@@ -11,12 +11,11 @@ from PIL import Image
 
 from fpn.detectors.prediction import detect_batch
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
-from fpn.export import loading
+from fpn.export import load, loading
 from fpn.export.certificate import certify
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import GraphInfo
-from fpn.export.loading import load
-from fpn.export.runtimes import read_json
+from fpn.export.runtimes import read_file_header
 from fpn.structures import Thresholds
 
 OUTPUTS = ("boxes", "scores", "labels", "counts")
@@ -121,7 +120,7 @@ def test_what_a_file_says_about_itself_is_checked(small, change, message):
 @pytest.mark.parametrize("text", [None, "[", "[1]"])
 def test_a_file_of_another_program_is_told(text):
     with pytest.raises(ModelFileError, match=r"a.onnx: (says nothing|what it says)"):
-        read_json(text, "a.onnx")
+        read_file_header(text, "a.onnx")
 
 
 def test_a_file_is_told_by_its_ending(small, tmp_path, monkeypatch):

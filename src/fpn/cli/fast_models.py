@@ -25,9 +25,9 @@ def load_fast(
     """
     from fpn.cli.devices import check_device
     from fpn.errors import ConfigError
+    from fpn.export import load
     from fpn.export.exported import ExportedDetector
-    from fpn.export.loading import load
-    from fpn.inference.optimize import optimize
+        from fpn.inference.optimize import optimize
 
     detector = load(model, device=check_device(device), max_detections=max_detections)
     if not isinstance(detector, ExportedDetector):

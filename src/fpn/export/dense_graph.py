@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, NEVER, nms_mask
-from fpn.export.padded import Found, best, pick
+from fpn.export.padded import PaddedDetections, best, pick
 from fpn.export.same_padding import with_constant_padding
 from fpn.heads.dense_selection import DenseMaps
 from fpn.heads.dense_towers import TowerHead
@@ -19,7 +19,7 @@ from fpn.structures import ImageBatch
 
 
 class DenseGraph(nn.Module):
-    """Network pixels (B, 3, H, W) and sizes (B, 2) -> `Found`.
+    """Network pixels (B, 3, H, W) and sizes (B, 2) -> `PaddedDetections`.
 
     Args:
         detector: not optimized.
@@ -34,7 +34,7 @@ class DenseGraph(nn.Module):
             raise ConfigError(f"a {type(detector.head).__name__} can't be exported: it says nothing of its levels")
         self.features, self.head = with_constant_padding(detector.features), detector.head
 
-    def forward(self, pixels: Tensor, sizes: Tensor) -> Found:
+    def forward(self, pixels: Tensor, sizes: Tensor) -> PaddedDetections:
         """What is found in B images, network pixels."""
         images, head = ImageBatch(pixels, sizes), self.head
         maps = head.maps(head(self.features(pixels)))
@@ -62,7 +62,7 @@ class DenseGraph(nn.Module):
             scores = scores * quality.squeeze(2).gather(1, place)
         return scores.masked_fill(~there, NEVER), place, index % classes
 
-    def _select(self, boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor) -> Found:
+    def _select(self, boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor) -> PaddedDetections:
         """NMS within each class, and the limit; as `dense_selection._suppress`."""
         config = self.head.settings
         if config.clipped == "before_nms":
@@ -77,7 +77,7 @@ class DenseGraph(nn.Module):
             scores, place = best(scores, config.limit)
             boxes, labels = pick(boxes, place), labels.gather(1, place)
         valid = scores > LOWEST
-        return Found(boxes * valid[..., None], scores.where(valid, 0.0), labels.where(valid, -1))
+        return PaddedDetections(boxes * valid[..., None], scores.where(valid, 0.0), labels.where(valid, -1))
 
     def _clipped(self, boxes: Tensor, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         boxes = clip(boxes, sizes[:, None, 0], sizes[:, None, 1])

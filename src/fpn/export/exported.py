@@ -15,7 +15,7 @@ from fpn.detectors.detector import Detector
 from fpn.detectors.model_file import recipe_of, shown
 from fpn.detectors.prediction import TaskName
 from fpn.errors import ConfigError, ModelFileError
-from fpn.export.header import FORMAT, OUTPUTS
+from fpn.export.header import FILE_FORMAT, OUTPUT_NAMES
 from fpn.export.runtimes import Arrays, Runtime, as_arrays
 from fpn.heads.sampling import Randomness
 from fpn.preprocessing.config import PixelsConfig
@@ -95,7 +95,7 @@ class ExportedDetector(Detector):
     def __init__(self, runtime: Runtime, header: Mapping[str, Any], *, where: str) -> None:
         recipe, inside = recipe_of(header, where), header.get("images") == "original"
         try:
-            newer = int(header["format"]) > FORMAT
+            newer = int(header["format"]) > FILE_FORMAT
             pixels = PixelsConfig(**header["pixels"])
             outputs = tuple(str(name) for name in header["outputs"])
             thresholds = read_thresholds(header["thresholds"], len(recipe.classes)) if "thresholds" in header else None
@@ -106,7 +106,7 @@ class ExportedDetector(Detector):
             ) from error
         if newer:
             raise ModelFileError(f"{where}: written by fpn {shown(header.get('fpn'))} in a newer format. Update fpn.")
-        if outputs[:4] != OUTPUTS[:4] or not set(outputs) <= set(OUTPUTS):
+        if outputs[:4] != OUTPUT_NAMES[:4] or not set(outputs) <= set(OUTPUT_NAMES):
             raise ModelFileError(f"{where}: gives other outputs than fpn knows. Export it again.")
         preprocessor = UnchangedImages(pixels) if inside else Preprocessor(pixels)
         super().__init__(classes=recipe.found, preprocessor=preprocessor, recipe=recipe)

@@ -79,19 +79,19 @@ def export_model(
     """
     path = Path(output)
     check_place(path, format, replace=replace)
-    from fpn.export.onnx_file import build_onnx, describe
+    from fpn.export.onnx_file import build_onnx, write_header
 
     if format == "openvino":
         check_openvino(detector, bare=bare)
     model, info = build_onnx(detector, bare=bare)
     header = info.header(detector)
-    describe(model, header)
+    write_header(model, header)
     with tempfile.TemporaryDirectory() as folder:
         # OpenVINO maps its weights, so that what is proven can't be written over.
         runtime = _runtime(format, model.SerializeToString(), header, Path(folder) / "proven.xml", path)
         certificate = _prove(detector, runtime, header, images, path, allow_inexact=allow_inexact)
         header["certificate"] = certificate.to_json()
-        describe(model, header)
+        write_header(model, header)
         if format == "onnx":
             with atomic_path(path) as temporary:
                 temporary.write_bytes(model.SerializeToString())

@@ -12,8 +12,8 @@ from fpn.detectors.one_stage import OneStageDetector
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.export.dense_graph import DenseGraph
-from fpn.export.header import OUTPUTS
-from fpn.export.padded import Found
+from fpn.export.header import OUTPUT_NAMES
+from fpn.export.padded import PaddedDetections
 from fpn.export.two_stage_graph import TwoStageGraph
 
 
@@ -33,11 +33,11 @@ class DetectorGraph(nn.Module):
         self.inner = _graph_of(detector, self.multiple)
         masks = ("masks",) if "masks" in detector.tasks else ()
         keypoints = ("keypoints",) if "keypoints" in detector.tasks else ()
-        self.outputs: tuple[str, ...] = (*OUTPUTS[:4], *masks, *keypoints)
+        self.outputs: tuple[str, ...] = (*OUTPUT_NAMES[:4], *masks, *keypoints)
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        found: Found = self.inner(pixels, sizes)
+        found: PaddedDetections = self.inner(pixels, sizes)
         more = (found.masks, found.keypoints)
         return (found.boxes, found.scores, found.labels, found.valid.sum(dim=1), *(m for m in more if m is not None))
 

@@ -13,8 +13,8 @@ ExportFormat: TypeAlias = Literal["onnx", "openvino", "torch"]
 Images: TypeAlias = Literal["original", "network"]
 
 # Raised when a file of this version could not be read by an older `fpn`.
-FORMAT = 1
-OUTPUTS = ("boxes", "scores", "labels", "counts", "masks", "keypoints")
+FILE_FORMAT = 1
+OUTPUT_NAMES = ("boxes", "scores", "labels", "counts", "masks", "keypoints")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GraphInfo:
     def header(self, detector: Detector) -> dict[str, Any]:
         """What the file says about itself: all that a detector's own file does, but for the weights."""
         header = {
-            "format": FORMAT,
+            "format": FILE_FORMAT,
             "fpn": __version__,
             "recipe": detector.recipe.to_json(),
             "pixels": detector.preprocessor.config.to_json(),

@@ -12,7 +12,7 @@ from fpn.detectors import model_file
 from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.export.exported import ExportedDetector
-from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, read_json
+from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, read_file_header
 
 RUNTIMES: dict[str, Callable[[Path, str], Runtime]] = {
     ".onnx": lambda path, where: OnnxRuntime(path, where=where),
@@ -20,7 +20,7 @@ RUNTIMES: dict[str, Callable[[Path, str], Runtime]] = {
 }
 
 
-def load(
+def load_any(
     path: str | os.PathLike[str], *, device: str | torch.device | None = None, max_detections: int | None = None
 ) -> Detector:
     """A detector from a file: of `fpn.save` (`.safetensors`), or an exported one (`.onnx`, `.xml`), told by its ending.
@@ -45,4 +45,4 @@ def load(
     if device is not None and torch.device(device).type != "cpu":
         raise ConfigError(f"{path}: device {device}: exported files run on the cpu here")
     runtime = RUNTIMES[path.suffix](path, str(path))
-    return ExportedDetector(runtime, read_json(runtime.header, str(path)), where=str(path))
+    return ExportedDetector(runtime, read_file_header(runtime.header, str(path)), where=str(path))

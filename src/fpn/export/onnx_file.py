@@ -48,7 +48,7 @@ def build_onnx(detector: Detector, *, bare: bool) -> tuple[onnx.ModelProto, Grap
     return model, GraphInfo("network" if bare else "original", graph.outputs)
 
 
-def describe(model: onnx.ModelProto, header: Mapping[str, Any]) -> None:
+def write_header(model: onnx.ModelProto, header: Mapping[str, Any]) -> None:
     """Write a header into a model, in place of an earlier one."""
     helper.set_model_props(model, {"fpn": json.dumps(header)})
 

@@ -28,7 +28,7 @@ class Frames(NamedTuple):
     padded: Size
 
 
-class Found(NamedTuple):
+class PaddedDetections(NamedTuple):
     """At most D detections of each of B images, best first; network pixels.
 
     Attributes:
@@ -90,7 +90,7 @@ def spread(values: Tensor, chosen: Compact, like: Tensor, fill: float = 0.0) -> 
     return whole.reshape(images, boxes, *values.shape[1:])
 
 
-def clip(coder: BoxCoder, boxes: Tensor, sizes: Tensor) -> Tensor:
+def clip_to_sizes(coder: BoxCoder, boxes: Tensor, sizes: Tensor) -> Tensor:
     """(..., 4) boxes cut off at the rim of images of `sizes` (..., 2)."""
     return coder.clip(boxes, sizes[..., 0], sizes[..., 1])
 

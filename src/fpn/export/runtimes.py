@@ -128,7 +128,7 @@ def import_openvino(where: str) -> Any:
     return openvino
 
 
-def read_json(text: str | None, where: str) -> dict[str, Any]:
+def read_file_header(text: str | None, where: str) -> dict[str, Any]:
     """A file's header.
 
     Raises:

@@ -8,7 +8,18 @@ from torch import Tensor, nn
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, NEVER, keypoint_peaks, nms_mask, soft_nms_picks
-from fpn.export.padded import Compact, Found, Frames, best, check_pooler, clip, compact, pick, pool, spread
+from fpn.export.padded import (
+    Compact,
+    Frames,
+    PaddedDetections,
+    best,
+    check_pooler,
+    clip_to_sizes,
+    compact,
+    pick,
+    pool,
+    spread,
+)
 from fpn.export.same_padding import with_constant_padding
 from fpn.heads.box import BoxHead
 from fpn.heads.cascade import CascadeHead
@@ -18,7 +29,7 @@ from fpn.structures import Features
 
 
 class TwoStageGraph(nn.Module):
-    """Network pixels (B, 3, H, W) and sizes (B, 2) -> `Found`.
+    """Network pixels (B, 3, H, W) and sizes (B, 2) -> `PaddedDetections`.
 
     Args:
         detector: not optimized.
@@ -45,7 +56,7 @@ class TwoStageGraph(nn.Module):
         """The box head whose boxes count."""
         return _box_heads(self.roi_heads.box)[-1]
 
-    def forward(self, pixels: Tensor, sizes: Tensor) -> Found:
+    def forward(self, pixels: Tensor, sizes: Tensor) -> PaddedDetections:
         """What is found in B images, network pixels."""
         frames = Frames(sizes, Size(pixels.shape[2], pixels.shape[3]))
         features: Features = self.features(pixels)
@@ -72,7 +83,7 @@ class TwoStageGraph(nn.Module):
         """(B, k, 4) boxes and (B, k) logits of a level's (B, n) anchors; `NEVER` of those that NMS drops."""
         coder, config = self.rpn.coder, self.rpn.config
         scores, place = best(scores, config.before_nms[1])
-        boxes = clip(coder, coder.decode(pick(deltas, place).float(), anchors[place]), frames.sizes[:, None])
+        boxes = clip_to_sizes(coder, coder.decode(pick(deltas, place).float(), anchors[place]), frames.sizes[:, None])
         fits = self.rpn.fits(boxes, scores)
         scores = scores if fits is None else scores.masked_fill(~fits, NEVER)
         kept = nms_mask(_overlapping(boxes, coder.legacy_plus_one), scores[:, None], config.nms, LOWEST)[:, 0]
@@ -88,17 +99,17 @@ class TwoStageGraph(nn.Module):
             moved = deltas.float().reshape(-1, deltas.shape[1] // 4, 4)
             if head is not heads[-1]:
                 boxes = head.coder.decode(_of_best(moved, logits, head), chosen.boxes)
-                chosen = chosen._replace(boxes=clip(head.coder, boxes, sizes))
+                chosen = chosen._replace(boxes=clip_to_sizes(head.coder, boxes, sizes))
         averaged = told[0] if isinstance(self.roi_heads.box, BoxHead) else self.roi_heads.box.averaged(told)
         scores = self.last.class_scores(averaged.softmax(dim=1))
         rois = chosen.boxes[:, None].expand(-1, moved.shape[1], -1)
-        boxes = clip(self.last.coder, self.last.coder.decode(moved, rois), sizes[:, None])
+        boxes = clip_to_sizes(self.last.coder, self.last.coder.decode(moved, rois), sizes[:, None])
         least = self.last.config.min_size
         if least is not None:
             scores = scores.masked_fill((boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) <= least, -1.0)
         return scores, boxes
 
-    def select(self, scores: Tensor, boxes: Tensor) -> Found:
+    def select(self, scores: Tensor, boxes: Tensor) -> PaddedDetections:
         """From (B, P, K) scores and (B, P, K or 1, 4) boxes to detections."""
         config, classes = self.last.config, self.last.num_classes
         scores = scores.masked_fill(scores <= config.score_limit, NEVER)
@@ -124,13 +135,13 @@ class TwoStageGraph(nn.Module):
                 plus_one,
             )
         valid = values >= 0
-        return Found(
+        return PaddedDetections(
             pick(every, place) * valid[..., None],
             values.clamp(min=0.0),
             torch.where(valid, place % classes, -1),
         )
 
-    def complete(self, features: Features, found: Found) -> Found:
+    def complete(self, features: Features, found: PaddedDetections) -> PaddedDetections:
         """The same with masks and keypoints: only detections that there are are looked at."""
         heads = self.roi_heads
         if heads.mask is not None:
