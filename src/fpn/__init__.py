@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from fpn.evaluation import evaluate
     from fpn.export import load
     from fpn.export.exporting import export_model
-        from fpn.inference.optimize import optimize
+    from fpn.inference.optimize import optimize
     from fpn.interop import export_weights, import_weights
     from fpn.structures import Classes, Detections
     from fpn.studies.label_budget.running import forecast_labels

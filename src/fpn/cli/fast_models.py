@@ -27,7 +27,7 @@ def load_fast(
     from fpn.errors import ConfigError
     from fpn.export import load
     from fpn.export.exported import ExportedDetector
-        from fpn.inference.optimize import optimize
+    from fpn.inference.optimize import optimize
 
     detector = load(model, device=check_device(device), max_detections=max_detections)
     if not isinstance(detector, ExportedDetector):
