@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class InsidePreprocessor(nn.Module):
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
         # Across, then down, as Pillow goes.
         for axis in (1, 0):
-            padded = int(blocks[axis].item()) * config.size_multiple
+            padded = cast(int, blocks[axis].item()) * config.size_multiple  # still open: int() would ask for it
             weigh = self._pillow if config.resize == "pillow" else self._bilinear
             pixels = weigh(pixels.transpose(2, 3) if axis == 0 else pixels, outside[axis], padded)
             pixels = pixels.transpose(2, 3) if axis == 0 else pixels

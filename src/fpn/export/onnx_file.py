@@ -39,11 +39,11 @@ def build_onnx(detector: Detector, *, bare: bool) -> tuple[onnx.ModelProto, Grap
     Raises:
         ConfigError: a kind or a setting that can't be exported.
     """
-    inside = None if bare else InsidePreprocessor(detector.preprocessor)
+    first = None if bare else _preparing(InsidePreprocessor(detector.preprocessor))
     graph = DetectorGraph(detector)
     model = _converted(graph.trace(), ["pixels", "sizes"], list(graph.outputs))
-    if inside is not None:
-        model = _joined(_preparing(inside), model, list(graph.outputs))
+    if first is not None:
+        model = _joined(first, model, list(graph.outputs))
     model.producer_name, model.producer_version = "fpn", __version__
     return model, GraphInfo("network" if bare else "original", graph.outputs)
 
