@@ -16,7 +16,7 @@ from fpn.export.certificate import certify
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import GraphInfo
 from fpn.export.runtimes import read_file_header
-from fpn.structures import Thresholds
+from fpn.structures import ImageBatch, Thresholds
 
 OUTPUTS = ("boxes", "scores", "labels", "counts")
 
@@ -81,7 +81,7 @@ def test_it_is_neither_trained_nor_saved_nor_exported_again(small, tmp_path):
 
     exported = _exported(small)
     with pytest.raises(ConfigError, match="can't be trained"):
-        exported.losses(None, [])
+        exported.losses(ImageBatch(torch.zeros(1, 3, 32, 32), torch.tensor([[32, 32]])), [])
     with pytest.raises(ConfigError, match="can't be saved"):
         fpn.save(exported, tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match="can't be exported"):

@@ -32,6 +32,8 @@ def _stirred(detector: Detector) -> Detector:
             last = name.rpartition(".")[0].rpartition(".")[2]
             if last in ("scores", "objectness", "quality", "logits") and weight.ndim > 1:
                 weight.normal_(0, 0.1 if weight.shape[2:] == (3, 3) else 1.0)  # dense heads' would all be sure
+            if "tower" in name and weight.ndim == 4:
+                weight.normal_(0, 0.17)  # 8 channels of 3 x 3 keep their size, so that no two scores are equal
             if name == "head.scores.bias":
                 weight.zero_()
             if last == "deltas" and weight.ndim > 1:

@@ -88,7 +88,9 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str])
     frames = [f"{_PREFIX}{name}" for name in ("scales", "limits", "point_scales")]
     whole = compose.merge_models(first, second, io_map=links, outputs=[*outputs, *frames])
     graph = whole.graph
-    del graph.output[len(outputs) :]
+    told = {value.name: value for value in graph.output}
+    del graph.output[:]
+    graph.output.extend(told[name] for name in outputs)
     _rename(graph, f"{_PREFIX}images", "images")
     # Boxes divided by the scales and cut off at the image's rim, as `Preprocessor.restore` does.
     _rename(graph, "boxes", "network_boxes", values=False)
