@@ -229,8 +229,8 @@ def _refuse_pickle(path: Path) -> None:
     # Pickle protocol 2 and later starts with 0x80; torch.save writes a zip around it.
     if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
         raise ModelFileError(
-            f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. fpn's own are "
-            f".safetensors files; `fpn import {path} --output MODEL.safetensors` makes one of other toolkits' weights."
+            f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. Models of "
+            f"fpn are .safetensors files; `fpn import {path} --output MODEL.safetensors` makes one of another toolkit's."
         )
 
 

@@ -91,8 +91,8 @@ def as_backbone(imported: ImportedWeights, source: str) -> Backbone:
     if isinstance(imported.module, Backbone):
         return imported.module
     raise ModelFileError(
-        f"{source}: is {imported.toolkit}'s and more than a backbone. `fpn import {source} --output MODEL.safetensors` "
-        "makes a model of it, and --init takes that."
+        f"{source}: is {imported.toolkit}'s, and more than a backbone. `fpn import {source} --output "
+        "MODEL.safetensors` makes a model of it, and --init takes that."
     )
 
 
