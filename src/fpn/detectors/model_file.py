@@ -230,7 +230,7 @@ def _refuse_pickle(path: Path) -> None:
     if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
         raise ModelFileError(
             f"{path}: is a pickle (a .pt / .pth file). It could run any program, so it is not opened. Models of "
-            f"fpn are .safetensors files; `fpn import {path} --output MODEL.safetensors` makes one of another toolkit's."
+            f"fpn are .safetensors files; `fpn import {path} --output MODEL.safetensors` makes one of others'."
         )
 
 
