@@ -72,7 +72,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs
         input_names=inputs,
         output_names=outputs,
         verbose=False,
-        optimize=False,  # which takes longer than all else; runtimes fold constants themselves
+        optimize=True,  # OpenVINO does not read what has not had its constants folded
     )
     assert made is not None, "a program gives a model"
     model: onnx.ModelProto = inliner.inline_local_functions(made.model_proto)
