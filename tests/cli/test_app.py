@@ -109,7 +109,7 @@ def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, monkeypatch: pytes
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fpn.detectors.load", interrupted)
+    monkeypatch.setattr("fpn.cli.fast_models.load_fast", interrupted)
     ended = fpn("evaluate", "model.safetensors", "data")
     assert (ended.status, ended.err) == (130, "stopped by Ctrl-C\n")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,8 +18,14 @@ from .conftest import SMALL
 def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's story in seconds."""
     training = TrainConfig(steps=2, batch_size=2, workers=0, precision="float32", validate_every=0)
-    recipe = demo.DemoRecipe(scenes=4, held_out=3, shown=2, kept=2, detector=SMALL, training=training)
-    monkeypatch.setattr(demo, "DemoRecipe", lambda: recipe)
+    usual = {"scenes": 4, "held_out": 3, "shown": 2, "kept": 2, "detector": SMALL, "training": training}
+
+    real = demo.DemoRecipe.__init__
+
+    def begin(self: demo.DemoRecipe, **given: Any) -> None:
+        real(self, **{**usual, **given})
+
+    monkeypatch.setattr(demo.DemoRecipe, "__init__", begin)
 
 
 @pytest.mark.usefixtures("tiny_recipe")

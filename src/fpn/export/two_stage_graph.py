@@ -22,7 +22,7 @@ from fpn.export.padded import (
 )
 from fpn.export.same_padding import with_constant_padding
 from fpn.heads.box import BoxHead
-from fpn.heads.cascade import CascadeHead
+from fpn.heads.cascade import box_heads
 from fpn.heads.cascade_masks import MaskStages
 from fpn.shapes import Size
 from fpn.structures import Features
@@ -43,7 +43,7 @@ class TwoStageGraph(nn.Module):
         self.features = with_constant_padding(detector.features)
         self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         multiple = detector.preprocessor.size_multiple
-        for head in _box_heads(detector.roi_heads.box):
+        for head in box_heads(detector.roi_heads.box):
             check_pooler(head.pooler, multiple)
         for later in detector.roi_heads.completing:
             check_pooler(later.heads[0].pooler if isinstance(later, MaskStages) else later.pooler, multiple)
@@ -54,7 +54,7 @@ class TwoStageGraph(nn.Module):
     @property
     def last(self) -> BoxHead:
         """The box head whose boxes count."""
-        return _box_heads(self.roi_heads.box)[-1]
+        return box_heads(self.roi_heads.box)[-1]
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> PaddedDetections:
         """What is found in B images, network pixels."""
@@ -91,7 +91,7 @@ class TwoStageGraph(nn.Module):
 
     def judge(self, features: Features, chosen: Compact, frames: Frames) -> tuple[Tensor, Tensor]:
         """Of R RoIs (R, K) scores, -1 where a class does not compete, and (R, K or 1, 4) boxes."""
-        heads = _box_heads(self.roi_heads.box)
+        heads = box_heads(self.roi_heads.box)
         sizes, told = frames.sizes[chosen.image], []
         for head in heads:
             logits, deltas = head.judge(pool(head.pooler, features, chosen))
@@ -157,10 +157,6 @@ class TwoStageGraph(nn.Module):
             points = keypoint_peaks(maps, chosen.boxes, head.config.score == "probability")
             found = found._replace(keypoints=spread(points, chosen, found.valid))
         return found
-
-
-def _box_heads(box: BoxHead | CascadeHead) -> list[BoxHead]:
-    return [box] if isinstance(box, BoxHead) else box.heads
 
 
 def _of_best(moved: Tensor, logits: Tensor, head: BoxHead) -> Tensor:

@@ -212,3 +212,8 @@ def of_stage(terms: LossTerms, number: int, weight: float) -> LossTerms:
         {f"{key}{name}": value for key, value in terms.counts.items()},
         {f"{key}{name}": value for key, value in terms.samples.items()},
     )
+
+
+def box_heads(box: BoxHead | CascadeHead) -> list[BoxHead]:
+    """The one, or those of a cascade, first to last."""
+    return [box] if isinstance(box, BoxHead) else box.heads

@@ -136,6 +136,7 @@ def test_imagenet_weights_that_can_not_be_had_name_three_remedies(monkeypatch: p
 
     real = timm.create_model
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr("fpn.features.backbones.weights.hub_answers", lambda: True)
     with pytest.raises(DataNotFoundError, match="no route to the hub") as caught:
         Backbone("resnet18", weights="imagenet")
     for remedy in ("--weights offline", "--weights FILE", "--weights none"):

@@ -208,7 +208,7 @@ def test_fpn_pytorch_targets_and_losses():
     }
     images = images_of([meta["im_info"][0][:2]])
     raw = head(features)
-    anchors = torch.cat(head._grids(raw, images))
+    anchors = torch.cat(head._grids(raw, images.padded_size))
     drawn = head.sampler.draw(anchors, truth, usable=head._usable([anchors], raw, images.sizes[0]))
     labels = torch.full((len(anchors),), -1)
     labels[drawn.negative], labels[drawn.positive] = 0, 1

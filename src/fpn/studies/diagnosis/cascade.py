@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fpn.heads.cascade import box_heads
 from fpn.ops.boxes import pairwise_iou
 from fpn.studies.diagnosis.fates import Fate, Repair, TraceableObjects
 from fpn.studies.diagnosis.pairing import own
 from fpn.studies.diagnosis.stages import Stage
 from fpn.studies.diagnosis.two_stage import TWO_STAGES, TwoStageTracer
-from fpn.studies.diagnosis.two_stage_view import ImageView, heads_of
+from fpn.studies.diagnosis.two_stage_view import ImageView
 
 _AWAY = "moved_by_stage_"
 
@@ -22,7 +23,7 @@ class CascadeTracer(TwoStageTracer):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """See `Tracer`."""
-        count = len(heads_of(self.detector.roi_heads.box))
+        count = len(box_heads(self.detector.roi_heads.box))
         first = [stage.name for stage in TWO_STAGES].index("level")
         return (*TWO_STAGES[:first], *map(_stage, range(1, count)), *TWO_STAGES[first:])
 

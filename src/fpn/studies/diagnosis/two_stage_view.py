@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.heads.box import BoxCandidates, BoxHead
-from fpn.heads.cascade import CascadeHead
+from fpn.heads.cascade import CascadeHead, box_heads
 from fpn.heads.rpn import DecodedAnchors, ProposalCandidates, RawProposals
 from fpn.ops.boxes import pairwise_iou
 from fpn.structures import Detections, Features, ImageBatch, Proposals
@@ -61,7 +61,7 @@ class BatchView:
             one before it reads.
         """
         box, earlier, told = self.detector.roi_heads.box, [], []
-        heads = heads_of(box)[start:]
+        heads = box_heads(box)[start:]
         for head in heads:
             logits, deltas = head(self.features, self.images, rois)
             told.append(logits.float())
@@ -94,7 +94,7 @@ class ImageView:
     @property
     def head(self) -> BoxHead:
         """The box head; of a cascade the last one."""
-        return heads_of(self.batch.detector.roi_heads.box)[-1]
+        return box_heads(self.batch.detector.roi_heads.box)[-1]
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -133,7 +133,7 @@ class ImageView:
         """Logits and deltas of other RoIs of this image, read from a level by its place among the head's; None: by
         equation 1."""
         box, told = self.batch.detector.roi_heads.box, []
-        for head in heads_of(box):
+        for head in box_heads(box):
             pooler = head.pooler
             if level is not None:
                 pooler = replace(pooler, levels=pooler.levels[level : level + 1])
@@ -168,11 +168,6 @@ class ImageView:
         """RoIs of this image, none of the others: some conventions depend on the whole batch."""
         nothing = rois.new_zeros(0, 4)
         return [rois if index == self.index else nothing for index in range(len(self.batch.images))]
-
-
-def heads_of(box: BoxHead | CascadeHead) -> list[BoxHead]:
-    """The one, or those of a cascade, first to last."""
-    return [box] if isinstance(box, BoxHead) else box.heads
 
 
 def average(box: BoxHead | CascadeHead, told: Sequence[Tensor]) -> Tensor:
