@@ -1,6 +1,7 @@
 """From files to detectors: what is recognised, who says what, what is left over, and what is proven."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ RECOGNISED = {
     "d2_faster": ("Detectron2", "faster_rcnn", "resnet50", 80),
     "mm_faster_x101_32x4d": ("MMDetection", "faster_rcnn", "resnext101_32x4d", 80),
     "mm_fcos_r50_caffe": ("MMDetection", "fcos", "resnet50", 80),
+    "mm_retinanet_r18": ("MMDetection", "retinanet", "resnet18", 80),
+    "mm_retinanet_r101": ("MMDetection", "retinanet", "resnet101", 80),
     "tv_fasterrcnn_resnet50_fpn_v2": ("torchvision", "faster_rcnn", "resnet50", 90),
 }
 
@@ -49,6 +52,29 @@ def test_toolkit_detector_backbone_and_classes_are_told_by_names_and_shapes(name
     assert (imported.toolkit, recipe.kind, recipe.backbone, len(recipe.classes)) == RECOGNISED[name]
     assert needed(imported.leftover) == ()
     assert imported.missing == ()
+
+
+# Of torchvision before 0.13, which had no norms' counters in its files either.
+OLD_NAMES = (
+    (r"(fpn\.(?:inner|layer)_blocks\.\d)\.0\.", r"\1."),
+    (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+    (r"(_head\.conv)\.(\d)\.0\.", lambda found: f"{found[1]}.{2 * int(found[2])}."),
+    (r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}."),
+)
+
+
+@pytest.mark.parametrize("kind", ["fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet"])
+def test_names_of_torchvision_before_0_13_are_all_understood(kind):
+    old = {}
+    for name, value in shapes(f"tv_{kind}_resnet50_fpn").items():
+        for pattern, before in OLD_NAMES:
+            name = re.sub(pattern, before, name)
+        if not name.endswith("num_batches_tracked"):
+            old[name] = value
+    assert "backbone.fpn.inner_blocks.0.weight" in old
+    with torch.device("meta"):
+        imported = import_weights(old)
+    assert (imported.toolkit, needed(imported.leftover), imported.missing) == ("torchvision", (), ())
 
 
 def test_a_resnext_of_detectron2_has_the_pixels_and_strides_of_its_own_configs():

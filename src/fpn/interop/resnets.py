@@ -12,13 +12,17 @@ from fpn.features.backbones.teaching import BOTTLENECK_RESNETS
 
 # Bottlenecks a stage -> layers. [2, 2, 2, 2] is what pytorch-fpn's FPN101() builds.
 DEPTHS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+# Blocks of two 3x3 convolutions a stage.
+_SHALLOW = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+# Channels of the first 3x3 convolution of those that are twice as wide, of which timm has two.
+_WIDE, _WIDE_DEPTHS = 128, (50, 101)
 
 
 def resnet_name(state: Mapping[str, Tensor], *, toolkit: str) -> str:
     """timm's name of the ResNet or ResNeXt whose blocks `net.layerS.B....` are among the names (ours, after renaming).
 
     Raises:
-        ModelFileError: no bottleneck ResNet that is known.
+        ModelFileError: no ResNet that is known.
     """
     blocks: list[set[int]] = [set(), set(), set(), set()]
     for name in state:
@@ -26,14 +30,19 @@ def resnet_name(state: Mapping[str, Tensor], *, toolkit: str) -> str:
         if found:
             blocks[int(found[1]) - 1].add(int(found[2]))
     counts = tuple(len(stage) for stage in blocks)
-    if counts not in DEPTHS:
+    shallow = not any(name.endswith("net.layer1.0.conv3.weight") for name in state)
+    if counts not in (_SHALLOW if shallow else DEPTHS):
+        kind = "blocks of two convolutions" if shallow else "blocks"
         raise ModelFileError(
-            f"{toolkit} weights: a ResNet with {list(counts)} blocks a stage; known are "
-            f"{', '.join(str(list(known)) for known in DEPTHS)}."
+            f"{toolkit} weights: a ResNet with {list(counts)} {kind} a stage; known are "
+            f"{', '.join(str(list(known)) for known in (_SHALLOW if shallow else DEPTHS))}."
         )
+    if shallow:
+        return _SHALLOW[counts]
     groups, width = _groups(state)
     if groups == 1:
-        return BOTTLENECK_RESNETS[DEPTHS[counts]]
+        wide = width == _WIDE and DEPTHS[counts] in _WIDE_DEPTHS
+        return f"wide_resnet{DEPTHS[counts]}_2" if wide else BOTTLENECK_RESNETS[DEPTHS[counts]]
     return f"resnext{DEPTHS[counts]}_{groups}x{width}d"
 
 
