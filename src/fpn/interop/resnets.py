@@ -11,9 +11,9 @@ from fpn.errors import ModelFileError
 from fpn.features.backbones.teaching import BOTTLENECK_RESNETS
 
 # Bottlenecks a stage -> layers. [2, 2, 2, 2] is what pytorch-fpn's FPN101() builds.
-DEPTHS = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 26, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 # Blocks of two 3x3 convolutions a stage.
-_SHALLOW = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_SHALLOW: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
 # Channels of the first 3x3 convolution of those that are twice as wide, of which timm has two.
 _WIDE, _WIDE_DEPTHS = 128, (50, 101)
 
