@@ -4,7 +4,7 @@ MobileNets, and what Detectron2 begins with (`R-50.pkl`, in Caffe's, torchvision
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Literal
 
 import timm
@@ -14,32 +14,17 @@ from torch import Tensor
 from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import DETECTRON2
-from fpn.errors import ModelFileError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.mobilenets import is_torchvision_mobilenet, mobilenet_names
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.interop import detectron2
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, fill_module, rename
+from fpn.interop.resnets import resnet_name
 from fpn.preprocessing.config import PixelsConfig
 
 Form = Literal["torch", "mobilenet", "detectron2", "caffe2"]
 
-# Blocks a stage, whether of three convolutions, groups and width of the first 3x3 convolution -> timm's name.
-_RESNETS: dict[tuple[tuple[int, ...], bool, int, int], str] = {
-    ((2, 2, 2, 2), False, 1, 64): "resnet18",
-    ((3, 4, 6, 3), False, 1, 64): "resnet34",
-    ((2, 2, 2, 2), True, 1, 64): "resnet26",
-    ((3, 4, 6, 3), True, 1, 64): "resnet50",
-    ((3, 4, 23, 3), True, 1, 64): "resnet101",
-    ((3, 8, 36, 3), True, 1, 64): "resnet152",
-    ((3, 4, 6, 3), True, 1, 128): "wide_resnet50_2",
-    ((3, 4, 23, 3), True, 1, 128): "wide_resnet101_2",
-    ((3, 4, 6, 3), True, 32, 128): "resnext50_32x4d",
-    ((3, 4, 23, 3), True, 32, 128): "resnext101_32x4d",
-    ((3, 4, 23, 3), True, 32, 256): "resnext101_32x8d",
-    ((3, 4, 23, 3), True, 64, 256): "resnext101_64x4d",
-}
 # How many entries torchvision's `features` have -> timm's name.
 _MOBILENETS = {19: "mobilenetv2_100", 17: "mobilenetv3_large_100", 13: "mobilenetv3_small_100"}
 _NET = "features.backbone.net."
@@ -95,7 +80,7 @@ def import_weights(state: State, **conventions: Any) -> ImportedWeights:
         leftover = tuple(key for key, value in state.items() if id(value) not in used)
     else:
         own, leftover = _resnet_names(state, form)
-        name = _name(own)
+        name = resnet_name(own, toolkit="ImageNet")
     dialect = adapt_dialect(_dialect(form, name), **conventions)
     backbone = Backbone(name, config=dialect.backbone)
     fill_module(backbone.net, own, toolkit="ImageNet")
@@ -133,24 +118,6 @@ def _resnet_names(state: State, form: Form) -> tuple[dict[str, Tensor], tuple[st
                 own.setdefault(f"{stem}.running_mean", torch.zeros_like(value))
                 own.setdefault(f"{stem}.running_var", torch.full_like(value, 1 - _EPSILON))
     return own, leftover
-
-
-def _name(own: Mapping[str, Tensor]) -> str:
-    blocks: list[set[str]] = [set(), set(), set(), set()]
-    for name in own:
-        if found := re.match(r"layer([1-4])\.(\d+)\.", name):
-            blocks[int(found[1]) - 1].add(found[2])
-    counts = tuple(len(stage) for stage in blocks)
-    bottleneck = "layer1.0.conv3.weight" in own
-    weight = own["layer1.0.conv2.weight"]
-    groups = len(weight) // weight.shape[1]
-    known = _RESNETS.get((counts, bottleneck, groups, len(weight)))
-    if known is None:
-        kind = f"{'bottlenecks' if bottleneck else 'blocks'} a stage, {groups} groups of {weight.shape[1]} channels"
-        raise ModelFileError(
-            f"ImageNet weights: a ResNet with {list(counts)} {kind}; known are {', '.join(_RESNETS.values())}"
-        )
-    return known
 
 
 def _dialect(form: Form, name: str) -> TwoStageDialect:

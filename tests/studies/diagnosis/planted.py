@@ -32,23 +32,25 @@ LEVELS = tuple(Level(f"p{number}", 4, 2**number, number) for number in (2, 3, 4,
 SIZES = ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))
 # Objects of 28 to 56 pixels are read from p3.
 CANONICAL = 56.0
+PIXELS = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": 255.0, "short_side": SIDE, "long_side": SIDE}
 DIALECT = PAPER.changed(
-    pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": 255.0, "short_side": SIDE, "long_side": SIDE},
+    pixels=PIXELS,
     anchors={"sizes": SIZES},
     roi={"canonical_size": CANONICAL},
     rpn={"before_nms": (200, 200), "after_nms": (300, 300)},
 )
 
 
-class _Features(Extractor):
+class LevelsAlone(Extractor):
     """Levels without a network: `_say` draws the maps."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: tuple[Level, ...]) -> None:
         nn.Module.__init__(self)
+        self._levels = levels
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        return LEVELS
+        return self._levels
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def detector(
             cascade(heads)
     box = heads[0] if cascade is None else CascadeHead(stages=heads, config=CascadeConfig())
     made = TwoStageDetector(
-        features=_Features(),
+        features=LevelsAlone(LEVELS),
         rpn=RPN(levels=LEVELS, anchors=dialect.anchors, coder=dialect.coder, config=dialect.rpn),
         roi_heads=RoIHeads(box=box),
         classes=classes,

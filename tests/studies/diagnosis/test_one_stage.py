@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpn.detectors import OneStageDetector, Preprocessor
 from fpn.detectors.dense_toolkits import FCOS_DIALECTS, RETINANET_DIALECTS
 from fpn.detectors.recipe import FCOSRecipe, RetinaNetRecipe
-from fpn.features.extractor import Extractor
 from fpn.heads.dense_losses import centre_offsets
 from fpn.heads.dense_towers import TowerHead
 from fpn.heads.fcos import FCOSHead
@@ -21,19 +20,10 @@ from fpn.shapes import Size
 from fpn.structures import Classes, Level, Targets
 from fpn.studies.diagnosis.one_stage import OneStageTracer
 from fpn.studies.diagnosis.stages import ImageTrace
-from studies.diagnosis.planted import NAMES, SIDE, images, in_pairs, scattered
+from studies.diagnosis.planted import NAMES, PIXELS, SIDE, LevelsAlone, images, in_pairs, scattered
 
 LEVELS = tuple(Level(f"p{number}", 4, 2**number, number) for number in (3, 4, 5, 6))
 SIZES = ((32.0,), (64.0,), (128.0,), (256.0,))
-
-
-class _Features(Extractor):
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        return LEVELS
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ def made(kind: str, truths: list[Targets], faults: Faults = Faults(), **settings
         settings["anchors"] = {"sizes": SIZES, "ratios": (1.0,), **settings.get("anchors", {})}
     dialects: Any = RETINANET_DIALECTS if kind == "retinanet" else FCOS_DIALECTS
     dialect = dialects["paper"].changed(
-        pixels={"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": 255.0, "short_side": SIDE, "long_side": SIDE},
+        pixels=PIXELS,
         **settings,
     )
     classes = Classes.of(NAMES)
@@ -77,7 +67,11 @@ def made(kind: str, truths: list[Targets], faults: Faults = Faults(), **settings
         recipe = FCOSRecipe(classes=classes.names, category_ids=classes.ids, dialect=dialect)
         head = FCOSHead(levels=LEVELS, num_classes=3, config=dialect.dense)
     found = OneStageDetector(
-        features=_Features(), head=head, classes=classes, preprocessor=Preprocessor(dialect.pixels), recipe=recipe
+        features=LevelsAlone(LEVELS),
+        head=head,
+        classes=classes,
+        preprocessor=Preprocessor(dialect.pixels),
+        recipe=recipe,
     )
     found.compiled_dense = lambda pixels: _say(head, truths, faults)
     return found.eval()

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.heads.dense_towers import TowerHead
 from fpn.structures import Detections, ImageBatch, Targets
 from fpn.studies.diagnosis.dense_fates import DenseFates, exchange
-from fpn.studies.diagnosis.fates import Fate, TraceableObjects
+from fpn.studies.diagnosis.fates import Fate
 from fpn.studies.diagnosis.one_stage_view import DenseView
-from fpn.studies.diagnosis.pairing import best_overlap, pair
 from fpn.studies.diagnosis.remedies import dense_remedy
-from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage
+from fpn.studies.diagnosis.stages import ImageTrace, Mark, Stage
+from fpn.studies.diagnosis.tracing import LAST_STAGES, Findings, give_beside, mark_nearest, trace_image
 
 _AS_SURE = "its box is given beside the others, as sure as the median of what finds its object in this image"
 
@@ -47,18 +46,7 @@ _STAGES = (
         "its score would do, but more pairs of place and class of its level are surer",
         "its surest box is given beside the others",
     ),
-    Stage(
-        "suppression",
-        "suppressed in the end",
-        "its detections overlap a surer one of their class, or are beyond the limit",
-        "its surest detection is given beside the others",
-    ),
-    Stage(
-        "threshold",
-        "below the threshold",
-        "it is found, with a score that is too low",
-        "its surest detection counts as it is",
-    ),
+    *LAST_STAGES,
 )
 
 
@@ -93,62 +81,35 @@ class OneStageTracer:
         return [self._trace(view, truth) for view, truth in zip(views, truths, strict=True)]
 
     def _trace(self, view: DenseView, truth: Targets) -> ImageTrace:
-        given = view.detections
-        found = given[: int((given.scores >= self.threshold).sum())]
-        matched = pair(found, truth)
-        objects = TraceableObjects.of(truth)
-        lost = (~torch.isin(objects.rows.cpu(), matched)).nonzero().squeeze(1).tolist()
-        levels, found_levels = view.names_of(objects.boxes), view.names_of(found.boxes)
-        if not lost:
-            return ImageTrace(found, matched, levels, found_levels, [])
-        fates = self._fates(view, objects, lost, found, matched)
-        told = [self._tell(view, objects, at, fate, levels[at]) for at, fate in fates.items()]
-        repaired = {
-            stage: self._repaired(view, found, [fate for fate in fates.values() if fate.stage == stage])
-            for stage in {fate.stage for fate in fates.values()}
-        }
-        return ImageTrace(found, matched, levels, found_levels, told, repaired)
+        return trace_image(
+            view.detections,
+            truth,
+            self.threshold,
+            levels_of=view.names_of,
+            follow=lambda findings: self._fates(view, findings),
+            repair=lambda found, fates: self._repaired(view, found, fates),
+            mark=lambda box, label: self._marks(view, box, label),
+        )
 
-    def _fates(
-        self, view: DenseView, objects: TraceableObjects, lost: list[int], found: Detections, matched: Tensor
-    ) -> dict[int, Fate]:
+    def _fates(self, view: DenseView, findings: Findings) -> dict[int, Fate]:
+        found, matched = findings.found, findings.matched
         right = (matched >= 0).to(found.scores.device)
         first = len(matched)
         taken = view.given.places[:first] * self.head.num_classes + view.given.labels[:first]
         usual = float(found.scores[right].median()) if bool(right.any()) else max(self.threshold, 0.5)
         names = self.detector.classes.names
-        fates = DenseFates(view, objects, threshold=self.threshold, names=names, taken=taken[right], usual=usual)
-        return {at: fates.of(at) for at in lost}
+        fates = DenseFates(
+            view, findings.objects, threshold=self.threshold, names=names, taken=taken[right], usual=usual
+        )
+        return {at: fates.of(at) for at in findings.lost}
 
     def _repaired(self, view: DenseView, found: Detections, fates: list[Fate]) -> Detections:
         """What the detector would give with all of these put right."""
         if fates[0].stage == "class":
             given = Detections(*view.suppress(exchange(view.candidates, [fate.repair for fate in fates]))[:3])
             return given[given.scores >= self.threshold]
-        beside = [fate.repair.detection for fate in fates if fate.repair.detection is not None]
-        together = [found, *beside]
-        boxes, scores, labels = (
-            torch.cat([getattr(each, name) for each in together]) for name in ("boxes", "scores", "labels")
-        )
-        return Detections(boxes, scores, labels)[scores.argsort(descending=True, stable=True)]
-
-    def _tell(self, view: DenseView, objects: TraceableObjects, at: int, fate: Fate, level: str) -> LostObject:
-        box, label = objects.boxes[at], int(objects.labels[at])
-        side = float((box[2:] - box[:2]).clamp(min=0).prod().sqrt())
-        marks = self._marks(view, box, label)
-        return LostObject(int(objects.rows[at]), label, fate.stage, fate.reason, level, side, fate.value, marks)
+        return give_beside(found, [fate.repair.detection for fate in fates if fate.repair.detection is not None])
 
     def _marks(self, view: DenseView, box: Tensor, label: int) -> tuple[Mark, ...]:
-        names, given = self.detector.classes.names, view.detections
-        marks = [Mark.of("truth", box, names[label])]
-        drawn = [("detection", given.boxes)]
-        if view.places.shape[1] == 4:
-            drawn.insert(0, ("anchor", view.places))
-        for what, boxes in drawn:
-            overlap, best = best_overlap(boxes, box[None])
-            if len(boxes) and float(overlap[0]) > 0:
-                place, text = int(best[0]), f"IoU {float(overlap[0]):.2f}"
-                if what == "detection":
-                    text = f"{names[int(given.labels[place])]} {float(given.scores[place]):.2f}, {text}"
-                marks.append(Mark.of(what, boxes[place], text))
-        return tuple(marks)
+        anchors = [("anchor", view.places)] if view.places.shape[1] == 4 else []
+        return mark_nearest(box, label, view.detections, anchors, self.detector.classes.names)

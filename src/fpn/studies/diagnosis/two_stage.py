@@ -13,10 +13,10 @@ from fpn.detectors.two_stage import TwoStageDetector
 from fpn.structures import Detections, ImageBatch, Targets
 from fpn.studies.diagnosis.fates import Fate, Repair, TraceableObjects
 from fpn.studies.diagnosis.head_fates import HeadFates
-from fpn.studies.diagnosis.pairing import best_overlap, pair
 from fpn.studies.diagnosis.remedies import remedy
 from fpn.studies.diagnosis.rpn_fates import ProposalFates
-from fpn.studies.diagnosis.stages import ImageTrace, LostObject, Mark, Stage
+from fpn.studies.diagnosis.stages import ImageTrace, Mark, Stage
+from fpn.studies.diagnosis.tracing import LAST_STAGES, Findings, give_beside, mark_nearest, trace_image
 from fpn.studies.diagnosis.two_stage_view import BatchView, ImageView
 
 _OWN_BOX = "the object's box joins the proposals, and the box head goes on"
@@ -56,18 +56,7 @@ TWO_STAGES = (
         "its RoIs have its class, but no box made of them has IoU 0.5",
         "the boxes made of its RoIs are the truth's, and selection goes on",
     ),
-    Stage(
-        "suppression",
-        "suppressed in the end",
-        "its detections overlap a surer one of their class, or are beyond the limit",
-        "its surest detection is given beside the others",
-    ),
-    Stage(
-        "threshold",
-        "below the threshold",
-        "it is found, with a score that is too low",
-        "its surest detection counts as it is",
-    ),
+    *LAST_STAGES,
 )
 
 
@@ -100,32 +89,27 @@ class TwoStageTracer:
         return [self._trace(view, truth) for view, truth in zip(batch.views, truths, strict=True)]
 
     def _trace(self, view: ImageView, truth: Targets) -> ImageTrace:
-        given = view.detections
-        found = given[: int((given.scores >= self.threshold).sum())]
-        matched = pair(found, truth)
-        objects = TraceableObjects.of(truth)
-        lost = (~torch.isin(objects.rows.cpu(), matched)).nonzero().squeeze(1).tolist()
-        levels, found_levels = self._levels(view, objects.boxes), self._levels(view, found.boxes)
-        if not lost:
-            return ImageTrace(found, matched, levels, found_levels, [])
-        fates = self._fates(view, objects, lost, matched)
-        told = [self._tell(view, objects, at, fate, levels[at]) for at, fate in fates.items()]
-        repaired = {
-            stage: self._repaired(view, found, [fate.repair for fate in fates.values() if fate.stage == stage])
-            for stage in {fate.stage for fate in fates.values()}
-        }
-        return ImageTrace(found, matched, levels, found_levels, told, repaired)
+        return trace_image(
+            view.detections,
+            truth,
+            self.threshold,
+            levels_of=lambda boxes: self._levels(view, boxes),
+            follow=lambda findings: self._fates(view, findings),
+            repair=lambda found, fates: self._repaired(view, found, [fate.repair for fate in fates]),
+            mark=lambda box, label: self._marks(view, box, label),
+        )
 
     def _levels(self, view: ImageView, boxes: Tensor) -> tuple[str, ...]:
         """The names of the levels that equation 1 gives to boxes."""
         pooler = view.head.pooler
         return tuple(pooler.levels[place].name for place in pooler.assign(boxes, view.batch.images.padded_size))
 
-    def _fates(self, view: ImageView, objects: TraceableObjects, lost: list[int], matched: Tensor) -> dict[int, Fate]:
+    def _fates(self, view: ImageView, findings: Findings) -> dict[int, Fate]:
+        objects, matched = findings.objects, findings.matched
         taken = torch.zeros(len(view.candidates.rois), dtype=torch.bool, device=view.rois.device)
         taken[view.kept[: len(matched)][(matched >= 0).to(taken.device)]] = True
         by_head = HeadFates(view, objects, self.threshold, taken)
-        fates = {at: by_head.of(at) for at in lost}
+        fates = {at: by_head.of(at) for at in findings.lost}
         if all(fate is not None for fate in fates.values()):
             return {at: fate for at, fate in fates.items() if fate is not None}
         by_rpn = ProposalFates(view, objects)
@@ -150,29 +134,8 @@ class TwoStageTracer:
         if not beside:
             found = view.select(rois, logits, deltas)
             return found[found.scores >= self.threshold]
-        together = [found, *beside]
-        boxes, scores, labels = (
-            torch.cat([getattr(each, name) for each in together]) for name in ("boxes", "scores", "labels")
-        )
-        return Detections(boxes, scores, labels)[scores.argsort(descending=True, stable=True)]
-
-    def _tell(self, view: ImageView, objects: TraceableObjects, at: int, fate: Fate, level: str) -> LostObject:
-        box = objects.boxes[at]
-        label = int(objects.labels[at])
-        side = float((box[2:] - box[:2]).clamp(min=0).prod().sqrt())
-        marks = self._marks(view, box, label)
-        return LostObject(int(objects.rows[at]), label, fate.stage, fate.reason, level, side, fate.value, marks)
+        return give_beside(found, beside)
 
     def _marks(self, view: ImageView, box: Tensor, label: int) -> tuple[Mark, ...]:
-        names = self.detector.classes.names
-        marks = [Mark.of("truth", box, names[label])]
-        anchors, given = view.batch.anchors.anchors, view.detections
-        for what, boxes in (("anchor", anchors), ("proposal", view.rois), ("detection", given.boxes)):
-            overlap, best = best_overlap(boxes, box[None])
-            if len(boxes) and float(overlap[0]) > 0:
-                place = int(best[0])
-                text = f"IoU {float(overlap[0]):.2f}"
-                if what == "detection":
-                    text = f"{names[int(given.labels[place])]} {float(given.scores[place]):.2f}, {text}"
-                marks.append(Mark.of(what, boxes[place], text))
-        return tuple(marks)
+        others = [("anchor", view.batch.anchors.anchors), ("proposal", view.rois)]
+        return mark_nearest(box, label, view.detections, others, self.detector.classes.names)
