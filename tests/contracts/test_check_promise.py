@@ -18,7 +18,8 @@ from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import Recipe
 from fpn.errors import FpnError
-from fpn.evaluation.evaluate import Found, measure
+from fpn.evaluation.evaluate import measure
+from fpn.evaluation.found import Found
 from fpn.heads.sampling import Randomness
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
 from fpn.training.setup import refuse_bad_data

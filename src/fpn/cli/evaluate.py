@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.cli.tiles import TileOptions
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -36,6 +37,7 @@ def run(
     workers: int | None = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
+    tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Measure a model on labelled images: COCO average precision and recall.
@@ -74,11 +76,14 @@ def run(
 
     refuse_other_csv(output)
     refuse_other_csv(detections)
+    tiling = (tiles or TileOptions()).tiling()
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)
-    keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision)
+    deciding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+    deciding |= {} if tiling is None else {"tiling": tiling.model_dump()}
+    keeping = going_on("found", model, detector, dataset, **deciding)
     bar = progress_bar("measuring", len(dataset))
     with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning), advising():
         measured = measure(
@@ -90,6 +95,7 @@ def run(
             progress=progress,
             skip_unreadable=skip_unreadable,
             unfinished=unfinished,
+            tiling=tiling,
         )
     say(measured.table())
     measured = _resample(dataset, detector, measured) if intervals else measured

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,11 +12,14 @@ from cyclopts import Parameter
 
 from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
+from fpn.cli.tiles import TileOptions
 from fpn.errors import ConfigError, FpnError
 
 if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
+    from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import Prediction, Predictor
+    from fpn.detectors.tiling import Tiling
     from fpn.structures import Classes, Thresholds
 
 _Job = tuple[ImageSource, PurePosixPath | None]
@@ -35,6 +39,7 @@ def run(
     drawn: Annotated[bool, Parameter(name="--images")] = True,
     ids: Path | None = None,
     max_pixels: int = 2**27,
+    tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
 ) -> int:
     """Find objects in images, draw them, and list them in one COCO-style JSON and in a CSV table.
 
@@ -61,7 +66,6 @@ def run(
     from fpn.cli.fast_models import load_fast
     from fpn.cli.outputs import real_paths, written_before
     from fpn.detectors.full_images import FullImages
-    from fpn.detectors.prediction import predict_images
     from fpn.runtime.waiting import considerate
     from fpn.structures import Detections
 
@@ -69,6 +73,7 @@ def run(
         raise ConfigError(
             f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
         )
+    tiling = (tiles or TileOptions()).tiling()
     earlier = written_before(output)
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
@@ -80,26 +85,39 @@ def run(
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
     predictions = _begin(output, detector, about, ids, sources, known, drawn=drawn)
-    full = FullImages(detector.max_detections, always=detector.class_free)
+    full = FullImages(detector.max_detections, always=detector.class_free, what="images" if tiling is None else "tiles")
+    looking: dict[str, Any] = {"batch_size": batch_size, "keep_images": drawn, "max_pixels": max_pixels}
     try:
-        with considerate(say_warning), progress_bar("detecting", len(sources)) as progress:
-            coming = predict_images(
-                detector,
-                [source.path for source in sources],
-                batch_size=batch_size,
-                progress=progress,
-                keep_images=drawn,
-                max_pixels=max_pixels,
-            )
+        with considerate(say_warning), _detecting(detector, sources, tiling, full, looking) as coming:
             for job, each in zip(zip(sources, names, strict=True), coming, strict=True):
                 _keep(job, each, predictions, chosen)
-                if isinstance(each.found, Detections):
+                if isinstance(each.found, Detections) and tiling is None:
                     full.look(each.found, str(job[0].path))
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
     if full.count:
         say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
     return _report(predictions, chosen)
+
+
+@contextmanager
+def _detecting(
+    detector: Predictor,
+    sources: Sequence[ImageSource],
+    tiling: Tiling | None,
+    full: FullImages,
+    looking: dict[str, Any],
+) -> Iterator[Iterator[Prediction]]:
+    """What is found in the images, one after the other, beside a progress bar."""
+    from fpn.detectors.prediction import predict_images
+    from fpn.detectors.tiling import predict_tiled_images
+
+    paths = [source.path for source in sources]
+    with progress_bar("detecting", len(paths)) as progress:
+        if tiling is None:
+            yield predict_images(detector, paths, progress=progress, **looking)
+        else:
+            yield predict_tiled_images(detector, paths, tiling, progress=progress, full=full, **looking)
 
 
 def _name_drawings(

@@ -13,6 +13,7 @@ class FullImages:
 
     Attributes:
         limit: the most detections of an image; None: there is no such limit.
+        what: what is looked at: images, or their tiles.
         always: whether it gives that many of any image, best first, so that a full one says nothing.
         images: images that were looked at.
         count: how many of them have that many detections.
@@ -22,6 +23,7 @@ class FullImages:
 
     limit: int | None
     always: bool = False
+    what: str = "images"
     images: int = 0
     count: int = 0
     first: str = ""
@@ -37,6 +39,6 @@ class FullImages:
 
     def __str__(self) -> str:
         return (
-            f"the limit of {self.limit} detections was reached in {self.count} of {self.images} images, such as "
+            f"the limit of {self.limit} detections was reached in {self.count} of {self.images} {self.what}, such as "
             f"{self.first}: what scores below {self.floor:.2f} may be missing there"
         )

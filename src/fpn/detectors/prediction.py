@@ -184,19 +184,20 @@ def predict_images(
     read = partial(read_image, pixel_range=pixel_range, max_pixels=max_pixels, max_bytes=max_bytes)
     reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
-    return _predict_windows(predictor, coming, batch_size, progress or (lambda _: None))
+    return predict_read(predictor, coming, batch_size, progress or (lambda _: None))
 
 
 def _is_whole(number: object) -> bool:
     return isinstance(number, Integral)
 
 
-def _predict_windows(
+def predict_read(
     predictor: Predictor,
     coming: Generator[ReadImage, None, None],
     batch_size: int,
     progress: Callable[[int], None],
 ) -> Generator[Prediction, None, None]:
+    """Find objects in images as they are read, one result an image in their order; see `predict_images`."""
     # Alone in its batch, an image need not wait for others of its size.
     size = batch_size * BATCHES_AHEAD if batch_size > 1 else 1
     done = 0

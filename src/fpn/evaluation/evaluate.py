@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,9 +14,11 @@ import torch
 from fpn.data.dataset import Dataset
 from fpn.detectors.full_images import FullImages
 from fpn.detectors.prediction import Predictor, Proposer, TaskName, detecting, enter, leave
+from fpn.detectors.tiling import Tiling
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.batches import read_batches
 from fpn.evaluation.coco import CocoMetrics
+from fpn.evaluation.found import Found
 from fpn.evaluation.known_truth import (
     ClassWarning,
     KnownTruth,
@@ -28,61 +30,11 @@ from fpn.evaluation.known_truth import (
 from fpn.evaluation.limits import report_limit
 from fpn.evaluation.report import Evaluation
 from fpn.evaluation.tasks import TASKS, Figures, Task, find_tasks
-from fpn.evaluation.unfinished import KeptImage, Unfinished, keep_detections, kept_detections
+from fpn.evaluation.tiled import find_in_tiles
+from fpn.evaluation.unfinished import Unfinished
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.runtime.waiting import considerate
 from fpn.structures import Detections, Proposals
-
-# Before the names of proposals' tensors among what is kept of an image.
-_PROPOSED = "proposals."
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a detector found in some of a dataset's images, by their numbers, in original pixels.
-
-    `unreadable`: why an image could not be read, so that nothing is known of it.
-    """
-
-    detections: dict[int, Detections] = field(default_factory=dict)
-    proposals: dict[int, Proposals] = field(default_factory=dict)
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-    def take(self, known: Mapping[int, KeptImage], *, proposals: bool) -> None:
-        """Findings of an earlier look; those without proposals are of no use where these are wanted."""
-        for number, finding in known.items():
-            boxes, scores = (finding.tensors.get(f"{_PROPOSED}{name}") for name in ("boxes", "scores"))
-            if boxes is not None and scores is not None:
-                self.proposals[number] = Proposals(boxes, scores)
-            elif proposals:
-                continue
-            self.detections[number] = kept_detections(finding)
-        if not proposals:
-            self.proposals.clear()
-
-    def finding(self, number: int) -> KeptImage:
-        """What is kept of one image."""
-        packed, proposed = keep_detections(self.detections[number]), self.proposals.get(number)
-        if proposed is None:
-            return packed
-        also = {f"{_PROPOSED}boxes": proposed.boxes, f"{_PROPOSED}scores": proposed.scores}
-        return KeptImage({**packed.tensors, **also}, packed.notes)
-
-    def without_unreadable(self, dataset: Dataset) -> tuple[Dataset, Found]:
-        """The dataset and what was found, both without the images that could not be read.
-
-        Raises:
-            DataError: no image could.
-        """
-        if not self.unreadable:
-            return dataset, self
-        rows = [number for number in range(len(dataset)) if number not in self.unreadable]
-        if not rows:
-            why = next(iter(self.unreadable.values()))
-            raise DataError(f"{dataset.name}: none of its {len(dataset)} images can be read, such as {why}")
-        detections = {place: self.detections[row] for place, row in enumerate(rows)}
-        proposals = {place: self.proposals[row] for place, row in enumerate(rows)} if self.proposals else {}
-        return dataset.subset(rows), Found(detections, proposals)
 
 
 def evaluate(
@@ -96,6 +48,7 @@ def evaluate(
     skip_unreadable: bool = False,
     progress: Callable[[int], None] | None = None,
     unfinished: Unfinished | None = None,
+    tiling: Tiling | None = None,
 ) -> Evaluation:
     """Detect in every image of a dataset and measure the result against its truth.
 
@@ -114,11 +67,13 @@ def evaluate(
         skip_unreadable: leave out images that can't be read, and name them in the result. False: stop there.
         progress: called with the number of images done after each batch.
         unfinished: keeps what is found, and has what an earlier call found that was stopped. None: nothing is kept.
+        tiling: look at images tile by tile, and measure on whole ones; they are then read by this process. None: each
+            image goes through the network as a whole.
 
     Raises:
         DataError: no images, or an annotation that does not fit its image.
         ConfigError: the detector knows none of the dataset's classes; the detector does not give, or the dataset does
-            not label, what a task measures.
+            not label, what a task measures; proposals are to be measured of tiles.
         ImageError, DataNotFoundError: an image can't be read.
     """
     began = time.monotonic()
@@ -130,19 +85,19 @@ def evaluate(
         refuse_other_keypoints(detector.skeleton, dataset)
     if any(known.left_out.values()):
         warnings.warn(ClassWarning(describe_unknown(known.left_out, detector.classes, dataset.name)), stacklevel=2)
+    if tiling is not None and TASKS["proposals"] in wanted:
+        raise ConfigError("proposals are measured of whole images, not of tiles: leave one of the two out")
     cast_to = torch.autocast(detector.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    looking: dict[str, Any] = {"batch_size": batch_size, "skip_unreadable": skip_unreadable}
+    looking |= {"progress": progress, "unfinished": unfinished}
+    full = None if tiling is None else FullImages(detector.max_detections, always=detector.class_free, what="tiles")
     with cast_to:
-        found = find_objects(
-            detector,
-            dataset,
-            proposals=TASKS["proposals"] in wanted,
-            batch_size=batch_size,
-            workers=workers,
-            progress=progress,
-            skip_unreadable=skip_unreadable,
-            unfinished=unfinished,
-        )
-    return _measure(detector, dataset, known, found, wanted, began=began)
+        if tiling is None:
+            proposals = TASKS["proposals"] in wanted
+            found = find_objects(detector, dataset, proposals=proposals, workers=workers, **looking)
+        else:
+            found = find_in_tiles(detector, dataset, tiling, full=full, **looking)
+    return _measure(detector, dataset, known, found, wanted, began=began, tiles=full)
 
 
 def seen_by(detector: Predictor, dataset: Dataset) -> Dataset:
@@ -308,6 +263,7 @@ def _measure(
     tasks: Sequence[Task],
     *,
     began: float,
+    tiles: FullImages | None = None,
 ) -> Evaluation:
     unreadable = {dataset.path(number): why for number, why in found.unreadable.items()}
     if unreadable:
@@ -323,9 +279,10 @@ def _measure(
     }
     boxes = figures.pop("boxes")
     ignored = sum(record["iscrowd"] for record in truth["annotations"])
-    full = FullImages(detector.max_detections, always=detector.class_free)
-    for number in sorted(found.detections):
+    full = tiles or FullImages(detector.max_detections, always=detector.class_free)
+    for number in sorted(found.detections) if tiles is None else ():
         full.look(found.detections[number], dataset.path(number))
+    most = max((len(each) for each in found.detections.values()), default=0) if tiles is not None else None
     return Evaluation(
         **{field.name: getattr(boxes, field.name) for field in fields(CocoMetrics)},
         dataset=dataset.name,
@@ -333,7 +290,7 @@ def _measure(
         objects=len(truth["annotations"]) - ignored,
         ignored=ignored,
         left_out=known.left_out,
-        limit=report_limit(full, truth, records),
+        limit=report_limit(full, truth, records, of_image=most),
         seconds=time.monotonic() - began,
         detections=records,
         unreadable=unreadable,

@@ -42,17 +42,20 @@ class LimitReport:
         return max(3 * self.limit, 2 * self.most)
 
 
-def report_limit(full: FullImages, truth: Mapping[str, Any], records: list[dict[str, Any]]) -> LimitReport | None:
+def report_limit(
+    full: FullImages, truth: Mapping[str, Any], records: list[dict[str, Any]], *, of_image: int | None = None
+) -> LimitReport | None:
     """How a limit fits a dataset; None where there is no limit.
 
     Args:
-        full: has looked at what was found in each image.
+        full: has looked at what was found in each image, or in each tile.
+        of_image: the most detections that an image can have, where those of its tiles were put together.
         truth: a COCO json.
         records: the detections of its classes, as COCO results.
     """
-    limit = full.limit
-    if limit is None:
+    if full.limit is None:
         return None
+    limit = of_image or full.limit
     objects = Counter(each["image_id"] for each in truth["annotations"] if not each["iscrowd"])
     crowded, most = sum(count > limit for count in objects.values()), max(objects.values(), default=0)
     said = [str(full)] if full.count else []

@@ -115,6 +115,13 @@ def joined_spans(spans: Integers) -> Integers:
     return np.stack([spans[keep, 0], spans[np.concatenate((keep[1:], [True])), 1]], axis=1)
 
 
+def united_spans(spans: Integers) -> Integers:
+    """The runs (t, 2) of whatever any of these runs, which may overlap and come in any order, cover."""
+    spans = spans[spans[:, 0].argsort(kind="stable")]
+    ends = np.maximum.accumulate(spans[:, 1])
+    return joined_spans(np.stack([np.maximum(spans[:, 0], np.concatenate(([0], ends[:-1]))), ends], axis=1))
+
+
 def areas_of_runs(runs: Runs) -> Integers:
     """(N,) pixels of each mask."""
     total = np.concatenate(([0], np.cumsum(runs.spans[:, 1] - runs.spans[:, 0])))

@@ -113,6 +113,13 @@ class Masks:
         outlines = [each._outline(number) for each in several for number in range(len(each))]
         return cls.of_outlines(outlines, several[0].size)
 
+    def united(self, groups: Sequence[Sequence[int]]) -> Masks:
+        """The same masks, where the first of each group has the pixels of all of it."""
+        outlines = [self._outline(number) for number in range(len(self))]
+        for group in groups:
+            outlines[group[0]] = run_ops.united_spans(self[group].rasterised().spans)
+        return Masks.of_outlines(outlines, self.size)
+
     # --- which and what ---
 
     def __len__(self) -> int:

@@ -17,7 +17,8 @@ from fpn.data.loading.loader import Loader, make_loader
 from fpn.data.loading.order import repeat_factors
 from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
-from fpn.evaluation.evaluate import Found, measure
+from fpn.evaluation.evaluate import measure
+from fpn.evaluation.found import Found
 from fpn.evaluation.known_truth import count_unknown, refuse_other_keypoints
 from fpn.evaluation.limits import describe_crowded
 from fpn.evaluation.tasks import find_task

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError
-from fpn.evaluation.evaluate import Found, find_objects, measure
+from fpn.evaluation.evaluate import find_objects, measure
+from fpn.evaluation.found import Found
 from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, find_task
 from fpn.suggestions import nearest
