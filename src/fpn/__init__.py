@@ -35,6 +35,7 @@ _PUBLIC = {
     "open_dataset": "fpn.data",
     "optimize": "fpn.inference.optimize",
     "plan_training": "fpn.training.recipes",
+    "predict_tiled": "fpn.detectors.tiling",
     "report": "fpn.studies.report.report",
     "retinanet": "fpn.detectors",
     "save": "fpn.detectors",
@@ -69,6 +70,7 @@ __all__ = [
     "open_dataset",
     "optimize",
     "plan_training",
+    "predict_tiled",
     "report",
     "retinanet",
     "save",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
         save,
         segment_proposals,
     )
+    from fpn.detectors.tiling import predict_tiled
     from fpn.drawing import draw
     from fpn.errors import FpnError
     from fpn.evaluation import evaluate

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -21,12 +21,12 @@ from fpn.shapes import Size, in_pixels
 # What these files begin with: TIFF and BigTIFF of both byte orders; JPEG 2000 in its box and bare.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-_DRIVERS = ("GTiff", "JP2OpenJPEG")
 # No file beside the one that was named is opened.
 _SURROUNDINGS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 
 
-class Windows(Protocol):
+@runtime_checkable
+class ImageWindows(Protocol):
     """An image of which any part can be read.
 
     Attributes:
@@ -50,7 +50,7 @@ def open_windows(
     pixel_range: PixelRange | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
-) -> Iterator[Windows]:
+) -> Iterator[ImageWindows]:
     """An image to be read in parts.
 
     What has at most `max_pixels` is read once, as `read_image` reads it, with all that it takes. A larger TIFF, and any
@@ -77,7 +77,7 @@ def open_windows(
     with warnings.catch_warnings(), rasterio.Env(**_SURROUNDINGS):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            opened = rasterio.open(path, driver=[*_DRIVERS], sharing=False)
+            opened = rasterio.open(path, driver=_driver(path), sharing=False)
         except rasterio.errors.RasterioError as error:
             raise ImageError(f"{path}: the image is damaged ({error}). Save it again or remove it.") from error
         with opened:
@@ -105,6 +105,12 @@ def is_read_in_parts(source: ImageLike, *, max_pixels: int = MAX_PIXELS, max_byt
     return height * width > max_pixels
 
 
+def _driver(path: Path) -> str:
+    """GDAL's name of the one format that a file may be read as."""
+    with path.open("rb") as stream:
+        return "JP2OpenJPEG" if stream.read(8).startswith(_JPEG_2000) else "GTiff"
+
+
 def _rasterio(path: Path) -> Any:
     try:
         return import_module("rasterio")
@@ -122,15 +128,15 @@ class _InMemory:
 
     @property
     def size(self) -> Size:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         return Size(self.image.height, self.image.width)
 
     def read(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         return self.image.crop(box)
 
     def overview(self, longest: int) -> Image.Image:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         return self.image
 
 
@@ -151,16 +157,16 @@ class _OnDisk:
 
     @property
     def size(self) -> Size:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         return Size(self._opened.height, self._opened.width)
 
     def read(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         left, top, right, bottom = box
         return self._read(box, Size(bottom - top, right - left))
 
     def overview(self, longest: int) -> Image.Image:
-        """See `Windows`."""
+        """See `ImageWindows`."""
         height, width = self.size
         part = min(1.0, longest / max(height, width))
         return self._read((0, 0, width, height), Size(max(1, round(height * part)), max(1, round(width * part))))

@@ -63,7 +63,7 @@ def run(
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
-    from fpn.cli.decoding import advising, say_unreadable
+    from fpn.cli.decoding import advising
     from fpn.cli.fast_models import load_fast
     from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
@@ -74,16 +74,15 @@ def run(
     from fpn.runtime.waiting import considerate
     from fpn.spreadsheets import refuse_other_csv
 
-    refuse_other_csv(output)
-    refuse_other_csv(detections)
+    for path in (output, detections):
+        refuse_other_csv(path)
     tiling = (tiles or TileOptions()).tiling()
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)
-    deciding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
-    deciding |= {} if tiling is None else {"tiling": tiling.model_dump()}
-    keeping = going_on("found", model, detector, dataset, **deciding)
+    cut = {} if tiling is None else tiling.model_dump()
+    keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision, **cut)
     bar = progress_bar("measuring", len(dataset))
     with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning), advising():
         measured = measure(
@@ -99,12 +98,19 @@ def run(
         )
     say(measured.table())
     measured = _resample(dataset, detector, measured) if intervals else measured
-    say_unreadable(measured.unreadable, "the figures are of the others")
-    if measured.limit is not None and measured.limit.advice:
-        say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
+    _say_incomplete(measured)
     detected = measured.images - len(unfinished.known)
     say(f"{detected / measured.seconds:.1f} images a second: {detector.info}")
     _save(measured, output, detections)
+
+
+def _say_incomplete(measured: Evaluation) -> None:
+    """Warn of images, and of detections, that the figures may lack."""
+    from fpn.cli.decoding import say_unreadable
+
+    say_unreadable(measured.unreadable, "the figures are of the others")
+    if measured.limit is not None and measured.limit.advice:
+        say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
 
 
 def _save(measured: Evaluation, output: Path | None, detections: Path | None) -> None:

@@ -21,6 +21,8 @@ PIECE_COVERED = 0.7
 JOINED_IOU = 0.5
 # How near to a seam a box's side has to be to have been cut there: pixels, and part of the tile's side.
 NEAR_PIXELS, NEAR_PART = 2.0, 0.015
+# Objects up to this part of a tile's side are seen better by tiles than in the whole image.
+BETTER_IN_TILES = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ def merge_tiles(found: Sequence[tuple[Tile, Detections]], size: Size, *, vote: b
     Of boxes of one class in different tiles that overlap, those not cut by a seam come before those that are, and
     better ones before worse: a box goes if one before it is the same (IoU above 0.5), or if it was cut and one that was
     not has 0.7 of it. Pieces of an object that no tile shows whole are joined where they agree in what two tiles share.
-    Boxes of one tile never drop each other: its own NMS has spoken.
+    Boxes of one tile never drop each other: its own NMS has spoken. Where the whole image is looked at, too, what is
+    small there counts as cut: tiles see it better.
 
     Args:
         found: the tiles, each with what was found in it, in its own pixels. One of them may be the whole image.
@@ -104,8 +107,12 @@ def _moved(found: Detections, tile: Tile, size: Size) -> Detections:
 
 
 def _which_cut(boxes: Tensor, tiles: Sequence[Tile], counts: Sequence[int], size: Size) -> list[bool]:
+    small = BETTER_IN_TILES * min(min(tile.height, tile.width) for tile in tiles)
     cut: list[bool] = []
-    for tile, own in zip(tiles, boxes.split(list(counts)), strict=True):
+    for tile, own in zip(tiles, torch.split(boxes, list(counts)), strict=True):
+        if len(tiles) > 1 and (tile.height, tile.width) == size:
+            cut += ((own[:, 2:] - own[:, :2]).amax(dim=1) <= small).tolist()
+            continue
         near = max(NEAR_PIXELS, NEAR_PART * min(tile.height, tile.width))
         cut += cut_sides(own, tile.box, size, near).any(dim=1).tolist()
     return cut
@@ -113,7 +120,7 @@ def _which_cut(boxes: Tensor, tiles: Sequence[Tile], counts: Sequence[int], size
 
 def _neighbours(found: Detections, tiles: Sequence[Tile], counts: Tensor) -> dict[int, list[Neighbour]]:
     """Of each box the boxes of other tiles, of its class, that overlap it."""
-    numbers = torch.arange(len(found)).split(counts.tolist())
+    numbers = torch.split(torch.arange(len(found)), counts.tolist())
     near: dict[int, list[Neighbour]] = defaultdict(list)
     for first, second in _touching(tiles):
         shared = _shared(tiles[first], tiles[second])

@@ -25,7 +25,7 @@ from fpn.detectors.prediction import (
 from fpn.detectors.tile_merging import merge_tiles
 from fpn.errors import FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
-from fpn.image_windows import Windows, open_windows
+from fpn.image_windows import ImageWindows, open_windows
 from fpn.ops.tiles import Tile, tile_places
 from fpn.sections import Section
 from fpn.structures import Detections
@@ -117,14 +117,12 @@ def predict_tiled_images(
         full: looks at what each tile gave.
     """
     limits = {"max_pixels": max_pixels, "max_bytes": max_bytes}
-    tell = progress or (lambda done: None)
+    tell: Callable[[float], None] = progress or (lambda done: None)
     for number, image in enumerate(images):
         pixel_range = predictor.preprocessor.config.pixel_range
         try:
             with open_windows(image, pixel_range=pixel_range, **limits) as windows:
-                found = _look(
-                    predictor, windows, tiling, batch_size, lambda part, number=number: tell(number + part), full
-                )
+                found = _look(predictor, windows, tiling, batch_size, partial(_tell, tell, number), full)
                 prediction = Prediction(found, windows.size, windows.overview(_OVERVIEW) if keep_images else None)
         except FpnError as error:
             prediction = Prediction(error)
@@ -134,7 +132,7 @@ def predict_tiled_images(
 
 def _look(
     predictor: Predictor,
-    windows: Windows,
+    windows: ImageWindows,
     tiling: Tiling,
     batch_size: int,
     progress: Callable[[float], None],
@@ -156,7 +154,7 @@ def _look(
     return merge_tiles(found, windows.size, vote=tiling.merge == "vote")
 
 
-def _look_at_all(predictor: Predictor, windows: Windows) -> Detections:
+def _look_at_all(predictor: Predictor, windows: ImageWindows) -> Detections:
     """What is found in the image as a whole, in its own pixels."""
     overview = windows.overview(_OVERVIEW)
     (found,) = detect_batch(predictor, [predictor.preprocessor.prepare(overview)])
@@ -175,7 +173,7 @@ def _look_at_all(predictor: Predictor, windows: Windows) -> Detections:
     )
 
 
-def _read_tile(windows: Windows, tile: Tile) -> Image.Image:
+def _read_tile(windows: ImageWindows, tile: Tile) -> Image.Image:
     return windows.read(tile.box)
 
 
