@@ -20,11 +20,13 @@ def run(
     to: Literal["coco", "voc", "yolo"],
     split: str | None = None,
     images: Path | None = None,
+    tiles: int | None = None,
+    overlap: float | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Write a dataset in another format, and say what that format can't hold.
 
-    Images are copied as they are, all into one folder a split; DATA stays as it is.
+    Images are copied as they are, or cut into tiles, all into one folder a split; DATA stays as it is.
 
     Args:
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
@@ -32,12 +34,20 @@ def run(
         to: The format to write.
         split: Write this split only. None: all of them.
         images: Folder of the images, if they lie elsewhere than their annotations.
+        tiles: Cut the images into tiles of so many pixels a side, each with what it shows of the objects, to train on
+            large images: JPEG (quality 95) where they were, else PNG. None: images as they are.
+        overlap: Part of a tile's side that it shares with the next one at least. None: 0.2.
     """
     from fpn.data.convert import convert as write
+    from fpn.data.tile_cutting import TileSettings
+    from fpn.errors import ConfigError
 
+    if tiles is None and overlap is not None:
+        raise ConfigError("--overlap is of tiles: say their size by --tiles, too")
+    cut = None if tiles is None else TileSettings(tiles, 0.2 if overlap is None else overlap)
     accepted = (limits or LimitOptions()).limits()
     bar = partial(progress_bar, "writing")
-    converted = write(data, to, output, split=split, images=images, limits=accepted, bar=bar)
+    converted = write(data, to, output, split=split, images=images, limits=accepted, bar=bar, tiles=cut)
     splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
     say(f"{converted.folder}: {to.upper()}, images: {splits}")
     for loss in converted.losses:

@@ -15,6 +15,7 @@ from fpn.data.formats.writer import parts_of, refuse_filled, unique_names
 from fpn.data.issues import INVALID_BOXES, KINDS
 from fpn.data.limits import Limits
 from fpn.data.progress import Progress
+from fpn.data.tile_cutting import TileCutter, TileSettings
 from fpn.errors import DataError
 
 
@@ -44,8 +45,9 @@ def convert(
     images: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     bar: Progress | None = None,
+    tiles: TileSettings | None = None,
 ) -> ConvertedDataset:
-    """Write a dataset in another format; images are copied as they are.
+    """Write a dataset in another format; images are copied as they are, or cut into tiles.
 
     Args:
         path: see `open_dataset`.
@@ -55,6 +57,7 @@ def convert(
         images: see `open_dataset`.
         limits: see `open_dataset`.
         bar: shows how many images were written.
+        tiles: write the images' tiles, each with what it shows of the objects; None: the images.
 
     Raises:
         DataError, DataNotFoundError: as `open_dataset`, for any error in any split.
@@ -66,7 +69,15 @@ def convert(
     names = unique_names([name for survey in surveyed.splits.values() for name in names_of(survey)])
     root = next(iter(surveyed.splits.values())).dataset.root
     parts = parts_of(surveyed.splits, surveyed.family, names)
-    losses = write(parts, root, target, Path(output), bar=bar)
+    if tiles is None:
+        losses = write(parts, root, target, Path(output), bar=bar)
+    else:
+        accepted = limits or Limits()
+        with TileCutter(tiles, accepted.image_pixels, accepted.image_bytes) as cutter:
+            datasets = [survey.dataset for survey in surveyed.splits.values()]
+            sizes = [[dataset.size(row) for row in range(len(dataset))] for dataset in datasets]
+            parts = [cutter.split(part, each, names) for part, each in zip(parts, sizes, strict=True)]
+            losses = [*write(parts, root, target, Path(output), bar=bar), *cutter.losses()]
     renamed = {old: new for old, new in names.items() if Path(old).name != new}
     return ConvertedDataset(Path(output), {part.name: len(part.sources) for part in parts}, losses, renamed)
 
