@@ -51,7 +51,7 @@ def said() -> dict[str, str]:
 def test_what_is_no_image_is_told_how_it_becomes_one(said: dict[str, str]) -> None:
     assert said["None"] == f"ImageError: image of type NoneType: {ANY}"
     assert said["int"] == f"ImageError: image of type int: {ANY}"
-    opened = "A file's bytes become one by PIL.Image.open(io.BytesIO(data))"
+    opened = "A file's bytes become one by fpn.image_io.ImageBytes(data)"
     assert said["bytes"] == f"ImageError: image of type bytes: {ANY}. {opened}"
     turned = "An RGB tensor (3, H, W) becomes one by tensor.permute(1, 2, 0).cpu().numpy()"
     assert said["tensor"] == f"ImageError: image of type Tensor: {ANY}. {turned}"

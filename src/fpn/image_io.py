@@ -8,6 +8,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,12 +17,9 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from fpn.errors import DataNotFoundError, ImageError
+from fpn.image_values import PixelRange, check_pixel_range, from_array, is_wide, to_rgb
 from fpn.runtime.unheard import unheard
 from fpn.shapes import Size, in_pixels
-
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
-# Which stored values become black and white, where a value has more than 8 bits.
-PixelRange: TypeAlias = tuple[float, float]
 
 # 2 ** 27 pixels is 400 MB as RGB: above any camera of today, below what a small machine has.
 MAX_PIXELS = 2**27
@@ -67,6 +65,34 @@ class ImageWarning(UserWarning):
     """An image is used although something of it is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """What is in an image file.
+
+    Attributes:
+        data: all of it.
+        name: what messages call it.
+    """
+
+    data: bytes
+    name: str = "image"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """To be read, as a file is."""
+        return io.BytesIO(self.data)
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.data
+
+
+_Stored: TypeAlias = Path | ImageBytes
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | ImageBytes
+
+
 class ImageHeader(NamedTuple):
     """What the header of an image file says, of any format.
 
@@ -101,10 +127,10 @@ def read_image(
     `info[CUT_SHORT]` of the result.
 
     Args:
-        source: a path, a PIL image, or a uint8 / uint16 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in RGB
-            order; of any numbers if `pixel_range` says what they mean. Grey is repeated, transparency is laid on
-            white, palettes are resolved, EXIF orientation is applied. Files are JPEG, PNG, BMP, WebP, TIFF, GIF, PPM,
-            AVIF or, with the extra `heif`, HEIF, whatever their suffix.
+        source: a path, a file's bytes (`ImageBytes`), a PIL image, or a uint8 / uint16 array of shape (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4) in RGB order; of any numbers if `pixel_range` says what they mean. Grey is
+            repeated, transparency is laid on white, palettes are resolved, EXIF orientation is applied. Files are JPEG,
+            PNG, BMP, WebP, TIFF, GIF, PPM, AVIF or, with the extra `heif`, HEIF, whatever their suffix.
         pixel_range: the values that become 0 and 255 where they have more than 8 bits, the same for all images of a
             dataset. None: 0 and 65535 for 16 bits; the image's own least and most for others.
         max_pixels: height times width of a file that is accepted.
@@ -117,12 +143,12 @@ def read_image(
     """
     check_pixel_range(pixel_range)
     if isinstance(source, np.ndarray):
-        return _from_array(source, pixel_range)
+        return from_array(source, pixel_range)
     if isinstance(source, Image.Image):
-        return _to_rgb(ImageOps.exif_transpose(source), source.format, pixel_range)
-    if not isinstance(source, str | os.PathLike):
+        return to_rgb(ImageOps.exif_transpose(source), source.format, pixel_range)
+    if not isinstance(source, str | os.PathLike | ImageBytes):
         raise ImageError(_unlike_an_image(source))
-    path = Path(source)
+    path = source if isinstance(source, ImageBytes) else Path(source)
     with _opened(path, max_bytes) as opened:
         _check_size(opened.size, str(path), max_pixels)
         header = header_of(opened)
@@ -239,21 +265,8 @@ def _turned(decoded: Image.Image, header: ImageHeader) -> Image.Image:
     return turned
 
 
-def check_pixel_range(pixel_range: PixelRange | None) -> None:
-    """Stop for a range in which nothing could lie.
-
-    Raises:
-        ImageError: it is no pair of finite numbers in ascending order.
-    """
-    if pixel_range is None:
-        return
-    low, high = pixel_range
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ImageError(f"pixel range {low:g} to {high:g}: expected the value of black and a higher one of white")
-
-
 @contextmanager
-def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
+def _opened(path: _Stored, max_bytes: int) -> Iterator[Image.Image]:
     """An image file, its header read. Whatever goes wrong while it is open is an error about the file."""
     try:
         _check_file(path, max_bytes)
@@ -279,17 +292,21 @@ def _opened(path: Path, max_bytes: int) -> Iterator[Image.Image]:
         raise ImageError(f"{path}: the image is damaged ({error}). Save it again or remove it.") from error
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: _Stored) -> Image.Image:
     """Pillow's image of a file. The library that reads HEIF is loaded only for files that are it."""
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(_for_pillow(path), formats=FORMATS)
     except UnidentifiedImageError:
         if not _is_heif(path) or not _heif_is_there():
             raise
-        return Image.open(path, formats=("HEIF",))
+        return Image.open(_for_pillow(path), formats=("HEIF",))
 
 
-def _is_heif(path: Path) -> bool:
+def _for_pillow(path: _Stored) -> Path | io.BytesIO:
+    return path if isinstance(path, Path) else path.open()
+
+
+def _is_heif(path: _Stored) -> bool:
     with path.open("rb") as stream:
         start = stream.read(12)
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
@@ -303,7 +320,7 @@ def _heif_is_there() -> bool:
     return True
 
 
-def _unidentified(path: Path) -> str:
+def _unidentified(path: _Stored) -> str:
     """Why no decoder takes a file."""
     if _is_heif(path) and not _heif_is_there():
         return "a HEIF image. Install the extra that reads them (pip install 'fpn[heif]'), or save it as JPEG or PNG."
@@ -313,7 +330,7 @@ def _unidentified(path: Path) -> str:
     return "not an image of a known format. Remove it or save it again as JPEG or PNG."
 
 
-def _tiff_channels(path: Path) -> int | None:
+def _tiff_channels(path: _Stored) -> int | None:
     """How many channels a TIFF says it has; None: it is none, or says nothing."""
     with path.open("rb") as stream:
         try:
@@ -331,7 +348,7 @@ def _tiff_channels(path: Path) -> int | None:
 
 def _decoded(
     opened: Image.Image,
-    path: Path,
+    path: _Stored,
     header: ImageHeader,
     pixel_range: PixelRange | None,
     reduce: Callable[[Image.Image], Any] = lambda image: None,
@@ -341,26 +358,26 @@ def _decoded(
     reduce(opened)
     try:
         opened.load()
-        return _to_rgb(_turned(opened, header), kind, pixel_range)
+        return to_rgb(_turned(opened, header), kind, pixel_range)
     except OSError as error:
         if kind not in ("JPEG", "MPO") or "truncated" not in str(error):
             raise
         mended, missing = _without_end(path, reduce)
-    image = _to_rgb(_turned(mended, header), kind, pixel_range)
+    image = to_rgb(_turned(mended, header), kind, pixel_range)
     image.info[CUT_SHORT] = (
         f"its last {missing} of {mended.height} rows are missing" if missing else "its end is missing"
     )
     return image
 
 
-def _warn_if_cut_short(image: Image.Image, path: str | os.PathLike[str]) -> None:
+def _warn_if_cut_short(image: Image.Image, path: _Stored | str | os.PathLike[str]) -> None:
     """Attributed to who reads the image."""
     if CUT_SHORT in image.info:
         message = f"{path}: the file is cut short, {image.info[CUT_SHORT]}. It is used; restore it."
         warnings.warn(ImageWarning(message), stacklevel=3)
 
 
-def _without_end(path: Path, reduce: Callable[[Image.Image], Any]) -> tuple[Image.Image, int]:
+def _without_end(path: _Stored, reduce: Callable[[Image.Image], Any]) -> tuple[Image.Image, int]:
     """A JPEG that ends too early, and how many of its last rows are missing, which are grey.
 
     With a mark of its end behind it, libjpeg fills what is missing with blocks of zeros.
@@ -386,7 +403,10 @@ def _refuse_deep_colour(header: ImageHeader, pixel_range: PixelRange | None) -> 
         )
 
 
-def _check_file(path: Path, max_bytes: int) -> None:
+def _check_file(path: _Stored, max_bytes: int) -> None:
+    if isinstance(path, ImageBytes):
+        _check_bytes(path, len(path.data), max_bytes)
+        return
     try:
         status = path.stat()
     except OSError as error:
@@ -398,12 +418,16 @@ def _check_file(path: Path, max_bytes: int) -> None:
     # Opening a pipe would wait for someone to write into it.
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{path}: is not a plain file")
-    if status.st_size == 0:
+    _check_bytes(path, status.st_size, max_bytes)
+
+
+def _check_bytes(path: _Stored, count: int, max_bytes: int) -> None:
+    if count == 0:
         raise ImageError(f"{path}: the file is empty. Remove it or save it again as JPEG or PNG.")
-    if status.st_size > max_bytes:
+    if count > max_bytes:
         raise ImageError(
-            f"{path}: {status.st_size / 2**20:.0f} MiB, more than the limit of {max_bytes / 2**20:.0f} MiB. Make it "
-            "smaller or cut it into tiles."
+            f"{path}: {count / 2**20:.0f} MiB, more than the limit of {max_bytes / 2**20:.0f} MiB. Make it smaller or "
+            "cut it into tiles."
         )
 
 
@@ -418,23 +442,6 @@ def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
         raise ImageError(f"{where}: the image has no pixels")
 
 
-def _from_array(array: np.ndarray, pixel_range: PixelRange | None) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ImageError(f"array of shape {array.shape}: expected (H, W), (H, W, 3) or (H, W, 4)")
-    if array.size == 0:
-        raise ImageError(f"array of shape {array.shape}: the image has no pixels")
-    if array.dtype != np.uint8:
-        if array.dtype != np.uint16 and (pixel_range is None or array.dtype.kind not in "uif"):
-            raise ImageError(
-                f"array of {array.dtype}: expected uint8 (0..255) or uint16, or numbers with a pixel_range such as "
-                "(0.0, 1.0)"
-            )
-        array = _scaled(array, pixel_range, sixteen_bits=array.dtype == np.uint16)
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), None, None)
-
-
 def _unlike_an_image(source: object) -> str:
     """What to do with a value of a type that is not read."""
     remedy = ""
@@ -443,13 +450,8 @@ def _unlike_an_image(source: object) -> str:
         of = " of values from 0 to 1" if source.is_floating_point() else ""
         remedy = f". An RGB tensor (3, H, W){of} becomes one by {numbers}.permute(1, 2, 0).cpu().numpy()"
     elif isinstance(source, bytes | bytearray | memoryview):
-        remedy = ". A file's bytes become one by PIL.Image.open(io.BytesIO(data))"
+        remedy = ". A file's bytes become one by fpn.image_io.ImageBytes(data)"
     return f"image of type {type(source).__name__}: expected a path, a PIL image or a NumPy array{remedy}"
-
-
-def is_wide(image: Image.Image) -> bool:
-    """Whether its values have more than 8 bits, so that a pixel range applies."""
-    return image.mode.startswith("I;16") or image.mode in ("I", "F")
 
 
 def has_wide_values(path: str | os.PathLike[str]) -> bool:
@@ -459,38 +461,3 @@ def has_wide_values(path: str | os.PathLike[str]) -> bool:
             return is_wide(opened)
     except (ImageError, DataNotFoundError):
         return False
-
-
-def white_of(image: Image.Image) -> float | None:
-    """The value that becomes white where no pixel range is given; None: the image's own most."""
-    return 65535.0 if _has_sixteen_bits(image, image.format) else None
-
-
-def _has_sixteen_bits(image: Image.Image, kind: str | None) -> bool:
-    # Pillow gives 16-bit PNG and PGM as 32-bit numbers of the full range of 16 bits.
-    return image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
-
-
-def _to_rgb(image: Image.Image, kind: str | None, pixel_range: PixelRange | None) -> Image.Image:
-    """`kind`: Pillow's name of the file's format, if it was one."""
-    if image.mode == "RGB":
-        return image
-    if is_wide(image):
-        scaled = _scaled(np.asarray(image), pixel_range, sixteen_bits=_has_sixteen_bits(image, kind))
-        return Image.fromarray(scaled).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGBA", with_alpha.size, "white")
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scaled(values: np.ndarray, pixel_range: PixelRange | None, *, sixteen_bits: bool) -> np.ndarray:
-    """Values of more than 8 bits to 0..255. Without a range, 16 bits are always divided by 256."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageError("the image holds values that are not finite numbers. Write numbers in their place.")
-    if pixel_range is None and sixteen_bits:
-        return np.asarray(values // 256).astype(np.uint8)
-    numbers = values.astype(np.float64)
-    low, high = pixel_range or (float(numbers.min()), float(numbers.max()))
-    return np.asarray(np.rint(((numbers - low) * (255 / max(high - low, 1e-12))).clip(0, 255))).astype(np.uint8)

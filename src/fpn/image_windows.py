@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from fpn.errors import ImageError, MissingExtraError
-from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange, image_size, read_image
+from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, image_size, read_image
+from fpn.image_values import PixelRange
 from fpn.shapes import Size, in_pixels
 
 # What these files begin with: TIFF and BigTIFF of both byte orders; JPEG 2000 in its box and bare.

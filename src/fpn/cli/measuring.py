@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fpn.data.dataset import Dataset
     from fpn.detectors import Detector
-    from fpn.image_io import PixelRange
+    from fpn.image_values import PixelRange
 
 
 def open_measured(

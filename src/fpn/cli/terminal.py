@@ -71,10 +71,13 @@ def _print(console: Console, message: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[float], None]]:
-    """A bar on a terminal, nothing elsewhere; call what it gives with the number done so far."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, nothing elsewhere; call what it gives with the number done so far.
+
+    With a `total` of None call it with that and of how many.
+    """
     columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
     console = errors()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of)

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from fpn.errors import DataError
-from fpn.image_io import PixelRange, read_image
+from fpn.image_io import read_image
+from fpn.image_values import PixelRange
 from fpn.ops.boxes import xyxy_to_xywh
 from fpn.shapes import Size
 from fpn.structures import OBJECT, Classes, Skeleton, Targets

@@ -17,7 +17,8 @@ from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
-from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, PixelRange
+from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
+from fpn.image_values import PixelRange
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Skeleton, Targets, Thresholds
 

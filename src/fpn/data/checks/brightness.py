@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fpn.data.checks.images import ImageInfo, inspect_images
 from fpn.data.dataset import Dataset
 from fpn.data.issues import Finding
-from fpn.image_io import PixelRange, has_wide_values
+from fpn.image_io import has_wide_values
+from fpn.image_values import PixelRange
 
 # Bits that cameras have.
 _DEPTHS = (8, 10, 12, 14, 16)

@@ -18,7 +18,8 @@ from fpn.data.formats.files import Folder
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import FpnError
-from fpn.image_io import CUT_SHORT, FORMATS, ImageWarning, header_of, is_wide, read_image, white_of
+from fpn.image_io import CUT_SHORT, FORMATS, ImageWarning, header_of, read_image
+from fpn.image_values import is_wide, white_of
 from fpn.runtime.unheard import unheard
 from fpn.shapes import Size
 

@@ -20,7 +20,7 @@ from fpn.data.formats.table_builder import Options
 from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError, FpnError
-from fpn.image_io import PixelRange, check_pixel_range
+from fpn.image_values import PixelRange, check_pixel_range
 from fpn.suggestions import nearest
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.

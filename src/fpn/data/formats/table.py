@@ -17,7 +17,8 @@ from fpn.data.dataset import Dataset
 from fpn.data.formats.segmentation import outline_of, unpack
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError, ImageError
-from fpn.image_io import PixelRange, image_size, read_image, read_reduced
+from fpn.image_io import image_size, read_image, read_reduced
+from fpn.image_values import PixelRange
 from fpn.shapes import Size
 from fpn.structures import Classes, Masks, Skeleton, Targets
 

@@ -18,7 +18,8 @@ from fpn.data.formats.survey import Notes, Survey
 from fpn.data.formats.table import Table, TableDataset, Texts
 from fpn.data.limits import Limits
 from fpn.errors import DataError, FpnError, ImageError
-from fpn.image_io import PixelRange, image_size
+from fpn.image_io import image_size
+from fpn.image_values import PixelRange
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Classes, Skeleton
 

@@ -11,7 +11,8 @@ from PIL import Image
 from fpn.data.dataset import Dataset
 from fpn.data.limits import Limits
 from fpn.errors import ConfigError
-from fpn.image_io import PixelRange, image_size, read_image
+from fpn.image_io import image_size, read_image
+from fpn.image_values import PixelRange
 from fpn.shapes import Size
 from fpn.structures import Classes, Targets
 

@@ -1,0 +1,121 @@
+"""What one process does with some images: bytes or paths in, columns out. It knows of no engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fpn.batch.arrow import Columns
+from fpn.detectors.operating_point import choose_score, sure_ones
+from fpn.detectors.prediction import Prediction, Predictor, predict_images
+from fpn.detectors.tiling import Tiling, predict_tiled_images
+from fpn.errors import FpnError
+from fpn.export import load
+from fpn.export.exported import ExportedDetector
+from fpn.image_io import MAX_PIXELS, ImageBytes, ImageLike
+from fpn.inference.optimize import optimize
+from fpn.sections import Section
+from fpn.structures import Classes, Detections, Thresholds
+
+_ALWAYS = ("name", "width", "height", "error", "boxes", "scores", "labels", "category_ids")
+
+
+class BatchSettings(Section):
+    """What decides what is found; see `fpn batch --help`."""
+
+    score: float | Literal["calibrated"] | None = None
+    max_detections: int | None = None
+    batch_size: int = 4
+    precision: Literal["float32", "bf16", "auto"] = "auto"
+    device: str | None = None
+    max_pixels: int = MAX_PIXELS
+    tiling: Tiling | None = None
+
+
+def load_predictor(model: str, settings: BatchSettings) -> Predictor:
+    """A model of any kind as fast as it detects."""
+    detector = load(model, device=settings.device, max_detections=settings.max_detections)
+    return detector if isinstance(detector, ExportedDetector) else optimize(detector, settings.precision)
+
+
+@dataclass
+class BatchWorker:
+    """Finds objects in some images at a time. Call it with columns, as Ray Data's `map_batches` does, or use `detect`.
+
+    Attributes:
+        predictor: what finds them; see `load_predictor`.
+        settings: which of them, and how.
+    """
+
+    predictor: Predictor
+    settings: BatchSettings
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
+        """Columns of results, a row for each image.
+
+        Args:
+            batch: "name", and "bytes" (of image files) or "path".
+        """
+        names = [str(name) for name in batch["name"]]
+        if "bytes" in batch:
+            return self.detect(names, (ImageBytes(bytes(d), n) for n, d in zip(names, batch["bytes"], strict=True)))
+        return self.detect(names, (str(path) for path in batch["path"]))
+
+    def detect(self, names: Sequence[str], images: Iterable[ImageLike]) -> Columns:
+        """Columns of results, a row for each image; one that can't be read has an error and nothing else.
+
+        Boxes are x1, y1, x2, y2 in pixels of the upright image, best first; masks are COCO's compressed run lengths of
+        it, keypoints x, y, score one after the other.
+
+        Args:
+            names: what the results call them.
+            images: as `fpn.image_io.read_image` takes them.
+        """
+        thresholds = getattr(self.predictor, "thresholds", None)
+        chosen = choose_score(self.settings.score, thresholds)
+        columns: Columns = {name: [] for name in (*_ALWAYS, *self._further())}
+        for name, each in zip(names, self._predict(images), strict=True):
+            row = _row(each, chosen, self.predictor.classes)
+            columns["name"].append(name)
+            for column in columns.keys() - {"name"}:
+                columns[column].append(row.get(column))
+        return columns
+
+    def _predict(self, images: Iterable[ImageLike]) -> Iterable[Prediction]:
+        looking: dict[str, Any] = {"batch_size": self.settings.batch_size, "max_pixels": self.settings.max_pixels}
+        if self.settings.tiling is None:
+            return predict_images(self.predictor, images, **looking)
+        return predict_tiled_images(self.predictor, images, self.settings.tiling, **looking)
+
+    def _further(self) -> tuple[str, ...]:
+        tasks = self.predictor.tasks
+        masks = ("masks",) if "masks" in tasks or "segments" in tasks else ()
+        return (*masks, *(("keypoints",) if "keypoints" in tasks else ()))
+
+
+def _row(prediction: Prediction, chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:
+    if isinstance(prediction.found, FpnError):
+        return {"error": str(prediction.found)}
+    assert prediction.size is not None, "an image that was read has a size"
+    found = sure_ones(prediction.found, chosen)
+    labels = found.labels.tolist()
+    row = {
+        "width": prediction.size.width,
+        "height": prediction.size.height,
+        "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(),
+        "labels": [classes[label] for label in labels],
+        "category_ids": [classes.ids[label] for label in labels],
+    }
+    return row | _further(found)
+
+
+def _further(found: Detections) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if found.masks is not None:
+        codes = found.masks.to_coco(polygons=False)
+        row["masks"] = [code["counts"] for code in codes if isinstance(code, dict)]
+    if found.keypoints is not None:
+        row["keypoints"] = found.keypoints.flatten(1).tolist()
+    return row

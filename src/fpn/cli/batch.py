@@ -1,0 +1,87 @@
+"""`fpn batch`: find objects in any number of images, as Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.terminal import progress_bar, say, say_error
+from fpn.cli.tiles import TileOptions
+
+
+def run(
+    model: Path,
+    sources: Annotated[tuple[str, ...], Parameter(name="SOURCES")] = (),
+    /,
+    *,
+    output: Path,
+    score: float | Literal["calibrated"] | None = None,
+    max_detections: int | None = None,
+    workers: int | None = None,
+    shard_size: int = 1000,
+    batch_size: int = 4,
+    column: str | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+    device: str | None = None,
+    max_pixels: int = 2**27,
+    tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
+) -> int:
+    """Find objects in any number of images and write them as Parquet files, a shard each.
+
+    Killed at any moment, the same command goes on with the shards that are missing, and gives the same rows. A row is
+    an image: name, width, height, boxes (x1, y1, x2, y2 in its pixels), scores, labels, category_ids, masks (COCO's
+    run lengths) or keypoints; one that can't be read has its error instead, and the exit status is then 1.
+
+    Args:
+        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
+        sources: Image files, folders, globs in quotes, .txt lists of paths, .parquet files with a column of images or
+            paths, and .tar files of images (WebDataset).
+        output: Folder for the shards: new, empty, or of the same run.
+        score: Keep detections from this score on, 0 to 1. calibrated: from each class's own threshold. None:
+            calibrated where the model has that, else all that it gives.
+        max_detections: Most detections of an image. None: the model's own setting.
+        workers: Processes, each with the model and its share of the cores. None: one for two cores of a CPU, one on a
+            GPU.
+        shard_size: Images a shard.
+        batch_size: Images that go through the network together.
+        column: Of .parquet files: which holds the images' bytes or paths. None: recognised by its name.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        max_pixels: Largest image that is read, height times width.
+    """
+    from fpn.batch.running import run_batch
+    from fpn.batch.worker import BatchSettings
+    from fpn.cli.devices import check_device
+
+    tiling = (tiles or TileOptions()).tiling()
+    chosen = check_device(device)
+    settings = BatchSettings(
+        score=score,
+        max_detections=max_detections,
+        batch_size=batch_size,
+        precision=precision,
+        device=None if chosen is None else str(chosen),
+        max_pixels=max_pixels,
+        tiling=tiling,
+    )
+    with progress_bar("detecting", None) as progress:
+        summary = run_batch(
+            model,
+            sources,
+            output,
+            settings,
+            workers=workers,
+            shard_size=shard_size,
+            column=column,
+            progress=progress,
+        )
+    if summary.going_on:
+        say(f"{summary.going_on} shards were there from an earlier run")
+    found = ", ".join(f"{count} {name}" for name, count in summary.detections.items()) or "nothing found"
+    say(f"{summary.images} images: {found}")
+    say(f"results: {summary.folder} (read it as one Parquet dataset; settings in _batch.json)")
+    if summary.failed:
+        say_error(f"{summary.failed} of {summary.images} images could not be read; see the column `error`")
+    return 1 if summary.failed else 0
