@@ -11,7 +11,7 @@ from typing import Any
 from fpn.errors import MissingExtraError
 from fpn.files import atomic_path
 
-Columns = dict[str, list[Any]]
+ResultColumns = dict[str, list[Any]]
 
 
 def pyarrow_parquet(why: str) -> Any:

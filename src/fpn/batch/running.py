@@ -34,7 +34,7 @@ _SHARD = "detections-{:06d}.parquet"
 
 
 @dataclass(frozen=True)
-class Survey:
+class Listing:
     """What a run has before it.
 
     Attributes:
@@ -69,13 +69,13 @@ class BatchSummary:
     going_on: int
 
 
-def survey_items(sources: Sequence[str], column: str | None) -> Survey:
+def list_items(sources: Sequence[str], column: str | None) -> Listing:
     """Count the images and take the digest of their names."""
     digest, count = hashlib.sha256(), 0
     for item in iterate_items(sources, column=column):
         digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
         count += 1
-    return Survey(count, digest.hexdigest())
+    return Listing(count, digest.hexdigest())
 
 
 def run_batch(
@@ -111,20 +111,20 @@ def run_batch(
     if shard_size < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"shard_size {shard_size}, workers {workers}: must be at least 1")
     pyarrow_parquet("a batch run writes Parquet files")
-    survey = survey_items(sources, column)
-    workers, threads = _share(workers, settings, survey.shards(shard_size))
+    listing = list_items(sources, column)
+    workers, threads = _share(workers, settings, listing.shards(shard_size))
     predictor = load_predictor(os.fspath(model), settings)  # what is wrong with it is said before anything is written
-    identity = _identity(Path(model), survey, settings, shard_size, threads)
+    identity = _identity(Path(model), listing, settings, shard_size, threads)
     _claim(output, identity)
-    missing = [number for number in range(survey.shards(shard_size)) if not (output / _SHARD.format(number)).exists()]
+    missing = [number for number in range(listing.shards(shard_size)) if not (output / _SHARD.format(number)).exists()]
     job = _Job(os.fspath(model), settings, output, threads, identity)
     tell = progress or (lambda done, of: None)
-    done = survey.images - sum(min(shard_size, survey.images - number * shard_size) for number in missing)
-    tell(done, survey.images)
+    done = listing.images - sum(min(shard_size, listing.images - number * shard_size) for number in missing)
+    tell(done, listing.images)
     for count in _finished(job, predictor, _pick(sources, column, shard_size, frozenset(missing)), workers):
         done += count
-        tell(done, survey.images)
-    summary = _summarise(output, survey, shard_size, going_on=survey.shards(shard_size) - len(missing))
+        tell(done, listing.images)
+    summary = _summarise(output, listing, shard_size, going_on=listing.shards(shard_size) - len(missing))
     totals = {"failed": summary.failed, "detections": summary.detections}
     write_text(output / MANIFEST, json.dumps({**identity, "finished": totals}, indent=1) + "\n")
     return summary
@@ -138,7 +138,7 @@ def _share(workers: int | None, settings: BatchSettings, shards: int) -> tuple[i
     return max(1, min(chosen, shards)), max(1, capacity.cores // chosen)
 
 
-def _identity(model: Path, survey: Survey, settings: BatchSettings, shard_size: int, threads: int) -> dict[str, Any]:
+def _identity(model: Path, listing: Listing, settings: BatchSettings, shard_size: int, threads: int) -> dict[str, Any]:
     """All that decides what the shards hold."""
     with model.open("rb") as stream:
         weights = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -146,8 +146,8 @@ def _identity(model: Path, survey: Survey, settings: BatchSettings, shard_size: 
         "version": __version__,
         "torch": torch.__version__,
         "model": weights,
-        "images": survey.images,
-        "names": survey.digest,
+        "images": listing.images,
+        "names": listing.digest,
         "shard_size": shard_size,
         "threads": threads,
         "settings": settings.model_dump(mode="json"),
@@ -273,13 +273,13 @@ def _work(number: int, items: Sequence[ImageItem]) -> int:
     return job.make(worker, number, items)
 
 
-def _summarise(output: Path, survey: Survey, size: int, *, going_on: int) -> BatchSummary:
+def _summarise(output: Path, listing: Listing, size: int, *, going_on: int) -> BatchSummary:
     parquet = pyarrow_parquet("the results are Parquet files")
     failed, found = 0, dict[str, int]()
-    for number in range(survey.shards(size)):
+    for number in range(listing.shards(size)):
         table = parquet.read_table(output / _SHARD.format(number), columns=["error", "labels"])
         failed += table.num_rows - table["error"].null_count
         for labels in table["labels"].to_pylist():
             for label in labels or ():
                 found[label] = found.get(label, 0) + 1
-    return BatchSummary(output, survey.images, failed, dict(sorted(found.items())), going_on)
+    return BatchSummary(output, listing.images, failed, dict(sorted(found.items())), going_on)

@@ -17,7 +17,7 @@ from fpn.batch.arrow import pyarrow_parquet
 from fpn.errors import ConfigError, DataError, DataNotFoundError
 from fpn.image_io import IMAGE_SUFFIXES, ImageBytes
 
-# Columns of a Parquet file that hold images, and that hold their names, unless told otherwise.
+# ResultColumns of a Parquet file that hold images, and that hold their names, unless told otherwise.
 _IMAGES = ("image", "bytes", "content", "data", "jpg", "jpeg", "png", "path", "file_name", "filename", "file")
 _NAMES = ("name", "key", "file_name", "filename", "path", "file", "id", "image_id")
 _GLOB_SIGNS = frozenset("*?[")

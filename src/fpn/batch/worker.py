@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fpn.batch.arrow import Columns
+from fpn.batch.arrow import ResultColumns
 from fpn.detectors.operating_point import choose_score, sure_ones
 from fpn.detectors.prediction import Prediction, Predictor, predict_images
 from fpn.detectors.tiling import Tiling, predict_tiled_images
@@ -51,8 +51,8 @@ class BatchWorker:
     predictor: Predictor
     settings: BatchSettings
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
-        """Columns of results, a row for each image.
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> ResultColumns:
+        """ResultColumns of results, a row for each image.
 
         Args:
             batch: "name", and "bytes" (of image files) or "path".
@@ -62,8 +62,8 @@ class BatchWorker:
             return self.detect(names, (ImageBytes(bytes(d), n) for n, d in zip(names, batch["bytes"], strict=True)))
         return self.detect(names, (str(path) for path in batch["path"]))
 
-    def detect(self, names: Sequence[str], images: Iterable[ImageLike]) -> Columns:
-        """Columns of results, a row for each image; one that can't be read has an error and nothing else.
+    def detect(self, names: Sequence[str], images: Iterable[ImageLike]) -> ResultColumns:
+        """ResultColumns of results, a row for each image; one that can't be read has an error and nothing else.
 
         Boxes are x1, y1, x2, y2 in pixels of the upright image, best first; masks are COCO's compressed run lengths of
         it, keypoints x, y, score one after the other.
@@ -74,7 +74,7 @@ class BatchWorker:
         """
         thresholds = getattr(self.predictor, "thresholds", None)
         chosen = choose_score(self.settings.score, thresholds)
-        columns: Columns = {name: [] for name in (*_ALWAYS, *self._further())}
+        columns: ResultColumns = {name: [] for name in (*_ALWAYS, *self._further())}
         for name, each in zip(names, self._predict(images), strict=True):
             row = _row(each, chosen, self.predictor.classes)
             columns["name"].append(name)
