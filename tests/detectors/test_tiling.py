@@ -13,7 +13,7 @@ import fpn
 from fpn.detectors import PAPER, Preprocessor
 from fpn.detectors.full_images import FullImages
 from fpn.detectors.prediction import predict_images
-from fpn.detectors.tiling import Tiling, predict_tiled_images
+from fpn.detectors.tiling import Tiling, predict_tiled_images, resized
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.image_io import ImageLike
 from fpn.shapes import Size
@@ -202,3 +202,14 @@ def test_a_tiff_too_large_to_be_held_is_read_in_parts_with_the_same_result(tmp_p
     (drawn,) = predict_tiled_images(in_parts, [path], tiling, keep_images=True, max_pixels=30_000)
     assert drawn.size == Size(200, 260)
     assert drawn.image is not None
+
+
+def test_what_is_drawn_on_a_smaller_image_is_made_smaller_with_it() -> None:
+    found = fpn.predict_tiled(SeesColours(), painted(100, 260, ON_SEAMS[:1]), Tiling(side=SIDE))
+    drawn = resized(found, Size(100, 260), Size(50, 130))
+    assert drawn.boxes.tolist() == [[35, 5, 45, 15]]
+    assert drawn.masks is not None
+    assert drawn.masks.areas().tolist() == [100]
+    assert drawn.keypoints is not None
+    assert drawn.keypoints[0, 0, :2].tolist() == [35, 5]
+    assert resized(found, Size(100, 260), Size(100, 260)) is found

@@ -200,7 +200,9 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
     """Draw and list one image's detections, or say why there are none."""
     from fpn.cli.outputs import save_image
     from fpn.detectors.operating_point import sure_ones
+    from fpn.detectors.tiling import resized
     from fpn.drawing import draw
+    from fpn.shapes import Size
 
     (source, name), found = job, prediction.found
     if isinstance(found, FpnError):
@@ -210,7 +212,9 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
     assert prediction.size is not None, "an image that was read has a size"
     if name is not None:
         assert prediction.image is not None, "images are kept where they are drawn"
-        shown = sure_ones(found, chosen)
+        # An image too large to be held is shown smaller.
+        seen = Size(prediction.image.height, prediction.image.width)
+        shown = resized(sure_ones(found, chosen), prediction.size, seen)
         drawn = draw(prediction.image, shown, predictions.classes, skeleton=predictions.skeleton)
         save_image(drawn, predictions.folder / name)
     predictions.add(source.path, prediction.size, found, name)

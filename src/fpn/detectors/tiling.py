@@ -28,6 +28,7 @@ from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
 from fpn.image_windows import ImageWindows, open_windows
 from fpn.ops.tiles import Tile, tile_places
 from fpn.sections import Section
+from fpn.shapes import Size
 from fpn.structures import Detections
 
 # Longer side of what is seen of an image as a whole that is too large to be held.
@@ -158,16 +159,27 @@ def _look_at_all(predictor: Predictor, windows: ImageWindows) -> Detections:
     """What is found in the image as a whole, in its own pixels."""
     overview = windows.overview(_OVERVIEW)
     (found,) = detect_batch(predictor, [predictor.preprocessor.prepare(overview)])
-    if overview.size == windows.size[::-1]:
+    return resized(found, Size(overview.height, overview.width), windows.size)
+
+
+def resized(found: Detections, seen: Size, size: Size) -> Detections:
+    """Detections in an image that was made smaller or larger, in pixels of the image as it is.
+
+    Args:
+        found: in the pixels of the image as it was seen.
+        seen: its size.
+        size: of the image as it is.
+    """
+    if seen == size:
         return found
-    scale = found.boxes.new_tensor([windows.size.width / overview.width, windows.size.height / overview.height])
+    scale = found.boxes.new_tensor([size.width / seen.width, size.height / seen.height])
     keypoints = found.keypoints
     if keypoints is not None:
         keypoints = torch.cat([keypoints[..., :2] * scale, keypoints[..., 2:]], dim=-1)
     return replace(
         found,
         boxes=found.boxes * scale.repeat(2),
-        masks=None if found.masks is None else found.masks.resized(windows.size),
+        masks=None if found.masks is None else found.masks.resized(size),
         keypoints=keypoints,
         origins=None if found.origins is None else found.origins * scale.repeat(2),
     )
