@@ -48,8 +48,8 @@ def test_every_setting_says_what_it_means():
 
 
 def test_the_dialects_of_the_plan_are_there():
-    names = ["paper", "torchvision", "torchvision_v2", "detectron2", "mmdetection", "fpn_pytorch", "pytorch_fpn"]
-    assert list(DIALECTS) == [*names, "matterport", "matterport_128", "minimal"]
+    names = ["paper", "torchvision", "torchvision_v2", "detectron2", "vitdet", "mmdetection", "fpn_pytorch"]
+    assert list(DIALECTS) == [*names, "pytorch_fpn", "matterport", "matterport_128", "minimal"]
     assert all(DIALECTS[name].name == name and DIALECTS[name].source for name in DIALECTS)
 
 

@@ -34,7 +34,7 @@ from fpn.detectors.recipe import (
 from fpn.detectors.segment_proposer import SegmentProposer
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.backbone import make_backbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.config import NeckConfig
 from fpn.features.necks.designs import DESIGNS, Design
@@ -145,7 +145,7 @@ def anchors_on(levels: tuple[Level, ...], dialect: AnchorDialect) -> AnchorsConf
 def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, R]:
     """What every kind has: backbone and neck, and the recipe with the pixels that this backbone was trained on."""
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
-    backbone = Backbone(
+    backbone = make_backbone(
         recipe.backbone,
         weights=weights,
         frozen_stages=recipe.frozen_stages,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fpn.detectors.dialect import CascadeDialect, TwoStageDialect
-from fpn.detectors.toolkits import DETECTRON2, MMDETECTION, PAPER
+from fpn.detectors.toolkits import DETECTRON2, MMDETECTION, PAPER, VITDET
 
+# Of Detectron2, whatever its backbone is.
+_DETECTRON2 = {"loss_weights": (1.0, 1.0, 1.0), "resampled": False, "shared_gradient": "divided"}
 # MMDetection writes the standard deviations of the third stage with three digits.
 _THIRD = (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067)
 
@@ -24,8 +26,13 @@ CASCADE_DIALECTS: dict[str, CascadeDialect] = {
             DETECTRON2,
             "facebookresearch/detectron2 02b5c4e: configs/Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml, "
             "modeling/roi_heads/cascade_rcnn.py",
-            cascade={"loss_weights": (1.0, 1.0, 1.0), "resampled": False, "shared_gradient": "divided"},
+            cascade=_DETECTRON2,
             rpn_after_nms=(2000, 1000),
+        ),
+        _cascade(
+            VITDET,
+            "facebookresearch/detectron2 02b5c4e: projects/ViTDet/configs/COCO/cascade_mask_rcnn_vitdet_b_100ep.py",
+            cascade=_DETECTRON2,
         ),
         _cascade(
             MMDETECTION,

@@ -16,6 +16,7 @@ _TORCHVISION = MaskConfig(sampling="pixels", aligned=False, threshold=None)
 _MASKS = {
     "torchvision": _TORCHVISION,
     "torchvision_v2": _TORCHVISION.changed(norm="batch"),
+    "vitdet": MaskConfig(norm="layer"),
     "mmdetection": MaskConfig(sampling="pixels"),
     # For the loss it reads masks that were shrunk to 56 x 56 cells a box, by single bilinear samples. RoIAlign of the
     # whole masks is nearer to what they show; what is learned from both differs in cells on an outline.

@@ -52,6 +52,23 @@ DETECTRON2 = TwoStageDialect(
     roi=RoIConfig(sampling_ratio=0),
 )
 
+VITDET = DETECTRON2.changed(
+    name="vitdet",
+    source="facebookresearch/detectron2 02b5c4e: projects/ViTDet/, configs/common/models/mask_rcnn_vitdet.py",
+    pixels=PixelsConfig(
+        value_range=255.0,
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        short_side=1024,
+        long_side=1024,
+        # All images become squares of this side: blocks that look at the whole image see the padding, too.
+        size_multiple=1024,
+    ),
+    backbone=BackboneConfig(),
+    rpn={"num_convolutions": 2},
+    box={"head": "convolutions", "norm": "layer"},
+)
+
 MMDETECTION = TwoStageDialect(
     name="mmdetection",
     source="open-mmlab/mmdetection 3.x: configs/_base_/models/faster-rcnn_r50_fpn.py, models/dense_heads, task_modules",
@@ -192,6 +209,7 @@ DIALECTS: dict[str, TwoStageDialect] = {
         TORCHVISION,
         TORCHVISION_V2,
         DETECTRON2,
+        VITDET,
         MMDETECTION,
         FPN_PYTORCH,
         PYTORCH_FPN,

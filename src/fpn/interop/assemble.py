@@ -22,7 +22,8 @@ from fpn.detectors.recipe import (
     skeleton_fields,
 )
 from fpn.detectors.roi_toolkits import with_keypoints, with_masks
-from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.backbone import make_backbone
+from fpn.features.backbones.windowed_transformer import VITDET
 from fpn.features.blocks import Norm
 from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.interop.class_names import resolve_classes
@@ -33,6 +34,8 @@ from fpn.structures import Classes, Skeleton
 from fpn.structures.keypoints import COCO_PERSON
 
 _NET = "features.backbone.net."
+# Of the neck that makes all levels from one map.
+SCALES = "features.neck.scales."
 _KEYPOINTS = "roi_heads.keypoint.upsample.weight"
 # The MobileNet of torchvision's detectors, as timm calls it.
 MOBILENET = "mobilenetv3_large_100"
@@ -48,14 +51,16 @@ def build(
     *,
     classes: Classes | Iterable[str] | None = None,
     conventions: Mapping[str, Any],
+    backbone: str | None = None,
 ) -> ImportedWeights:
-    """A detector if `state` (our names) holds both of its heads, else the pyramid alone; on a ResNet."""
+    """A detector if `state` (our names) holds both of its heads, else the pyramid alone; None: the backbone is told."""
     cascade = f"{_FIRST_STAGE}scores.weight" in state
     if cascade:
-        dialect = CASCADE_DIALECTS[dialect.name].changed(neck=dialect.neck, roi=dialect.roi)
+        kept = {"backbone": dialect.backbone, "neck": dialect.neck, "roi": dialect.roi}
+        dialect = CASCADE_DIALECTS[dialect.name].changed(**kept)
     box = _FIRST_STAGE if cascade else _BOX
     dialect = adapt_dialect(read_widths(state, dialect), **conventions)
-    name = MOBILENET if f"{_NET}conv_stem.weight" in state else resnet_name(state, toolkit=dialect.name)
+    name = backbone or _network_of(state, dialect)
     if f"{box}scores.weight" not in state or "rpn.shared.weight" not in state:
         return _pyramid(name, state, dialect, leftover)
     num_logits, width = state[f"{box}scores.weight"].shape
@@ -67,6 +72,10 @@ def build(
     return ImportedWeights(detector.eval(), dialect, leftover)
 
 
+def _network_of(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> str:
+    return MOBILENET if f"{_NET}conv_stem.weight" in state else resnet_name(state, toolkit=dialect.name)
+
+
 def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialect: TwoStageDialect) -> TwoStageRecipe:
     """Of the kind whose heads there are weights for. As many keypoints as COCO's of a person are taken for those."""
     own: dict[str, Any] = {
@@ -76,6 +85,8 @@ def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialec
         "category_ids": classes.ids,
         "dialect": dialect,
     }
+    if backbone == VITDET:
+        own["frozen_stages"] = 0  # its configs train all of it
     if isinstance(dialect, CascadeMaskDialect):
         return CascadeMaskRCNNRecipe(**own)
     if isinstance(dialect, CascadeDialect):
@@ -107,9 +118,10 @@ def _pyramid(
 ) -> ImportedWeights:
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
-    out = tuple(range(dialect.neck.finest_level, 6))
-    backbone = Backbone(name, weights=None, out=out, config=dialect.backbone)
-    return fill_pyramid(DESIGNS[neck_name(state)].build(backbone, dialect.neck), own, dialect, (*leftover, *heads))
+    design = DESIGNS[neck_name(state)]
+    out = tuple(number for number in design.out if number >= dialect.neck.finest_level)
+    backbone = make_backbone(name, out=out, config=dialect.backbone)
+    return fill_pyramid(design.build(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 
 def fill_pyramid(
@@ -124,11 +136,12 @@ def read_widths(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoSta
     """The dialect with the widths that the weights have."""
     laterals = sorted(name for name in state if name.startswith("features.neck.laterals.") and name.endswith("weight"))
     smooths = sorted(name for name in state if name.startswith("features.neck.smooths.") and name.endswith("weight"))
-    dialect = dialect.changed(neck_channels=len(state[laterals[0]]))
-    dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
+    if laterals:
+        dialect = dialect.changed(neck_channels=len(state[laterals[0]]))
+        dialect = dialect.changed(neck_output_channels=len(state[smooths[0]]) if smooths else dialect.neck.channels)
     if "rpn.shared.weight" in state:
         dialect = dialect.changed(rpn_channels=len(state["rpn.shared.weight"]))
-    dialect = dialect.changed(rpn_num_convolutions=1 + _count(state, r"rpn\.further\.\d+\.weight"))
+        dialect = dialect.changed(rpn_num_convolutions=1 + _count(state, r"rpn\.further\.\d+\.weight"))
     if count_convolutions(state):
         dialect = _read_trunk(state, dialect)
     if "features.neck.laterals.c5.1.weight" in state:
@@ -152,7 +165,7 @@ def _read_masks(state: Mapping[str, Tensor], head: str, dialect: MaskDialect) ->
     logits, first = state[f"{head}logits.weight"], f"{head}tower.0.1"
     box = _FIRST_STAGE if isinstance(dialect, CascadeDialect) else _BOX
     classes = len(state[f"{box}scores.weight"]) - 1
-    told = norm_of(state, first) if f"{first}.weight" in state else "none"
+    told = norm_of(state, first, dialect.mask.norm) if f"{first}.weight" in state else "none"
     return dialect.changed(
         mask={
             "channels": logits.shape[1],
@@ -164,29 +177,36 @@ def _read_masks(state: Mapping[str, Tensor], head: str, dialect: MaskDialect) ->
 
 
 def neck_name(state: Mapping[str, Tensor]) -> str:
-    """Which of the necks on several maps the weights (our names) are of."""
+    """Which of the necks the weights (our names) are of."""
+    if any(name.startswith(SCALES) for name in state):
+        return "simple_pyramid"
     return "pafpn" if any(name.startswith("features.neck.downs.") for name in state) else FPN
 
 
 def count_convolutions(state: Mapping[str, Tensor]) -> int:
     """3x3 convolutions of the box head before its fully connected layer."""
-    return _count(state, r"roi_heads\.box\.trunk\.\d+\.0\.weight")
+    return _count(state, r"roi_heads\.box\.(stages\.0\.)?trunk\.\d+\.0\.weight")
 
 
-def norm_of(state: Mapping[str, Tensor], place: str) -> Norm:
-    """Which norm has these weights. Those without statistics have the same names: they count as norms over groups."""
-    return "batch" if f"{place}.running_mean" in state else "group"
+def norm_of(state: Mapping[str, Tensor], place: str, usual: str | None = None) -> Norm:
+    """Which norm has these weights. Those without statistics have the same names: they count as norms over groups, or
+    over a cell's channels where the toolkit has such."""
+    if f"{place}.running_mean" in state:
+        return "batch"
+    return "layer" if usual == "layer" else "group"
 
 
 def _read_trunk(state: Mapping[str, Tensor], dialect: TwoStageDialect) -> TwoStageDialect:
-    first = "roi_heads.box.trunk.0"
+    first = "roi_heads.box.stages.0.trunk.0"
+    if f"{first}.0.weight" not in state:
+        first = "roi_heads.box.trunk.0"
     channels = len(state[f"{first}.0.weight"])
     return dialect.changed(
         box={
             "head": "convolutions",
             "num_convolutions": count_convolutions(state),
             "convolution_channels": channels,
-            "norm": norm_of(state, f"{first}.1") if f"{first}.1.weight" in state else "none",
+            "norm": norm_of(state, f"{first}.1", dialect.box.norm) if f"{first}.1.weight" in state else "none",
         }
     )
 

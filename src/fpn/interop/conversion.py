@@ -49,7 +49,7 @@ TOOLKITS: dict[str, Toolkit] = {
     "torchvision": Toolkit(torchvision.recognises, torchvision.import_weights),
     "MMDetection": Toolkit(mmdetection.recognises, mmdetection.import_weights),
     "EfficientDet": Toolkit(efficientdet.recognises, efficientdet.import_weights),
-    "ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
+    "Detectron2's ViTDet": Toolkit(vitdet.recognises, vitdet.import_weights),
     # Last: the names of a backbone alone are among those of some detectors.
     IMAGENET: Toolkit(classifiers.recognises, classifiers.import_weights),
 }

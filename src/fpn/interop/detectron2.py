@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from fpn.structures import Classes
 
 # Convolutions of a head, at most.
 MOST = 16
+_STAGE = r"roi_heads.box.stages.\1.trunk"
+_FIRST_LAYER = re.compile(r"(roi_heads\.box\.(?:stages\.\d+\.)?trunk\.)1(\.(?:weight|bias))")
 NET, _MASK = r"backbone\.bottom_up", r"roi_heads\.mask_head\.mask_fcn"
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
@@ -42,6 +45,8 @@ RULES: Rules = (
     (r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"rpn.objectness.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"rpn.deltas.\1"),
     # A cascade's heads are numbered.
+    *((rf"roi_heads\.box_head\.(\d+)\.conv{k + 1}\.norm\.(.+)", rf"{_STAGE}.{k}.1.\2") for k in range(MOST)),
+    *((rf"roi_heads\.box_head\.(\d+)\.conv{k + 1}\.(?:normed\.)?(.+)", rf"{_STAGE}.{k}.0.\2") for k in range(MOST)),
     (r"roi_heads\.box_head\.(\d+)\.fc1\.(.+)", r"roi_heads.box.stages.\1.trunk.1.\2"),
     (r"roi_heads\.box_head\.(\d+)\.fc2\.(.+)", r"roi_heads.box.stages.\1.trunk.3.\2"),
     (r"roi_heads\.box_predictor\.(\d+)\.cls_score\.(.+)", r"roi_heads.box.stages.\1.scores.\2"),
@@ -97,17 +102,20 @@ def import_weights(
     dialect = DETECTRON2
     if not any(name.startswith("features.neck.laterals.c2.") for name in renamed):
         dialect = _retinanet(renamed)
-    count = count_convolutions(renamed)
-    if count > 0:
-        # Behind so many convolutions its first layer stands after what flattens their maps.
-        for leaf in ("weight", "bias"):
-            renamed[f"roi_heads.box.trunk.{count + 1}.{leaf}"] = renamed.pop(f"roi_heads.box.trunk.1.{leaf}")
+    if count_convolutions(renamed) > 0:
+        renamed = behind_convolutions(renamed)
     elif "roi_heads.box.trunk.1.weight" in renamed:
         cells = renamed["roi_heads.box.trunk.1.weight"].shape[1] / len(renamed["features.neck.laterals.c2.weight"])
         dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
     if "roi_heads.keypoint.upsample.weight" in renamed:  # as its Base-Keypoint-RCNN-FPN.yaml has it
         dialect = dialect.changed(box_beta=0.5, rpn_after_nms=(1500, 1000))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
+
+
+def behind_convolutions(renamed: State) -> State:
+    """The first layer of each box head stands behind its convolutions, and behind what flattens their maps."""
+    place = rf"\g<1>{count_convolutions(renamed) + 1}\2"
+    return {_FIRST_LAYER.sub(place, name): value for name, value in renamed.items()}
 
 
 def _with_marks(state: State) -> State:

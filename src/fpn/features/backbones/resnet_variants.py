@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fpn.errors import ConfigError
+from fpn.features.backbones.windowed_transformer import ViTConfig
 from fpn.features.blocks import SamePool
 from fpn.sections import Positive, Section
 from fpn.structures import Level
@@ -48,6 +49,7 @@ class BackboneConfig(Section):
         default=False,
         description="True: C4 is a MobileNetV3's first map of stride 32, and C5 its last (torchvision's detectors).",
     )
+    vit: ViTConfig = Field(default=ViTConfig(), description="What backbone vitdet is made of.")
 
 
 def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneConfig, name: str) -> tuple[Level, ...]:
@@ -56,7 +58,7 @@ def adapt_resnet(net: nn.Module, levels: tuple[Level, ...], variant: BackboneCon
     Raises:
         ConfigError: `net` is not a plain ResNet.
     """
-    if variant == BackboneConfig(split_last_stage=variant.split_last_stage):
+    if variant == BackboneConfig(split_last_stage=variant.split_last_stage, vit=variant.vit):
         return levels
     _check_plain(net, name)
     if variant.stride_on == "1x1":

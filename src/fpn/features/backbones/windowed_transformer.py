@@ -81,9 +81,12 @@ class ViTConfig(Section):
     @property
     def looks_far(self) -> tuple[int, ...]:
         """The blocks that look at the whole image."""
-        if self.global_blocks is not None:
-            return self.global_blocks
-        return tuple(sorted({max(self.depth * k // _QUARTERS, 1) - 1 for k in range(1, _QUARTERS + 1)}))
+        return last_of_quarters(self.depth) if self.global_blocks is None else self.global_blocks
+
+
+def last_of_quarters(depth: int) -> tuple[int, ...]:
+    """The last block of each quarter, counted from 0: of 12, blocks 2, 5, 8 and 11."""
+    return tuple(sorted({max(depth * k // _QUARTERS, 1) - 1 for k in range(1, _QUARTERS + 1)}))
 
 
 class WindowedTransformer(BottomUp):

@@ -19,7 +19,7 @@ from fpn.detectors.dialect import AnchorDialect, Dialect, TwoStageDialect
 from fpn.detectors.model_file import build_from_header
 from fpn.detectors.toolkits import MINIMAL, PYTORCH_FPN
 from fpn.errors import ConfigError
-from fpn.features.backbones.backbone import Backbone
+from fpn.features.backbones.backbone import make_backbone
 from fpn.features.backbones.teaching import ThreeLayerBackbone
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.designs import FPN, Design, named_design
@@ -187,7 +187,7 @@ def _bottom_up(dialect: Dialect, backbone: str, design: Design) -> BottomUp:
     if dialect.name == MINIMAL.name:
         return ThreeLayerBackbone()
     out = tuple(number for number in design.out if number >= dialect.neck.finest_level)
-    return Backbone(backbone, out=out, config=dialect.backbone)
+    return make_backbone(backbone, out=out, config=dialect.backbone)
 
 
 def _explain(subject: str, features: Extractor, dialect: Dialect, kind: str, seen: View) -> Explanation:
