@@ -38,6 +38,15 @@ MODERN = {
 }
 WEIGHTED = {"head_width": 8, "neck": "bifpn", "neck_repeats": 1}
 PLAIN = {"head_width": 8, "neck": "simple_pyramid", "backbone": "test_vit"}
+WINDOWED = {
+    "head_width": 8,
+    "neck": "simple_pyramid",
+    "backbone": "vitdet",
+    "dialect": "vitdet",
+    "pixels_size_multiple": 32,
+    "box_convolution_channels": 8,
+    "backbone_vit": {"width": 16, "depth": 2, "heads": 2, "window": 3, "global_blocks": (1,)},
+}
 SEGMENTS = {"segments_width": 16, "segments_mask_size": 7, "segments_before_nms": 60}
 UNCLASSIFIED = {name: value for name, value in SMALL.items() if name != "classes"}
 KINDS: dict[str, Callable[[], Detector]] = {
@@ -45,6 +54,7 @@ KINDS: dict[str, Callable[[], Detector]] = {
     "modern faster_rcnn": lambda: fpn.faster_rcnn(**SMALL, **MODERN, box_score_limit=0.2, box_limit=20),
     "bifpn": lambda: fpn.faster_rcnn(**SMALL, **WEIGHTED, box_score_limit=0.2, box_limit=20),
     "simple_pyramid": lambda: fpn.faster_rcnn(**{**SMALL, **PLAIN}, box_score_limit=0.2, box_limit=20),
+    "vitdet": lambda: fpn.faster_rcnn(**{**SMALL, **WINDOWED}, box_score_limit=0.2, box_limit=20),
     "cascade_rcnn": lambda: fpn.cascade_rcnn(**SMALL, head_width=8, box_score_limit=0.2, box_limit=20),
     "cascade_rcnn with masks": lambda: fpn.cascade_rcnn(
         **SMALL, **MASK_STAGES, masks=True, head_width=8, box_score_limit=0.2, box_limit=20
@@ -64,6 +74,7 @@ WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "modern faster_rcnn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, **MODERN),
     "bifpn": lambda classes: fpn.faster_rcnn(**{**SMALL, "classes": classes}, **WEIGHTED),
     "simple_pyramid": lambda classes: fpn.faster_rcnn(**{**SMALL, **PLAIN, "classes": classes}),
+    "vitdet": lambda classes: fpn.faster_rcnn(**{**SMALL, **WINDOWED, "classes": classes}),
     "cascade_rcnn": lambda classes: fpn.cascade_rcnn(**{**SMALL, "classes": classes}, head_width=8),
     "cascade_rcnn with masks": lambda classes: fpn.cascade_rcnn(
         **{**SMALL, **MASK_STAGES, "classes": classes}, masks=True, head_width=8

@@ -17,6 +17,7 @@ from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig
 from fpn.features.backbones.teaching import ThreeLayerBackbone, resnet_backbone
+from fpn.features.backbones.windowed_transformer import ViTConfig, WindowedTransformer
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor, Neck
 from fpn.features.necks.bifpn import BiFPN
 from fpn.features.necks.config import NeckConfig
@@ -93,6 +94,7 @@ BACKBONES: dict[str, Callable[[], BottomUp]] = {
     "coarsest alone": lambda: Backbone("mobilenetv3_small_050", out=(5,)),
     "c5 of c4's stride": lambda: resnet_backbone(26, config=BackboneConfig(last_stage_stride=1)),
     "plain transformer": lambda: Backbone("test_vit", out=(4,)),
+    "windowed transformer": lambda: WindowedTransformer(config=ViTConfig(width=16, depth=2, heads=2, window=3)),
     "teaching": ThreeLayerBackbone,
 }
 
@@ -109,6 +111,7 @@ EXTRACTORS: dict[str, Callable[[], Extractor]] = {
     },
     "three levels": lambda: joined(ThreeLayerBackbone(), "three levels"),
     "plain transformer": lambda: joined(Backbone("test_vit", out=(4,)), "simple_pyramid"),
+    "windowed transformer": lambda: joined(BACKBONES["windowed transformer"](), "simple_pyramid"),
 }
 ALL: dict[str, Callable[[], nn.Module]] = {f"backbone {name}": make for name, make in BACKBONES.items()} | EXTRACTORS
 

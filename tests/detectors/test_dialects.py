@@ -10,6 +10,7 @@ from fpn.detectors.builder import assemble_two_stage, build_pyramid
 from fpn.detectors.dialect import Dialect, TwoStageDialect
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.detectors.toolkits import DIALECTS, MATTERPORT, MINIMAL, PAPER, PYTORCH_FPN
+from fpn.features.backbones.windowed_transformer import ViTConfig
 from fpn.features.extractor import BottomUp
 from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.sections import options_of
@@ -198,7 +199,7 @@ OTHER = {
     "pixels.whole_pixels": True,
 }
 # Widths are overwritten in `tiny`; `background` says how a file is read: see tests/interop; other counts of levels need
-# other anchors: see tests/features/necks.
+# other anchors: see tests/features/necks; of vitdet alone: see tests/features/backbones.
 ELSEWHERE = {
     "name",
     "source",
@@ -210,6 +211,7 @@ ELSEWHERE = {
     "roi.output_size",
     "box.width",
     "box.background",
+    *(f"backbone.vit.{name}" for name in ViTConfig.model_fields),
 }
 
 

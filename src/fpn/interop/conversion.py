@@ -87,7 +87,8 @@ def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeight
         if toolkit.recognises(tensors.keys()):
             with _understanding(name, tensors):
                 imported = toolkit.import_weights(tensors, **conventions)
-            remarks = (f"{len(averaged)} weights ema_... beside those of the average are left out",) if averaged else ()
+            aside = (f"{len(averaged)} weights ema_... beside those of the average are left out",) if averaged else ()
+            remarks = (*imported.remarks, *aside)
             return replace(imported, toolkit=name, leftover=(*imported.leftover, *averaged), remarks=remarks)
     first = ", ".join(list(tensors)[:3]) or "no names at all"
     raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.presets import DIALECTS_OF
+from fpn.detectors.toolkits import VITDET
 from fpn.sections import Section, flat_name
 
 # Names that toolkits keep and nobody reads: counters, constants of the preprocessing, anchors, unused layers.
@@ -78,6 +79,12 @@ _UNTOLD = (
     "dense.limit",
 )
 
+# Those of ResNets and of pyramids that come down, which a plain transformer has not, and its own.
+_UNTOLD_OF_TRANSFORMERS = (
+    *(each for each in _UNTOLD if each not in ("backbone.stride_on", "backbone.norm_epsilon", "neck.top_down")),
+    "pixels.size_multiple",
+    "backbone.vit.drop_path",
+)
 
 _OWN_NAMES = ("name", "source")
 
@@ -134,7 +141,8 @@ def compare_settings(
         elif setting in usual and setting not in _OWN_NAMES and not _same(usual[setting], value, own):
             found.append(ToldSetting(setting, value, _TOLD_BY.get(setting, "names and shapes of the weights")))
     shown = {each.setting for each in found}
-    assumed = (ToldSetting(each, own[each], "usual") for each in _UNTOLD if each in own and each not in shown)
+    untold = _UNTOLD_OF_TRANSFORMERS if dialect.name == VITDET.name else _UNTOLD
+    assumed = (ToldSetting(each, own[each], "usual") for each in untold if each in own and each not in shown)
     return tuple(found), tuple(assumed)
 
 

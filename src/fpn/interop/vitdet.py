@@ -68,19 +68,21 @@ def import_weights(
         ModelFileError: a transformer or a head of another kind.
     """
     _refuse_other_kinds(state)
-    renamed, leftover = rename(mark_normed(state), RULES)
+    vit = {name: value for name, value in state.items() if re.match(_VIT + r"\.", name)}
+    others = {name: value for name, value in state.items() if name not in vit}
+    renamed, leftover = rename({**mark_normed(others), **vit}, RULES)
     own = renamed[f"{SCALES}p{_SOURCE}.0.0.weight"]  # the 1x1 convolution on the map as it is
     dialect = VITDET.changed(neck={"channels": len(own), "output_channels": len(own)})
     if not any(name.startswith(_OWN) for name in renamed):
         neck = {name.removeprefix("features.neck."): value for name, value in renamed.items()}
         levels = incoming_levels({_SOURCE: own.shape[1]})
         return fill_neck(SimplePyramid, neck, levels, dialect, leftover, conventions)
-    vit, remarks = _read_transformer(renamed)
+    sizes, remarks = _read_transformer(renamed)
     if _TABLE in renamed:
         renamed[_TABLE] = _without_class_token(renamed[_TABLE])
     if count_convolutions(renamed) > 0:
         renamed = detectron2.behind_convolutions(renamed)
-    dialect = dialect.changed(backbone_vit=vit)
+    dialect = dialect.changed(backbone_vit=sizes)
     found = build(renamed, dialect, leftover, classes=classes, conventions=conventions, backbone=BACKBONE)
     return replace(found, remarks=(*found.remarks, *remarks))
 

@@ -33,6 +33,11 @@ def run(neck: nn.Module, maps: Features) -> list[torch.Tensor]:
     return list(neck(maps).values())
 
 
+@torch.no_grad()
+def run_named(module: nn.Module, given: Features | torch.Tensor) -> Features:
+    return dict(module(given))
+
+
 def test_mmdetection_pafpn():
     case = family_case("mm_9_pafpn")
     maps = run(import_weights(weights_of(case)).module, given(case))
@@ -117,9 +122,23 @@ def test_efficientdet_anchors_whose_sides_are_rounded_factors():
 
 def test_vitdet_simple_pyramid():
     case = family_case("d2_20_simple_pyramid")
-    imported = import_weights(weights_of(case))
-    assert all(name.startswith("net.") for name in imported.leftover)
-    maps = imported.module({"c4": torch.from_numpy(case["last_feat"])})
+    state = {name: value for name, value in weights_of(case).items() if name.startswith("simfp_")}
+    maps = run_named(import_weights(state).module, {"c4": torch.from_numpy(case["last_feat"])})
     assert list(maps) == [name for name in case.arrays if re.fullmatch(r"p\d", name)]
     for name, found in maps.items():
         assert_map(case, name, found)
+
+
+def test_vitdet_from_pixels_to_levels():
+    case = family_case("d2_20_simple_pyramid")
+    imported = import_weights(weights_of(case))
+    assert (imported.leftover, imported.remarks) == ((), ())
+    backbone = imported.module.backbone
+    seen: Features = {}
+    backbone.patches.register_forward_hook(lambda _m, _i, out: seen.update(patch_tokens=out.permute(0, 2, 3, 1)))
+    backbone.positions.register_forward_hook(lambda _m, given, out: seen.update(abs_pos=out - given[0]))
+    backbone.blocks[0].register_forward_hook(lambda _m, _i, out: seen.update(block0=out))
+    backbone.register_forward_hook(lambda _m, _i, out: seen.update(last_feat=out["c4"]))
+    maps = run_named(imported.module, torch.from_numpy(case.input()))
+    for name in case.arrays:
+        assert_map(case, name, (seen | maps)[name])
