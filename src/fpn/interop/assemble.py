@@ -23,7 +23,7 @@ from fpn.detectors.recipe import (
 )
 from fpn.detectors.roi_toolkits import with_keypoints, with_masks
 from fpn.features.backbones.backbone import make_backbone
-from fpn.features.backbones.windowed_transformer import VITDET
+from fpn.features.backbones.windowed_transformer import TRANSFORMER
 from fpn.features.blocks import Norm
 from fpn.features.necks.designs import DESIGNS, FPN
 from fpn.interop.class_names import resolve_classes
@@ -85,7 +85,7 @@ def _recipe(state: Mapping[str, Tensor], backbone: str, classes: Classes, dialec
         "category_ids": classes.ids,
         "dialect": dialect,
     }
-    if backbone == VITDET:
+    if backbone == TRANSFORMER:
         own["frozen_stages"] = 0  # its configs train all of it
     if isinstance(dialect, CascadeMaskDialect):
         return CascadeMaskRCNNRecipe(**own)

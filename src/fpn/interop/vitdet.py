@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fpn.detectors.toolkits import VITDET
 from fpn.errors import ModelFileError
-from fpn.features.backbones.windowed_transformer import VITDET as BACKBONE
-from fpn.features.backbones.windowed_transformer import last_of_quarters
+from fpn.features.backbones.windowed_transformer import TRANSFORMER, last_of_quarters
 from fpn.features.necks.simple_pyramid import SimplePyramid
 from fpn.interop import detectron2
 from fpn.interop.assemble import SCALES, build, count_convolutions
@@ -83,7 +82,7 @@ def import_weights(
     if count_convolutions(renamed) > 0:
         renamed = detectron2.behind_convolutions(renamed)
     dialect = dialect.changed(backbone_vit=sizes)
-    found = build(renamed, dialect, leftover, classes=classes, conventions=conventions, backbone=BACKBONE)
+    found = build(renamed, dialect, leftover, classes=classes, conventions=conventions, backbone=TRANSFORMER)
     return replace(found, remarks=(*found.remarks, *remarks))
 
 

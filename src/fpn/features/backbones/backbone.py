@@ -18,7 +18,7 @@ from fpn.features.backbones.mobilenets import split_stages
 from fpn.features.backbones.plain_transformers import is_plain, plain_options
 from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
-from fpn.features.backbones.windowed_transformer import VITDET, ViTConfig, WindowedTransformer
+from fpn.features.backbones.windowed_transformer import TRANSFORMER, ViTConfig, WindowedTransformer
 from fpn.features.extractor import BottomUp
 from fpn.features.frozen import freeze, freeze_norms
 from fpn.structures import Features, Level
@@ -132,22 +132,22 @@ def make_backbone(
         ConfigError: as `Backbone`, or settings of another backbone than this one.
         DataNotFoundError, ModelFileError, MissingExtraError: the weights can't be had.
     """
-    if name == VITDET:
+    if name == TRANSFORMER:
         if config != BackboneConfig(vit=config.vit):
             raise ConfigError(
-                f"backbone {VITDET!r}: of the settings backbone.* it has vit.* alone, the others are of ResNets. "
-                f"Use dialect {VITDET}."
+                f"backbone {TRANSFORMER!r}: of the settings backbone.* it has vit.* alone, the others are of ResNets. "
+                f"Use dialect {TRANSFORMER}."
             )
         return WindowedTransformer(config=config.vit, weights=weights, out=out, frozen_stages=frozen_stages)
     if config.vit != ViTConfig():
-        raise ConfigError(f"backbone {name!r}: the settings backbone.vit.* are of backbone {VITDET} alone")
+        raise ConfigError(f"backbone {name!r}: the settings backbone.vit.* are of backbone {TRANSFORMER} alone")
     return Backbone(name, weights=weights, out=out, frozen_stages=frozen_stages, frozen_norm=frozen_norm, config=config)
 
 
 def _network(name: str, out: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:
     """timm's network with random weights, and the options that make it take any size and emit what is wanted."""
     if not timm.is_model(name.split(".")[0]):
-        hint = nearest(name, [*timm.list_models(), VITDET], count=3) or " See timm.list_models()."
+        hint = nearest(name, [*timm.list_models(), TRANSFORMER], count=3) or " See timm.list_models()."
         raise ConfigError(f"backbone {name!r}: timm has no such model.{hint}")
     net, options = _network_of_any_size(name)
     index, _ = _choose_levels(net, name, out)

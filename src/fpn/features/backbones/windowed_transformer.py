@@ -28,7 +28,7 @@ from fpn.sections import Positive, Section
 from fpn.structures import Features, Level
 
 # What recipes call it.
-VITDET = "vitdet"
+TRANSFORMER = "vitdet"
 # Its one level, and the stage that all blocks are.
 _NUMBER = 4
 _EPSILON = 1e-6
@@ -119,7 +119,7 @@ class WindowedTransformer(BottomUp):
         """
         super().__init__()
         _refuse_what_it_has_not(weights, tuple(out), frozen_stages)
-        self.name, self.frozen_stages = VITDET, frozen_stages
+        self.name, self.frozen_stages = TRANSFORMER, frozen_stages
         self.pixel_mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
         self.pixel_std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
         self.levels = (Level(f"c{_NUMBER}", config.width, PATCH_PIXELS, _NUMBER),)
@@ -272,13 +272,13 @@ def _in_windows(
 def _refuse_what_it_has_not(weights: str | Path | None, out: tuple[int, ...], frozen_stages: int) -> None:
     if weights is not None:
         raise ConfigError(
-            f"backbone {VITDET!r}: has no weights {str(weights)!r} to begin with. Begin with a model that fpn import "
+            f"backbone {TRANSFORMER!r}: has no weights {str(weights)!r} to begin with. Begin with a model that fpn import "
             "made of Detectron2's weights (--init), or at random (--weights none)."
         )
     if out != (_NUMBER,):
         raise ConfigError(
-            f"backbone {VITDET!r} has levels c{_NUMBER}, asked for {', '.join(f'c{k}' for k in out) or 'none'}. "
+            f"backbone {TRANSFORMER!r} has levels c{_NUMBER}, asked for {', '.join(f'c{k}' for k in out) or 'none'}. "
             "A plain transformer has no other: use neck simple_pyramid, which makes all levels of it."
         )
     if frozen_stages > _NUMBER:
-        raise ConfigError(f"backbone {VITDET!r} has {_NUMBER} stages, frozen_stages is {frozen_stages}")
+        raise ConfigError(f"backbone {TRANSFORMER!r} has {_NUMBER} stages, frozen_stages is {frozen_stages}")
