@@ -90,7 +90,7 @@ def _refuse_other_kinds(state: State) -> None:
     for name, value in state.items():
         if re.match(_VIT + r"\.blocks\.\d+\.residual\.", name):
             raise ModelFileError(f"ViTDet weights: {name}: blocks with residual convolutions have no place here")
-        if name.endswith("box_predictor.cls_score.weight") and len(value) == _LVIS + 1:
+        if re.search(r"box_predictor\.(\d\.)?cls_score\.weight$", name) and len(value) == _LVIS + 1:
             raise ModelFileError(
                 f"ViTDet weights of {_LVIS} classes: its configs of LVIS score each class by a sigmoid, and no "
                 "box head here does"
@@ -100,7 +100,7 @@ def _refuse_other_kinds(state: State) -> None:
 def _read_transformer(renamed: State) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Its sizes, as section `backbone.vit` has them, and what of them is a guess."""
     width = len(renamed[f"{_OWN}patches.weight"])
-    depth = 1 + max(int(name.split(".")[3]) for name in renamed if name.startswith(f"{_OWN}blocks."))
+    depth = len({name.split(".")[3] for name in renamed if name.startswith(f"{_OWN}blocks.")})
     vit: dict[str, Any] = {"width": width, "depth": depth, "position_grid": 0}
     vit["drop_path"] = _DROP_PATH.get(depth, 0.1)
     if _TABLE in renamed:

@@ -146,24 +146,26 @@ class WindowedTransformer(BottomUp):
 class Positions(nn.Module):
     """Adds to each token what stands for its place; the table is resampled to the image at hand."""
 
+    table: nn.Parameter | None
+
     def __init__(self, side: int, width: int) -> None:
         """Args:
         side: of the table, in tokens; 0: nothing is added.
         width: numbers a token.
         """
         super().__init__()
-        self.register_parameter("table", nn.Parameter(torch.zeros(side, side, width)) if side else None)
-        if side:
-            nn.init.trunc_normal_(self.table, std=0.02)
+        begun = nn.init.trunc_normal_(torch.zeros(side, side, width), std=0.02)
+        self.register_parameter("table", nn.Parameter(begun) if side else None)
 
     def forward(self, tokens: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h w C"]:
         """With positions; cubic interpolation whose kernel has a = -0.75."""
         if self.table is None:
             return tokens
-        table, size = self.table, tokens.shape[1:3]
-        if table.shape[:2] != size:
-            table = functional.interpolate(table.permute(2, 0, 1)[None], size=size, mode="bicubic")[0].permute(1, 2, 0)
-        return tokens + table
+        size = tokens.shape[1:3]
+        if self.table.shape[:2] == size:
+            return tokens + self.table
+        resampled = functional.interpolate(self.table.permute(2, 0, 1)[None], size=size, mode="bicubic")[0]
+        return tokens + resampled.permute(1, 2, 0)
 
 
 class Block(nn.Module):
@@ -196,10 +198,13 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Attention of all tokens of a rectangle among each other, with relative positions by row and by column.
 
-    A relative position adds q . rows[y' - y] + q . columns[x' - x] to the logit of two tokens. It is computed as part
-    of their product: queries are continued by those sums for each row and column, keys by ones at their own row and
-    column. So no table of all pairs of tokens has to be kept: 805 MB for 64 x 64 tokens and 12 heads.
+    A query q at (x, y) and a key at (x', y') have q . rows[y - y'] + q . columns[x - x'] added to their logit. That is
+    computed as part of their product: queries are continued by these numbers for each row and column, keys by ones at
+    their own row and column. So no table of all pairs of tokens has to be kept: 805 MB for 64 x 64 tokens and 12 heads.
     """
+
+    rows: nn.Parameter | None
+    columns: nn.Parameter | None
 
     def __init__(self, width: int, heads: int, side: int | None) -> None:
         """Args:
@@ -218,7 +223,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h w C"]:
         """What each token makes of all others."""
         batch, height, width, channels = tokens.shape
-        qkv = self.qkv(tokens).view(batch, height, width, 3, self.heads, channels // self.heads)
+        qkv = self.qkv(tokens).reshape(batch, height, width, 3, self.heads, channels // self.heads)
         queries, keys, values = qkv.permute(3, 0, 4, 1, 2, 5)  # (B, heads, h, w, c) each
         scaled = queries * (channels // self.heads) ** -0.5
         if self.rows is not None and self.columns is not None:
@@ -264,16 +269,16 @@ def _in_windows(
     batch, height, width, channels = tokens.shape
     padded = functional.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
     rows, columns = padded.shape[1] // side, padded.shape[2] // side
-    windows = padded.view(batch, rows, side, columns, side, channels).transpose(2, 3).flatten(0, 2)
-    seen = attend(windows).view(batch, rows, columns, side, side, channels).transpose(2, 3)
+    windows = padded.reshape(batch, rows, side, columns, side, channels).transpose(2, 3).flatten(0, 2)
+    seen = attend(windows).reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
     return seen.reshape(padded.shape)[:, :height, :width]
 
 
 def _refuse_what_it_has_not(weights: str | Path | None, out: tuple[int, ...], frozen_stages: int) -> None:
     if weights is not None:
         raise ConfigError(
-            f"backbone {TRANSFORMER!r}: has no weights {str(weights)!r} to begin with. Begin with a model that fpn import "
-            "made of Detectron2's weights (--init), or at random (--weights none)."
+            f"backbone {TRANSFORMER!r}: has no weights {str(weights)!r} to begin with. Begin with a model that "
+            "fpn import made of Detectron2's weights (--init), or at random (--weights none)."
         )
     if out != (_NUMBER,):
         raise ConfigError(
