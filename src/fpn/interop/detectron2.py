@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from torch import Tensor
+
 from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
@@ -112,7 +114,7 @@ def import_weights(
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
 
 
-def behind_convolutions(renamed: State) -> State:
+def behind_convolutions(renamed: State) -> dict[str, Tensor]:
     """The first layer of each box head stands behind its convolutions, and behind what flattens their maps."""
     place = rf"\g<1>{count_convolutions(renamed) + 1}\2"
     return {_FIRST_LAYER.sub(place, name): value for name, value in renamed.items()}

@@ -192,7 +192,8 @@ class Block(nn.Module):
         normed = self.norm1(tokens)
         seen = self.attention(normed) if self.window is None else _in_windows(self.attention, normed, self.window)
         tokens = tokens + self.drop_path(seen)
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        changed: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return changed
 
 
 class Attention(nn.Module):
@@ -233,9 +234,8 @@ class Attention(nn.Module):
             keys = torch.cat([keys, _own_row_and_column(keys)], dim=-1)
             # The fused kernels want values as wide as keys.
             values = functional.pad(values, (0, height + width))
-        seen = functional.scaled_dot_product_attention(
-            *(part.flatten(2, 3) for part in (scaled, keys, values)), scale=1.0
-        )
+        scaled, keys, values = (part.flatten(2, 3) for part in (scaled, keys, values))
+        seen = functional.scaled_dot_product_attention(scaled, keys, values, scale=1.0)
         seen = seen[..., : channels // self.heads].transpose(1, 2)
         found: Tensor = self.proj(seen.reshape(batch, height, width, channels))
         return found
