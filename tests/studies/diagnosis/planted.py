@@ -18,6 +18,7 @@ from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.features.extractor import Extractor
 from fpn.heads.box import BoxHead, TwoLayerTrunk
 from fpn.heads.cascade import CascadeConfig, CascadeHead
+from fpn.heads.mask import MaskConfig, MaskHead
 from fpn.heads.roi_heads import RoIHeads
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.heads.rpn import RPN
@@ -73,11 +74,12 @@ def detector(
     spoil: Spoil = Spoil(),
     head: Callable[[BoxHead], None] | None = None,
     cascade: Callable[[Sequence[BoxHead]], None] | None = None,
+    masks: bool = False,
     **sections: Any,
 ) -> TwoStageDetector:
     """Knows the truth of the batch that it will see; `sections` change the dialect, `head` the head's weights.
 
-    With `cascade`, which changes their weights, it has three heads that are alike.
+    With `cascade`, which changes their weights, it has three heads that are alike; with `masks`, a mask head.
     """
     dialect = DIALECT.changed(**sections)
     classes = Classes.of(NAMES)
@@ -91,7 +93,7 @@ def detector(
     made = TwoStageDetector(
         features=LevelsAlone(LEVELS),
         rpn=RPN(levels=LEVELS, anchors=dialect.anchors, coder=dialect.coder, config=dialect.rpn),
-        roi_heads=RoIHeads(box=box),
+        roi_heads=RoIHeads(box=box, mask=_mask_head(dialect) if masks else None),
         classes=classes,
         preprocessor=Preprocessor(dialect.pixels),
         recipe=FasterRCNNRecipe(classes=classes.names, category_ids=classes.ids, dialect=dialect),
@@ -110,6 +112,11 @@ def _head(dialect: Dialect) -> BoxHead:
     )
     _read_the_middle(box)
     return box
+
+
+def _mask_head(dialect: Dialect) -> MaskHead:
+    pooler = RoIPooler(levels=LEVELS[:4], config=dialect.roi.changed(output_size=14))
+    return MaskHead(pooler=pooler, num_classes=len(NAMES), config=MaskConfig(convolutions=1, channels=4))
 
 
 def _read_the_middle(box: BoxHead) -> None:

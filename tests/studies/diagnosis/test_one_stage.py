@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fpn.detectors import OneStageDetector, Preprocessor
-from fpn.detectors.dense_toolkits import FCOS_DIALECTS, RETINANET_DIALECTS
-from fpn.detectors.recipe import FCOSRecipe, RetinaNetRecipe
+from fpn.detectors.dense_toolkits import ATSS_DIALECTS, FCOS_DIALECTS, RETINANET_DIALECTS
+from fpn.detectors.recipe import ATSSRecipe, FCOSRecipe, RetinaNetRecipe
+from fpn.heads.anchor_towers import AnchorTowerHead
+from fpn.heads.atss import ATSSHead
 from fpn.heads.dense_losses import centre_offsets
 from fpn.heads.dense_towers import TowerHead
 from fpn.heads.fcos import FCOSHead
@@ -44,28 +46,23 @@ class Faults:
 
 
 EVERY = tuple(range(16))
+DIALECTS: dict[str, Any] = {
+    "retinanet": RETINANET_DIALECTS["paper"],
+    "fcos": FCOS_DIALECTS["paper"],
+    "atss": ATSS_DIALECTS["paper"],
+}
+RECIPES: dict[str, Any] = {"retinanet": RetinaNetRecipe, "fcos": FCOSRecipe, "atss": ATSSRecipe}
 
 
 def made(kind: str, truths: list[Targets], faults: Faults = Faults(), **settings: Any) -> OneStageDetector:
     """A detector that knows the truth: places that learn an object have logit 4, others -6."""
     settings["dense"] = {"convolutions": 0, **settings.get("dense", {})}
-    if kind == "retinanet":
+    if kind != "fcos":
         settings["anchors"] = {"sizes": SIZES, "ratios": (1.0,), **settings.get("anchors", {})}
-    dialects: Any = RETINANET_DIALECTS if kind == "retinanet" else FCOS_DIALECTS
-    dialect = dialects["paper"].changed(
-        pixels=PIXELS,
-        **settings,
-    )
+    dialect: Any = DIALECTS[kind].changed(pixels=PIXELS, **settings)
     classes = Classes.of(NAMES)
-    head: TowerHead
-    if kind == "retinanet":
-        recipe: Any = RetinaNetRecipe(classes=classes.names, category_ids=classes.ids, dialect=dialect)
-        head = RetinaNetHead(
-            levels=LEVELS, num_classes=3, anchors=dialect.anchors, coder=dialect.coder, config=dialect.dense
-        )
-    else:
-        recipe = FCOSRecipe(classes=classes.names, category_ids=classes.ids, dialect=dialect)
-        head = FCOSHead(levels=LEVELS, num_classes=3, config=dialect.dense)
+    recipe = RECIPES[kind](classes=classes.names, category_ids=classes.ids, dialect=dialect)
+    head = _head(kind, dialect)
     found = OneStageDetector(
         features=LevelsAlone(LEVELS),
         head=head,
@@ -75,6 +72,13 @@ def made(kind: str, truths: list[Targets], faults: Faults = Faults(), **settings
     )
     found.compiled_dense = lambda pixels: _say(head, truths, faults)
     return found.eval()
+
+
+def _head(kind: str, dialect: Any) -> TowerHead:
+    if kind == "fcos":
+        return FCOSHead(levels=LEVELS, num_classes=3, config=dialect.dense)
+    made: Any = {"retinanet": RetinaNetHead, "atss": ATSSHead}[kind]
+    return made(levels=LEVELS, num_classes=3, anchors=dialect.anchors, coder=dialect.coder, config=dialect.dense)
 
 
 def _say(head: TowerHead, truths: list[Targets], faults: Faults) -> tuple[Tensor, ...]:
@@ -103,7 +107,7 @@ def _of_image(head: TowerHead, references: list[Tensor], truth: Targets, faults:
     moved = truth.boxes[owner].clone()
     astray = torch.isin(owner, torch.tensor(faults.astray))
     moved[astray] += 3 * (moved[astray, 2:] - moved[astray, :2]).repeat(1, 2) * torch.tensor([1.0, 0.0, 1.0, 0.0])
-    if isinstance(head, RetinaNetHead):
+    if isinstance(head, AnchorTowerHead):
         deltas = head.coder.encode(moved, places)
     else:
         deltas = centre_offsets(places[:, :2], moved) / places[:, 2:]
@@ -122,7 +126,13 @@ def stages(traces: list[ImageTrace]) -> Counter[str]:
     return Counter(each.stage for one in traces for each in one.lost)
 
 
-BOTH = ("retinanet", "fcos")
+def specks() -> list[Targets]:
+    """16 objects of 3 pixels, between the places of all levels: anchors are around 0, 8, ..., FCOS' cells 4, 12, ..."""
+    corner = 64 * torch.cartesian_prod(torch.arange(4), torch.arange(4)) + 0.5
+    return [Targets(torch.cat([corner, corner + 3], dim=1), torch.arange(16) % 2)]
+
+
+ALL = ("retinanet", "fcos", "atss")
 # What is planted -> the stage that has to be named, the least number of the 16 objects that it loses, and how.
 PLANTED: dict[str, tuple[str, int, tuple[str, ...], Callable[[], list[Targets]], dict[str, Any]]] = {
     "anchors of 256 pixels": (
@@ -132,13 +142,14 @@ PLANTED: dict[str, tuple[str, int, tuple[str, ...], Callable[[], list[Targets]],
         scattered,
         {"anchors": {"sizes": ((256.0,),) * 4}, "dense": {"keep_best": False}},
     ),
-    "objects that no place is sure of": ("score", 3, BOTH, scattered, {"faults": Faults(quiet=(0, 3, 5))}),
-    "boxes that lead away": ("box", 2, BOTH, scattered, {"faults": Faults(astray=(0, 3))}),
-    "classes called by the next one's name": ("class", 16, BOTH, scattered, {"faults": Faults(swapped=EVERY)}),
-    "no centre-ness": ("quality", 3, ("fcos",), scattered, {"faults": Faults(eccentric=(0, 3, 5))}),
-    "top-k of 3": ("top_k", 8, BOTH, scattered, {"dense": {"before_nms": 3}}),
-    "NMS at 0.1": ("suppression", 6, BOTH, in_pairs, {"dense": {"nms": 0.1}}),
-    "5 detections an image": ("suppression", 11, BOTH, scattered, {"dense": {"limit": 5}}),
+    "objects between all places": ("anchors", 16, ("fcos", "atss"), specks, {}),
+    "objects that no place is sure of": ("score", 3, ALL, scattered, {"faults": Faults(quiet=(0, 3, 5))}),
+    "boxes that lead away": ("box", 2, ALL, scattered, {"faults": Faults(astray=(0, 3))}),
+    "classes called by the next one's name": ("class", 16, ALL, scattered, {"faults": Faults(swapped=EVERY)}),
+    "no centre-ness": ("quality", 3, ("fcos", "atss"), scattered, {"faults": Faults(eccentric=(0, 3, 5))}),
+    "top-k of 3": ("top_k", 8, ALL, scattered, {"dense": {"before_nms": 3}}),
+    "NMS at 0.1": ("suppression", 6, ALL, in_pairs, {"dense": {"nms": 0.1}}),
+    "5 detections an image": ("suppression", 11, ALL, scattered, {"dense": {"limit": 5}}),
 }
 CASES = [(name, kind) for name, planted in PLANTED.items() for kind in planted[2]]
 
@@ -153,7 +164,7 @@ def test_at_least_95_percent_of_the_losses_go_to_the_planted_stage(name: str, ki
     assert found[stage] >= 0.95 * found.total(), traced[0].lost
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_a_detector_without_fault_loses_nothing_and_a_threshold_of_099_all(kind: str) -> None:
     truths = scattered()
     detector = made(kind, truths)
@@ -163,7 +174,7 @@ def test_a_detector_without_fault_loses_nothing_and_a_threshold_of_099_all(kind:
     assert len(found.repaired["threshold"]) == 16  # each counts as it is
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_what_the_tracer_calls_found_is_what_the_detector_finds(kind: str) -> None:
     truths = scattered(2)
     detector = made(kind, truths, dense={"before_nms": 40})
