@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fpn.errors import OutputError
-from fpn.files import atomic_path, write_text
+from fpn.files import atomic_path, refuse_unwritable, write_text
 
 
 def test_a_file_appears_whole_under_its_name(tmp_path) -> None:
@@ -46,3 +46,12 @@ def test_what_helps_depends_on_what_went_wrong(tmp_path) -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(OutputError, match=r"denied\)\. Choose another --output\.$"), atomic_path(tmp_path / "a.bin"):
         raise PermissionError(13, "Permission denied")
+
+
+def test_a_place_that_takes_no_file_is_refused_before_any_work(tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refuse_unwritable(tmp_path)
+    refuse_unwritable(tmp_path / "new" / "deep" / "figures.json")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]  # nothing is left behind
+    with pytest.raises(OutputError, match=r"file/below.json: can't write there \(.*\). Choose another --output."):
+        refuse_unwritable(tmp_path / "file" / "below.json")

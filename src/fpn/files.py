@@ -52,6 +52,23 @@ def _what_helps(error: OSError) -> str:
     return "Choose another --output."
 
 
+def refuse_unwritable(target: str | os.PathLike[str]) -> None:
+    """Stop before any work if nothing can be written where `target`, a file or a folder, is or would be.
+
+    Raises:
+        OutputError: the folder, or the nearest one above it that is there, takes no file.
+    """
+    target = Path(target)
+    try:
+        place = target if target.is_dir() else target.parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(f"{target}: can't write there ({error.strerror}). Choose another --output.") from error
+
+
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically (see `atomic_path`)."""
     with atomic_path(target) as path:

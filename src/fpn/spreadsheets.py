@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.errors import OutputError
-from fpn.files import write_text
+from fpn.files import refuse_unwritable, write_text
 
 # What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -70,7 +70,7 @@ def refuse_other_csv(target: Path | None) -> None:
         target: the JSON file; None: nothing will be written.
 
     Raises:
-        OutputError: there is such a file, or the JSON itself is called .csv or is a folder.
+        OutputError: there is such a file, the JSON itself is called .csv or is a folder, or can't be written.
     """
     if target is None:
         return
@@ -83,6 +83,7 @@ def refuse_other_csv(target: Path | None) -> None:
             f"{beside(target)}: is already there, and {target.name}, beside which it would be written, is not. "
             "Move it, or choose another name."
         )
+    refuse_unwritable(target)
 
 
 def detection_row(record: Mapping[str, Any], file_name: str, class_name: str) -> dict[str, Any]:

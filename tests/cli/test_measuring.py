@@ -73,6 +73,14 @@ def test_compare_ends_with_3_where_b_is_below_what_was_asked_for(fpn: Shell, cel
     assert fpn("compare", a, a, cells, "--resamples", 20, "--fail-below", 0).status == 0
 
 
+def test_compare_refuses_images_without_an_object(fpn: Shell, cells: Path, tmp_path: Path) -> None:
+    a = results(tmp_path / "a.json", 1)
+    truth = json.loads((cells / "instances.json").read_text())
+    write_json(cells / "instances.json", {**truth, "annotations": []})
+    told = fpn.fails("compare", a, a, cells, "--resamples", 20).replace("\n", " ")
+    assert f"no labelled object in {len(truth['images'])} images, so nothing can be compared" in told
+
+
 def test_compare_says_that_equal_ones_are_equal(fpn: Shell, cells: Path, tmp_path: Path) -> None:
     a = results(tmp_path / "a.json", 1)
     assert "equal in every draw" in fpn("compare", a, a, cells, "--resamples", 20).out
@@ -141,6 +149,7 @@ def test_calibrate_writes_a_new_file_with_the_same_weights(
     ended = fpn("calibrate", model, cells, "--output", new, "--report", figures)
     assert ended.status == 0
     assert "platelet: f1 can't be reached: none of its objects is found" in ended.err
+    assert "chosen by few objects: cell (6)" in ended.err.replace("\n", " ")
     assert tensors(new) == tensors(model)
     assert "thresholds" not in read_header(model)
     thresholds = library.load(new, device="cpu").thresholds

@@ -9,6 +9,7 @@ from shell import Shell
 from written_sets import write_coco
 
 from fpn.cli import rate_test
+from fpn.errors import ConfigError
 
 
 @pytest.fixture
@@ -43,3 +44,9 @@ def test_files_of_somebody_else_and_a_plan_beside_it_are_refused(
     assert "no `fpn train --find-lr` wrote it" in fpn.fails(*words, "--output", tmp_path / "run")
     assert (tmp_path / "run-find-lr.svg").read_text() == "mine"
     assert "each stops before the other. Choose one" in fpn(*words, "--plan").err
+
+
+def test_a_test_that_would_be_cut_off_is_refused_with_the_time_that_it_needs() -> None:
+    rate_test._refuse_slow(900.0, 600.0)
+    with pytest.raises(ConfigError, match=r"takes about 24 minutes here, and has 10 minutes. .* --time-budget 24m, or"):
+        rate_test._refuse_slow(1440.0, 600.0)

@@ -44,6 +44,12 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path) -> None:
         fpn.load(tmp_path)
 
 
+def test_a_run_that_was_stopped_before_its_first_model_says_how_to_go_on(tmp_path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataNotFoundError, match=f"no such model file. The run in {tmp_path} .* --resume {tmp_path}"):
+        fpn.load(tmp_path / "best.safetensors")
+
+
 @pytest.mark.parametrize("part", [0.0, 0.0001, 0.5, 0.999])
 def test_a_file_cut_short_is_damaged(saved, tmp_path, part) -> None:
     content = saved.read_bytes()

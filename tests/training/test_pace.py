@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fpn.runtime.capacity import Capacity
@@ -64,3 +66,9 @@ def test_real_steps_are_timed_and_an_epoch_is_counted():
     assert pace.epoch == 3
     assert pace.step > 0
     assert pace.image > 0
+
+
+def test_a_busy_machine_is_named_beside_the_time() -> None:
+    assert PACE.caution == ""
+    assert replace(PACE, others=0.4).caution == ""
+    assert replace(PACE, others=1.44).caution.startswith("other programs used 1.4 cores while this was timed")

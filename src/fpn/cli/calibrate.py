@@ -11,9 +11,13 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import say, say_error, say_warning
 from fpn.errors import ConfigError, OutputError
+from fpn.files import refuse_unwritable
 
 if TYPE_CHECKING:
     from fpn.evaluation import Calibration, Goal
+
+# A class with fewer objects has thresholds that other images may well not ask for.
+_FEW = 20
 
 
 def run(
@@ -102,6 +106,7 @@ def run(
         say_error(f"{goal} is reached by no class, so {target} was not written")
         return 1
     _name_unlabelled(calibration, tuple(detector.classes))
+    _name_few(calibration)
     say(f"model: {save_thresholds(model, calibration.thresholds(detector.classes), target)}")
     return 0
 
@@ -130,11 +135,13 @@ def _goal(
 def _target(model: Path, output: Path | None) -> Path:
     """Where the model is to be written; nothing that is already there is replaced but MODEL itself."""
     if output is None or os.path.realpath(output) == os.path.realpath(model):
+        refuse_unwritable(model)
         return model
     if output.exists():
         raise OutputError(f"{output}: is already there. Move it, or choose another --output.")
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output}: a model's name ends with .safetensors")
+    refuse_unwritable(output)
     return output
 
 
@@ -166,4 +173,16 @@ def _name_unlabelled(calibration: Calibration, names: tuple[str, ...]) -> None:
         say_warning(
             f"{', '.join(unlabelled)}: not among the classes of {calibration.dataset}; the threshold is that in the "
             "middle of the others'"
+        )
+
+
+def _name_few(calibration: Calibration) -> None:
+    """Thresholds that describe these images alone; a bound knows how many there were."""
+    if calibration.goal.kind in ("guarantee", "false-alarms"):
+        return
+    few = [f"{each.name} ({each.objects})" for each in calibration.classes if each.reached and each.objects < _FEW]
+    if few:
+        say_warning(
+            f"chosen by few objects: {', '.join(few)}. Other images of this kind may ask for other thresholds; more "
+            "labelled ones make them surer, and fpn evaluate on others tells what they are worth."
         )

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_error
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fpn.evaluation import Comparison
@@ -91,6 +91,8 @@ def run(
     dataset = open_for((a, b), data, split, reading, doing="comparing")
     check_resamples(len(dataset), resamples)
     truth = common_truth((a, b), dataset)
+    if all(each["iscrowd"] for each in truth["annotations"]):
+        raise DataError(f"{dataset.name}: no labelled object in {len(dataset)} images, so nothing can be compared")
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
     detectors = [None if is_results(path) else measuring.load(path) for path in (a, b)]

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError, OutputError
+from fpn.files import refuse_unwritable
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -114,6 +115,7 @@ def _refuse(score: float, draw: int, output: Path | None) -> None:
         raise OutputError(f"{output}: holds files that no `fpn diagnose` wrote. Choose another --output.")
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file. Choose a folder as --output.")
+    refuse_unwritable(output)
 
 
 def _save(found: Diagnosis, dataset: Dataset, output: Path, draw: int) -> None:

@@ -88,7 +88,9 @@ def run(
                 train_set, held_out, output, settings=settings, seconds=seconds, confidence=confidence, screen=screen
             )
     except KeyboardInterrupt:
-        if output is not None:
+        if output is None:
+            say("Nothing is kept of the pilots: with --output the same command would go on.")
+        else:
             say(f"Complete pilots stay in {output}. Repeat the command to go on.")
         raise
     _show(found)

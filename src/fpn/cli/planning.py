@@ -78,7 +78,14 @@ def keep_plan(plan: TrainingPlan, pace: Pace | None, run: Path, *, validated: in
             for name, (options, other) in alternatives(plan, seconds).items()
             if options
         }
-        time = {"time": {"seconds": seconds, "seconds_a_step": pace.step, "alternatives": others}}
+        time = {
+            "time": {
+                "seconds": seconds,
+                "seconds_a_step": pace.step,
+                "cores_of_others": pace.others,
+                "alternatives": others,
+            }
+        }
     about = {"data": str(plan.facts), "device": str(plan.capacity)}
     told = {"made_by": _MADE_BY, "version": __version__, **about, **plan.to_json(), **time}
     path = file_beside(run)
@@ -207,6 +214,8 @@ def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
     for name, (options, other) in alternatives(plan, seconds).items():
         if options:
             say(f"  {name}: about {describe_duration(other)} with {options}")
+    if pace.caution:
+        say_note(pace.caution)
 
 
 def describe_duration(seconds: float) -> str:

@@ -26,6 +26,8 @@ _MADE_BY = "fpn train --find-lr"
 # Seconds, unless a time budget says otherwise.
 _LONGEST = 600.0
 _STEPS = 100
+# A test may take so many times the time that it has before it ends.
+_SLACK = 1.5
 _BAR = 24
 
 
@@ -72,15 +74,25 @@ def run_rate_test(
 
     longest, steps = _LONGEST if budget is None else budget, _STEPS
     if pace is not None and pace.step > 0:
+        _refuse_slow(FEWEST_STEPS * pace.step, longest)
         steps = min(_STEPS, max(FEWEST_STEPS, int(longest / pace.step)))
         say(f"range test: {steps} steps at rising rates, about {describe_duration(steps * pace.step)}; nothing is kept")
     with progress_bar("range test", steps) as progress:
         found = find_learning_rate(
-            detector, dataset, plan.config, steps=steps, seconds=1.5 * longest, progress=progress
+            detector, dataset, plan.config, steps=steps, seconds=_SLACK * longest, progress=progress
         )
     _show(found)
     if run is not None:
         say(f"figures: {', '.join(map(str, _write(found, run)))}")
+
+
+def _refuse_slow(least: float, longest: float) -> None:
+    """Stop where even the shortest test would be cut off before it says anything."""
+    if least > _SLACK * longest:
+        raise ConfigError(
+            f"a range test takes about {describe_duration(least)} here, and has {describe_duration(longest)}. Give it "
+            f"more, --time-budget {math.ceil(least / 60)}m, or make steps cheaper (--short-side, --batch-size)."
+        )
 
 
 def _show(found: RateRange) -> None:

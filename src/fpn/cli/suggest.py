@@ -113,16 +113,16 @@ def run(
             looking=partial(progress_bar, "detecting"),
         )
     losses = save_suggestions(found, output, target=to, score=chosen, prefix=prefix, copy=copy, model=model.stem)
-    _report(found, losses, output, to)
+    _report(found, [*losses, *_beside_boxes(detector)], output, to)
     return 1 if found.unreadable else 0
 
 
 def _refuse(count: int, score: float | str | None, batch_size: int, max_pixels: int) -> None:
-    if (isinstance(score, float) and not 0 <= score <= 1) or count < 1 or batch_size < 1 or max_pixels < 1:
-        raise ConfigError(
-            f"--count {count} --score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected a score of "
-            "0 to 1, and at least 1"
-        )
+    for name, value in {"count": count, "batch-size": batch_size, "max-pixels": max_pixels}.items():
+        if value < 1:
+            raise ConfigError(f"--{name} {value}: at least 1")
+    if isinstance(score, float) and not 0 <= score <= 1:
+        raise ConfigError(f"--score {score:g}: a score is between 0 and 1")
 
 
 def _refuse_absent(sources: list[Path]) -> None:
@@ -150,6 +150,14 @@ def _open(labelled: Path, split: str | None, detector: Detector, limits: Limits)
     )
     say(f"labelled so far: {dataset.name}, {len(dataset)} images")
     return dataset
+
+
+def _beside_boxes(detector: Detector) -> list[str]:
+    """What a draft, which is a box, has no place for."""
+    found = [task for task in ("masks", "keypoints") if task in detector.tasks]
+    return (
+        [f"the model's {' and '.join(found)}: drafts are boxes. fpn predict writes all of it as COCO"] if found else []
+    )
 
 
 def _report(found: Suggestions, losses: list[str], output: Path, to: str) -> None:

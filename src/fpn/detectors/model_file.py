@@ -186,9 +186,16 @@ def _thresholds(header: Mapping[str, Any], detector: Detector, path: Path) -> Th
         raise ModelFileError(f"{path}: its thresholds are damaged ({error}). Calibrate it again.") from error
 
 
+def _of_stopped_run(folder: Path) -> str:
+    """What to do where a training was stopped before it wrote a model."""
+    if not (folder / "run.json").is_file() or any(folder.glob("*.safetensors")):
+        return ""
+    return f". The run in {folder} has not written one: it does at its first validation. fpn train --resume {folder}"
+
+
 def _open(path: Path, use: Callable[[Any], T]) -> T:
     if not path.exists():
-        raise DataNotFoundError(f"{path}: no such model file")
+        raise DataNotFoundError(f"{path}: no such model file{_of_stopped_run(path.parent)}")
     if path.is_dir():
         raise ModelFileError(f"{path}: is a folder; a model is one .safetensors file, such as {path}/best.safetensors")
     _refuse_pickle(path)

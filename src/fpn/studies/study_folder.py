@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError, OutputError
-from fpn.files import write_text
+from fpn.files import refuse_unwritable, write_text
 from fpn.training.run_record import fingerprint
 
 _SETTINGS = "settings.json"
@@ -72,11 +72,12 @@ class StudyFolder:
         """Stop before any work if a folder is neither new, nor empty, nor begun by a study.
 
         Raises:
-            OutputError: so it is.
+            OutputError: so it is, or nothing can be written there.
         """
         begun = (root / _SETTINGS).exists()
         if not begun and root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise OutputError(f"{root}: holds something that is no {cls.study}. Choose another --output.")
+        refuse_unwritable(root)
 
     def _claim(self) -> None:
         path = self.root / _SETTINGS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from fpn.data.dataset import Dataset
 from fpn.data.loading.batch import LabelledBatch
 from fpn.detectors import Detector
+from fpn.runtime.load import Usage, read_load
 from fpn.runtime.waiting import considerate
 from fpn.training.config import TrainConfig
 from fpn.training.labels import refuse_missing_labels
@@ -22,6 +24,8 @@ from fpn.training.setup import assemble
 # Of a time budget that is spent on steps and validations; the rest is for starting, saving, and being wrong.
 _SPENT = 0.9
 _VALIDATIONS = 10
+# Cores that other programs use, from which on they are worth a word.
+_BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,20 @@ class Pace:
         step: seconds an optimizer step.
         image: seconds an image of a validation.
         epoch: optimizer steps an epoch.
+        others: cores that other programs used while it was timed; 0 where nobody counts them.
     """
 
     step: float
     image: float
     epoch: int
+    others: float = 0.0
+
+    @property
+    def caution(self) -> str:
+        """What is to be known of these figures; empty: nothing."""
+        if self.others < _BUSY:
+            return ""
+        return f"other programs used {self.others:.1f} cores while this was timed; without them it is sooner done"
 
     def seconds(self, config: TrainConfig, *, validated: int) -> float:
         """Of a whole run.
@@ -65,6 +78,8 @@ def measure_pace(detector: Detector, dataset: Dataset, config: TrainConfig, *, s
     openings = Openings(augment=None, optimizer=None, callbacks=())
     run = assemble(detector, dataset, TrainConfig(**{**config.model_dump(), **alone}), None, openings=openings)
     times, last = [], []
+    cores = range(os.cpu_count() or 1)
+    before = read_load(cores)
     try:
         with considerate(lambda _: None):
             began = time.monotonic()
@@ -78,8 +93,10 @@ def measure_pace(detector: Detector, dataset: Dataset, config: TrainConfig, *, s
             image = _time_detection(run, last)
     finally:
         run.loader.close()
+    later = read_load(cores)
+    others = 0.0 if before is None or later is None else Usage.between(before, later).others
     timed = times[1:] or times
-    return Pace(sum(timed) / max(1, len(timed)), image, steps_an_epoch(len(run.loader), config.accumulate))
+    return Pace(sum(timed) / max(1, len(timed)), image, steps_an_epoch(len(run.loader), config.accumulate), others)
 
 
 def _time_detection(run: Run, group: Sequence[LabelledBatch]) -> float:

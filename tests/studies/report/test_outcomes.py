@@ -2,8 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+
 from fpn.evaluation import evaluate, judge_thresholds, match_detections
 from fpn.evaluation.known_truth import known_truth
+from fpn.shapes import Size
+from fpn.structures import Masks
 from fpn.studies.report.label_errors import find_label_errors
 from fpn.studies.report.outcomes import confusion, found_by_size, judge_images
 
@@ -74,3 +79,17 @@ def test_a_detection_that_is_less_sure_than_right_ones_accuses_no_label(tmp_path
 def test_detections_in_what_is_to_be_ignored_accuse_no_label(tmp_path: Path) -> None:
     outcomes, _ = look(tmp_path / "set", [BOTH, [("nut", LEFT), ("bolt", RIGHT)]], [SEEN, SEEN])
     assert find_label_errors(outcomes, NAMES) == []
+
+
+def test_masks_and_keypoints_of_truth_and_detections_are_kept_for_drawing(tmp_path: Path) -> None:
+    dataset = labelled(tmp_path / "set", [[("nut", LEFT)]], NAMES)
+    code = Masks.of_boxes(torch.tensor([LOW]), Size(60, 60)).to_coco(polygons=False)[0]
+    found = {"image_id": 1, "category_id": 10, "bbox": [2, 34, 10, 10], "score": 0.9, "segmentation": code}
+    found["keypoints"] = [7.0, 40.0, 0.8]
+    truth = known_truth(dataset.classes, dataset).coco
+    (outcome,) = judge_images(dataset, truth, [found], dict.fromkeys(NAMES, 0.5))
+    assert outcome.sure.masks is not None
+    assert outcome.sure.masks.boxes().tolist() == [list(LOW)]
+    assert outcome.sure.keypoints is not None
+    assert outcome.sure.keypoints.tolist() == [[[7.0, 40.0, pytest.approx(0.8)]]]
+    assert outcome.truth.masks is None  # no outline is labelled

@@ -217,7 +217,7 @@ def test_a_folder_with_something_in_it_and_numbers_out_of_range_are_refused(tmp_
 
 def test_images_stop_where_their_room_ends(tmp_path: Path) -> None:
     scenes, finds = [BOTH] * 6, [[]] * 6
-    page = write(tmp_path, scenes, finds, room=0.003)
+    page = write(tmp_path, scenes, finds, room=0.015)
     assert 0 < Page(page).text.count("data:image/jpeg") < 12
 
 

@@ -45,3 +45,10 @@ def test_one_is_one_and_a_caution_begins_as_a_sentence() -> None:
         "The limit of 10 was reached. Allow more with --max-detections.",
         "The data have faults that fpn check names: images that can't be read (1).",
     ]
+
+
+def test_masks_and_keypoints_are_named_beside_boxes_where_they_were_measured() -> None:
+    told = figures(0.9)
+    assert "Of masks" not in verdict(told)["sentences"][0]
+    told["figures"] |= {"masks": {"ap": 0.7}, "keypoints": {"ap": 0.25}}
+    assert verdict(told)["sentences"][0].endswith(" Of masks it is 0.700. Of keypoints it is 0.250.")

@@ -22,7 +22,7 @@ from fpn.data.formats.files import shorten
 from fpn.data.formats.segmentation import unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
-from fpn.files import read_umask
+from fpn.files import read_umask, refuse_unwritable
 from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton
 from fpn.structures.masks import Segmentation
@@ -248,10 +248,11 @@ def refuse_filled(output: Path) -> None:
     """Stop before any work if the result would lie on something.
 
     Raises:
-        OutputError: `output` is a file, or a folder that is not empty.
+        OutputError: `output` is a file, or a folder that is not empty, or nothing can be written there.
     """
     held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
     if output.is_dir() and not held:
+        refuse_unwritable(output)
         return
     if held and all(name.endswith(_DRAFT) for name in held):
         raise OutputError(
@@ -260,6 +261,7 @@ def refuse_filled(output: Path) -> None:
         )
     if output.exists() or output.is_symlink():
         raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
+    refuse_unwritable(output)
 
 
 def copy_image(source: Path, target: Path) -> None:

@@ -43,16 +43,21 @@ def _stages(found: Diagnosis) -> TextTable:
         or (("nothing is lost", "", "", "", "", "", ""),),
         notes=(
             f"Found: by a detection of its class with a score of {found.threshold:g} or more and IoU 0.5. AP of these "
-            f"detections: {max(found.now.ap, 0):.3f}, at IoU 0.5: {max(found.now.ap50, 0):.3f}.",
+            f"detections: {_grade(found.now.ap)}, at IoU 0.5: {_grade(found.now.ap50)}.",
             "AP points, hundredths of AP: what would come back if the stage did its part for the objects that it "
             "lost, and the rest went on from there. Stages overlap, so that points do not add up.",
         ),
     )
 
 
+def _grade(ap: float) -> str:
+    """Below 0 where there was nothing to measure."""
+    return "-" if ap < 0 else f"{ap:.3f}"
+
+
 def _kinds(found: Diagnosis) -> TextTable:
     return TextTable(
-        title=f"{len(found.alarms)} detections found nothing",
+        title=f"{len(found.alarms)} detection{'' if len(found.alarms) == 1 else 's'} found nothing",
         columns=("what is wrong", ">count", ">share", ">AP points"),
         rows=tuple(_row(line, sized=False) for line in found.kinds if line.count)
         or (("nothing is found in vain", "", "", ""),),

@@ -37,7 +37,7 @@ FALSE_KINDS = (
 )
 MISSED = Stage(
     "missed",
-    "missed altogether",
+    "objects missed altogether",
     "an object that no wrong class and no poor box is about",
     "the object does not count",
 )

@@ -237,6 +237,8 @@ def _measure_times(study: LabelStudy, screen: Screen) -> TimeHere:
     screen.tell("timing a few steps of a pilot and of a whole training ...")
     pilot = _pace(study, study.plan, study.config(_USUAL_STEPS, 0))
     full = _pace(study, study.full, study.full.config)
+    if full.caution:
+        screen.tell(f"note: {full.caution}")
     seconds = full.seconds(study.full.config, validated=len(study.held_out))
     return TimeHere(
         pilot_step=pilot.step,

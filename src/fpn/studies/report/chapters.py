@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fpn.studies.markup import Markup, tag
+from fpn.studies.markup import Markup, join_markup, tag
 from fpn.studies.report.charts import (
     ChartLine,
     Marker,
@@ -27,6 +27,8 @@ _CURVES = 6
 # Classes up to which the confusion matrix is a table that can be read.
 _READABLE = 12
 _CONFUSIONS = 15
+# What a model may find beside boxes: task, what its AP is called, what it compares.
+_BESIDE = (("masks", "Mask", "outlines instead of boxes"), ("keypoints", "Keypoint", "points instead of boxes"))
 _COSTS = ("share", "AP points", "<what helps")
 
 
@@ -38,6 +40,7 @@ def verdict_chapter(figures: ReportFigures) -> Chapter:
     speed = figures["speed"]
     entries = [
         ("AP", grade(numbers["ap"]), within),
+        *((f"{name} AP", grade(numbers[task]["ap"]), what) for task, name, what in _BESIDE if numbers.get(task)),
         ("Objects found", share(overall["recall"]), f"of {overall['objects']}, at the threshold in use"),
         (
             "Detections that are right",
@@ -67,11 +70,6 @@ def precision_chapter(figures: ReportFigures) -> Chapter:
         of_class = intervals.get("per_class", {}).get(each["name"], {})
         rows.append(_ap_row(foreign(each["name"]), each, of_class, each["objects"]))
     columns = ("<class", "objects", "AP", "95 % interval", "AP50", "95 % interval", "AP75", "small", "medium", "large")
-    others = [
-        note(f"{name}: AP {grade(numbers[name]['ap'])}, AP50 {grade(numbers[name]['ap50'])}.")
-        for name in ("masks", "keypoints")
-        if numbers.get(name)
-    ]
     resamples = f"Intervals: images drawn {intervals['resamples']} times with replacement." if intervals else ""
     return chapter(
         "ap",
@@ -83,7 +81,8 @@ def precision_chapter(figures: ReportFigures) -> Chapter:
             resamples or "No intervals: they need at least two images.",
         ),
         table("AP by class", columns, rows),
-        others,
+        _masks(numbers["masks"]) if numbers.get("masks") else None,
+        _keypoints(numbers["keypoints"]) if numbers.get("keypoints") else None,
         note(
             "Average recall with up to 1, 10 and 100 detections an image: ",
             ", ".join(grade(numbers[key]) for key in ("ar1", "ar10", "ar100")),
@@ -96,6 +95,26 @@ def _ap_row(name: object, numbers: ReportFigures, intervals: ReportFigures, obje
     sizes = (grade(numbers[f"ap_{size}"]) for size in ("small", "medium", "large"))
     ap, ap50 = (_interval(intervals.get(metric)) for metric in ("ap", "ap50"))
     return (name, objects, grade(numbers["ap"]), ap, grade(numbers["ap50"]), ap50, grade(numbers["ap75"]), *sizes)
+
+
+def _masks(numbers: ReportFigures) -> Markup:
+    """The same grades, of outlines."""
+    columns = ("<class", "mask AP", "AP50", "AP75", "small", "medium", "large")
+    named = [(tag("strong", "all"), numbers), *((foreign(each["name"]), each) for each in numbers["per_class"])]
+    keys = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    rows = [(name, *(grade(each[key]) for key in keys)) for name, each in named]
+    return join_markup([note("Of masks: outlines instead of boxes have to overlap."), table("Mask AP", columns, rows)])
+
+
+def _keypoints(numbers: ReportFigures) -> Markup:
+    """Precision and recall of all points together."""
+    columns = ("<keypoints", "all", "at 0.5", "at 0.75", "medium", "large")
+    rows = [
+        (what, *(grade(numbers[f"{key}{end}"]) for end in ("", "50", "75", "_medium", "_large")))
+        for what, key in (("AP", "ap"), ("recall (AR)", "ar"))
+    ]
+    told = note("Of keypoints: their likeness (OKS: distance by the object's size) takes the place of overlap.")
+    return join_markup([told, table("Keypoint AP and recall", columns, rows)])
 
 
 def _interval(ends: Sequence[float | None] | None) -> str:
@@ -371,7 +390,7 @@ def budget_chapter(figures: ReportFigures) -> Chapter:
         if budget["lost"]
         else paragraph("No object is lost."),
         table(
-            f"{budget['false_alarms']} detections found nothing",
+            f"{budget['false_alarms']} detection{'' if budget['false_alarms'] == 1 else 's'} found nothing",
             ("<what is wrong", "count", *_COSTS),
             _lines(budget["kinds"]),
         )

@@ -160,7 +160,7 @@ def _measure(detector: Detector, dataset: Dataset, settings: Settings, folder: P
     found.save(folder / _FIGURES)
     found.save_detections(folder / _DETECTIONS)
     return {
-        "figures": found.to_dict(),
+        "figures": _portable(found.to_dict(), dataset),
         "unreadable": dict(found.unreadable),
         "speed": {
             "images": found.images - known,
@@ -171,6 +171,14 @@ def _measure(detector: Detector, dataset: Dataset, settings: Settings, folder: P
             "machine": describe_machine(detector.device),
         },
     }
+
+
+def _portable(figures: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Without the place of the images on this machine: the page is passed on."""
+    limit = figures["limit"]
+    if limit is not None:
+        limit["advice"] = limit["advice"].replace(f"{dataset.root}/", "")
+    return figures
 
 
 def _digest(detector: Detector) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fpn.data.dataset import Dataset
 from fpn.ops.boxes import pairwise_iou, xywh_to_xyxy
-from fpn.structures import Detections, Targets
+from fpn.shapes import Size
+from fpn.structures import Detections, Masks, Targets
 from fpn.studies.diagnosis.pairing import IGNORED, NOTHING, pair
 from fpn.studies.diagnosis.stages import FOUND_IOU
 
@@ -27,7 +28,7 @@ class ImageOutcome:
         index: the image's number in the dataset.
         image_id: its id there.
         path: its path within the dataset's folder.
-        truth: original pixels.
+        truth: original pixels; with masks and keypoints where detections have them.
         areas: of the objects, as COCO counts sizes.
         found: all detections, best first.
         counted: (n,) places of those that reach their class's threshold, best first.
@@ -100,14 +101,16 @@ def judge_images(
     for record in records:
         by_image.setdefault(record["image_id"], []).append(record)
     files = {each["id"]: str(each["file_name"]) for each in truth["images"]}
+    outlined, pointed = (any(name in record for record in records) for name in ("segmentation", "keypoints"))
     outcomes = []
     for index in range(len(dataset)):
-        labelled = dataset.targets(index)
+        labelled = dataset.targets(index, masks=outlined)
         labels = renamed[labelled.labels]
-        objects = Targets(labelled.boxes, labels, labelled.ignore)[labels >= 0]
+        points = labelled.keypoints if pointed else None
+        objects = replace(labelled, labels=labels, keypoints=points)[labels >= 0]
         areas = [each["area"] for each in dataset.annotations(index) if each["category_id"] in places]
         image_id = dataset.image_id(index)
-        found = _detections(by_image.get(image_id, []), places)
+        found = _detections(by_image.get(image_id, []), places, dataset.size(index))
         matched, counted, taken = _judge(objects, found, limits)
         outcomes.append(
             ImageOutcome(index, image_id, files[image_id], objects, tuple(areas), found, counted, matched, taken)
@@ -115,12 +118,20 @@ def judge_images(
     return outcomes
 
 
-def _detections(records: Sequence[Mapping[str, Any]], places: Mapping[int, int]) -> Detections:
+def _detections(records: Sequence[Mapping[str, Any]], places: Mapping[int, int], size: Size) -> Detections:
     records = sorted(records, key=lambda record: -record["score"])
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.float64).reshape(-1, 4)
     scores = torch.tensor([record["score"] for record in records], dtype=torch.float64)
     labels = torch.tensor([places[record["category_id"]] for record in records], dtype=torch.int64)
-    return Detections(xywh_to_xyxy(boxes).float(), scores, labels)
+    masks = [record["segmentation"] for record in records if "segmentation" in record]
+    points = [record["keypoints"] for record in records if "keypoints" in record]
+    return Detections(
+        xywh_to_xyxy(boxes).float(),
+        scores,
+        labels,
+        masks=Masks.from_coco(masks, size) if masks else None,
+        keypoints=torch.tensor(points).reshape(len(points), -1, 3) if points else None,
+    )
 
 
 def _judge(truth: Targets, found: Detections, limits: Tensor) -> tuple[tuple[int, ...], Tensor, tuple[int, ...]]:

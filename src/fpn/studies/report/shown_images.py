@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -13,17 +14,21 @@ from PIL import Image
 from fpn.data.dataset import Dataset
 from fpn.drawing import draw
 from fpn.ops.boxes import pairwise_iou
+from fpn.shapes import Size
 from fpn.structures import Classes, Detections, Targets
 from fpn.studies.report.label_errors import LabelError
 from fpn.studies.report.outcomes import ImageOutcome
 
 # Longer side of a whole image, and side of the part around a label, in pixels.
 _WHOLE, _PART = 640, 220
+# Small images are enlarged up to so many times, so that labels leave something to see.
+_LARGER = 3.0
 # The part is so many times as long as its box, and at least so many pixels of the original.
 _AROUND, _LEAST = 2.5, 64
 # Boxes that overlap it by less are neighbours.
 _SAME = 0.1
 _QUALITY = 80
+_Objects = TypeVar("_Objects", Targets, Detections)
 
 
 class ImageRoom:
@@ -55,8 +60,11 @@ class ImageRoom:
 def show_pair(dataset: Dataset, outcome: ImageOutcome, classes: Classes, room: ImageRoom) -> dict[str, Any] | None:
     """An image's truth and its counted detections, as two data URIs; None where there is no room."""
     image = dataset.image(outcome.index)
-    scale = min(1.0, _WHOLE / max(image.size))
-    truth, found = (room.embed(draw(image, objects, classes, scale=scale)) for objects in (outcome.truth, outcome.sure))
+    scale = min(_LARGER, _WHOLE / max(image.size))
+    truth, found = (
+        room.embed(draw(image, objects, classes, scale=scale, skeleton=dataset.skeleton))
+        for objects in (outcome.truth, outcome.sure)
+    )
     return None if truth is None or found is None else {"truth": truth, "found": found}
 
 
@@ -71,16 +79,22 @@ def show_part(
     x, y, side = _square(image, error.box)
     scale = _PART / side
     whole = image.crop((x, y, x + side, y + side))
-    corner = torch.tensor([x, y, x, y], dtype=torch.float32)
-    truth, found = outcome.truth, outcome.sure
-    parts: Sequence[Targets | Detections] = (
-        Targets(truth.boxes - corner, truth.labels, truth.ignore),
-        Detections(found.boxes - corner, found.scores, found.labels),
-    )
-    place = torch.tensor([error.box]) - corner
-    shown = [each[pairwise_iou(place, each.boxes)[0] >= _SAME] for each in parts]
-    labelled, said = (room.embed(draw(whole, each, classes, scale=scale)) for each in shown)
+    place = torch.tensor([error.box])
+    parts: Sequence[Targets | Detections] = (outcome.truth, outcome.sure)
+    shown = [_moved(each[pairwise_iou(place, each.boxes)[0] >= _SAME], x, y, side) for each in parts]
+    labelled, said = (room.embed(draw(whole, each, classes, scale=scale, skeleton=dataset.skeleton)) for each in shown)
     return None if labelled is None or said is None else {"truth": labelled, "found": said}
+
+
+def _moved(objects: _Objects, x: int, y: int, side: int) -> _Objects:
+    """Into the frame of the part of the image that begins at (x, y)."""
+    masks, keypoints = objects.masks, objects.keypoints
+    return replace(
+        objects,
+        boxes=objects.boxes - torch.tensor([x, y, x, y], dtype=torch.float32),
+        masks=None if masks is None else masks.shifted(top=-y, left=-x, size=Size(side, side)),
+        keypoints=None if keypoints is None else keypoints - torch.tensor([x, y, 0], dtype=torch.float32),
+    )
 
 
 def _square(image: Image.Image, box: tuple[float, float, float, float]) -> tuple[int, int, int]:

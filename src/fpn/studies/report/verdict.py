@@ -44,7 +44,9 @@ def _accuracy(figures: Mapping[str, Any]) -> str:
     if interval and interval[1] is not None:
         within = f" (on other images of this kind most likely {interval[1]:.2f} to {interval[2]:.2f})"
     half = grade(numbers["ap50"])
-    return f"Average precision (AP) is {numbers['ap']:.3f}{within}; with boxes that need to fit by half only, {half}."
+    said = f"Average precision (AP) is {numbers['ap']:.3f}{within}; with boxes that need to fit by half only, {half}."
+    beside = [f" Of {task} it is {grade(numbers[task]['ap'])}." for task in ("masks", "keypoints") if numbers.get(task)]
+    return "".join([said, *beside])
 
 
 def _point(figures: Mapping[str, Any]) -> str:
@@ -83,7 +85,7 @@ def _weakest(figures: Mapping[str, Any]) -> str:
     if len(classes) < 2:
         return ""
     worst = min(classes, key=lambda each: each["ap"])
-    return f"Weakest class: {worst['name']}, AP {worst['ap']:.3f} on {worst['objects']} objects."
+    return f"Weakest class: {worst['name']}, AP {worst['ap']:.3f} on {_count(worst['objects'], 'object')}."
 
 
 def _labels(figures: Mapping[str, Any]) -> str:

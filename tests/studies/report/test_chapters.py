@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fpn.studies.report.chapters import precision_chapter
+
+GRADES = {"ap": 0.5, "ap50": 0.75, "ap75": 0.25, "ap_small": None, "ap_medium": 0.125, "ap_large": 1.0}
+RECALL = {"ar": 0.6, "ar50": 0.8, "ar75": 0.4, "ar_medium": 0.3, "ar_large": 0.9}
+
+
+def rows(**beside: Any) -> dict[str, list[list[str]]]:
+    """Caption of each table of the chapter -> the texts of its cells, row by row."""
+    measured = {**GRADES, "objects": 8, "ar1": 0.1, "ar10": 0.2, "ar100": 0.3, "per_class": [], **beside}
+    html = precision_chapter({"figures": measured, "intervals": None}).body
+    tables = re.findall(r"<caption>(.*?)</caption>.*?<tbody>(.*?)</tbody>", html, flags=re.S)
+    return {
+        caption: [re.findall(r"<t[hd][^>]*>(?:<[^>]*>)?([^<]*)", row) for row in body.split("</tr>")[:-1]]
+        for caption, body in tables
+    }
+
+
+def test_masks_have_a_table_by_class() -> None:
+    found = rows(masks={**GRADES, "per_class": [{"name": "nut", **GRADES, "ap": 0.4}]})
+    assert found["Mask AP"] == [
+        ["all", "0.500", "0.750", "0.250", "-", "0.125", "1.000"],
+        ["nut", "0.400", "0.750", "0.250", "-", "0.125", "1.000"],
+    ]
+
+
+def test_keypoints_have_precision_and_recall() -> None:
+    assert rows(keypoints={**GRADES, **RECALL})["Keypoint AP and recall"] == [
+        ["AP", "0.500", "0.750", "0.250", "0.125", "1.000"],
+        ["recall (AR)", "0.600", "0.800", "0.400", "0.300", "0.900"],
+    ]
+
+
+def test_boxes_alone_have_one_table() -> None:
+    assert list(rows()) == ["AP by class"]
