@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -91,8 +92,7 @@ def run(
     dataset = open_for((a, b), data, split, reading, doing="comparing")
     check_resamples(len(dataset), resamples)
     truth = common_truth((a, b), dataset)
-    if all(each["iscrowd"] for each in truth["annotations"]):
-        raise DataError(f"{dataset.name}: no labelled object in {len(dataset)} images, so nothing can be compared")
+    _refuse_nothing(truth, dataset.name)
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
     detectors = [None if is_results(path) else measuring.load(path) for path in (a, b)]
@@ -121,6 +121,13 @@ def _refuse(resamples: int, batch_size: int, worst: int, fail_below: float | Non
         raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
     if fail_below is not None and not math.isfinite(fail_below):
         raise ConfigError(f"--fail-below {fail_below}: a difference of AP, such as -0.01 or 0")
+
+
+def _refuse_nothing(truth: Mapping[str, Any], name: str) -> None:
+    """Stop before anything is detected if no object counts."""
+    if all(each["iscrowd"] for each in truth["annotations"]):
+        images = len(truth["images"])
+        raise DataError(f"{name}: no labelled object in {images} images, so nothing can be compared")
 
 
 def _show(comparison: Comparison, worst: int) -> None:

@@ -170,6 +170,22 @@ def test_sentences_and_the_table_say_what_more_labels_bring(trained: list[str]):
     assert drawn.count("<polygon") == 1
 
 
+def test_pilots_that_learned_nothing_promise_nothing():
+    pilots = deal_pilots(scenes(40), seed=0)
+    found = LabelForecast.of(
+        [outcome(pilot, 0.06 if pilot.part == 4 else 0.04) for pilot in pilots],
+        dataset="early",
+        held_out=("val", 6),
+        confidence=0.9,
+        time=TIMES,
+        settings={},
+    )
+    told = found.sentences()
+    assert told[0].startswith("The pilots have learned next to nothing: 4.0 points of AP with all images.")
+    assert told[1].startswith("Give each more than 10 steps (--steps, --time-budget)")
+    assert not any("Labels are" in sentence or "would bring" in sentence for sentence in told)
+
+
 def test_a_flat_curve_says_that_labels_are_not_what_is_missing():
     pilots = deal_pilots(scenes(40), seed=0)
     found = LabelForecast.of(

@@ -17,6 +17,8 @@ from fpn.studies.label_budget.pilots import PilotOutcome
 TIMES = (2, 4)
 # A gain of fewer points than this is none worth the labels.
 _WORTH = 0.01
+# AP of pilots on all images below which they have learned too little to tell anything by.
+_LEARNED = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,13 @@ class LabelForecast:
 
     def sentences(self) -> list[str]:
         """What the figures mean."""
+        learned = statistics.fmean(pilot.ap for pilot in self.pilots if pilot.part == 1)
+        if learned < _LEARNED:
+            return [
+                f"The pilots have learned next to nothing: {100 * learned:.1f} points of AP with all images. What the "
+                "curve says of more labels means nothing yet.",
+                f"Give each more than {self.pilots[-1].steps} steps (--steps, --time-budget), and another --output.",
+            ]
         twice, sure = self.forecasts[0], f"{self.confidence:.0%}"
         low, high = 100 * twice.gain.low, 100 * twice.gain.high
         return [
