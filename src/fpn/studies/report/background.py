@@ -102,7 +102,7 @@ def model_chapter(figures: ReportFigures) -> Chapter:
         (f"trained for ({key}s)", str(model["trained"][key])) for key in ("epoch", "step") if key in model["trained"]
     ]
     dialect = [
-        (f"{part}.{name}", str(value))
+        (f"{part}.{name}", _said(value))
         for part, values in model["recipe"]["dialect"].items()
         if isinstance(values, Mapping)
         for name, value in values.items()
@@ -122,7 +122,16 @@ def model_chapter(figures: ReportFigures) -> Chapter:
 
 
 def _plain(settings: ReportFigures) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), str(value)) for key, value in settings.items()]
+    return [(key.replace("_", " "), _said(value)) for key, value in settings.items()]
+
+
+def _said(value: object) -> str:
+    """As people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_said, value))
+    return "-" if value is None else str(value)
 
 
 def _plan(plan: ReportFigures | None) -> Markup | None:
@@ -130,12 +139,12 @@ def _plan(plan: ReportFigures | None) -> Markup | None:
     if not isinstance(plan, Mapping) or not isinstance(plan.get("settings"), Mapping):
         return None
     rows = [
-        (key.replace("_", " "), str(each.get("value")), "given" if each.get("given") else str(each.get("reason", "")))
+        (key.replace("_", " "), _said(each.get("value")), "given" if each.get("given") else str(each.get("reason", "")))
         for key, each in plan["settings"].items()
         if isinstance(each, Mapping)
     ]
     caption = f"Recipe {plan.get('recipe')}: {plan.get('because')}"
-    return table(caption, ("<setting", "<value", "<why"), rows)
+    return table(caption, ("<setting", "<value", "<why"), rows) if rows else paragraph(f"{caption}.")
 
 
 def speed_chapter(figures: ReportFigures) -> Chapter:
