@@ -122,7 +122,7 @@ def _refuse(count: int, score: float | str | None, batch_size: int, max_pixels: 
         if value < 1:
             raise ConfigError(f"--{name} {value}: at least 1")
     if isinstance(score, float) and not 0 <= score <= 1:
-        raise ConfigError(f"--score {score:g}: a score is between 0 and 1")
+        raise ConfigError(f"--score {score:g}: expected 0 to 1")
 
 
 def _refuse_absent(sources: list[Path]) -> None:

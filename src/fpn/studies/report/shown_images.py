@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,7 +28,6 @@ _AROUND, _LEAST = 2.5, 64
 # Boxes that overlap it by less are neighbours.
 _SAME = 0.1
 _QUALITY = 80
-_Objects = TypeVar("_Objects", Targets, Detections)
 
 
 class ImageRoom:
@@ -86,7 +85,7 @@ def show_part(
     return None if labelled is None or said is None else {"truth": labelled, "found": said}
 
 
-def _moved(objects: _Objects, x: int, y: int, side: int) -> _Objects:
+def _moved(objects: Targets | Detections, x: int, y: int, side: int) -> Targets | Detections:
     """Into the frame of the part of the image that begins at (x, y)."""
     masks, keypoints = objects.masks, objects.keypoints
     return replace(
