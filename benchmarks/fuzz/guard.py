@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fpn.errors import FpnError
+from fuzz.elsewhere import ELSEWHERE
 from fuzz.targets import Target
 
 
@@ -24,7 +26,7 @@ class Bounds(NamedTuple):
 
 
 # Other toolkits' files are small here and nothing is built of them; datasets and models take longer.
-_BOUNDS = {"checkpoints": Bounds(1.0, 200), "settings": Bounds(1.0, 200)}
+_BOUNDS = dict.fromkeys(("checkpoints", "results", "hdf5", "settings"), Bounds(1.0, 200))
 
 
 def bounds_of(reader: str) -> Bounds:
@@ -88,5 +90,10 @@ def arm(bounds: Bounds) -> None:
 
 
 def peak_mebibytes() -> int:
-    """The most memory that this process ever really had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """The most memory that this process, or one that it began, ever really had."""
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, ELSEWHERE.mebibytes)
+
+
+def processor_seconds() -> float:
+    """What this process and those that it began have used."""
+    return time.process_time() + ELSEWHERE.seconds

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
+import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +18,7 @@ Mutation = Callable[[random.Random, bytes], bytes]
 
 # Nothing grows beyond this: the question is what a reader does, not how long a long file takes.
 # The smallest detector has 350 KiB of weights.
-LONGEST = {"models": 1 << 19}
+LONGEST = {"models": 1 << 19, "results": 1 << 18}
 USUALLY_LONGEST = 1 << 16
 
 # Values that stand where others were expected.
@@ -331,6 +334,72 @@ def _opcodes(dice: random.Random, data: bytes) -> bytes:
     return data[:place] + what + data[place + (len(what) if dice.random() < 0.5 else 0) :]
 
 
+# --- zips of arrays -------------------------------------------------------------------------------------------------
+
+_HEADERS = (
+    b"'descr': '|O'", b"'descr': '<f16'", b"'descr': '<c8'", b"'descr': '<U9'", b"'descr': [('x', '<f4')]",
+    b"'descr': '>f4'", b"'shape': ()", b"'shape': (-1, 4)", b"'shape': (1099511627776,)", b"'shape': (2, 2, 2, 2)",
+    b"'shape': (100000, 100000, 3)", b"'shape': (0, 9, 3)", b"'fortran_order': 7", b"'more': 1", b"'shape': (True,)",
+    b"'shape': (2.5,)", b"'shape': (" + b"1, " * 70 + b")", b"[" * 300,
+)  # fmt: skip
+_FIELD = re.compile(rb"'\w+': (\([^)]*\)|'[^']*'|\w+)")
+
+
+def _member(dice: random.Random, data: bytes) -> bytes:
+    """Change one array of an .npz and pack it again, so that sums are right and the change is believed."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if sum(each.file_size for each in members) > 1 << 20:  # it takes too long to pack it again
+                return _set_number(dice, data)
+            records = [(each.filename, archive.read(each), each.compress_type) for each in members]
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError, RuntimeError):
+        return _set_number(dice, data)
+    number = dice.randrange(max(len(records), 1))
+    packed = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(packed, "w") as archive:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for place, (name, body, kind) in enumerate(records):
+            if place != number:
+                archive.writestr(name, body, kind)
+                continue
+            way = dice.randrange(6)
+            others = (name, "image_0.npy", "image_1", "../x.npy", records[0][0])
+            body = _array_header(dice, body) if way < 4 else dice.choice((_flip, _cut_off, _repeat))(dice, body)
+            kind = dice.choice((kind, kind, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+            for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 2))):
+                archive.writestr(dice.choice(others) if way == 0 else name, body[: 1 << 16], kind)
+    return packed.getvalue()
+
+
+def _array_header(dice: random.Random, data: bytes) -> bytes:
+    found = list(_FIELD.finditer(data[:200]))
+    if not found:
+        return _set_number(dice, data)
+    at = dice.choice(found)
+    new = dice.choice(_HEADERS)
+    changed = data[: at.start()] + new + data[at.end() :]
+    if dice.random() < 0.2:  # as long as it says no longer
+        return changed
+    length = int.from_bytes(data[8:10], "little") + len(changed) - len(data)
+    return changed[:8] + (length % 65536).to_bytes(2, "little") + changed[10:]
+
+
+# --- HDF5 -----------------------------------------------------------------------------------------------------------
+
+
+def _other_place(dice: random.Random, data: bytes) -> bytes:
+    """An address of eight bytes leads somewhere else in the file: round in circles, or into the midst of something."""
+    found = [
+        at for at in range(0, max(len(data) - 8, 0), 8) if 0 < int.from_bytes(data[at : at + 8], "little") < 1 << 16
+    ]
+    if not found:
+        return _set_number(dice, data)
+    at, other = dice.choice(found), dice.choice(found)
+    place = dice.choice((data[other : other + 8], dice.randrange(len(data)).to_bytes(8, "little"), b"\xff" * 8))
+    return data[:at] + place + data[at + 8 :]
+
+
 _BYTES: tuple[Mutation, ...] = (_flip, _replace, _cut_off, _leave_out, _repeat, _insert, _set_number)
 _TEXT: tuple[Mutation, ...] = (_other_token, _other_token, _other_token, _move_lines, _deep)
 WAYS: dict[str, tuple[Mutation, ...]] = {
@@ -340,6 +409,8 @@ WAYS: dict[str, tuple[Mutation, ...]] = {
     "images": (*_BYTES, *(_set_number,) * 5, *(_png_field,) * 3),
     "models": (*_BYTES, *(_model_header,) * 4, *(_recipe,) * 12),
     "checkpoints": (*_BYTES, *(_set_number,) * 4, *(_opcodes,) * 6),
+    "results": (*_BYTES, *(_set_number,) * 4, *(_member,) * 12),
+    "hdf5": (*_BYTES, *(_set_number,) * 6, *(_other_place,) * 6),
     "settings": (*map(_part, _BYTES), *map(_part, _TEXT * 3), *(_part(_yaml),) * 3),
     "names": (*(_json,) * 20, *_TEXT),
 }

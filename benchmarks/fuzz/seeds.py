@@ -236,6 +236,66 @@ def _by_torch(value: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def result_seeds() -> list[bytes]:
+    """What a toolkit found, as `fpn import --verify` takes it: plain, packed, and what would fill a memory."""
+    chance = np.random.default_rng(0)
+    image = chance.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    one = {"image_0": image, "boxes_0": chance.random((2, 4)), "scores_0": np.array([0.9, 0.5], np.float32)}
+    whole = {**one, "labels_0": np.array([0, 3]), "image_1": np.asfortranarray(image), "boxes_1": np.zeros((0, 4))}
+    whole |= {"scores_1": np.zeros(0, np.float16), "labels_1": np.zeros(0, np.int8)}
+    grown = {**whole, "image_1": np.zeros((4000, 10_000, 3), np.uint8)}
+    seeds = []
+    for arrays, save in ((whole, np.savez), (whole, np.savez_compressed), (grown, np.savez_compressed)):
+        buffer = io.BytesIO()
+        save(buffer, **arrays)  # type: ignore[operator]
+        seeds += [buffer.getvalue()] * (1 if arrays is grown else 4)
+    return seeds
+
+
+def hdf5_seeds() -> list[bytes]:
+    """Layers as Keras 2 and 3 write them in both formats of HDF5, and everything that is refused."""
+    return [_by_h5py(fill, version) for fill in (_keras_2, _keras_3) for version in ("earliest", "latest")] * 3 + [
+        _by_h5py(_odd_hdf5, version) for version in ("earliest", "latest")
+    ]
+
+
+def _by_h5py(fill: Callable[[Any], None], version: str) -> bytes:
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=version) as file:
+        fill(file)
+    return buffer.getvalue()
+
+
+def _keras_2(file: Any) -> None:
+    file.attrs["layer_names"] = [b"conv1", b"bn_conv1"]
+    for name, shape in (("conv1/kernel:0", (3, 3, 2, 4)), ("conv1/bias:0", (4,)), ("bn_conv1/gamma:0", (4,))):
+        file[f"{name.partition('/')[0]}/{name}"] = np.ones(shape, np.float32)
+    file.create_group("activation_1")
+
+
+def _keras_3(file: Any) -> None:
+    for number, name in enumerate(("conv1", "bn_conv1")):
+        file[f"layers/layer_{number}/vars/0"] = np.ones((3, 4), np.float32)
+        file[f"layers/layer_{number}/vars"].attrs["name"] = name
+
+
+def _odd_hdf5(file: Any) -> None:
+    import h5py
+
+    file["a/plain"] = np.arange(6, dtype=">f4").reshape(2, 3)
+    file["a/again"] = file["a/plain"]
+    file["a/loop"] = file["a"]
+    file["b/elsewhere"] = h5py.ExternalLink("other.h5", "/x")
+    file["b/round"] = h5py.SoftLink("/b/round")
+    file.create_dataset("c/packed", (100, 100), "f4", compression="gzip", chunks=(50, 50))
+    file.create_dataset("c/outside", (10,), "f4", external=[("/etc/hostname", 0, 40)])
+    file.create_dataset("c/texts", data=["x", "yy"], dtype=h5py.string_dtype())
+    file["d/type"] = np.dtype("f8")
+    file["d/records"] = np.zeros(3, dtype=[("x", "f4"), ("y", "i4")])
+
+
 def setting_seeds() -> list[bytes]:
     """Detectron2's yaml, MMDetection's config, and names of classes."""
     yaml = (
@@ -277,6 +337,8 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "images": image_seeds,
     "models": model_seeds,
     "checkpoints": checkpoint_seeds,
+    "results": result_seeds,
+    "hdf5": hdf5_seeds,
     "settings": setting_seeds,
     "names": name_seeds,
 }

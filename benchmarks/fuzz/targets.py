@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -22,10 +25,14 @@ from fpn.detectors import builder, model_file
 from fpn.detectors.recipe import FasterRCNNRecipe
 from fpn.errors import FpnError
 from fpn.image_io import image_size, read_image
-from fpn.interop import import_weights
+from fpn.interop import hdf5_files, hdf5_outline, import_weights
 from fpn.interop.checkpoint_files import read_checkpoint_file
 from fpn.interop.class_names import resolve_classes
+from fpn.interop.pickle_parts import RefusedFileError
+from fpn.interop.proof import compare_stored
 from fpn.interop.toolkit_configs import read_toolkit_config
+from fpn.structures import Detections
+from fuzz.elsewhere import ELSEWHERE
 from fuzz.seeds import CUT
 
 Target = Callable[[bytes], None]
@@ -132,6 +139,60 @@ def checkpoints(folder: Path) -> Target:
     return run
 
 
+class _Blind:
+    """A detector that finds nothing, at once."""
+
+    def predict(self, images: list[Any]) -> list[Detections]:
+        return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
+
+
+def results(folder: Path) -> Target:
+    """What a toolkit found, an .npz."""
+    file = folder / "outputs.npz"
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        json.dumps(compare_stored(_Blind(), file).to_json(), allow_nan=False)  # type: ignore[arg-type]
+
+    return run
+
+
+def hdf5(folder: Path) -> Target:
+    """A file of Keras. What libhdf5 does runs in a process of its own, as in use, but begun quickly."""
+    file = folder / "weights.h5"
+    hdf5_files._outline = _Outlines(folder / "said.json").outline
+
+    def run(data: bytes) -> None:
+        file.write_bytes(data)
+        content = read_checkpoint_file(file)
+        assert sum(content.skipped.values()) >= 0, "what is left out is counted"
+        with suppress(FpnError):
+            import_weights(content.value)
+
+    return run
+
+
+class _Outlines:
+    """In place of `hdf5_files._outline`: the same limits and answers, of a process that is forked, not begun anew."""
+
+    def __init__(self, said: Path) -> None:
+        program, source = Path(__file__).with_name("outlines.py"), Path(hdf5_outline.__file__).parent
+        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), *filter(None, sys.path)])}
+        command = [sys.executable, "-P", str(program), str(said)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=surroundings, stdin=pipe, stdout=pipe, text=True)
+
+    def outline(self, path: Path) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(path, file=self._process.stdin, flush=True)
+        status, seconds, kibibytes, told = json.loads(self._process.stdout.readline())
+        ELSEWHERE.add(seconds, kibibytes // 1024)
+        if status:
+            raise RefusedFileError(f"libhdf5 could not read it to an end (status {status})")
+        return told
+
+
 def settings(folder: Path) -> Target:
     """A yaml and its base, a config that is Python, and a file of names."""
     _write(folder / "Base.yaml", b"MODEL: {ROI_HEADS: {SCORE_THRESH_TEST: 0.05}}\n")
@@ -180,6 +241,8 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "images": images,
     "models": models,
     "checkpoints": checkpoints,
+    "results": results,
+    "hdf5": hdf5,
     "settings": settings,
     "names": names,
 }

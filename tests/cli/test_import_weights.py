@@ -6,6 +6,9 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import fpn
 from fpn.cli.app import run_command
+from fpn.interop import proof
+from fpn.interop.proof import Proof
+from fpn.studies.explain.origins import origin_table
 
 SMALL = ("--set", "pixels.short_side=64", "--set", "pixels.long_side=96", "--set", "rpn.after_nms=[50, 50]")
 
@@ -36,15 +39,34 @@ def test_a_file_becomes_a_model_that_says_how_it_was_known_and_what_was_proven(c
     assert "roi.sampler align" in said
     assert "compared with torchvision on 3 images (320x240, 200x333, 416x416)" in said
     detector = fpn.load(output, device="cpu")
-    (proof,) = detector.training_record["imported"]["proofs"]
-    assert proof["theirs"] > 20
-    assert proof["same"] == proof["theirs"] == proof["ours"]
-    assert proof["box"] < 0.01
-    assert proof["score"] < 1e-4
+    (found,) = detector.training_record["imported"]["proofs"]
+    assert found["theirs"] > 20
+    assert found["same"] == found["theirs"] == found["ours"]
+    assert found["box"] < 0.01
+    assert found["score"] < 1e-4
     assert run_command(["explain", str(output)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "toolkit torchvision" in said
-    assert f"{proof['same']} of {proof['theirs']} detections as torchvision finds them" in said
+    assert f"{found['same']} of {found['theirs']} detections as torchvision finds them" in said
+
+
+def test_detections_that_are_others_than_the_toolkits_are_a_warning_and_no_proof(
+    checkpoint, tmp_path, capsys, monkeypatch
+):
+    few = Proof("torchvision", ((9, 9),), theirs=20, ours=20, same=18, box=0.5, score=0.0)
+    monkeypatch.setattr(proof, "compare_torchvision", lambda *_: [few])
+    output = tmp_path / "model.safetensors"
+    assert run_command(["import", str(checkpoint), "--output", str(output), "--classes", "cat,dog"]) == 0
+    assert "warning: only 18 of 20 detections are the same" in " ".join(capsys.readouterr().err.split())
+    rows = dict(origin_table(output).rows)
+    assert rows["not proven"].startswith("18 of 20 detections as torchvision finds them")
+    assert "proven" not in rows
+
+
+def test_what_results_to_compare_with_are_missing_is_said_first(tmp_path, capsys):
+    words = ["import", "no.pth", "--output", str(tmp_path / "a.safetensors"), "--verify", str(tmp_path / "no.npz")]
+    assert run_command(words) == 1
+    assert "no.npz: no such file of results" in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_and_a_wrong_suffix_is_named_before_any_work(checkpoint, tmp_path, capsys):

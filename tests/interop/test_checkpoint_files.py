@@ -2,15 +2,18 @@
 
 import argparse
 import collections
+import contextlib
 import io
 import os
 import pickle
 import random
+import signal
 import struct
 import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,10 +170,16 @@ def test_a_file_of_safetensors(tmp_path):
     assert read_checkpoint_file(tmp_path / "a.safetensors").value["a"].tolist() == [1, 1, 1]
 
 
+def test_a_model_of_our_own_is_no_checkpoint_to_import(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "a.safetensors", {"fpn": "{}"})
+    with pytest.raises(ModelFileError, match="a model of fpn already: predict, evaluate and train --init take it as"):
+        read_checkpoint_file(tmp_path / "a.safetensors")
+
+
 def test_a_file_that_is_not_there_and_a_folder(tmp_path):
     with pytest.raises(DataNotFoundError, match="no such file"):
         read_checkpoint_file(tmp_path / "a.pth")
-    with pytest.raises(ModelFileError, match="is no file; a checkpoint is one"):
+    with pytest.raises(ModelFileError, match="is a folder; a checkpoint is a file"):
         read_checkpoint_file(tmp_path)
 
 
@@ -228,10 +237,36 @@ def recursive():
     return pickle.dumps(value, 2)
 
 
+# Records of a zip, whose list alone is longer than 2 MiB.
+MANY = [(f"{number:05d}" * 40, b"") for number in range(9000)]
+
+
+@contextlib.contextmanager
+def bounds(seconds, mebibytes):
+    """Of the processor's time, and of address space beyond what the process has."""
+
+    def too_long(*_):
+        raise TimeoutError
+
+    pages = Path("/proc/self/statm")
+    if not pages.is_file():
+        yield
+        return
+    resource = pytest.importorskip("resource")
+    before, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGPROF, too_long)
+    most = int(pages.read_text().split()[0]) * resource.getpagesize() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def hostile(canary):
     """Name -> (bytes, what the error says)."""
-    from pathlib import Path
-
     write = Calls(Path.touch, Path(canary))
     files = {
         "os.system": (pickle.dumps(Calls(os.system, f"touch {canary}"), 2), r"refers to posix\.system"),
@@ -274,7 +309,9 @@ def hostile(canary):
         "array too short": (pickle.dumps(np.zeros(9, "f4"), 2).replace(b"K\x09\x85", b"K\xff\x85"), "with 36 bytes"),
         "text": (b"hello, world", "refers to what is not there"),
         "image": (b"\x89PNG\r\n", "is none of the files that are read"),
-        "empty": (b"", "it is empty|missing"),
+        "empty": (b"", "it is empty"),
+        "a model of no toolkit": (b"\x80\x02cnets.yolo\nDetector\n.", "If that is a model, save its numbers alone"),
+        "a zip of very many records": (in_zip(b"N.", MANY), "its zip has a list of records of"),
         "cut zip": (tensor_zip()[:-30], "cut short"),
         "zip of another kind": (in_zip(b"N.", prefix="a/b/c"), "torch.save did not write"),
         "compressed": (in_zip(b"\x80\x02" + b"N0" * 99_999 + b"N.", compress_type=8), "is compressed or encrypted"),
@@ -308,7 +345,7 @@ def test_hostile_files_are_refused_with_what_was_found_and_nothing_of_them_runs(
     for number, (name, (content, told)) in enumerate(files.items()):
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(content)
-        with pytest.raises(ModelFileError, match=told) as caught:
+        with pytest.raises(ModelFileError, match=told) as caught, bounds(seconds=1, mebibytes=200):
             read_checkpoint_file(path)
         assert str(caught.value).startswith(str(path)), name
         assert str(caught.value).isprintable(), name

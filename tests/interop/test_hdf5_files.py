@@ -306,6 +306,18 @@ def test_layers_without_names_or_with_the_same_one_are_refused(write):
         read_checkpoint_file(write(twice))
 
 
+# With the limits of a small file, that is 0.8 seconds of the processor; here 0.05.
+ALARM = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("outline", {hdf5_outline.__file__!r})
+outline = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(outline)
+outline._LEAST_TIME = 0.05
+outline._set_limits(0)
+while True: pass
+"""
+
+
 def test_where_libhdf5_never_ends_or_dies_the_file_is_refused(write, monkeypatch, tmp_path):
     path = write(alias)
     script = tmp_path / "outline.py"
@@ -318,6 +330,15 @@ def test_where_libhdf5_never_ends_or_dies_the_file_is_refused(write, monkeypatch
         script.write_text(text)
         with pytest.raises(ModelFileError, match=told):
             read_checkpoint_file(path)
+
+
+def test_a_small_file_that_takes_long_is_refused_soon(write, monkeypatch, tmp_path):
+    path = write(alias)
+    script = tmp_path / "outline.py"
+    script.write_text(ALARM)
+    monkeypatch.setattr(hdf5_outline, "__file__", str(script))
+    with pytest.raises(ModelFileError, match="libhdf5 finds no end in it: it is damaged"):
+        read_checkpoint_file(path)
 
 
 def test_without_h5py_the_extra_is_named(write, monkeypatch):

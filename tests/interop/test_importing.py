@@ -281,6 +281,21 @@ def test_yaml_that_is_nested_repeated_or_of_other_kinds_than_its_tags_is_refused
         read_toolkit_config(tmp_path / "a.yaml")
 
 
+def test_a_yaml_of_something_else_is_no_config(tmp_path):
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    with pytest.raises(ConfigError, match=r"data\.yaml: has none of Detectron2's sections, which are DATALOADER, DATA"):
+        read_toolkit_config(tmp_path / "data.yaml")
+
+
+def test_what_has_no_place_is_called_as_in_the_file():
+    state = shapes("d2_panoptic")
+    state |= {"stem.weight": torch.empty(1, device="meta"), "stem.norm.weight": torch.empty(1, device="meta")}
+    with torch.device("meta"):
+        imported = import_weights(state)
+    assert needed(imported.leftover)
+    assert set(imported.leftover) <= set(state)
+
+
 @pytest.mark.parametrize("base", ["a" * 5000 + ".yaml", '"\\0.yaml"', "a.yaml", "/dev/zero"])
 def test_a_base_that_no_path_can_name_or_that_is_the_file_itself_is_said(base, tmp_path):
     (tmp_path / "a.yaml").write_text(f"_BASE_: {base}\nTEST: {{DETECTIONS_PER_IMAGE: 50}}\n")

@@ -104,6 +104,10 @@ def of_detectron2(kind: str) -> dict[str, Tensor]:
     return {name: numbers(name, tuple(value.shape)) for name, value in state.items()}
 
 
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("name", LISTS if os.environ.get("FPN_ALL_IMPORTED") else FEW)
 def test_an_imported_detector_is_trained_saved_loaded_and_gone_on_with(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -129,12 +133,13 @@ def test_an_imported_detector_is_trained_saved_loaded_and_gone_on_with(name: str
     assert any(key.startswith((f"{net}layer4.", f"{net}blocks.5.")) for key in changed)
     assert any(key.startswith("features.neck.laterals.") for key in changed)
     assert any("bias" in key and not key.startswith("features.") for key in changed)
-    losses = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(torch.tensor(line["loss"]).isfinite() for line in losses if "loss" in line)
+    assert all(torch.tensor(line["loss"]).isfinite() for line in read_lines(tmp_path) if "loss" in line)
 
     again = fpn.load(tmp_path / "run" / "best.safetensors", device="cpu")
     assert all(torch.equal(value, after[key]) for key, value in again.state_dict().items())
     fresh = imported()
+    for weight in fresh.parameters():
+        torch.nn.init.zeros_(weight)  # what it has afterwards is the checkpoint's
     longer = train(
         fresh,
         data,
@@ -144,4 +149,10 @@ def test_an_imported_detector_is_trained_saved_loaded_and_gone_on_with(name: str
         progress=False,
     )
     assert longer.steps == 4
-    assert all(value.isfinite().all() for value in fresh.state_dict().values())
+    ended = fresh.state_dict()
+    assert all(value.isfinite().all() for value in ended.values())
+    moved = {key for key, value in ended.items() if not torch.equal(value, after[key])}
+    assert moved
+    assert not moved & (frozen | norms)
+    assert all(float((ended[key] - after[key]).abs().max()) < 0.001 for key in moved)  # by one step of 0.0001
+    assert [line["step"] for line in read_lines(tmp_path) if "loss" in line] == [1, 2, 3, 4]

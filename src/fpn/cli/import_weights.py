@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from fpn.cli.model_settings import read_assignments
 from fpn.cli.terminal import say, say_warning
-from fpn.errors import ConfigError, OutputError
+from fpn.errors import ConfigError, DataNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from fpn.interop import ImportedWeights
@@ -71,6 +71,8 @@ def run(
         raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
     if output.exists():
         raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
+    if verify is not None and not verify.is_file():
+        raise DataNotFoundError(f"--verify {verify}: no such file of results")
     if is_timm(checkpoint):
         _keep_timm(checkpoint, output)
         return
@@ -94,7 +96,7 @@ def _keep_model(
     from fpn.detectors import save
     from fpn.detectors.detector import IMPORTED
     from fpn.interop.importing import describe_import, require_detector
-    from fpn.interop.proof import compare_stored, compare_torchvision
+    from fpn.interop.proof import MOSTLY, compare_stored, compare_torchvision
 
     detector = require_detector(imported, checkpoint)
     _tell(imported, checkpoint)
@@ -103,6 +105,11 @@ def _keep_model(
         proofs += compare_torchvision(detector, weights)
     for proof in proofs:
         say(f"  {proof}")
+        if proof.same < MOSTLY * proof.theirs:
+            say_warning(
+                f"only {proof.same} of {proof.theirs} detections are the same: a setting may be another than there "
+                "(--set, --config), or many scores are equal, as they are before training"
+            )
     if not proofs:
         say("  not compared with the toolkit's own results: --verify does that")
     detector.training_record = {IMPORTED: describe_import(imported, checkpoint, [proof.to_json() for proof in proofs])}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from fpn.errors import DataNotFoundError, ModelFileError
@@ -46,7 +46,8 @@ def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointContent:
     if not path.exists():
         raise DataNotFoundError(f"{path}: no such file")
     if not path.is_file():
-        raise ModelFileError(f"{path}: is no file; a checkpoint is one, such as model_final.pkl or epoch_12.pth")
+        kind = "a folder" if path.is_dir() else "no file"
+        raise ModelFileError(f"{path}: is {kind}; a checkpoint is a file, such as model_final.pkl or epoch_12.pth")
     try:
         form, read = _form(path)
         value, skipped = read(path)
@@ -63,6 +64,8 @@ Reader = Callable[[Path], tuple[Any, Mapping[str, int]]]
 def _form(path: Path) -> tuple[str, Reader]:
     with path.open("rb") as stream:
         start = stream.read(len(MAGIC))
+    if not start:
+        raise RefusedFileError("it is empty")
     if start[:4] == b"PK\x03\x04":
         return "torch", read_torch_zip
     if start == MAGIC:
@@ -75,12 +78,15 @@ def _form(path: Path) -> tuple[str, Reader]:
         return "pickle", _read_pickle
     raise RefusedFileError(
         "is none of the files that are read: torch's (.pth, .pt), Python's (.pkl), Keras' (.h5), .safetensors. Its "
-        f"first bytes are {start[:8].hex(' ') or 'missing'}"
+        f"first bytes are {start[:8].hex(' ')}"
     )
 
 
 def _read_safetensors(path: Path) -> tuple[Any, Mapping[str, int]]:
     try:
+        with safe_open(path, framework="pt") as stored:
+            if "fpn" in (stored.metadata() or {}):
+                raise RefusedFileError("a model of fpn already: predict, evaluate and train --init take it as it is")
         return load_file(path), {}
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise RefusedFileError(f"its safetensors are damaged ({str(error)[:200]})") from None

@@ -62,6 +62,10 @@ _COUNTERS = ("n_averaged", "steps")
 _AVERAGED = re.compile(r"ema_\w+")
 # Building makes more than ends in a detector: layers are made to try them. As for model files.
 _ROOM, _MORE_ROOM = 16, 25_000_000
+_KNOWN = (
+    "detectors of torchvision, Detectron2, MMDetection, fpn.pytorch and matterport, the pyramids of pytorch-fpn and "
+    "EfficientDet, and ImageNet's ResNets, ResNeXts and MobileNets"
+)
 
 
 def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeights:
@@ -91,7 +95,7 @@ def import_state(state: Mapping[str, Any], **conventions: Any) -> ImportedWeight
             remarks = (*imported.remarks, *aside)
             return replace(imported, toolkit=name, leftover=(*imported.leftover, *averaged), remarks=remarks)
     first = ", ".join(list(tensors)[:3]) or "no names at all"
-    raise ModelFileError(f"weights of no toolkit that is known ({', '.join(TOOLKITS)}): they begin with {first}")
+    raise ModelFileError(f"no toolkit that is known has such names: they begin with {first}. Known are {_KNOWN}.")
 
 
 @contextmanager

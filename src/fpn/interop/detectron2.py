@@ -15,7 +15,7 @@ from fpn.errors import ModelFileError
 from fpn.interop.assemble import build, count_convolutions
 from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
-from fpn.interop.key_rules import Rules, mark_normed, rename
+from fpn.interop.key_rules import Rules, mark_normed, rename, unmarked
 from fpn.structures import Classes
 
 # Convolutions of a head, at most.
@@ -94,6 +94,7 @@ def import_weights(
     """
     dense = has_dense_head(state)
     staged, leftover = rename(_with_marks(state), (*RULES, *tower_rules(state)) if dense else RULES)
+    leftover = unmarked(leftover)
     renamed, _ = rename(staged, BLOCK_RULES)
     if _is_grouped(renamed):
         # Its X101 backbones come from torch: configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml.

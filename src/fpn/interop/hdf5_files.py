@@ -23,8 +23,10 @@ from fpn.interop.pickle_parts import RefusedFileError, printable
 from fpn.interop.torch_files import map_file
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# Files of detectors take a second. The process ends itself after 10 seconds of the processor; this is for a busy one.
+# Files of detectors take a second. The process ends itself after 10 seconds of the processor at most, and after one of
+# a small file; this is for a busy one.
 _MOST_SECONDS = 120
+_OUT_OF_TIME = -27  # ended by its own alarm, SIGPROF
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, int]]:
@@ -58,6 +60,8 @@ def _outline(path: Path) -> dict[str, Any]:
         done = subprocess.run(command, env=surroundings, capture_output=True, timeout=_MOST_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise RefusedFileError(f"its HDF5 can't be read in {_MOST_SECONDS} seconds: it is damaged") from None
+    if done.returncode == _OUT_OF_TIME:
+        raise RefusedFileError("libhdf5 finds no end in it: it is damaged")
     if done.returncode:
         said = printable(done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
         raise RefusedFileError(f"libhdf5 could not read it to an end (status {done.returncode}; {said or 'no word'})")

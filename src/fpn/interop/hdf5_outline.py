@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, TypeAlias
 
 # Names of groups, the outermost first, and that of what is meant.
 Place: TypeAlias = tuple[str, ...]
 
-# Keras' files of detectors are six groups deep and have some thousand objects.
+# Keras' files of detectors are six groups deep and have some thousand objects, which take 0.2 s and 40 MB.
 _MOST_DEEP, _MOST_OBJECTS, _MOST_AXES, _MOST_LETTERS = 20, 8_000, 8, 500
-# Seconds of the processor, and bytes.
-_MOST_TIME, _MOST_MEMORY = 10, 2**30
+# Seconds of the processor: so many, and one more for so many bytes of the file, as long as it may take at most.
+_LEAST_TIME, _BYTES_A_SECOND, _MOST_TIME = 0.8, 20_000_000, 10.0
+# Bytes, beyond what the process has when h5py is loaded.
+_MOST_MEMORY = 128 * 2**20
 # What h5py raises where libhdf5 can't read on.
 _DAMAGED = (OSError, RuntimeError, ValueError, TypeError, LookupError, NotImplementedError, SystemError, MemoryError)
 _REMEDY = "h5repack -l CONTI -f NONE IN OUT writes it plainly"
@@ -119,15 +122,23 @@ def outline(path: str) -> dict[str, Any]:
     return {"arrays": walk.arrays, "titles": walk.titles}
 
 
-def _set_limits() -> None:
+def _set_limits(size: int) -> None:
+    """End this process when it takes too long over a file of so many bytes, or too much memory."""
     try:
         import resource
+        import signal
     except ImportError:  # no Unix; `hdf5_files` waits for a time in any case
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_TIME, _MOST_TIME))
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # it ends the process
+    signal.setitimer(signal.ITIMER_PROF, min(_LEAST_TIME + size / _BYTES_A_SECOND, _MOST_TIME))
+    pages = Path("/proc/self/statm")
+    if pages.is_file():  # Linux
+        most = int(pages.read_text().split()[0]) * resource.getpagesize() + _MOST_MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 if __name__ == "__main__":
-    _set_limits()
+    import h5py  # noqa: F401  # before there are limits, as it takes more than a file does
+
+    _set_limits(Path(sys.argv[1]).stat().st_size)
     print(json.dumps(outline(sys.argv[1])))

@@ -50,6 +50,11 @@ def mark_normed(state: State) -> dict[str, Tensor]:
     return marked
 
 
+def unmarked(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as they were before `mark_normed`."""
+    return tuple(name.replace(".normed.", ".") for name in names)
+
+
 # Where weights that are missing are noted, while that is no error.
 _missing: ContextVar[list[str] | None] = ContextVar("_missing", default=None)
 

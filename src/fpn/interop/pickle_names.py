@@ -6,6 +6,7 @@ Nothing here, and nothing that a file names, is looked up in a module: a name is
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -275,9 +276,12 @@ def find_name(module: Any, name: Any) -> Known:
 
 def _refused(name: str) -> str:
     reason = f"it refers to {printable(name)}, which is not data; nothing of it was run"
+    outside = name.partition(".")[0] not in (*sys.stdlib_module_names, "__builtin__", "torch", "numpy")
     if re.match(r"(torch\.nn\.modules|torchvision\.models|mmdet|detectron2\.modeling|__torch__)\b", name):
         reason += (
             ". The file holds a whole model with its code; save its numbers alone where it was made: "
             "torch.save(model.state_dict(), ...)"
         )
+    elif outside and name.rpartition(".")[2][:1].isupper():
+        reason += ". If that is a model, save its numbers alone where it was made: torch.save(model.state_dict(), ...)"
     return reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
-from fpn.errors import DataNotFoundError, ModelFileError
+from fpn.interop.stored_results import TheirResults, read_results
 from fpn.structures import Detections
 
 # Widths and heights of the images that are compared live.
 _SIZES = ((320, 240), (200, 333), (416, 416))
-_LARGEST_FILE = 2**30
 # Fewer detections than this prove little: then those of lower scores are compared.
 _ENOUGH, _LOWER_SCORES = 10, (0.01, 0.001, 0.0)
 # A detection is the same when it is of the same class and at most so far away, in pixels.
 _NEAR = 1.0
+# So many of a toolkit's detections have to be the same, as NMS may take the other of two that score alike.
+MOSTLY = 0.95
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,6 @@ class Proof:
         return {**asdict(self), "sizes": [list(size) for size in self.sizes]}
 
 
-TheirResults = Mapping[str, NDArray[Any]]
-
-
 def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
     """Compare with an `.npz` of the toolkit's results.
 
@@ -83,37 +81,7 @@ def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
         DataNotFoundError, ModelFileError: no such file, or it holds something else.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataNotFoundError(f"{path}: no such file of results")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ModelFileError(f"{path}: larger than {_LARGEST_FILE} bytes")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, KeyError) as error:
-        raise ModelFileError(f"{path}: is no .npz of plain arrays ({error})") from None
-    images: list[NDArray[Any]] = []
-    found: list[TheirResults] = []
-    while f"image_{len(images)}" in arrays:
-        number = len(images)
-        images.append(arrays[f"image_{number}"])
-        found.append(_results(arrays, number, path))
-    if not images:
-        raise ModelFileError(f"{path}: has no image_0, boxes_0, scores_0 and labels_0")
-    return _compare(detector, images, found, path.name)
-
-
-def _results(arrays: Mapping[str, NDArray[Any]], number: int, path: Path) -> TheirResults:
-    try:
-        found = {what: arrays[f"{what}_{number}"] for what in ("boxes", "scores", "labels")}
-    except KeyError as error:
-        raise ModelFileError(f"{path}: {error.args[0]} is missing") from None
-    image, count = arrays[f"image_{number}"], len(found["scores"])
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ModelFileError(f"{path}: image_{number} is {image.shape} {image.dtype}, expected (H, W, 3) uint8")
-    if found["boxes"].shape != (count, 4) or found["labels"].shape != (count,):
-        raise ModelFileError(f"{path}: boxes_{number}, scores_{number} and labels_{number} are not of as many")
-    return found
+    return _compare(detector, read_results(path), path.name)
 
 
 def compare_torchvision(detector: Detector, path: str | os.PathLike[str]) -> list[Proof]:
@@ -143,13 +111,14 @@ def compare_live(detector: Detector, theirs: nn.Module, first_label: int) -> Pro
 
 
 def _compare_live(detector: Detector, theirs: nn.Module, first_label: int, images: list[NDArray[Any]]) -> Proof:
-    found: list[TheirResults] = []
     with evaluating(theirs), torch.no_grad():
-        for image in images:
-            (result,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
-            arrays = {name: value.numpy() for name, value in result.items() if name in ("boxes", "scores", "labels")}
-            found.append({**arrays, "labels": arrays["labels"] - first_label})
-    return _compare(detector, images, found, "torchvision")
+        return _compare(detector, ((image, _found_live(theirs, image, first_label)) for image in images), "torchvision")
+
+
+def _found_live(theirs: nn.Module, image: NDArray[Any], first_label: int) -> TheirResults:
+    (result,) = theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    arrays = {name: value.numpy() for name, value in result.items() if name in ("boxes", "scores", "labels")}
+    return {**arrays, "labels": arrays["labels"] - first_label}
 
 
 @contextmanager
@@ -183,21 +152,21 @@ def _scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:
     return image.astype(np.uint8)
 
 
-def _compare(detector: Detector, images: list[NDArray[Any]], found: list[TheirResults], against: str) -> Proof:
-    ours = detector.predict(list(images))
-    same, box, score = 0, 0.0, 0.0
-    for own, theirs in zip(ours, found, strict=True):
-        matched, far, other = _nearest(own, theirs)
-        same, box, score = same + matched, max(box, far), max(score, other)
-    return Proof(
-        against=against,
-        sizes=tuple((image.shape[1], image.shape[0]) for image in images),
-        theirs=sum(len(each["scores"]) for each in found),
-        ours=sum(map(len, ours)),
-        same=same,
-        box=box,
-        score=score,
-    )
+def _compare(detector: Detector, pairs: Iterable[tuple[NDArray[Any], TheirResults]], against: str) -> Proof:
+    proof = Proof(against, sizes=(), theirs=0, ours=0, same=0, box=0.0, score=0.0)
+    for image, theirs in pairs:
+        (own,) = detector.predict([image])
+        same, box, score = _nearest(own, theirs)
+        proof = replace(
+            proof,
+            sizes=(*proof.sizes, (image.shape[1], image.shape[0])),
+            theirs=proof.theirs + len(theirs["scores"]),
+            ours=proof.ours + len(own),
+            same=proof.same + same,
+            box=max(proof.box, box),
+            score=max(proof.score, score),
+        )
+    return proof
 
 
 def _nearest(own: Detections, theirs: TheirResults) -> tuple[int, float, float]:

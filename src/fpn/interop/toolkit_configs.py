@@ -16,6 +16,8 @@ from fpn.interop.python_data import UNKNOWN, read_assignments_of
 
 # Of a file, in bytes: a whole dump of Detectron2's settings has 12 000, MMDetection's largest has 60 000.
 _LARGEST, _MOST_BASES = 2**18, 5
+# Of Detectron2's settings.
+_SECTIONS = frozenset({"DATALOADER", "DATASETS", "INPUT", "MODEL", "SOLVER", "TEST"})
 
 
 @dataclass
@@ -53,7 +55,10 @@ def read_toolkit_config(path: str | os.PathLike[str]) -> ToolkitConfig:
     path = Path(path)
     if path.suffix.lower() in (".yaml", ".yml"):
         config = ToolkitConfig(path.name)
-        _tell_detectron2(_read_yaml(path, config), config)
+        read = _read_yaml(path, config)
+        if not read.keys() & _SECTIONS and not config.remarks:
+            raise ConfigError(f"{path}: has none of Detectron2's sections, which are {', '.join(sorted(_SECTIONS))}")
+        _tell_detectron2(read, config)
         return config
     return read_mmdetection(_read_text(path), path.name)
 

@@ -30,8 +30,8 @@ from fpn.interop.pickle_parts import (
 from fpn.interop.pickle_reader import read_pickle
 from fpn.interop.plain_values import PlainValues
 
-# A record of a zip is named in some 100 bytes; large checkpoints have some thousands of records.
-_MOST_NAMES, _MOST_PICKLE = 16 * 2**20, 64 * 2**20
+# A record of a zip is named in some 80 bytes; large checkpoints have some thousands of records.
+_MOST_NAMES, _MOST_PICKLE = 2 * 2**20, 64 * 2**20
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
 MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 
@@ -126,7 +126,7 @@ def read_torch_zip(path: Path) -> tuple[Any, Mapping[str, int]]:
         RefusedFileError: it is damaged, hostile, or holds what is not data.
     """
     data = map_file(path)
-    _refuse_long_directory(data)
+    refuse_long_directory(data)
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -165,8 +165,12 @@ def _names(records: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     return names
 
 
-def _refuse_long_directory(data: mmap.mmap) -> None:
-    """A zip's list of records is read as a whole: not more of it than any checkpoint has."""
+def refuse_long_directory(data: mmap.mmap) -> None:
+    """A zip's list of records is read as a whole: not more of it than any checkpoint has.
+
+    Raises:
+        RefusedFileError: it is longer, or has no end.
+    """
     end = data.rfind(_END, max(0, len(data) - 65_557))
     if end < 0 or end + 22 > len(data):
         raise RefusedFileError("its zip is cut short: the end of it is missing")

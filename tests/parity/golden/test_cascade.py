@@ -12,13 +12,14 @@ from fpn.structures import Features, ImageBatch, LossTerms
 from parity.golden.cases import Case
 from parity.golden.compare import assert_map, assert_near, assert_same_set
 from parity.golden.family import FAMILY_NAMES, family_case, listed, weights_of
+from parity.golden.files import import_file
 from parity.golden.test_detectors import predict, prepare, rows, unpacked
 from parity.golden.test_masks import training_batch
 from parity.golden.test_two_stages import batch_of, overrides
 
 
 def detector_of(case: Case, **settings: object) -> TwoStageDetector:
-    return import_weights(weights_of(case), **settings).module
+    return import_file(case.name, weights_of(case), **settings).module
 
 
 def assert_detections(detector: TwoStageDetector, case: Case) -> None:

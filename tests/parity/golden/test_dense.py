@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from fpn.detectors import OneStageDetector
-from fpn.interop import import_weights
 from fpn.structures import ImageBatch, Targets
 from parity.golden import rule
 from parity.golden.cases import Case
@@ -66,19 +65,18 @@ def settings(figures: Case) -> dict[str, float]:
     return found
 
 
-def detector_of(figures: Case, folder: Path | None = None) -> OneStageDetector:
-    """The original's weights in our detector; with a folder by way of the toolkit's own file."""
-    state, told = weights(figures.name), settings(figures)
-    imported = import_weights(state, **told) if folder is None else import_file(folder, figures.name, state, **told)
+def detector_of(figures: Case) -> OneStageDetector:
+    """The original's weights in our detector, by way of the toolkit's own file."""
+    imported = import_file(figures.name, weights(figures.name), **settings(figures))
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
     assert isinstance(imported.module, OneStageDetector)
     return imported.module
 
 
 @pytest.mark.parametrize("name", [*FULL, "mm_10_atss_full"])
-def test_the_originals_maps_and_detections(name: str, tmp_path: Path) -> None:
+def test_the_originals_maps_and_detections(name: str) -> None:
     figures = stored(name)
-    detector = detector_of(figures, tmp_path)
+    detector = detector_of(figures)
     prepared = detector.preprocessor.prepare(Image.fromarray(figures["image_rgb"]))
     images = detector.preprocessor.collate([prepared.pixels], [prepared.frame])
     with torch.no_grad():

@@ -13,7 +13,6 @@ from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
 from fpn.detectors.presets import adapt_dialect
 from fpn.detectors.toolkits import FPN_PYTORCH
-from fpn.interop import import_weights
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.structures import Detections, ImageBatch
 from parity.golden.cases import Case, case, cases, same_weights
@@ -66,9 +65,9 @@ def from_config(figures: Case, **conventions) -> dict:
 
 
 @pytest.mark.parametrize("figures", [case("d2_10_full_faster"), case("d2_10_full_mask")], ids=lambda f: f.name)
-def test_detectron2(figures, tmp_path):
+def test_detectron2(figures):
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    imported = import_file(tmp_path, figures.name, state, **from_config(figures))
+    imported = import_file(figures.name, state, **from_config(figures))
     detector = imported.module
     assert imported.leftover == ()
     assert ("masks" in detector.tasks) == ("mask" in figures.name)
@@ -93,7 +92,7 @@ def test_detectron2(figures, tmp_path):
 
 def test_detectron2_retinanet():
     figures = case("d2_10_full_retinanet")
-    imported = import_weights(same_weights(figures, "d2_retinanet.json"), **from_config(figures))
+    imported = import_file(figures.name, same_weights(figures, "d2_retinanet.json"), **from_config(figures))
     assert not imported.leftover
     _, images = prepare(figures, Preprocessor(imported.dialect.pixels))
     with torch.no_grad():
@@ -115,7 +114,8 @@ def fpn_pytorch_101(salt: str) -> Detector:
     """Three cases share one ResNet-101, which takes longer to build than to run."""
     figures = next(f for f in cases("fpnpt_i_full") if f.salt == salt)
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    return import_weights(
+    return import_file(
+        figures.name,
         state,
         short_side=round(min(figures.meta["im_info"][0][:2])),
         box_score_limit=figures.meta["thresh"],
@@ -178,7 +178,8 @@ def test_matterport():
     figures = case("mrcnn_9_full")
     config = figures.meta["config"]
     state = same_weights(figures, figures.meta["names"].removeprefix("names/"))
-    imported = import_weights(
+    imported = import_file(
+        figures.name,
         state,
         short_side=config["IMAGE_MIN_DIM"],
         long_side=config["IMAGE_MAX_DIM"],

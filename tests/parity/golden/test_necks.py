@@ -13,6 +13,7 @@ from fpn.structures import Features, Level
 from parity.golden.cases import Case
 from parity.golden.compare import BOX_TOLERANCE, assert_map, assert_near
 from parity.golden.family import FAMILY, family_case, inputs, listed, made, weights_of
+from parity.golden.files import import_file
 
 # How MMDetection's options are called here.
 EXTRAS = {
@@ -40,7 +41,7 @@ def run_named(module: nn.Module, given: Features | torch.Tensor) -> Features:
 
 def test_mmdetection_pafpn():
     case = family_case("mm_9_pafpn")
-    maps = run(import_weights(weights_of(case)).module, given(case))
+    maps = run(import_file(case.name, weights_of(case)).module, given(case))
     names = [name for name in case.arrays if re.fullmatch(r"p\d", name)]
     assert len(maps) == len(names)
     for name, found in zip(names, maps, strict=True):
@@ -60,7 +61,8 @@ def test_mmdetection_variants_of_its_pyramids(variant):
     start, end = options.get("start_level", 0), options.get("end_level", len(case.meta["in_channels"]) - 1)
     extra = options["num_outs"] - (end - start + 1)
     made_of = EXTRAS.get(options.get("add_extra_convs"), "subsample")
-    imported = import_weights(
+    imported = import_file(
+        case.name,
         state,
         neck_finest_level=2 + start,
         neck_extra_levels=made_of if extra else "none",
@@ -85,7 +87,7 @@ def test_efficientdet_bifpn(name, fusion):
     case = family_case(name)
     meta = case.meta
     state = made(case, listed(meta["names"][fusion]), meta["factors"][fusion], meta["weights_sha256"][fusion])
-    imported = import_weights(state, neck_fusion=FUSIONS[fusion])
+    imported = import_file(case.name, state, neck_fusion=FUSIONS[fusion])
     neck = imported.module
     assert all(each.endswith("num_batches_tracked") for each in imported.leftover)
     assert len(neck.cells) == meta["config"]["fpn_cell_repeats"]
@@ -123,7 +125,7 @@ def test_efficientdet_anchors_whose_sides_are_rounded_factors():
 def test_vitdet_simple_pyramid():
     case = family_case("d2_20_simple_pyramid")
     state = {name: value for name, value in weights_of(case).items() if name.startswith("simfp_")}
-    maps = run_named(import_weights(state).module, {"c4": torch.from_numpy(case["last_feat"])})
+    maps = run_named(import_file(case.name, state).module, {"c4": torch.from_numpy(case["last_feat"])})
     assert list(maps) == [name for name in case.arrays if re.fullmatch(r"p\d", name)]
     for name, found in maps.items():
         assert_map(case, name, found)

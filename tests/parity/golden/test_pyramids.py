@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpn.interop import ImportedWeights, import_weights
+from fpn.interop import ImportedWeights
 from fpn.structures import Features, Level
 from parity.golden.cases import Case, cases, same_weights
 from parity.golden.compare import assert_map
+from parity.golden.files import import_file
 
 
 def pixels_of(case: Case) -> Tensor:
@@ -26,7 +27,7 @@ def run(module: torch.nn.Module, case: Case) -> Features:
 def pyramid(case: Case, names: str, heads: tuple[str, ...], **conventions: str) -> ImportedWeights:
     """The backbone and pyramid of a detector's weights alone."""
     state = {name: value for name, value in same_weights(case, names).items() if not name.startswith(heads)}
-    return import_weights(state, **conventions)
+    return import_file(case.name, state, **conventions)
 
 
 def assert_maps(case: Case, maps: Features, theirs: dict[str, str]) -> None:
@@ -36,7 +37,7 @@ def assert_maps(case: Case, maps: Features, theirs: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("case", cases("minimal"), ids=lambda case: case.name)
 def test_three_level_pyramid_whose_p1_is_our_p3(case):
-    imported = import_weights(same_weights(case, "minimal_fpn.json"))
+    imported = import_file(case.name, same_weights(case, "minimal_fpn.json"))
     maps = run(imported.module, case)
     assert list(maps) == ["p1", "p2", "p3"]
     assert_maps(case, maps, {"p3": "p1", "p2": "p2", "p1": "p3"})
@@ -46,7 +47,7 @@ def test_three_level_pyramid_whose_p1_is_our_p3(case):
 @pytest.mark.parametrize("case", cases("kuangliu"), ids=lambda case: case.name)
 def test_pytorch_fpn(case):
     top_down = "bilinear_corners" if case.meta["upsample_align_corners"] else "bilinear"
-    imported = import_weights(same_weights(case, "kuangliu_fpn101.json"), neck_top_down=top_down)
+    imported = import_file(case.name, same_weights(case, "kuangliu_fpn101.json"), neck_top_down=top_down)
     assert_maps(case, run(imported.module, case), {f"p{k}": f"p{k}" for k in (2, 3, 4, 5)})
     assert all(name.endswith("num_batches_tracked") for name in imported.leftover)
 

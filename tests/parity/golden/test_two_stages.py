@@ -12,18 +12,18 @@ from fpn.detectors import TwoStageDetector
 from fpn.detectors.builder import build_box_head, build_pooler
 from fpn.detectors.toolkits import MMDETECTION
 from fpn.heads.box import BoxCandidates
-from fpn.interop import import_weights
 from fpn.ops.nms import nms, soft_nms
 from fpn.structures import ImageBatch, Level, Targets
 from parity.golden.cases import Case
 from parity.golden.compare import MAP_TOLERANCE, OP_TOLERANCE, assert_map, assert_near, assert_same_set
 from parity.golden.family import family_case, inputs, weights_of
+from parity.golden.files import import_file
 from parity.golden.test_detectors import assert_same_detections, assert_same_masks, predict, prepare, rows, unpacked
 
 
 @lru_cache(maxsize=1)
 def _built(digest: str, case: Case, settings: tuple[tuple[str, object], ...]) -> TwoStageDetector:
-    return import_weights(weights_of(case), **dict(settings)).module
+    return import_file(case.name, weights_of(case), **dict(settings)).module
 
 
 def detector_of(case: Case, **settings: object) -> TwoStageDetector:
@@ -208,7 +208,8 @@ def test_every_variant_of_mmdetections_suppression_is_compared():
 def test_detectron2_new_baseline():
     case = family_case("d2_21_new_baseline_mask")
     changed = overrides(case)
-    imported = import_weights(
+    imported = import_file(
+        case.name,
         weights_of(case),
         short_side=min(case.meta["arrays"]["resized_bgr"]["full_shape"][:2]),
         long_side=1333,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fpn.detectors.detector import IMPORTED
 from fpn.detectors.model_file import read_header, shown
+from fpn.interop.proof import MOSTLY
 from fpn.studies.tables import TextTable
 
 
@@ -25,7 +26,7 @@ def origin_table(path: str | os.PathLike[str]) -> TextTable | None:
     for key, name in (("findings", "set"), ("leftover", "left over"), ("missing", "missing, random")):
         rows += [(name, _text(each)) for each in _listed(told.get(key))]
     proofs = [each for each in _listed(told.get("proofs")) if isinstance(each, Mapping)]
-    rows += [("proven", _proof(each)) for each in proofs] or [("proven", "nothing was compared")]
+    rows += [(_verdict(each), _proof(each)) for each in proofs] or [("proven", "nothing was compared")]
     if "step" in record:
         data = record.get("data")
         name = _text(data.get("name")) if isinstance(data, Mapping) else "?"
@@ -39,6 +40,12 @@ def _listed(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return value[:200] if isinstance(value, str) and value.isprintable() else shown(value)
+
+
+def _verdict(proof: Mapping[str, Any]) -> str:
+    same, theirs = proof.get("same"), proof.get("theirs")
+    held = isinstance(same, int) and isinstance(theirs, int) and theirs > 0 and same >= MOSTLY * theirs
+    return "proven" if held else "not proven"
 
 
 def _proof(proof: Mapping[str, Any]) -> str:
