@@ -354,16 +354,7 @@ def _member(dice: random.Random, data: bytes) -> bytes:
             if sum(each.file_size for each in members) > 1 << 20:  # it takes too long to pack it again
                 return _set_number(dice, data)
             records = [(each.filename, archive.read(each), each.compress_type) for each in members]
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        ValueError,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ):
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, OSError, EOFError, RuntimeError):
         return _set_number(dice, data)
     number = dice.randrange(max(len(records), 1))
     packed = io.BytesIO()

@@ -60,7 +60,7 @@ def bytes_of(shape, descr="|u1"):
 
 GROWN = np.zeros((2400, 10_000, 3), np.uint8)
 HOSTILE = {
-    "no zip": (b"hello", "its zip is cut short"),
+    "no zip": (b"hello", "is no .npz of plain arrays, but something else"),
     "empty": (b"", "it is empty"),
     "cut short": (packed()[:-40], "its zip is cut short"),
     "very many records": (in_zip(b"", MANY), "its zip has a list of records of"),

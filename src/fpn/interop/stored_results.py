@@ -62,7 +62,10 @@ def _records(path: Path) -> dict[str, zipfile.ZipInfo]:
     size = path.stat().st_size
     if size > _LARGEST_FILE:
         raise RefusedFileError(f"larger than {_LARGEST_FILE} bytes")
-    refuse_long_directory(map_file(path))
+    data = map_file(path)
+    if data[:2] != b"PK":
+        raise RefusedFileError("is no .npz of plain arrays, but something else")
+    refuse_long_directory(data)
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
