@@ -367,7 +367,7 @@ def _member(dice: random.Random, data: bytes) -> bytes:
             way = dice.randrange(6)
             others = (name, "image_0.npy", "image_1", "../x.npy", records[0][0])
             body = _array_header(dice, body) if way < 4 else dice.choice((_flip, _cut_off, _repeat))(dice, body)
-            kind = dice.choice((kind, kind, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+            kind = dice.choice((kind, kind, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
             for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 2))):
                 archive.writestr(dice.choice(others) if way == 0 else name, body[: 1 << 16], kind)
     return packed.getvalue()

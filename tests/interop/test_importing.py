@@ -430,7 +430,7 @@ def test_results_that_are_none(small: Detector, tmp_path):
         ("a", "is no .npz of plain arrays"),
         ("b", "has no image_0"),
         ("c", r"image_0 is \(5, 5, 3\) float64, expected"),
-        ("d", "is no .npz of plain arrays"),
+        ("d", "boxes_0 is missing"),
     ):
         with pytest.raises(ModelFileError, match=told):
             compare_stored(small, tmp_path / f"{name}.npz")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fpn.errors import ModelFileError
-from fpn.interop.stored_results import read_results
+from fpn.interop.stored_results import read_their_results
 
 from .test_checkpoint_files import MANY, bounds, in_zip
 
@@ -32,7 +32,7 @@ def test_images_come_one_by_one_with_what_was_found_in_them(save, tmp_path):
     path = tmp_path / "a.npz"
     none = {"boxes_1": np.zeros((0, 4), np.float32), "scores_1": np.zeros(0), "labels_1": np.zeros(0, np.int64)}
     path.write_bytes(packed(save, image_1=np.asfortranarray(IMAGE[:2]), boxes_0=FOUND["boxes_0"].astype(">f4"), **none))
-    (image, found), (other, nothing) = read_results(path)
+    (image, found), (other, nothing) = read_their_results(path)
     np.testing.assert_array_equal(image, IMAGE)
     np.testing.assert_array_equal(other, IMAGE[:2])
     assert (found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist()) == ([[0, 1, 2, 3]], [0.5], [7])
@@ -97,6 +97,6 @@ def test_hostile_results_are_refused_with_what_was_found(name, tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=told) as caught, bounds(seconds=1, mebibytes=200):
-        list(read_results(path))
+        list(read_their_results(path))
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).isprintable()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
-from fpn.interop.stored_results import TheirResults, read_results
+from fpn.interop.stored_results import TheirResults, read_their_results
 from fpn.structures import Detections
 
 # Widths and heights of the images that are compared live.
@@ -81,7 +81,7 @@ def compare_stored(detector: Detector, path: str | os.PathLike[str]) -> Proof:
         DataNotFoundError, ModelFileError: no such file, or it holds something else.
     """
     path = Path(path)
-    return _compare(detector, read_results(path), path.name)
+    return _compare(detector, read_their_results(path), path.name)
 
 
 def compare_torchvision(detector: Detector, path: str | os.PathLike[str]) -> list[Proof]:

@@ -31,7 +31,7 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def read_results(path: Path) -> Iterator[tuple[NDArray[np.uint8], TheirResults]]:
+def read_their_results(path: Path) -> Iterator[tuple[NDArray[np.uint8], TheirResults]]:
     """Each image (H, W, 3), RGB, and boxes (N, 4), scores (N,) and labels (N,) that were found in it.
 
     Raises:
