@@ -155,4 +155,4 @@ def test_an_imported_detector_is_trained_saved_loaded_and_gone_on_with(name: str
     assert moved
     assert not moved & (frozen | norms)
     assert all(float((ended[key] - after[key]).abs().max()) < 0.001 for key in moved)  # by one step of 0.0001
-    assert [line["step"] for line in read_lines(tmp_path) if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in read_lines(tmp_path) if "loss" in line] == [3, 4]  # where a run or an epoch ends
