@@ -22,7 +22,10 @@ from fpn.structures import Detections
 # Two detections are the same when they are of one class and no further apart than this: in pixels, or parts of the
 # image's longer side where that is more; and in score.
 BOX_TOLERANCE, BOX_PART, SCORE_TOLERANCE = 0.01, 1e-5, 1e-4
-# As many of them must be the same; what lies at a threshold's edge may fall to either side.
+# Of the same detections' masks no cell may differ by more than this; their keypoints have the boxes' tolerance.
+MASK_TOLERANCE = 1e-4
+# As many detections, and keypoints of those, must be the same: what lies at a threshold's edge may fall to either side,
+# and of two equal peaks of a heatmap either one may be the highest.
 LEAST_SHARE = 0.99
 # Detections further apart than this are two different ones, not one that has moved, pixels.
 _NEAR = 1.0
@@ -40,8 +43,9 @@ class Certificate:
         same: how many of the model's the file has, too, within the tolerances.
         box: largest difference of a side among those that are near each other, pixels.
         score: of their scores.
-        keypoint: of a keypoint's place, pixels; 0 without keypoints.
-        mask: largest difference of a mask's cells, 0..1; 0 without masks.
+        keypoint: of a keypoint's place among those that are near each other, pixels; 0 without keypoints.
+        keypoint_share: of the same detections' keypoints that lie within the tolerance; None without keypoints.
+        mask: largest difference of a mask's cells, 0..1; None without masks.
         tolerance: of `box`, pixels, for the largest image.
         seconds_file, seconds_model: time of all batches, once each had been run before.
     """
@@ -55,7 +59,8 @@ class Certificate:
     box: float
     score: float
     keypoint: float
-    mask: float
+    keypoint_share: float | None
+    mask: float | None
     tolerance: float
     seconds_file: float
     seconds_model: float
@@ -69,13 +74,34 @@ class Certificate:
     @property
     def exact(self) -> bool:
         """Whether it is near enough."""
-        return self.share >= LEAST_SHARE and self.box <= self.tolerance and self.score <= SCORE_TOLERANCE
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is not near enough, each with what is allowed."""
+        points, cells = self.keypoint_share, self.mask
+        found = {
+            f"{self.share:.2%} of detections are the same (at least {LEAST_SHARE:.0%})": self.share < LEAST_SHARE,
+            f"boxes differ by {self.box:.2g} pixels (at most {self.tolerance:g})": self.box > self.tolerance,
+            f"scores differ by {self.score:.2g} (at most {SCORE_TOLERANCE:g})": self.score > SCORE_TOLERANCE,
+        }
+        if points is not None:
+            found[
+                f"{points:.2%} of keypoints lie within {self.tolerance:g} pixels of the model's "
+                f"(at least {LEAST_SHARE:.0%})"
+            ] = points < LEAST_SHARE
+        if cells is not None:
+            found[f"masks' cells differ by {cells:.2g} (at most {MASK_TOLERANCE:g})"] = cells > MASK_TOLERANCE
+        return tuple(each for each, failed in found.items() if failed)
 
     def __str__(self) -> str:
         count = sum(batch[0] for batch in self.batches)
         sizes = ", ".join(f"{number} of {width}x{height}" for number, height, width in self.batches)
-        more = f", {self.keypoint:.2g} pixels of a keypoint" if self.keypoint else ""
-        more += f", {self.mask:.2g} of a mask's cell" if self.mask else ""
+        more = ""
+        if self.keypoint_share is not None:
+            more += f", {self.keypoint:.2g} pixels of a keypoint ({self.keypoint_share:.1%} are the same)"
+        if self.mask is not None:
+            more += f", {self.mask:.2g} of a mask's cell"
         return (
             f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of "
             f"{max(self.theirs, self.ours)} detections are the same; largest differences "
@@ -96,10 +122,13 @@ class Certificate:
             "largest_box_difference": self.box,
             "largest_score_difference": self.score,
             "largest_keypoint_difference": self.keypoint,
+            "share_of_keypoints_same": self.keypoint_share,
             "largest_mask_difference": self.mask,
             "box_tolerance": self.tolerance,
             "score_tolerance": SCORE_TOLERANCE,
+            "mask_tolerance": MASK_TOLERANCE,
             "exact": self.exact,
+            "failures": list(self.failures),
             "seconds_an_image_of_file": self.seconds_file / sum(b[0] for b in self.batches),
             "seconds_an_image_of_model": self.seconds_model / sum(b[0] for b in self.batches),
         }
@@ -112,6 +141,8 @@ class _Difference:
     score: float = 0.0
     keypoint: float = 0.0
     mask: float = 0.0
+    keypoints: int = 0
+    keypoints_same: int = 0
 
 
 def certify(detector: Detector, exported: Detector, runtime: str, images: Sequence[Path] = ()) -> Certificate:
@@ -143,7 +174,8 @@ def certify(detector: Detector, exported: Detector, runtime: str, images: Sequen
         box=max(each.box for each in parts),
         score=max(each.score for each in parts),
         keypoint=max(each.keypoint for each in parts),
-        mask=max(each.mask for each in parts),
+        keypoint_share=_share(parts) if "keypoints" in detector.tasks else None,
+        mask=max(each.mask for each in parts) if "masks" in detector.tasks else None,
         tolerance=max(tolerances),
         seconds_file=times[0],
         seconds_model=times[1],
@@ -195,21 +227,42 @@ def _compare(theirs: Detections, ours: Detections, tolerance: float) -> _Differe
     box, score = far[rows, place], other[rows, place]
     near = (box <= _NEAR) & apart[rows, place].isfinite()
     same = near & (box <= tolerance) & (score <= SCORE_TOLERANCE)
+    points = _apart_points(ours, theirs, place)[same]
     # Both are the same detection only if neither side takes it twice.
     return _Difference(
         same=len(set(place[same].tolist())),
         box=_largest(box[near]),
         score=_largest(score[near]),
-        keypoint=_largest_of(ours.keypoints, theirs.keypoints, place, same),
-        mask=_largest_of(ours.mask_probabilities, theirs.mask_probabilities, place, same),
+        keypoint=_largest(points[points <= _NEAR]),
+        mask=_largest(_apart_masks(ours, theirs, place)[same]),
+        keypoints=points.numel(),
+        keypoints_same=int((points <= tolerance).sum()),
     )
 
 
 def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0
+    """0 of none; infinite where one is no number."""
+    return float(values.nan_to_num(nan=torch.inf, posinf=torch.inf).max()) if values.numel() else 0.0
 
 
-def _largest_of(ours: Tensor | None, theirs: Tensor | None, place: Tensor, same: Tensor) -> float:
-    if ours is None or theirs is None:
-        return 0.0
-    return _largest((ours - theirs[place]).abs()[same])
+def _share(parts: Sequence[_Difference]) -> float:
+    count = sum(each.keypoints for each in parts)
+    return sum(each.keypoints_same for each in parts) / count if count else 1.0
+
+
+def _apart_points(ours: Detections, theirs: Detections, place: Tensor) -> Tensor:
+    """(N, J) pixels between our keypoints and those at `place`; J is 0 without any."""
+    if ours.keypoints is None:
+        return ours.boxes[:, :0]
+    if theirs.keypoints is None:
+        return torch.full(ours.keypoints.shape[:2], torch.inf)
+    return (ours.keypoints - theirs.keypoints[place])[..., :2].abs().amax(dim=2)
+
+
+def _apart_masks(ours: Detections, theirs: Detections, place: Tensor) -> Tensor:
+    """(N, S, S) between our masks' cells and those at `place`; S is 0 without masks."""
+    if ours.mask_probabilities is None:
+        return ours.boxes[:, :0]
+    if theirs.mask_probabilities is None:
+        return torch.ones_like(ours.mask_probabilities)
+    return (ours.mask_probabilities - theirs.mask_probabilities[place]).abs()

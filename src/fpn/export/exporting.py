@@ -161,8 +161,8 @@ def _prove(
     certificate = certify(detector, exported, runtime.name, [Path(each) for each in images])
     if not certificate.exact and not allow_inexact:
         raise ModelFileError(
-            f"{path}: not written, since it finds something else than the model: {certificate}. Allowed are "
-            f"{certificate.tolerance:g} pixels and a score of 0.0001; write it all the same with --allow-inexact."
+            f"{path}: not written, since it finds something else than the model: {'; '.join(certificate.failures)}. "
+            f"{certificate}. Write it all the same with --allow-inexact."
         )
     return certificate
 
