@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import fpn
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector
+from fpn.detectors.prediction import enter
+from fpn.errors import ConfigError
+from fpn.export.graph import DetectorGraph
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Masks, Skeleton, Targets
 from fpn.training.run import Run
@@ -86,6 +93,10 @@ WITH_CLASSES: dict[str, Callable[[list[str]], Detector]] = {
     "keypoint_rcnn": lambda classes: fpn.keypoint_rcnn(**{**SMALL, **KEYPOINTS, "classes": classes}, head_width=8),
     "segment_proposals": lambda classes: fpn.segment_proposals(**UNCLASSIFIED, **SEGMENTS),
 }
+
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+FORMS = ("graph", "onnx", "openvino", "torch")
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -248,6 +259,43 @@ def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Det
     assert limited.max_detections == 3
     assert len(limited.predict([image(64, 96)])[0]) == 3
     assert fpn.load(path, device="cpu").max_detections == detector.max_detections
+
+
+# A graph as PyTorch runs it, here; FPN_ALL_EXPORTS=1 has files in both runtimes, minutes a kind.
+@pytest.mark.parametrize("form", FORMS if os.environ.get("FPN_ALL_EXPORTS") else FORMS[:1])
+def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: str, tmp_path: Path) -> None:
+    if kind == "segment_proposals":
+        with pytest.raises(ConfigError, match="a segment_proposals can't be exported"):
+            DetectorGraph(detector)
+        return
+    if form == "graph":
+        prepared = [detector.preprocessor.prepare(Image.fromarray(image(61, 97, seed))) for seed in range(3)]
+        images = enter(detector, prepared)
+        with torch.no_grad():
+            wanted, (boxes, scores, labels, counts, *_) = (
+                detector.detect(images),
+                DetectorGraph(detector)(images.pixels, images.sizes),
+            )
+        assert counts.tolist() == [len(each) for each in wanted]
+        for number, each in enumerate(wanted):
+            found = Detections(*(values[number, : len(each)] for values in (boxes, scores, labels)))
+            same(found, replace(each, mask_probabilities=None, keypoints=None), within=1e-5)
+        return
+    for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(name, reason="needs the extras export and openvino")
+    fpn.save(detector, tmp_path / "model.safetensors")
+    file = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}[form]
+    command = [sys.executable, "-m", "fpn", "export", "model.safetensors", "--format", form, "--output", file]
+    # In a process of its own: what is traced can't be under a checker of types.
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(SOURCE)})
+    assert done.returncode == 0, done.stderr
+    exported = fpn.load(tmp_path / file)
+    for height, width in ((64, 64), (61, 97), (33, 140), (128, 90), (7, 5)):
+        for size in (1, 3, 8):
+            images = [image(height, width, seed) for seed in range(size - 1)] + [np.zeros((height, width, 3), np.uint8)]
+            wanted = detector.predict(images, batch_size=size)
+            for one, other in zip(exported.predict(images, batch_size=size), wanted, strict=True):
+                same(one, other, within=1e-5)
 
 
 class PointedScenes(SceneDataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from PIL import Image
 from fpn.detectors.prediction import detect_batch
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
 from fpn.export import load, loading
-from fpn.export.certificate import certify
+from fpn.export.certificate import Certificate, _compare, certify
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import GraphInfo
 from fpn.export.runtimes import read_file_header
-from fpn.structures import ImageBatch, Thresholds
+from fpn.structures import Detections, ImageBatch, Thresholds
 
 OUTPUTS = ("boxes", "scores", "labels", "counts")
 
@@ -99,6 +100,57 @@ def test_a_certificate_says_how_far_off_a_file_is(small):
     assert (other.theirs, other.same) == (6, 0)
     assert "another on 6 drawn images (1 of 85x64, 3 of 43x101, 2 of 33x33): 0 of " in str(other)
     assert json.loads(json.dumps(other.to_json()))["share_same"] == 0
+
+
+def _two(*, points: list[float], cell: float) -> Detections:
+    """Two detections with a keypoint each, `points` pixels right of 5, and masks of one cell."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
+    keypoints = torch.tensor([[[5.0 + far, 5.0, 1.0]] for far in points])
+    masks = torch.tensor([[[0.5]], [[0.5 + cell]]])
+    labels = torch.tensor([0, 1])
+    return Detections(boxes, torch.tensor([0.9, 0.8]), labels, keypoints=keypoints, mask_probabilities=masks)
+
+
+def test_masks_and_keypoints_are_compared_where_boxes_are_the_same():
+    found = _compare(_two(points=[0.5, 0.002], cell=0.25), _two(points=[0, 0], cell=0), 0.01)
+    assert (found.same, found.box, found.keypoints, found.keypoints_same) == (2, 0, 2, 1)
+    assert found.keypoint == pytest.approx(0.5)
+    assert found.mask == 0.25
+    apart = _compare(_two(points=[30, 0], cell=float("nan")), _two(points=[0, 0], cell=0), 0.01)
+    assert (apart.keypoint, apart.keypoints_same) == (0, 1)  # 30 pixels away is another peak
+    assert apart.mask == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "failure"),
+    [
+        ({"mask": 0.0002}, "masks' cells differ by 0.0002 (at most 0.0001)"),
+        ({"keypoint_share": 0.97}, "97.00% of keypoints lie within 0.01 pixels of the model's (at least 99%)"),
+        ({"box": 0.02}, "boxes differ by 0.02 pixels (at most 0.01)"),
+        ({"score": 0.001}, "scores differ by 0.001 (at most 0.0001)"),
+        ({"same": 98}, "98.00% of detections are the same (at least 99%)"),
+    ],
+)
+def test_each_difference_alone_refuses_a_file(change, failure):
+    exact = Certificate(
+        runtime="a runtime",
+        batches=((1, 64, 64),),
+        images="drawn images",
+        theirs=100,
+        ours=100,
+        same=100,
+        box=0.001,
+        score=1e-5,
+        keypoint=0.5,
+        keypoint_share=0.995,
+        mask=1e-5,
+        tolerance=0.01,
+        seconds_file=1.0,
+        seconds_model=1.0,
+    )
+    assert exact.exact
+    assert replace(exact, **change).failures == (failure,)
+    assert replace(exact, **change).to_json()["failures"] == [failure]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fpn
+from fpn.cli.app import run_command
 from fpn.errors import ConfigError, OutputError
 from fpn.export.exporting import check_place
 
@@ -64,3 +65,49 @@ def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
     with pytest.raises(OutputError, match=r"certificate\.json: is there already"):
         check_place(tmp_path / "b.onnx", "onnx", replace=False)
     check_place(tmp_path / "b.onnx", "onnx", replace=True)
+
+
+def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    from fpn.export.int8 import GROUPS
+
+    weights = {
+        "stem": "inner.features.backbone.net.conv_stem.1.weight",
+        "depthwise": "inner.features.backbone.net.blocks.0.0.conv_dw.weight",
+        "neck": "inner.features.neck.smooths.p2.weight",
+        "trunk": "inner.roi_heads.box.trunk.1.weight",
+        "scores": "inner.roi_heads.box.scores.weight",
+    }
+    left = [[name for name, weight in weights.items() if keeps(weight)] for keeps in GROUPS.values()]
+    heads = ["trunk", "scores"]
+    assert left == [[], ["scores"], heads, ["neck", *heads], ["depthwise", "neck", *heads]]
+
+
+def test_layers_of_a_file_become_int8_and_it_still_detects(exported, small):
+    from PIL import Image
+
+    from fpn.export.int8 import fold, quantize
+
+    folder, _ = exported
+    images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, SIZES[1], np.uint8)) for seed in range(2)]
+    fold(folder / "small.onnx", folder / "folded.onnx")
+    assert quantize(folder / "folded.onnx", folder / "heads.onnx", images, "the heads")[0] == 56  # 48 and 8 of the neck
+    layers, every = quantize(folder / "folded.onnx", folder / "int8.onnx", images, "nothing")
+    assert layers == every == 75  # and 15 of the rpn, 4 of the box head
+    assert (folder / "int8.onnx").stat().st_size < (folder / "folded.onnx").stat().st_size / 2
+    (found,), (wanted,) = fpn.load(folder / "int8.onnx").predict(images[:1]), small.predict(images[:1])
+    assert len(found) == len(wanted) == 10
+    assert abs(float(found.scores.mean() - wanted.scores.mean())) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "openvino", "--int8", "data"], "--int8: goes with --format onnx"),
+        (["--format", "onnx", "--int8", "data", "--bare"], "--int8: goes with --format onnx"),
+        (["--format", "onnx", "--split", "test"], "--split: goes with --int8"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(words, message, tmp_path, capsys):
+    assert run_command(["export", "a.safetensors", "--output", str(tmp_path / "a.onnx"), *words]) == 1
+    assert message in capsys.readouterr().err

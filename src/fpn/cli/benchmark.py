@@ -11,6 +11,8 @@ from fpn.errors import ConfigError, OutputError
 from fpn.training.config import DetectorName
 
 if TYPE_CHECKING:
+    from fpn.shapes import Size
+    from fpn.studies.benchmark.exported_files import FilesReport
     from fpn.studies.benchmark.running import BenchmarkReport
 
 
@@ -35,12 +37,18 @@ def run(
     compile: bool = False,
     threads: int | None = None,
     device: str | None = None,
+    exported: tuple[Path, ...] = (),
+    images: tuple[str, ...] = (),
     output: Path | None = None,
 ) -> None:
     """Measure this machine: fpn side by side with torchvision, the same weights and images, in turns.
 
     Inference goes from a JPEG file to boxes in its pixels, with the time of each stage; outputs are compared. Times
     are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
+
+    With --exported, a model and what fpn export made of it are measured instead, on the CPU, and the fastest is named:
+
+    fpn benchmark --exported best.safetensors best.onnx best.xml best.int8.onnx --size 1066x800
 
     Args:
         detector: Kind of detector; torchvision's of the same name is the other side, where it has one.
@@ -57,6 +65,10 @@ def run(
         compile: Also measure torch.compile; a GPU's report always has it.
         threads: Of torch on a CPU. None: as torch chooses.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        exported: Files of one model, the model itself (which is optimized) first; of the other options --images,
+            --size, --batch-sizes (one number), --repeats, --threads and --output go with it.
+        images: With --exported, what is measured on: files, folders or globs, of which the first 20 are taken. None:
+            noise is drawn.
         output: Also write all figures to this JSON file, and the rows as a table to a .csv beside it.
     """
     import torch
@@ -72,6 +84,14 @@ def run(
     _refuse_place(output)
     if threads is not None:
         torch.set_num_threads(threads)
+    if exported:
+        apart = (detector, backbone, weights, parts, rois, classes, channels, head_width, compile, device)
+        if apart != _OF_PAIRS:
+            raise ConfigError("--exported: the files say which detector it is; of the other options see --help")
+        _run_files(exported, images, asked, batch_sizes, repeats=repeats, output=output)
+        return
+    if images:
+        raise ConfigError("--images: goes with --exported; detectors with random weights are measured on noise")
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = BenchmarkSettings(
         detector=detector,
@@ -97,6 +117,49 @@ def run(
         _save(report, output)
 
 
+# The values of options that say which detector is made, where none is said.
+_OF_PAIRS = (
+    "faster_rcnn",
+    "resnet50",
+    None,
+    ("inference", "training", "pooling", "memory"),
+    2048,
+    90,
+    256,
+    1024,
+    False,
+    None,
+)
+_MOST_IMAGES = 20
+
+
+def _run_files(
+    files: tuple[Path, ...],
+    images: tuple[str, ...],
+    size: Size,
+    batches: tuple[int, ...],
+    *,
+    repeats: int,
+    output: Path | None,
+) -> None:
+    from fpn.cli.inputs import find_images
+    from fpn.studies.benchmark.exported_files import compare_files
+
+    if len(batches) > 1:
+        raise ConfigError(f"--batch-sizes {' '.join(map(str, batches))}: one with --exported")
+    report = compare_files(
+        files,
+        images=[source.path for source in find_images(images, own=frozenset())][:_MOST_IMAGES] if images else [],
+        size=size,
+        batch=batches[0] if batches else 1,
+        repeats=repeats,
+        progress=lambda what: errors().print(f"measuring: {what}"),
+    )
+    say(report.table().rich())
+    if output is not None:
+        _save(report, output)
+
+
 def _refuse_place(output: Path | None) -> None:
     from fpn.spreadsheets import refuse_other_csv
 
@@ -105,7 +168,7 @@ def _refuse_place(output: Path | None) -> None:
         raise OutputError(f"{output}: its folder does not exist. Make it first.")
 
 
-def _save(report: BenchmarkReport, output: Path) -> None:
+def _save(report: BenchmarkReport | FilesReport, output: Path) -> None:
     from fpn.files import write_text
     from fpn.spreadsheets import beside, write_csv
 

@@ -13,29 +13,34 @@ from fpn.errors import ConfigError
 
 if TYPE_CHECKING:
     from fpn.detectors import Detector
+    from fpn.export.header import ExportFormat
     from fpn.interop.exporting import WeightsFormat
 
 # Of a folder so many images are compared.
 _MOST_IMAGES = 20
+# So many are quantization's ranges taken from.
+_MOST_CALIBRATION = 64
 
 
 def run(
     model: Path,
     /,
     *,
-    format: Literal["onnx", "openvino", "torchvision", "detectron2"],
+    format: Literal["onnx", "openvino", "torch", "torchvision", "detectron2"],
     output: Path,
     images: tuple[str, ...] = (),
     bare: Annotated[bool, Parameter(negative=())] = False,
+    int8: Path | None = None,
+    split: str | None = None,
     allow_inexact: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2.
+    """Write a model for ONNX Runtime, OpenVINO or PyTorch alone, or its weights for torchvision or Detectron2.
 
-    A file for a runtime (extras export, openvino) is run at once beside the model, and is refused where it finds
-    something else; what was measured stands in it and in a .certificate.json beside it. Batch, height and width are
-    open: uint8 RGB images (N, H, W, 3) go in, boxes in their pixels, scores, labels and counts come out. fpn predict
-    and fpn evaluate take it as they take a model.
+    A file for a runtime (extras export, openvino; none for torch) is run at once beside the model, and is refused where
+    it finds something else; what was measured stands in it and in a .certificate.json beside it. Batch, height and
+    width are open: uint8 RGB images (N, H, W, 3) go in, boxes in their pixels, scores, labels and counts come out. fpn
+    predict, fpn evaluate and fpn benchmark --exported take it as they take a model.
 
     Weights for a toolkit come with what it has to be told; settings that it does not have are named and refused.
     torchvision's own detector is compared live. For example:
@@ -46,19 +51,33 @@ def run(
 
     Args:
         model: A model file.
-        format: onnx: one .onnx file. openvino: an .xml, and a .bin beside it. torchvision, detectron2: weights under
-            its names.
+        format: onnx: one .onnx file. openvino: an .xml, and a .bin beside it. torch: a .pt2 of torch.export,
+            for processes that import fpn. torchvision, detectron2: weights under its names.
         output: The file to write; weights: .pth, as torch.save writes a dict of tensors, or .safetensors.
         images: Images for the comparison: files, folders or globs, of which the first 20 are taken. None: scenes are
             drawn.
         bare: Leave the preprocessor out: pixels as fpn prepares them (N, 3, H, W) and sizes (N, 2) go in, and boxes
             come out in these pixels.
+        int8: A labelled set (COCO, VOC, YOLO or LabelMe): layers of an .onnx work with 8-bit whole numbers. Ranges are
+            taken from half of its images, at most 64, and AP is measured on the others before and after. Layers go
+            back to float32, the heads first, until at most 0.5 AP is lost.
+        split: Of that set. None: the images that training held out, else one that it was not trained on.
         allow_inexact: Write the file even where it finds something else than the model; the certificate says so.
         overwrite: Replace a file that is there.
     """
     from fpn.detectors import load
 
-    if format == "onnx" or format == "openvino":
+    if int8 is not None:
+        if format != "onnx" or bare or images:
+            raise ConfigError(
+                "--int8: goes with --format onnx, without --bare and --images. OpenVINO's own way (nncf) and "
+                "torch's are not in fpn."
+            )
+        _export_int8(model, output, int8, split, allow_inexact=allow_inexact, replace=overwrite)
+        return
+    if split is not None:
+        raise ConfigError("--split: goes with --int8")
+    if format == "onnx" or format == "openvino" or format == "torch":
         _export_graph(model, format, output, images, bare=bare, allow_inexact=allow_inexact, replace=overwrite)
         return
     if images or bare or allow_inexact:
@@ -71,7 +90,7 @@ def run(
 
 def _export_graph(
     model: Path,
-    format: Literal["onnx", "openvino"],
+    format: ExportFormat,
     output: Path,
     images: tuple[str, ...],
     *,
@@ -95,6 +114,47 @@ def _export_graph(
     say(str(exported.certificate))
     if not exported.certificate.exact:
         say_warning(f"{output} finds something else than the model, and was allowed to (--allow-inexact)")
+    say(f"certificate: {exported.certificate_path}")
+
+
+def _export_int8(
+    model: Path, output: Path, data: Path, split: str | None, *, allow_inexact: bool, replace: bool
+) -> None:
+    from fpn.cli.measuring import open_for
+    from fpn.detectors import load
+    from fpn.evaluation import evaluate
+    from fpn.export.exporting import check_extras, check_place
+
+    check_place(output, "onnx", replace=replace)
+    check_extras("onnx")
+    from fpn.export.int8 import export_int8
+
+    dataset = open_for((model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring")
+    if len(dataset) < 2:
+        raise ConfigError(f"--int8 {data}: {len(dataset)} images, but some are for ranges and others to be measured")
+    detector = load(model, device="cpu")
+    first, others = dataset.subset(range(0, len(dataset), 2)), dataset.subset(range(1, len(dataset), 2))
+    calibration = [first.image(number) for number in range(min(len(first), _MOST_CALIBRATION))]
+
+    def measure(one: Detector) -> dict[str, float]:
+        metrics = evaluate(one, others, workers=0).metrics
+        return {name: metrics[name] for name in ("ap", "mask_ap", "keypoint_ap") if name in metrics}
+
+    errors().print(f"ranges from {len(calibration)} images, AP on {len(others)} others: this takes minutes")
+    exported = export_int8(
+        detector,
+        output,
+        calibration=calibration,
+        measure=measure,
+        allow_inexact=allow_inexact,
+        replace=replace,
+        progress=lambda what: errors().print(what),
+    )
+    before = ", ".join(f"{name} {value:.4f}" for name, value in exported.before.items())
+    say(f"{output}: takes images, uint8 RGB (N, H, W, 3) of any size; gives {', '.join(exported.info.outputs)}")
+    say(f"the model: {before}")
+    say(str(exported.trials[-1]))
+    say(str(exported.certificate))
     say(f"certificate: {exported.certificate_path}")
 
 

@@ -11,7 +11,7 @@ from fpn.detectors.one_stage import OneStageDetector
 from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, NEVER, nms_mask
 from fpn.export.padded import PaddedDetections, best, pick
-from fpn.export.same_padding import with_constant_padding
+from fpn.export.uncut import features_for_graph
 from fpn.heads.dense_selection import DenseMaps
 from fpn.heads.dense_towers import TowerHead
 from fpn.ops.boxes import clip
@@ -32,7 +32,7 @@ class DenseGraph(nn.Module):
         super().__init__()
         if not isinstance(detector.head, TowerHead):
             raise ConfigError(f"a {type(detector.head).__name__} can't be exported: it says nothing of its levels")
-        self.features, self.head = with_constant_padding(detector.features), detector.head
+        self.features, self.head = features_for_graph(detector.features), detector.head
 
     def forward(self, pixels: Tensor, sizes: Tensor) -> PaddedDetections:
         """What is found in B images, network pixels."""

@@ -113,7 +113,7 @@ class ExportedDetector(Detector):
         self.training_record = record
         self.thresholds = thresholds
         self.certificate: Mapping[str, Any] | None = header.get("certificate")
-        self.info = RuntimeInfo(runtime.name, inside)
+        self.info = RuntimeInfo(runtime.name, inside, str(header.get("precision", "float32")))
         self.bucket = 1 if inside else self.bucket
         self._runtime, self._outputs, self._inside = runtime, outputs, inside
         self.eval()

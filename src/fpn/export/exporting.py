@@ -6,20 +6,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, ModelFileError, OutputError
 from fpn.export.certificate import Certificate, certify
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import ExportFormat, GraphInfo
-from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, import_openvino
+from fpn.export.loading import RUNTIMES
+from fpn.export.runtimes import Runtime, import_openvino
 from fpn.files import atomic_path, write_text
 
-ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
+ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def export_model(
 
     Args:
         detector: as it was trained, on the CPU.
-        output: where to: `.onnx`, or `.xml` for OpenVINO, whose weights go to a `.bin` beside it.
+        output: where to: `.onnx`; `.xml` for OpenVINO, whose weights go to a `.bin` beside it; `.pt2` for torch.
         format: which form.
         bare: without the preprocessor.
         images: files for the comparison; none: scenes are drawn.
@@ -79,24 +81,23 @@ def export_model(
     """
     path = Path(output)
     check_place(path, format, replace=replace)
-    from fpn.export.onnx_file import build_onnx, write_header
-
     if format == "openvino":
         check_openvino(detector, bare=bare)
-    model, info = build_onnx(detector, bare=bare)
+    info, write = _writer(detector, format, bare=bare)
     header = info.header(detector)
-    write_header(model, header)
     with tempfile.TemporaryDirectory() as folder:
         # OpenVINO maps its weights, so that what is proven can't be written over.
-        runtime = _runtime(format, model.SerializeToString(), header, Path(folder) / "proven.xml", path)
-        certificate = _prove(detector, runtime, header, images, path, allow_inexact=allow_inexact)
+        proven, written = (Path(folder) / f"{name}{ENDINGS[format]}" for name in ("proven", "written"))
+        write(header, proven)
+        certificate = _prove(detector, RUNTIMES[ENDINGS[format]](proven, str(path)), header, images, path)
+        if not certificate.exact and not allow_inexact:
+            raise ModelFileError(
+                f"{path}: not written, since it finds something else than the model: "
+                f"{'; '.join(certificate.failures)}. {certificate}. Write it all the same with --allow-inexact."
+            )
         header["certificate"] = certificate.to_json()
-        write_header(model, header)
-        if format == "onnx":
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(model.SerializeToString())
-        if format == "openvino":
-            _save_pair(model.SerializeToString(), header, Path(folder) / "written.xml", path)
+        write(header, written)
+        _put(written, path)
     beside = certificate_path(path)
     write_text(beside, json.dumps(certificate.to_json(), indent=1) + "\n")
     return ExportedFile(path, info, certificate, beside)
@@ -129,8 +130,8 @@ def check_extras(format: ExportFormat) -> None:
     Raises:
         MissingExtraError: as said.
     """
-    import fpn.export.onnx_file  # noqa: F401
-
+    if format != "torch":
+        import fpn.export.onnx_file  # noqa: F401
     if format == "openvino":
         import_openvino("--format openvino")
 
@@ -148,39 +149,39 @@ def check_openvino(detector: Detector, *, bare: bool) -> None:
         )
 
 
+Writer: TypeAlias = Callable[[Mapping[str, Any], Path], None]
+
+
+def _writer(detector: Detector, format: ExportFormat, *, bare: bool) -> tuple[GraphInfo, Writer]:
+    """What will be in a file, and what writes it with a header."""
+    if format == "torch":
+        from fpn.export.torch_file import build_torch, save_torch
+
+        program, info = build_torch(detector, bare=bare)
+        return info, partial(save_torch, program)
+    from fpn.export.onnx_file import build_onnx, save_onnx
+
+    model, info = build_onnx(detector, bare=bare)
+    if format == "onnx":
+        return info, partial(save_onnx, model)
+    from fpn.export.openvino_file import save_openvino
+
+    return info, partial(save_openvino, model.SerializeToString())
+
+
 def _prove(
     detector: Detector,
     runtime: Runtime,
     header: Mapping[str, Any],
     images: Sequence[str | os.PathLike[str]],
     path: Path,
-    *,
-    allow_inexact: bool,
 ) -> Certificate:
     exported = ExportedDetector(runtime, header, where=str(path))
-    certificate = certify(detector, exported, runtime.name, [Path(each) for each in images])
-    if not certificate.exact and not allow_inexact:
-        raise ModelFileError(
-            f"{path}: not written, since it finds something else than the model: {'; '.join(certificate.failures)}. "
-            f"{certificate}. Write it all the same with --allow-inexact."
-        )
-    return certificate
+    return certify(detector, exported, runtime.name, [Path(each) for each in images])
 
 
-def _runtime(format: ExportFormat, model: bytes, header: Mapping[str, Any], file: Path, path: Path) -> Runtime:
-    if format == "onnx":
-        return OnnxRuntime(model, where=str(path))
-    from fpn.export.openvino_file import save_openvino
-
-    save_openvino(model, header, file)
-    return OpenVINORuntime(file, where=str(path))
-
-
-def _save_pair(model: bytes, header: Mapping[str, Any], file: Path, path: Path) -> None:
-    """OpenVINO's two files, the weights first: without its `.xml` a `.bin` is nothing that could be loaded."""
-    from fpn.export.openvino_file import save_openvino
-
-    save_openvino(model, header, file)
-    for suffix in (".bin", ".xml"):
+def _put(written: Path, path: Path) -> None:
+    """Into place; OpenVINO's weights first: without its `.xml` a `.bin` is nothing that could be loaded."""
+    for suffix in (".bin", ".xml") if path.suffix == ".xml" else (path.suffix,):
         with atomic_path(path.with_suffix(suffix)) as temporary:
-            shutil.copyfile(file.with_suffix(suffix), temporary)
+            shutil.copyfile(written.with_suffix(suffix), temporary)

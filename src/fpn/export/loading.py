@@ -12,18 +12,22 @@ from fpn.detectors import model_file
 from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.export.exported import ExportedDetector
-from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, read_file_header
+from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, TorchRuntime, read_file_header
 
 RUNTIMES: dict[str, Callable[[Path, str], Runtime]] = {
     ".onnx": lambda path, where: OnnxRuntime(path, where=where),
     ".xml": lambda path, where: OpenVINORuntime(path, where=where),
+    ".pt2": lambda path, where: TorchRuntime(path, where=where),
 }
 
 
 def load_any(
     path: str | os.PathLike[str], *, device: str | torch.device | None = None, max_detections: int | None = None
 ) -> Detector:
-    """A detector from a file: of `fpn.save` (`.safetensors`), or an exported one (`.onnx`, `.xml`), told by its ending.
+    """A detector from a file: of `fpn.save` (`.safetensors`), or an exported one, told by its ending.
+
+    Exported are `.onnx`, `.xml` (OpenVINO) and `.pt2` (`torch.export`, which can run code of the file: load those of
+    people you trust alone).
 
     Args:
         path: the file.

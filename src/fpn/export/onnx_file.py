@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,12 @@ def write_header(model: onnx.ModelProto, header: Mapping[str, Any]) -> None:
     helper.set_model_props(model, {"fpn": json.dumps(header)})
 
 
+def save_onnx(model: onnx.ModelProto, header: Mapping[str, Any], target: Path) -> None:
+    """Write a model with what it shall say about itself to an `.onnx`."""
+    write_header(model, header)
+    target.write_bytes(model.SerializeToString())
+
+
 def _preparing(inside: InsidePreprocessor) -> onnx.ModelProto:
     from torch.export import Dim
 
@@ -76,7 +83,20 @@ def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs
     )
     assert made is not None, "a program gives a model"
     model: onnx.ModelProto = inliner.inline_local_functions(made.model_proto)
+    _put_constants_last(model.graph)
     return model
+
+
+def _put_constants_last(graph: onnx.GraphProto) -> None:
+    """Of sums and products; ONNX Runtime makes a convolution's bias and weights of them in this order alone."""
+    known = {value.name for value in graph.initializer}
+    for node in graph.node:
+        inputs = [name for name in node.input if name]
+        loops = any(attribute.HasField("g") for attribute in node.attribute)
+        if node.op_type == "Constant" or (inputs and not loops and known.issuperset(inputs)):
+            known.update(node.output)
+        elif node.op_type in ("Add", "Mul") and node.input[0] in known:
+            node.input[:] = [node.input[1], node.input[0]]
 
 
 def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:

@@ -113,6 +113,39 @@ class OpenVINORuntime:
             return [np.array(found[output]) for output in self._compiled.outputs]
 
 
+class TorchRuntime:
+    """A program of `torch.export` on a CPU.
+
+    It can hold pickled parts and formulas that are evaluated: load files of people you trust.
+
+    Args:
+        model: a `.pt2`.
+        where: what messages call it.
+
+    Raises:
+        ModelFileError: it can't be read.
+    """
+
+    def __init__(self, model: Path, *, where: str) -> None:
+        import fpn.export.operators  # noqa: F401 - what the program calls
+
+        extra = {"fpn.json": ""}
+        try:
+            program = torch.export.load(model, extra_files=extra)
+            self._run = program.module()
+        # Its errors have no base of their own that could be named.
+        except Exception as error:
+            raise ModelFileError(f"{where}: PyTorch can't read it ({str(error)[:300]})") from error
+        self.header: str | None = extra["fpn.json"] or None
+        self.name = f"PyTorch {torch.__version__.split('+')[0]} (torch.export)"
+
+    @torch.no_grad()
+    def __call__(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """See `Runtime`."""
+        found = self._run(*(torch.from_numpy(array) for array in arrays.values()))
+        return [each.numpy() for each in found]
+
+
 def import_openvino(where: str) -> Any:
     """OpenVINO, or what to install.
 

@@ -20,7 +20,7 @@ from fpn.export.padded import (
     pool,
     spread,
 )
-from fpn.export.same_padding import with_constant_padding
+from fpn.export.uncut import features_for_graph
 from fpn.heads.box import BoxHead
 from fpn.heads.cascade import box_heads
 from fpn.heads.cascade_masks import MaskStages
@@ -40,7 +40,7 @@ class TwoStageGraph(nn.Module):
 
     def __init__(self, detector: TwoStageDetector) -> None:
         super().__init__()
-        self.features = with_constant_padding(detector.features)
+        self.features = features_for_graph(detector.features)
         self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
         multiple = detector.preprocessor.size_multiple
         for head in box_heads(detector.roi_heads.box):

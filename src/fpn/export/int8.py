@@ -1,0 +1,225 @@
+"""An ONNX file whose layers work with 8-bit whole numbers, as near to the model's AP as is asked for.
+
+ONNX Runtime's static quantization: ranges of what goes through the network are taken from images, weights are rounded
+channel by channel to seven bits, so that sums of sixteen bits do not overflow on processors without VNNI.
+Preprocessing, NMS and RoIAlign stay float32, and so does what costs too much AP, one group of layers after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from PIL import Image
+
+from fpn.detectors.detector import Detector
+from fpn.errors import ConfigError, ModelFileError
+from fpn.export.certificate import Certificate, certify
+from fpn.export.exported import ExportedDetector
+from fpn.export.exporting import certificate_path, check_place
+from fpn.export.header import GraphInfo
+from fpn.export.onnx_file import build_onnx, save_onnx
+from fpn.export.runtimes import OnnxRuntime
+from fpn.files import atomic_path, write_text
+
+# Of AP, 0..1, so much may be lost.
+MOST_LOST = 0.005
+# Layers with weights. What has none is not worth the rounding between.
+_QUANTIZED = ("Conv", "Gemm")
+_LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
+# What is left in float32, the least first; told by a weight's name, as the graph has it.
+GROUPS: Mapping[str, Callable[[str], bool]] = {
+    "nothing": lambda weight: False,
+    "the last layers of the heads": lambda weight: any(f".{last}." in weight for last in _LAST_LAYERS),
+    "the heads": lambda weight: ".features." not in weight,
+    "the heads and the neck": lambda weight: ".features.backbone." not in weight,
+    "the heads, the neck and depthwise convolutions": lambda weight: (
+        ".features.backbone." not in weight or "conv_dw" in weight
+    ),
+}
+Measure = Callable[[Detector], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Int8Trial:
+    """What came of leaving some layers in float32.
+
+    Attributes:
+        left: which ones, a name of `GROUPS`.
+        layers: how many work with 8 bits.
+        of: how many there are.
+        ap: AP by what is found, such as "ap" and "mask_ap", 0..1.
+        lost: the largest loss of those, 0..1; below 0 it is a gain.
+    """
+
+    left: str
+    layers: int
+    of: int
+    ap: Mapping[str, float]
+    lost: float
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{name} {value:.4f}" for name, value in self.ap.items())
+        said = f"{self.layers} of {self.of} layers in int8, left in float32: {self.left}"
+        return f"{said}: {found}; {100 * self.lost:.2f} AP are lost"
+
+
+@dataclass(frozen=True)
+class Int8File:
+    """What `export_int8` has written.
+
+    Attributes:
+        path: the file.
+        info: what is in it.
+        before: AP of the model, as `Int8Trial.ap`.
+        trials: what was tried, the last of them is in the file.
+        certificate: how near single detections come; by its tolerances no int8 file is exact.
+        certificate_path: where all of this is written, too.
+    """
+
+    path: Path
+    info: GraphInfo
+    before: Mapping[str, float]
+    trials: tuple[Int8Trial, ...]
+    certificate: Certificate
+    certificate_path: Path
+
+
+def export_int8(
+    detector: Detector,
+    output: str | os.PathLike[str],
+    *,
+    calibration: Sequence[Image.Image],
+    measure: Measure,
+    most_lost: float = MOST_LOST,
+    allow_inexact: bool = False,
+    replace: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Int8File:
+    """Write a detector as an ONNX file in int8, once its AP has been measured and is near enough to the model's.
+
+    Args:
+        detector: as it was trained, on the CPU.
+        output: an `.onnx`.
+        calibration: RGB images, which the ranges are taken from: a few dozen as those that the file will see.
+        measure: AP of a detector on other images than those, by what is found, 0..1.
+        most_lost: so much of any of them may be lost, 0..1.
+        allow_inexact: write the last trial even where more is lost.
+        replace: put it in place of a file that is there.
+        progress: told what each trial gave.
+
+    Raises:
+        ConfigError: a kind or a setting that can't be exported, or no images.
+        ModelFileError: more is lost, whatever is left in float32.
+        OutputError: as `export_model`.
+    """
+    path = Path(output)
+    check_place(path, "onnx", replace=replace)
+    if not calibration:
+        raise ConfigError("int8: ranges are taken from images, and there are none")
+    model, info = build_onnx(detector, bare=False)
+    header = {**info.header(detector), "precision": "int8"}
+    before, trials = dict(measure(detector)), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_onnx(model, header, folder / "whole.onnx")
+        fold(folder / "whole.onnx", folder / "folded.onnx")
+        for left in GROUPS:
+            counts = quantize(folder / "folded.onnx", folder / "int8.onnx", calibration, left)
+            exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
+            found = dict(measure(exported))
+            trials.append(Int8Trial(left, *counts, found, max(before[key] - found[key] for key in before)))
+            progress(str(trials[-1]))
+            if trials[-1].lost <= most_lost:
+                break
+        if trials[-1].lost > most_lost and not allow_inexact:
+            raise ModelFileError(
+                f"{path}: not written, since int8 loses more than {100 * most_lost:g} AP whatever is left in float32: "
+                f"{trials[-1]}. Write it all the same with --allow-inexact, or calibrate on images more like those "
+                "that are measured."
+            )
+        certificate = certify(detector, exported, exported.info.runtime)
+        told = {"before": before, "trials": [asdict(each) for each in trials], "images": len(calibration)}
+        header["certificate"] = {**certificate.to_json(), "int8": told}
+        save_onnx(onnx.load(folder / "int8.onnx"), header, folder / "written.onnx")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes((folder / "written.onnx").read_bytes())
+    beside = certificate_path(path)
+    write_text(beside, json.dumps(header["certificate"], indent=1) + "\n")
+    return Int8File(path, info, before, tuple(trials), certificate, beside)
+
+
+def fold(source: Path, target: Path) -> None:
+    """Write a model with norms folded into convolutions and constants computed, which does the same in float32."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(target)
+    # It names every set of operators that it knows, some twice, which the quantizer refuses.
+    used = {node.domain for node in model.graph.node} | {""}
+    versions = {each.domain: each.version for each in model.opset_import if each.domain in used}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
+    onnx.save(model, target)
+
+
+def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: str) -> tuple[int, int]:
+    """Write a folded model in int8.
+
+    Args:
+        source: of `fold`.
+        target: the file.
+        images: what ranges are taken from.
+        left: what stays float32, a name of `GROUPS`.
+
+    Returns:
+        How many layers work with 8 bits, and how many there are.
+    """
+    layers = {
+        node.name: node.input[1]
+        for node in onnx.load(source, load_external_data=False).graph.node
+        if node.op_type in _QUANTIZED
+    }
+    kept = [name for name, weight in layers.items() if GROUPS[left](weight)]
+    logger = logging.getLogger()  # the quantizer warns there of what `fold` does in another way
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        quantize_static(
+            source,
+            target,
+            _Reader(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTIZED),
+            nodes_to_exclude=kept,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logger.setLevel(level)
+    return len(layers) - len(kept), len(layers)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """One image after the other, as the file takes it."""
+
+    def __init__(self, images: Sequence[Image.Image]) -> None:
+        self._images: Iterator[Image.Image] = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self._images, None)
+        return None if image is None else {"images": np.array(image)[None]}
