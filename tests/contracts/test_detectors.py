@@ -20,6 +20,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector
 from fpn.detectors.prediction import enter
 from fpn.errors import ConfigError
+from fpn.export.certificate import difference_between
 from fpn.export.graph import DetectorGraph
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Masks, Skeleton, Targets
@@ -268,18 +269,21 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
         with pytest.raises(ConfigError, match="a segment_proposals can't be exported"):
             DetectorGraph(detector)
         return
+    with torch.no_grad():
+        for name, weight in detector.named_parameters():
+            if name == "head.scores.weight":
+                weight *= 0.1  # else many are sure alike, and which of them are within the limit is nobody's to say
     if form == "graph":
         prepared = [detector.preprocessor.prepare(Image.fromarray(image(61, 97, seed))) for seed in range(3)]
         images = enter(detector, prepared)
         with torch.no_grad():
-            wanted, (boxes, scores, labels, counts, *_) = (
-                detector.detect(images),
-                DetectorGraph(detector)(images.pixels, images.sizes),
-            )
+            wanted = detector.detect(images)
+            boxes, scores, labels, counts, *_ = DetectorGraph(detector)(images.pixels, images.sizes)
         assert counts.tolist() == [len(each) for each in wanted]
         for number, each in enumerate(wanted):
             found = Detections(*(values[number, : len(each)] for values in (boxes, scores, labels)))
-            same(found, replace(each, mask_probabilities=None, keypoints=None), within=1e-5)
+            own = replace(each, mask_probabilities=None, keypoints=None)
+            assert difference_between(found, own, 1e-3).same == len(each)
         return
     for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(name, reason="needs the extras export and openvino")
@@ -295,7 +299,9 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
             images = [image(height, width, seed) for seed in range(size - 1)] + [np.zeros((height, width, 3), np.uint8)]
             wanted = detector.predict(images, batch_size=size)
             for one, other in zip(exported.predict(images, batch_size=size), wanted, strict=True):
-                same(one, other, within=1e-5)
+                difference = difference_between(one, other, 1e-3)
+                assert difference.same == len(one) == len(other)
+                assert max(difference.box / 100, difference.score) <= 1e-5
 
 
 class PointedScenes(SceneDataset):

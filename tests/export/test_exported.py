@@ -13,7 +13,7 @@ from PIL import Image
 from fpn.detectors.prediction import detect_batch
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
 from fpn.export import load, loading
-from fpn.export.certificate import Certificate, _compare, certify
+from fpn.export.certificate import Certificate, certify, difference_between
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import GraphInfo
 from fpn.export.runtimes import read_file_header
@@ -112,11 +112,11 @@ def _two(*, points: list[float], cell: float) -> Detections:
 
 
 def test_masks_and_keypoints_are_compared_where_boxes_are_the_same():
-    found = _compare(_two(points=[0.5, 0.002], cell=0.25), _two(points=[0, 0], cell=0), 0.01)
+    found = difference_between(_two(points=[0.5, 0.002], cell=0.25), _two(points=[0, 0], cell=0), 0.01)
     assert (found.same, found.box, found.keypoints, found.keypoints_same) == (2, 0, 2, 1)
     assert found.keypoint == pytest.approx(0.5)
     assert found.mask == 0.25
-    apart = _compare(_two(points=[30, 0], cell=float("nan")), _two(points=[0, 0], cell=0), 0.01)
+    apart = difference_between(_two(points=[30, 0], cell=float("nan")), _two(points=[0, 0], cell=0), 0.01)
     assert (apart.keypoint, apart.keypoints_same) == (0, 1)  # 30 pixels away is another peak
     assert apart.mask == float("inf")
 

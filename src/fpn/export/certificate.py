@@ -135,7 +135,17 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class _Difference:
+class DetectionDifference:
+    """How a file's detections of an image differ from the model's.
+
+    Attributes:
+        same: how many of the model's the file has, too.
+        box, score: largest differences among those that are near each other, pixels and 0..1.
+        keypoint: the same of keypoints of detections that are the same, pixels.
+        mask: largest difference of these detections' mask cells, 0..1.
+        keypoints, keypoints_same: how many keypoints these have, and how many of them lie within the tolerance.
+    """
+
     same: int = 0
     box: float = 0.0
     score: float = 0.0
@@ -163,7 +173,9 @@ def certify(detector: Detector, exported: Detector, runtime: str, images: Sequen
         times.append(time.perf_counter() - begun)
     sides = [max(image.size) for batch in batches for image in batch]
     tolerances = [max(BOX_TOLERANCE, BOX_PART * side) for side in sides]
-    parts = [_compare(theirs, ours, tolerance) for theirs, ours, tolerance in zip(*found, tolerances, strict=True)]
+    parts = [
+        difference_between(theirs, ours, tolerance) for theirs, ours, tolerance in zip(*found, tolerances, strict=True)
+    ]
     return Certificate(
         runtime=runtime,
         batches=tuple((len(batch), batch[0].height, batch[0].width) for batch in batches),
@@ -212,10 +224,16 @@ def _read(paths: Sequence[Path], detector: Detector) -> Iterator[list[Image.Imag
     yield from ([image] for image in images[1:])
 
 
-def _compare(theirs: Detections, ours: Detections, tolerance: float) -> _Difference:
-    """Each of the model's detections with the nearest one of its class in the file."""
+def difference_between(theirs: Detections, ours: Detections, tolerance: float) -> DetectionDifference:
+    """Each of the model's detections with the nearest one of its class in the file.
+
+    Args:
+        theirs: what the file found in an image.
+        ours: what the model found.
+        tolerance: pixels between sides, and between keypoints, of what counts as the same.
+    """
     if not len(theirs) or not len(ours):
-        return _Difference()
+        return DetectionDifference()
     far: Tensor = (ours.boxes[:, None] - theirs.boxes[None]).abs().amax(dim=2)
     other: Tensor = (ours.scores[:, None] - theirs.scores[None]).abs()
     # Boxes that lie on each other are told apart by their scores.
@@ -229,7 +247,7 @@ def _compare(theirs: Detections, ours: Detections, tolerance: float) -> _Differe
     same = near & (box <= tolerance) & (score <= SCORE_TOLERANCE)
     points = _apart_points(ours, theirs, place)[same]
     # Both are the same detection only if neither side takes it twice.
-    return _Difference(
+    return DetectionDifference(
         same=len(set(place[same].tolist())),
         box=_largest(box[near]),
         score=_largest(score[near]),
@@ -245,7 +263,7 @@ def _largest(values: Tensor) -> float:
     return float(values.nan_to_num(nan=torch.inf, posinf=torch.inf).max()) if values.numel() else 0.0
 
 
-def _share(parts: Sequence[_Difference]) -> float:
+def _share(parts: Sequence[DetectionDifference]) -> float:
     count = sum(each.keypoints for each in parts)
     return sum(each.keypoints_same for each in parts) / count if count else 1.0
 
