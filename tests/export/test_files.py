@@ -69,7 +69,7 @@ def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
 
 def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
     pytest.importorskip("onnxruntime", reason="needs the extra export")
-    from fpn.export.int8 import GROUPS
+    from fpn.export.int8 import LEFT_IN_FLOAT32
 
     weights = {
         "stem": "inner.features.backbone.net.conv_stem.1.weight",
@@ -78,7 +78,7 @@ def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
         "trunk": "inner.roi_heads.box.trunk.1.weight",
         "scores": "inner.roi_heads.box.scores.weight",
     }
-    left = [[name for name, weight in weights.items() if keeps(weight)] for keeps in GROUPS.values()]
+    left = [[name for name, weight in weights.items() if keeps(weight)] for keeps in LEFT_IN_FLOAT32.values()]
     heads = ["trunk", "scores"]
     assert left == [[], ["scores"], heads, ["neck", *heads], ["depthwise", "neck", *heads]]
 
@@ -86,11 +86,11 @@ def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
 def test_layers_of_a_file_become_int8_and_it_still_detects(exported, small):
     from PIL import Image
 
-    from fpn.export.int8 import fold, quantize
+    from fpn.export.int8 import fold_norms, quantize
 
     folder, _ = exported
     images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, SIZES[1], np.uint8)) for seed in range(2)]
-    fold(folder / "small.onnx", folder / "folded.onnx")
+    fold_norms(folder / "small.onnx", folder / "folded.onnx")
     assert quantize(folder / "folded.onnx", folder / "heads.onnx", images, "the heads")[0] == 56  # 48 and 8 of the neck
     layers, every = quantize(folder / "folded.onnx", folder / "int8.onnx", images, "nothing")
     assert layers == every == 75  # and 15 of the rpn, 4 of the box head

@@ -13,7 +13,7 @@ from fpn.training.config import DetectorName
 if TYPE_CHECKING:
     from fpn.shapes import Size
     from fpn.studies.benchmark.exported_files import FilesReport
-    from fpn.studies.benchmark.running import BenchmarkReport
+    from fpn.studies.benchmark.running import BenchmarkReport, BenchmarkSettings
 
 
 def run(
@@ -74,8 +74,7 @@ def run(
     import torch
 
     from fpn.cli.devices import check_device
-    from fpn.studies.benchmark.report import text_tables
-    from fpn.studies.benchmark.running import BenchmarkSettings, run_benchmark
+    from fpn.studies.benchmark.running import BenchmarkSettings
     from fpn.studies.explain.geometry import read_size
 
     asked = read_size(size)
@@ -108,6 +107,13 @@ def run(
         channels=channels,
         head_width=head_width,
     )
+    _run_pair(settings, output)
+
+
+def _run_pair(settings: BenchmarkSettings, output: Path | None) -> None:
+    from fpn.studies.benchmark.report import text_tables
+    from fpn.studies.benchmark.running import run_benchmark
+
     report = run_benchmark(settings, progress=lambda what: errors().print(f"measuring: {what}"))
     for number, table in enumerate(text_tables(report)):
         if number:

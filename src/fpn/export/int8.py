@@ -38,7 +38,7 @@ MOST_LOST = 0.005
 _QUANTIZED = ("Conv", "Gemm")
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
 # What is left in float32, the least first; told by a weight's name, as the graph has it.
-GROUPS: Mapping[str, Callable[[str], bool]] = {
+LEFT_IN_FLOAT32: Mapping[str, Callable[[str], bool]] = {
     "nothing": lambda weight: False,
     "the last layers of the heads": lambda weight: any(f".{last}." in weight for last in _LAST_LAYERS),
     "the heads": lambda weight: ".features." not in weight,
@@ -55,7 +55,7 @@ class Int8Trial:
     """What came of leaving some layers in float32.
 
     Attributes:
-        left: which ones, a name of `GROUPS`.
+        left: which ones, a name of `LEFT_IN_FLOAT32`.
         layers: how many work with 8 bits.
         of: how many there are.
         ap: AP by what is found, such as "ap" and "mask_ap", 0..1.
@@ -133,8 +133,8 @@ def export_int8(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_onnx(model, header, folder / "whole.onnx")
-        fold(folder / "whole.onnx", folder / "folded.onnx")
-        for left in GROUPS:
+        fold_norms(folder / "whole.onnx", folder / "folded.onnx")
+        for left in LEFT_IN_FLOAT32:
             counts = quantize(folder / "folded.onnx", folder / "int8.onnx", calibration, left)
             exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
             found = dict(measure(exported))
@@ -159,7 +159,7 @@ def export_int8(
     return Int8File(path, info, before, tuple(trials), certificate, beside)
 
 
-def fold(source: Path, target: Path) -> None:
+def fold_norms(source: Path, target: Path) -> None:
     """Write a model with norms folded into convolutions and constants computed, which does the same in float32."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -179,10 +179,10 @@ def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: st
     """Write a folded model in int8.
 
     Args:
-        source: of `fold`.
+        source: of `fold_norms`.
         target: the file.
         images: what ranges are taken from.
-        left: what stays float32, a name of `GROUPS`.
+        left: what stays float32, a name of `LEFT_IN_FLOAT32`.
 
     Returns:
         How many layers work with 8 bits, and how many there are.
@@ -192,8 +192,8 @@ def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: st
         for node in onnx.load(source, load_external_data=False).graph.node
         if node.op_type in _QUANTIZED
     }
-    kept = [name for name, weight in layers.items() if GROUPS[left](weight)]
-    logger = logging.getLogger()  # the quantizer warns there of what `fold` does in another way
+    kept = [name for name, weight in layers.items() if LEFT_IN_FLOAT32[left](weight)]
+    logger = logging.getLogger()  # the quantizer warns there of what `fold_norms` does in another way
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

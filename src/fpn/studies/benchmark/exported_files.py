@@ -30,7 +30,7 @@ from fpn.studies.benchmark.torchvision_pair import build_pair
 from fpn.studies.benchmark.turns import Side, in_turns
 from fpn.studies.tables import TextTable
 
-TORCHVISION = "torchvision"
+_THEIR_NAME = "torchvision"
 # Drawn images, where none are given.
 DRAWN, DRAWN_SIZE = 4, Size(800, 1066)
 
@@ -149,10 +149,10 @@ def compare_files(
         chunks = [images[begin : begin + batch] for begin in range(0, len(images), batch)]
         ways = {name: _way(detector, chunks) for name, detector in loaded.items()}
         if theirs is not None:
-            ways[TORCHVISION] = _Way(partial(_their_way, theirs, chunks), "eager, float32 on cpu")
+            ways[_THEIR_NAME] = _Way(partial(_their_way, theirs, chunks), "eager, float32 on cpu")
         progress(f"{', '.join(ways)}: {len(images)} images, {repeats} turns")
         sides = in_turns({name: way.work for name, way in ways.items()}, repeats=repeats)
-    rows = _rows(sides, ways, len(images), apart=TORCHVISION if notes else "")
+    rows = _rows(sides, ways, len(images), apart=_THEIR_NAME if notes else "")
     return FilesReport(
         machine=describe_machine(),
         images=shown,
@@ -228,7 +228,7 @@ def _rows(sides: Mapping[str, Side], ways: Mapping[str, _Way], count: int, *, ap
     """Of each way; `apart` has other weights, so that its outputs say nothing."""
     first = next(iter(sides.values()))
     wanted = [{"boxes": each.boxes, "scores": each.scores, "labels": each.labels} for each in first.outcome]
-    theirs = sides.get(TORCHVISION)
+    theirs = sides.get(_THEIR_NAME)
     return [
         FileRow(
             name=name,
