@@ -84,13 +84,10 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     if exported:
-        apart = (detector, backbone, weights, parts, rois, classes, channels, head_width, compile, device)
-        if apart != _OF_PAIRS:
-            raise ConfigError("--exported: the files say which detector it is; of the other options see --help")
+        _refuse_others(detector, backbone, weights, parts, rois, classes, channels, head_width, compile, device)
         _run_files(exported, images, asked, batch_sizes, repeats=repeats, output=output)
         return
-    if images:
-        raise ConfigError("--images: goes with --exported; detectors with random weights are measured on noise")
+    _refuse_images(images)
     where = check_device(device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = BenchmarkSettings(
         detector=detector,
@@ -137,6 +134,17 @@ _OF_PAIRS = (
     None,
 )
 _MOST_IMAGES = 20
+
+
+def _refuse_others(*values: object) -> None:
+    """Stop where an option says another detector than the files do."""
+    if values != _OF_PAIRS:
+        raise ConfigError("--exported: the files say which detector it is; of the other options see --help")
+
+
+def _refuse_images(images: tuple[str, ...]) -> None:
+    if images:
+        raise ConfigError("--images: goes with --exported; detectors with random weights are measured on noise")
 
 
 def _run_files(
