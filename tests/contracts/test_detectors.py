@@ -1,4 +1,4 @@
-"""What every kind of detector must do. A new kind is one line in `KINDS`."""
+"""What every kind of detector must do. A new kind is one line in `KINDS`, and one in `test_training_runs.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +15,13 @@ import torch
 from PIL import Image
 
 import fpn
-from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector
 from fpn.detectors.prediction import enter
 from fpn.errors import ConfigError
 from fpn.export.certificate import difference_between
 from fpn.export.graph import DetectorGraph
 from fpn.shapes import Size
-from fpn.structures import Detections, ImageBatch, Masks, Skeleton, Targets
-from fpn.training.run import Run
+from fpn.structures import Detections, ImageBatch, Masks, Targets
 
 SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
 
@@ -302,47 +299,3 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
                 difference = difference_between(one, other, 1e-3)
                 assert difference.same == len(one) == len(other)
                 assert max(difference.box / 100, difference.score) <= 1e-5
-
-
-class PointedScenes(SceneDataset):
-    """Drawn scenes, with three points on each box as keypoints."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.skeleton = Skeleton.named(KEYPOINTS["skeleton"])
-
-    def targets(self, index: int, *, masks: bool = False) -> Targets:
-        found = super().targets(index, masks=masks)
-        x1, y1, x2, y2 = found.boxes.unbind(1)
-        middle, seen = (x1 + x2) / 2, torch.full_like(x1, 2)
-        points = [torch.stack([x, y, seen], dim=1) for x, y in ((x1, y2), (x2, y2), (middle, y1))]
-        return replace(found, keypoints=torch.stack(points, dim=1))
-
-
-def test_a_killed_and_resumed_run_ends_as_an_undisturbed_one(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenes = PointedScenes(4, seed=3, height=64, width=(64, 80), objects=(1, 3), extent=(12.0, 40.0))
-    config = fpn.TrainConfig(steps=4, batch_size=2, workers=0, device="cpu", checkpoint_minutes=1e-9, ema_decay=0.0)
-
-    def trained(**options: Any) -> Detector:
-        torch.manual_seed(0)
-        made = WITH_CLASSES[kind](list(scenes.classes))
-        fpn.train(made, scenes, None if "resume" in options else config, progress=False, **options)
-        return made
-
-    straight = trained(output=tmp_path / "straight")
-    take_step = Run.take_step
-
-    def fail(run: Run, group: Any) -> None:
-        if run.position.step == 2:
-            raise MemoryError
-        take_step(run, group)
-
-    monkeypatch.setattr(Run, "take_step", fail)
-    with pytest.raises(MemoryError):
-        trained(output=tmp_path / "killed")
-    monkeypatch.setattr(Run, "take_step", take_step)
-    resumed = trained(resume=tmp_path / "killed")
-    wanted = straight.state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in resumed.state_dict().items())
