@@ -197,7 +197,7 @@ def a_box_with_two_classes(to: Planted) -> None:
 
 
 def a_polygon_of_two_points(to: Planted) -> None:
-    to.bolt(26)["segmentation"] = [[2, 3, 22, 33]]
+    to.bolt(26)["segmentation"] = [[2, 3, 22, 33], [2, 3, 22, 3, 22, 33, 2, 33]]
 
 
 def a_polygon_like_an_eight(to: Planted) -> None:
@@ -210,6 +210,10 @@ def a_polygon_beside_its_image(to: Planted) -> None:
 
 def a_polygon_that_is_a_line(to: Planted) -> None:
     to.bolt(28)["segmentation"] = [[2, 3, 22, 33, 12, 18]]
+
+
+def nothing_but_a_polygon_of_two_points(to: Planted) -> None:
+    to.bolt(29)["segmentation"] = [[2, 3, 22, 33]]
 
 
 def a_polygon_of_half_the_box(to: Planted) -> None:
@@ -285,7 +289,7 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
         "outline-elsewhere",
         "its outline reaches from (2, 3) to (22, 18), its box from (2, 3) to (22, 33)",
     ),
-    (a_keypoint_beside_its_image, "keypoint-elsewhere", "tip is at (4, 50), outside of the image"),
+    (a_keypoint_beside_its_image, "keypoint-elsewhere", "keypoint tip is at (4, 50), outside of the image"),
     (a_class_without_objects, "class-unused", "'washer' has no object"),
     (a_class_that_only_val_has, "class-untrained", "'rivet' has 1 object, none in train"),
     (a_image_without_objects, "image-empty", "images/p28.png has no object"),
@@ -297,5 +301,6 @@ BAD = [fault for fault in FAULTS if KINDS[fault[1]].severity != "information"]
 # Further faults of a kind that is planted above.
 MORE_OUTLINES = [
     (a_polygon_beside_its_image, "p14.png (bolt): the outline is wholly outside of the image"),
+    (nothing_but_a_polygon_of_two_points, "p29.png (bolt): no polygon has three points"),
     (a_polygon_that_is_a_line, "p28.png (bolt): the outline is a line, without an area"),
 ]

@@ -17,8 +17,8 @@ from fpn.data.checks.inspection import check
 from fpn.detectors import PAPER, Detector, Preprocessor
 from fpn.detectors.dialect import Dialect
 from fpn.detectors.recipe import Recipe
-from fpn.errors import FpnError
-from fpn.evaluation.evaluate import measure
+from fpn.errors import DataError, FpnError
+from fpn.evaluation.evaluate import evaluate, measure
 from fpn.evaluation.found import Found
 from fpn.heads.sampling import Randomness
 from fpn.structures import Classes, Detections, ImageBatch, LossTerms, Targets
@@ -138,6 +138,48 @@ STOPPING: dict[str, Callable[[Planted], object]] = {
     "an object of no class": lambda planted: planted.train["annotations"][0].update(category_id=999),
     "an image listed twice": lambda planted: planted.train["images"].append(dict(planted.train["images"][0])),
 }
+
+
+class BlindToMasks(Blind):
+    """The same, of a kind that learns from outlines and is measured by them."""
+
+    tasks = ("boxes", "masks")
+
+
+def _outline(planted: Planted, split: str, outline: object) -> None:
+    """Every object's is its box but that of one."""
+    for data in planted.jsons.values():
+        for note in data["annotations"]:
+            x, y, width, height = note["bbox"]
+            note["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    planted.jsons[split]["annotations"][1]["segmentation"] = outline
+
+
+BROKEN_OUTLINES: dict[str, object] = {
+    "two points": [[30, 10, 46, 26]],
+    "beside its image": [[70, 10, 90, 10, 90, 26]],
+    "a code of another size": {"size": [64, 48], "counts": [3072]},
+    "a code that ends early": {"size": [48, 64], "counts": [480, 16]},
+    "a code without a pixel": {"size": [48, 64], "counts": [3072]},
+}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("fault", BROKEN_OUTLINES)
+def test_an_outline_that_can_be_no_mask_stops_check_training_and_measuring_alike(
+    tmp_path: Path, fault: str, split: str
+) -> None:
+    planted = Planted(tmp_path)
+    _outline(planted, split, BROKEN_OUTLINES[fault])
+    report = check(planted.save())
+    assert [len(report.of("outline-broken")), report.passed] == [1, False]
+    training, validation = (open_dataset(tmp_path, split=each) for each in ("train", "val"))
+    detector = BlindToMasks(training.classes)
+    number = 0 if split == "train" else 32
+    with pytest.raises(DataError, match=rf"p{number:02}\.png: object 2 .*--fix writes a copy without such outlines"):
+        refuse_bad_data(detector, training, validation, find_metric("mask_ap"))
+    with pytest.raises(DataError, match=rf"p{number:02}\.png: object 2 "):
+        evaluate(detector, training if split == "train" else validation, workers=0)
 
 
 @pytest.mark.parametrize("fault", STOPPING)

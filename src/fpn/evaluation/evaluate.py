@@ -22,6 +22,7 @@ from fpn.evaluation.found import Found
 from fpn.evaluation.known_truth import (
     ClassWarning,
     KnownTruth,
+    count_unoutlined,
     describe_unknown,
     known_truth,
     refuse_other_keypoints,
@@ -83,6 +84,8 @@ def evaluate(
     wanted = _choose_tasks(detector, dataset.name, known.coco, tasks)
     if TASKS["keypoints"] in wanted:
         refuse_other_keypoints(detector.skeleton, dataset)
+    if any(task.iou_type == "segm" for task in wanted):
+        count_unoutlined(dataset)
     if any(known.left_out.values()):
         warnings.warn(ClassWarning(describe_unknown(known.left_out, detector.classes, dataset.name)), stacklevel=2)
     if tiling is not None and TASKS["proposals"] in wanted:

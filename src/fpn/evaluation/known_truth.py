@@ -9,7 +9,7 @@ from typing import Any
 
 from fpn.data.dataset import Dataset
 from fpn.detectors.prediction import Predictor
-from fpn.errors import ConfigError
+from fpn.errors import ConfigError, DataError
 from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest, spelling
 
@@ -88,6 +88,22 @@ def refuse_other_keypoints(skeleton: Skeleton | None, dataset: Dataset) -> None:
             f"{dataset.name}: its objects have {_points(given)}, the detector has {_points(skeleton)}. Build the "
             "detector with skeleton=dataset.skeleton, or label the keypoints that it has."
         )
+
+
+def count_unoutlined(dataset: Dataset) -> int | None:
+    """How many objects of a dataset have no outline; None: it has no outlines.
+
+    Raises:
+        DataError: an outline is broken, of another size than its image, or without a pixel in it: nothing would match.
+    """
+    try:
+        if dataset.unoutlined(0) is None:
+            return None
+        return sum(dataset.unoutlined(index) or 0 for index in range(len(dataset)))
+    except DataError as error:
+        raise DataError(
+            f"{error}. `fpn check` names all such objects, and its --fix writes a copy without such outlines."
+        ) from error
 
 
 def _points(skeleton: Skeleton) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector
 from fpn.detectors.recipe import RECIPES, KeypointRCNNRecipe
-from fpn.errors import DataError, TrainingError
-from fpn.evaluation.known_truth import refuse_other_keypoints
+from fpn.errors import TrainingError
+from fpn.evaluation.known_truth import count_unoutlined, refuse_other_keypoints
 from fpn.structures import Skeleton
 
 
@@ -43,7 +43,7 @@ def refuse_missing_labels(detector: Detector, dataset: Dataset) -> None:
 
 def tell_unoutlined(detector: Detector, dataset: Dataset) -> list[str]:
     """A warning if some objects have no outline of their own: nothing is taken for a mask in silence."""
-    if "masks" not in detector.tasks or not (count := _unoutlined(dataset)):
+    if "masks" not in detector.tasks or not (count := count_unoutlined(dataset)):
         return []
     are = "object has no outline: its box is" if count == 1 else "objects have no outline: their boxes are"
     return [f"warning: {dataset.name}: {count} {are} learned as if it were the mask. Outline or remove such objects."]
@@ -68,13 +68,8 @@ def _no_keypoints(kind: str, dataset: Dataset) -> TrainingError:
 
 
 def _refuse_boxes_alone(detector: Detector, dataset: Dataset) -> None:
-    try:
-        masked, count = dataset.unoutlined(0) is not None, _unoutlined(dataset)
-    except DataError as error:
-        raise DataError(
-            f"{error}. `fpn check` names all such objects, and its --fix writes a copy without such outlines."
-        ) from error
-    if not masked:
+    count = count_unoutlined(dataset)
+    if count is None:
         raise TrainingError(
             f"{dataset.name}: has boxes but no outlines, and a {detector.recipe.kind} learns from masks. Label "
             "outlines (polygons or run lengths), or train a faster_rcnn."
@@ -82,10 +77,6 @@ def _refuse_boxes_alone(detector: Detector, dataset: Dataset) -> None:
     total = sum(int((~dataset.targets(index).ignore).sum()) for index in range(len(dataset))) if count else 0
     if count and count == total:
         raise TrainingError(f"{dataset.name}: none of its {total} objects has an outline. Label outlines.")
-
-
-def _unoutlined(dataset: Dataset) -> int:
-    return sum(dataset.unoutlined(index) or 0 for index in range(len(dataset)))
 
 
 def _labelled(dataset: Dataset, index: int) -> bool:

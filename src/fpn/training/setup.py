@@ -19,7 +19,7 @@ from fpn.detectors import Detector
 from fpn.errors import ConfigError, TrainingError
 from fpn.evaluation.evaluate import measure
 from fpn.evaluation.found import Found
-from fpn.evaluation.known_truth import count_unknown, refuse_other_keypoints
+from fpn.evaluation.known_truth import count_unknown, count_unoutlined, refuse_other_keypoints
 from fpn.evaluation.limits import describe_crowded
 from fpn.evaluation.tasks import find_task
 from fpn.runtime.device import no_compiler
@@ -49,7 +49,7 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
 
     Raises:
         TrainingError: no images or no objects, or not what the detector learns from.
-        DataError: an outline is broken, where the detector learns from outlines.
+        DataError: an outline of either is broken, where the detector learns from outlines.
         ConfigError: the data's classes are not the detector's, or its keypoints.
     """
     if list(dataset.classes) != list(detector.classes):
@@ -72,6 +72,8 @@ def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | 
                 f"{role}. Are the annotations where the format wants them?"
             )
     refuse_missing_labels(detector, dataset)
+    if validation is not None and "masks" in detector.tasks:
+        count_unoutlined(validation)
     if validation is not None and metric.name != "ap":  # AP is defined where there is any object
         _refuse_undefined(metric, detector, validation)
 

@@ -97,7 +97,7 @@ def check_keypoint_places(survey: Survey, objects: Objects) -> Iterator[Finding]
         where = (
             "outside of the image" if outside[number, which] else f"far from its box {_corners(objects.boxes[number])}"
         )
-        message = f"{survey.called(number)}: {dataset.skeleton.names[which]} is at ({x:.6g}, {y:.6g}), {where}"
+        message = f"{survey.called(number)}: keypoint {dataset.skeleton.names[which]} is at ({x:.6g}, {y:.6g}), {where}"
         yield Finding("keypoint-elsewhere", message, survey.name_of(int(objects.owner[number])))
 
 

@@ -71,6 +71,8 @@ def _polygons_problem(parts: Sequence[np.ndarray], size: Size | None) -> str:
     if not all((np.abs(part) <= reach).all() for part in parts):
         return "a polygon reaches far out of the image, or holds what is no number"
     drawn = [part for part in parts if len(part) >= 6]
+    if parts and not drawn:
+        return "no polygon has three points, so the outline has no area"
     if size is not None and drawn and all(_is_outside(part, size) for part in drawn):
         return "the outline is wholly outside of the image"
     if drawn and all(_is_line(part) for part in drawn):
