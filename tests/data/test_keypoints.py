@@ -91,7 +91,7 @@ def test_a_folder_with_nothing_but_keypoints_is_opened_by_them(tmp_path: Path) -
         (lambda data: data["annotations"][0].update(keypoints=[1e300, 2, 2] * 3), "what is no number"),
         (lambda data: data["categories"][0].update(keypoints=["head"]), "declare different keypoints"),
         (lambda data: data["categories"][1].update(keypoints=[1, 2, 3]), "it must list names"),
-        (lambda data: data["categories"][1].update(skeleton=[[1, 4]]), "edges names keypoint 3"),
+        (lambda data: data["categories"][1].update(skeleton=[[1, 4]]), "a line to keypoint 4, and there are 1 to 3"),
         (lambda data: data["categories"][1].update(skeleton=[1]), "'skeleton' of category 7"),
     ],
 )

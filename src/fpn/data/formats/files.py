@@ -194,7 +194,7 @@ def listed_classes(file: Path, limits: Limits, *, first_id: int = 1) -> Classes:
 def enumerate_issues(head: str, faults: list[str], remedy: str) -> str:
     """A message of one fault in one line, or of many in a list with the first few."""
     if len(faults) == 1:
-        return f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {remedy}"
+        return f"{faults[0]}{'' if faults[0].endswith(('?', '.')) else '.'} {remedy}"
     more = [f"  ... and {len(faults) - SHOWN_ISSUES} more"] if len(faults) > SHOWN_ISSUES else []
     return "\n".join([head, *(f"  {fault}" for fault in faults[:SHOWN_ISSUES]), *more, remedy])
 

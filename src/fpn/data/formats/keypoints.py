@@ -33,9 +33,13 @@ def skeleton_of_categories(categories: Sequence[dict[str, Any]], where: str) -> 
     edges = declaring[0].get("skeleton") or []
     try:
         pairs = tuple((int(one) - 1, int(other) - 1) for one, other in edges)
+        beyond = [number + 1 for pair in pairs for number in pair if not 0 <= number < len(declaring[0]["keypoints"])]
+        if beyond:  # said as the file counts
+            raise ValueError(f"a line to keypoint {beyond[0]}, and there are 1 to {len(declaring[0]['keypoints'])}")
         return Skeleton.named(tuple(declaring[0]["keypoints"]), pairs)
     except (ValueError, TypeError, ConfigError) as error:
-        raise DataError(f"{where}: 'skeleton' of category {declaring[0]['id']}: {error}") from error
+        what = f"{where}: 'skeleton' of category {declaring[0]['id']}: {error}"
+        raise DataError(f"{what}. It lists pairs of keypoints, counted from 1") from error
 
 
 def checked_keypoints(values: Any, skeleton: Skeleton) -> list[float]:
