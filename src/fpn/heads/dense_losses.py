@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from fpn.heads.dense import DenseConfig
 from fpn.heads.dense_selection import DenseMaps
@@ -102,6 +102,7 @@ class Normalizer(nn.Module):
 
     Attributes:
         mean: () the average that "ema" keeps from step to step, in training alone; None: another kind.
+        share: images of a batch for each of them that this process has, if several train together; 1 alone.
     """
 
     mean: Tensor | None
@@ -109,13 +110,21 @@ class Normalizer(nn.Module):
     def __init__(self, config: DenseConfig) -> None:
         super().__init__()
         self.kind = config.normalizer
+        self.share = 1.0
         self.register_buffer("mean", torch.tensor(config.normalizer_start) if self.kind == "ema" else None)
 
     def see(self, counts: Sequence[int]) -> None:
-        """Take a batch into the average: how many places of each image are positive."""
+        """Take a batch, with the parts of it that other processes have, into the average: how many places are positive.
+
+        Args:
+            counts: how many are, of each image that this process has.
+        """
+        self.share = 1.0
         if self.mean is not None and self.training:
+            positives, images = _over_processes(sum(counts), len(counts), device=self.mean.device)
+            self.share = images / max(len(counts), 1)
             with torch.no_grad():
-                self.mean.mul_(_KEPT).add_((1 - _KEPT) * max(sum(counts), 1))
+                self.mean.mul_(_KEPT).add_((1 - _KEPT) * max(positives, 1))
 
     def forward(self, sums: Float[Tensor, " b"], counts: Sequence[int]) -> Float[Tensor, ""]:
         """Each image's sum -> one number."""
@@ -128,7 +137,8 @@ class Normalizer(nn.Module):
                 return torch.stack([each / max(count, 1) for each, count in zip(sums, counts, strict=True)]).mean()
             case "ema":
                 assert self.mean is not None, "made above"
-                return sums.sum() / self.mean
+                # The mean over processes, weighted by their images, then is what one with all images would have.
+                return sums.sum() / self.mean * self.share
 
     def samples(self, counts: Sequence[int]) -> float | None:
         """How many samples `forward` gives the mean of; None: it is the mean over images."""
@@ -139,6 +149,15 @@ class Normalizer(nn.Module):
                 return float(sum(max(count, 1) for count in counts))
             case "image" | "ema":
                 return None
+
+
+def _over_processes(*numbers: int, device: torch.device) -> list[int]:
+    """Their sums over all processes that train together; alone, they themselves."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return list(numbers)
+    sums = torch.tensor(numbers, dtype=torch.int64, device=device)
+    distributed.all_reduce(sums)
+    return [int(each) for each in sums.tolist()]
 
 
 def centre_offsets(points: Float[Tensor, "p 2"], boxes: Float[Tensor, "p 4"]) -> Float[Tensor, "p 4"]:
