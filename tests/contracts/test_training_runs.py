@@ -51,7 +51,7 @@ GROUPS = {"dialect": "torchvision_v2", "box": {"norm": "group", "convolution_cha
 # A kind's name is what stands before the comma.
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "faster_rcnn": BOXES,
-    "faster_rcnn, pafpn": {**BOXES, **GROUPS, "neck": "pafpn", "suppression": "gaussian"},
+    "faster_rcnn, pafpn": {**BOXES, **GROUPS, "neck": "pafpn", "set": ["neck.norm=group"]},
     "faster_rcnn, bifpn": {**BOXES, "neck": "bifpn", "set": ["neck.repeats=1"]},
     "faster_rcnn, simple_pyramid": {**BOXES, "neck": "simple_pyramid", "backbone": "test_vit"},
     "cascade_rcnn": BOXES,
@@ -189,5 +189,7 @@ def test_two_processes_with_half_of_the_batch_each_train_what_one_trains_alone(d
         ours, theirs = (load_file(run / "best.safetensors") for run in (one, two))
         apart = {name: float((theirs[name].double() - ours[name].double()).abs().max()) for name in ours}
         assert max(apart.values()) < 1e-5, (kind, max(apart, key=lambda name: apart[name]))
+        # Not accuracies: a sample more or less that is told rightly is no matter of tolerance.
         for line, other in zip(log(one), log(two), strict=True):
-            assert other == pytest.approx(line, rel=1e-3, abs=1e-4), kind
+            compared = {name: value for name, value in line.items() if "accuracy" not in name}
+            assert {name: other[name] for name in compared} == pytest.approx(compared, rel=1e-3, abs=1e-4), kind

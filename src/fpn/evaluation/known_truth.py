@@ -97,13 +97,13 @@ def count_unoutlined(dataset: Dataset) -> int | None:
         DataError: an outline is broken, of another size than its image, or without a pixel in it: nothing would match.
     """
     try:
-        if dataset.unoutlined(0) is None:
-            return None
-        return sum(dataset.unoutlined(index) or 0 for index in range(len(dataset)))
+        counts = [dataset.unoutlined(index) for index in range(len(dataset))]
     except DataError as error:
         raise DataError(
             f"{error}. `fpn check` names all such objects, and its --fix writes a copy without such outlines."
         ) from error
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _points(skeleton: Skeleton) -> str:

@@ -55,7 +55,8 @@ def outline_problem(outline: Segmentation | None, size: Size | None) -> str:
     try:
         if isinstance(outline, dict):
             height, width = outline["size"]
-            runs_of_code(outline, size or Size(int(height), int(width)))
+            if not len(runs_of_code(outline, size or Size(int(height), int(width)))):
+                return "the run-length code has no pixel"
         elif outline is not None:
             return _polygons_problem([np.array(part) for part in outline], size)
     except (ValueError, TypeError, OverflowError) as error:
