@@ -69,31 +69,41 @@ def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
 
 def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
     pytest.importorskip("onnxruntime", reason="needs the extra export")
-    from fpn.export.int8 import LEFT_IN_FLOAT32
+    from fpn.export.int8 import choices
 
     weights = {
         "stem": "inner.features.backbone.net.conv_stem.1.weight",
-        "depthwise": "inner.features.backbone.net.blocks.0.0.conv_dw.weight",
+        "late": "inner.features.backbone.net.blocks.5.0.conv_pw.weight",
         "neck": "inner.features.neck.smooths.p2.weight",
         "trunk": "inner.roi_heads.box.trunk.1.weight",
         "scores": "inner.roi_heads.box.scores.weight",
     }
-    left = [[name for name, weight in weights.items() if keeps(weight)] for keeps in LEFT_IN_FLOAT32.values()]
-    heads = ["trunk", "scores"]
-    assert left == [[], ["scores"], heads, ["neck", *heads], ["depthwise", "neck", *heads]]
+    assert list(choices(weights)) == [
+        ("nothing", []),
+        ("the last layers of the heads", ["scores"]),
+        ("the last layers of the heads, the heads", ["trunk", "scores"]),
+        ("the last layers of the heads, the heads, the neck", ["neck", "trunk", "scores"]),
+        (
+            "the last layers of the heads, the heads, the neck, the backbone's first stages",
+            ["stem", "neck", "trunk", "scores"],
+        ),
+    ]
+    deep = {"depthwise": "inner.features.backbone.net.blocks.0.0.conv_dw.weight", **weights}
+    assert list(choices(deep))[1] == ("depthwise convolutions", ["depthwise"])
 
 
 def test_layers_of_a_file_become_int8_and_it_still_detects(exported, small):
     from PIL import Image
 
-    from fpn.export.int8 import fold_norms, quantize
+    from fpn.export.int8 import choices, fold_norms, quantize, weights_of
 
     folder, _ = exported
     images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, SIZES[1], np.uint8)) for seed in range(2)]
     fold_norms(folder / "small.onnx", folder / "folded.onnx")
-    assert quantize(folder / "folded.onnx", folder / "heads.onnx", images, "the heads")[0] == 56  # 48 and 8 of the neck
-    layers, every = quantize(folder / "folded.onnx", folder / "int8.onnx", images, "nothing")
-    assert layers == every == 75  # and 15 of the rpn, 4 of the box head
+    layers = weights_of(folder / "folded.onnx")
+    assert len(layers) == 75  # 48 of the backbone, 8 of the neck, 15 of the rpn, 4 of the box head
+    assert [len(kept) for _, kept in choices(layers)] == [0, 16, 28, 35, 43, 53]
+    quantize(folder / "folded.onnx", folder / "int8.onnx", images, [])
     assert (folder / "int8.onnx").stat().st_size < (folder / "folded.onnx").stat().st_size / 2
     (found,), (wanted,) = fpn.load(folder / "int8.onnx").predict(images[:1]), small.predict(images[:1])
     assert len(found) == len(wanted) == 10

@@ -60,7 +60,7 @@ def run(
             come out in these pixels.
         int8: A labelled set (COCO, VOC, YOLO or LabelMe): layers of an .onnx work with 8-bit whole numbers. Ranges are
             taken from half of its images, at most 64, and AP is measured on the others before and after. Layers go
-            back to float32, the heads first, until at most 0.5 AP is lost.
+            back to float32, group after group, until at most 0.5 AP is lost.
         split: Of that set. None: the images that training held out, else one that it was not trained on.
         allow_inexact: Write the file even where it finds something else than the model; the certificate says so.
         overwrite: Replace a file that is there.

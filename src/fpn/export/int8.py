@@ -37,15 +37,15 @@ MOST_LOST = 0.005
 # Layers with weights. What has none is not worth the rounding between.
 _QUANTIZED = ("Conv", "Gemm")
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
-# What is left in float32, the least first; told by a weight's name, as the graph has it.
-LEFT_IN_FLOAT32: Mapping[str, Callable[[str], bool]] = {
-    "nothing": lambda weight: False,
+# What loses most, in the names of timm's networks: a depthwise convolution's channels have ranges of their own.
+_DEPTHWISE, _FIRST = "conv_dw", (".conv_stem.", ".blocks.0.", ".blocks.1.", ".blocks.2.", ".net.conv1.", ".net.layer1.")
+# What is left in float32, the least first; told by a weight's name, as the graph has it. Each has the one before in it.
+_GROUPS: Mapping[str, Callable[[str], bool]] = {
+    "depthwise convolutions": lambda weight: _DEPTHWISE in weight,
     "the last layers of the heads": lambda weight: any(f".{last}." in weight for last in _LAST_LAYERS),
     "the heads": lambda weight: ".features." not in weight,
-    "the heads and the neck": lambda weight: ".features.backbone." not in weight,
-    "the heads, the neck and depthwise convolutions": lambda weight: (
-        ".features.backbone." not in weight or "conv_dw" in weight
-    ),
+    "the neck": lambda weight: ".features.neck." in weight,
+    "the backbone's first stages": lambda weight: any(part in weight for part in _FIRST),
 }
 Measure = Callable[[Detector], Mapping[str, float]]
 
@@ -55,7 +55,7 @@ class Int8Trial:
     """What came of leaving some layers in float32.
 
     Attributes:
-        left: which ones, a name of `LEFT_IN_FLOAT32`.
+        left: which ones, in words.
         layers: how many work with 8 bits.
         of: how many there are.
         ap: AP by what is found, such as "ap" and "mask_ap", 0..1.
@@ -134,11 +134,13 @@ def export_int8(
         folder = Path(name)
         save_onnx(model, header, folder / "whole.onnx")
         fold_norms(folder / "whole.onnx", folder / "folded.onnx")
-        for left in LEFT_IN_FLOAT32:
-            counts = quantize(folder / "folded.onnx", folder / "int8.onnx", calibration, left)
+        layers = weights_of(folder / "folded.onnx")
+        for left, kept in choices(layers):
+            quantize(folder / "folded.onnx", folder / "int8.onnx", calibration, kept)
             exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
             found = dict(measure(exported))
-            trials.append(Int8Trial(left, *counts, found, max(before[key] - found[key] for key in before)))
+            lost = max(before[key] - found[key] for key in before)
+            trials.append(Int8Trial(left, len(layers) - len(kept), len(layers), found, lost))
             progress(str(trials[-1]))
             if trials[-1].lost <= most_lost:
                 break
@@ -175,24 +177,37 @@ def fold_norms(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: str) -> tuple[int, int]:
+def weights_of(folded: Path) -> dict[str, str]:
+    """The layers that can work with 8 bits, and the names of their weights."""
+    nodes = onnx.load(folded, load_external_data=False).graph.node
+    return {node.name: node.input[1] for node in nodes if node.op_type in _QUANTIZED}
+
+
+def choices(layers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """What may be left in float32, in words and as layers, always more; groups that a network has not are passed over.
+
+    Args:
+        layers: see `weights_of`.
+    """
+    words: list[str] = []
+    kept: list[str] = []
+    yield "nothing", kept
+    for name, belongs in _GROUPS.items():
+        more = [layer for layer, weight in layers.items() if layer in kept or belongs(weight)]
+        if len(more) > len(kept):
+            words, kept = [*words, name], more
+            yield ", ".join(words), kept
+
+
+def quantize(source: Path, target: Path, images: Sequence[Image.Image], kept: Sequence[str]) -> None:
     """Write a folded model in int8.
 
     Args:
         source: of `fold_norms`.
         target: the file.
         images: what ranges are taken from.
-        left: what stays float32, a name of `LEFT_IN_FLOAT32`.
-
-    Returns:
-        How many layers work with 8 bits, and how many there are.
+        kept: layers that stay float32.
     """
-    layers = {
-        node.name: node.input[1]
-        for node in onnx.load(source, load_external_data=False).graph.node
-        if node.op_type in _QUANTIZED
-    }
-    kept = [name for name, weight in layers.items() if LEFT_IN_FLOAT32[left](weight)]
     logger = logging.getLogger()  # the quantizer warns there of what `fold_norms` does in another way
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -203,7 +218,7 @@ def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: st
             _Reader(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTIZED),
-            nodes_to_exclude=kept,
+            nodes_to_exclude=list(kept),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -211,7 +226,6 @@ def quantize(source: Path, target: Path, images: Sequence[Image.Image], left: st
         )
     finally:
         logger.setLevel(level)
-    return len(layers) - len(kept), len(layers)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
