@@ -118,6 +118,15 @@ def test_a_bound_that_the_detector_misses_says_by_how_much() -> None:
     assert chosen.why == "at any score 50.0% of an image's objects are missed, in 40 images"
 
 
+def test_a_bound_that_only_more_images_would_give_says_so() -> None:
+    # 1 of 18 is missed: less than 0.2, but not surely so.
+    some = table([0.9] * 17, [True] * 17, list(range(1, 18)), [1] * 18)
+    (chosen,) = calibrate(matched(some), Goal("guarantee", 0.8), dataset="some").classes
+    assert chosen.why.endswith(
+        "5.6% of an image's objects are missed, in 18 images: too few to be sure of at most 20.0% in others"
+    )
+
+
 def test_false_alarms_are_bounded_over_all_classes_with_one_threshold() -> None:
     # 49 images; false detections at 0.8, 0.6, 0.4, ... one in an image each.
     scores = [0.8 - n / 100 for n in range(40)]
