@@ -62,17 +62,21 @@ def run(
         verify: An .npz with images and what the toolkit found in them; see docs/importing.md. Weights of torchvision
             are compared with torchvision itself, without it.
     """
+    if output.suffix != _SUFFIX:
+        raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
+    if output.exists():
+        raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
+    blocking = next((folder for folder in output.parents if folder.exists() and not folder.is_dir()), None)
+    if blocking is not None:
+        raise OutputError(f"{output}: {blocking} is a file, so nothing can lie below it. Choose another --output.")
+    if verify is not None and not verify.is_file():
+        raise DataNotFoundError(f"--verify {verify}: no such file of results")
+
     from fpn.interop import import_weights
     from fpn.interop.beginnings import is_timm
     from fpn.interop.conversion import IMAGENET
     from fpn.interop.torchvision_registry import find_torchvision
 
-    if output.suffix != _SUFFIX:
-        raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
-    if output.exists():
-        raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
-    if verify is not None and not verify.is_file():
-        raise DataNotFoundError(f"--verify {verify}: no such file of results")
     if is_timm(checkpoint):
         _keep_timm(checkpoint, output)
         return

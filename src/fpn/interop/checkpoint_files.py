@@ -65,7 +65,7 @@ def _form(path: Path) -> tuple[str, Reader]:
     with path.open("rb") as stream:
         start = stream.read(len(MAGIC))
     if not start:
-        raise RefusedFileError("it is empty")
+        raise RefusedFileError("it is empty; download or save it again")
     if start[:4] == b"PK\x03\x04":
         return "torch", read_torch_zip
     if start == MAGIC:

@@ -57,7 +57,10 @@ def import_weights(
     is_file = isinstance(source, str | os.PathLike)
     content = read_checkpoint_file(source) if is_file else CheckpointContent(source, "", {})  # type: ignore[arg-type]
     if not isinstance(content.value, Mapping):
-        raise ModelFileError(f"{source}: holds a {type(content.value).__name__}, expected names and weights")
+        raise ModelFileError(
+            f"{source}: holds a {type(content.value).__name__}, expected names and weights, as "
+            "torch.save(model.state_dict(), ...) writes them"
+        )
     configs = [own for own in (_own_config(content.value), read_toolkit_config(config) if config else None) if own]
     settings, told, names = _settings(configs, content.value, conventions)
     named = names if classes is None else classes
