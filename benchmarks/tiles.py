@@ -93,6 +93,8 @@ def main(words: Sequence[str] | None = None) -> None:
     scenes = SceneDataset(
         asked.scenes, seed=1, height=height, width=width, objects=tuple(asked.objects), extent=_EXTENT
     )
+    drawn = [scenes.image(number) for number in range(len(scenes))]
+    scenes.image = drawn.__getitem__  # type: ignore[method-assign]  # drawing takes longer than looking
     with tempfile.TemporaryDirectory() as name:
         model = train(asked.side, asked.steps, Path(name))
         usual, native = load(model, 800, 1333), load(model, asked.side, asked.side)

@@ -74,7 +74,8 @@ class Loop:
         """Leave the best weights in the detector, ready to detect."""
         run = self.run
         if run.given_up and run.position.step < run.total:
-            better = f"{run.position.best_metric} was not better in {run.config.patience} validations"
+            often = "one validation" if run.config.patience == 1 else f"{run.config.patience} validations"
+            better = f"{run.position.best_metric} was not better in {often}"
             self.reporter.note(f"stopped early after epoch {run.position.epoch}: {better} (patience)")
         if self.validation is not None and self.validation.advice:
             self.reporter.note(self.validation.advice)

@@ -22,3 +22,12 @@ def test_values_are_said_as_people_write_them_and_a_recipe_that_chose_nothing_ha
         assert f"<td>{value}</td>" in cells
     assert "<p>Recipe none: all is given.</p>" in html
     assert "<caption>Recipe" not in html
+
+
+def test_settings_of_a_section_within_a_section_are_rows_of_their_own() -> None:
+    recipe = {**MODEL["recipe"], "dialect": {"backbone": {"vit": {"width": 768, "global_blocks": None}}}}
+    html = model_chapter({"model": {**MODEL, "recipe": recipe}}).body
+    assert "backbone.vit.width" in html
+    assert "backbone.vit.global_blocks" in html
+    assert "{" not in html
+    assert "None" not in html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from fpn.studies.markup import Markup, join_markup
 from fpn.studies.report.chapters import ReportFigures
@@ -101,12 +102,8 @@ def model_chapter(figures: ReportFigures) -> Chapter:
     rows += [
         (f"trained for ({key}s)", str(model["trained"][key])) for key in ("epoch", "step") if key in model["trained"]
     ]
-    dialect = [
-        (f"{part}.{name}", _said(value))
-        for part, values in model["recipe"]["dialect"].items()
-        if isinstance(values, Mapping)
-        for name, value in values.items()
-    ]
+    sections = {part: values for part, values in model["recipe"]["dialect"].items() if isinstance(values, Mapping)}
+    dialect = [row for part, values in sections.items() for row in _by_path(part, values)]
     return chapter(
         "model",
         "The model",
@@ -119,6 +116,15 @@ def model_chapter(figures: ReportFigures) -> Chapter:
         else None,
         fold_away("All its conventions", table("Conventions", ("<setting", "<value"), dialect, fold=False)),
     )
+
+
+def _by_path(path: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """All settings of a section and of those within it, by their names' whole paths."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        inner = f"{path}.{name}"
+        rows += _by_path(inner, value) if isinstance(value, Mapping) else [(inner, _said(value))]
+    return rows
 
 
 def _plain(settings: ReportFigures) -> list[tuple[str, str]]:
