@@ -104,16 +104,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Train one row; what it reached."""
     learned, tested = scenes(asked.scenes, 0), scenes(asked.tested, 1)
     detector = build(ROWS[name], learned)
-    config = fpn.TrainConfig(
-        steps=asked.steps,
-        batch_size=4,
-        learning_rate=5e-4,
-        optimizer="adamw",
-        ema_decay=0.99,
-        validate_every=0,
-        workers=0,
-        device="cpu",
-    )
+    config = turns.short_training(asked.steps)
     began = time.process_time()
     fpn.train(detector, learned, config, progress=False)
     spent = time.process_time() - began

@@ -46,16 +46,7 @@ def train(side: int, steps: int, folder: Path) -> Path:
         rpn_before_nms=(1000, 500),
         rpn_after_nms=(500, 300),
     )
-    config = fpn.TrainConfig(
-        steps=steps,
-        batch_size=4,
-        learning_rate=5e-4,
-        optimizer="adamw",
-        ema_decay=0.99,
-        validate_every=0,
-        workers=0,
-        device="cpu",
-    )
+    config = turns.short_training(steps)
     fpn.train(detector, learned, config, output=folder / "run", progress=False)
     return folder / "run" / "best.safetensors"
 

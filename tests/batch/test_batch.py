@@ -21,7 +21,7 @@ import fpn
 from fpn.batch import running
 from fpn.batch.running import MANIFEST, run_batch
 from fpn.batch.sources import ImageItem, ItemReader, iterate_items
-from fpn.batch.worker import BatchSettings, BatchWorker, load_predictor
+from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors.tiling import Tiling
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
@@ -147,7 +147,7 @@ class TestSources:
 
 class TestWorker:
     def test_columns_hold_what_predict_finds(self, model: Path, images: Path) -> None:
-        worker = BatchWorker(load_predictor(str(model), ON_CPU), ON_CPU)
+        worker = BatchWorker(ON_CPU.load(str(model)), ON_CPU)
         columns = worker({"name": ["a", "b"], "path": [str(images / "0.png"), str(images / "5x.png")]})
         (found,) = worker.predictor.predict([images / "0.png"])
         assert len(found) > 0
@@ -159,12 +159,12 @@ class TestWorker:
         assert columns["boxes"][1] is None
 
     def test_bytes_give_the_same_as_their_file(self, model: Path, images: Path) -> None:
-        worker = BatchWorker(load_predictor(str(model), ON_CPU), ON_CPU)
+        worker = BatchWorker(ON_CPU.load(str(model)), ON_CPU)
         from_file = worker({"name": ["a"], "path": [str(images / "1.png")]})
         assert worker({"name": ["a"], "bytes": [(images / "1.png").read_bytes()]}) == from_file
 
     def test_a_score_leaves_out_what_is_less_sure(self, model: Path, images: Path) -> None:
-        predictor = load_predictor(str(model), ON_CPU)
+        predictor = ON_CPU.load(str(model))
         everything = BatchWorker(predictor, ON_CPU).detect(["a"], [images / "0.png"])["scores"][0]
         middle = sorted(everything)[len(everything) // 2]
         sure = BatchWorker(predictor, ON_CPU.changed(score=middle)).detect(["a"], [images / "0.png"])["scores"][0]
@@ -173,7 +173,7 @@ class TestWorker:
 
     def test_tiles_are_looked_at_one_by_one(self, model: Path) -> None:
         settings = ON_CPU.changed(tiling=Tiling(side=64))
-        worker = BatchWorker(load_predictor(str(model), settings), settings)
+        worker = BatchWorker(settings.load(str(model)), settings)
         large = np.asarray(SceneDataset(1, height=64, width=150).image(0))
         assert worker.detect(["a"], [large])["scores"][0] == (
             fpn.predict_tiled(worker.predictor, large, Tiling(side=64), batch_size=2).scores.tolist()

@@ -20,7 +20,7 @@ import torch
 
 from fpn.batch.arrow import pyarrow_parquet, write_columns
 from fpn.batch.sources import ImageItem, ItemReader, iterate_items
-from fpn.batch.worker import BatchSettings, BatchWorker, load_predictor
+from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.detectors.prediction import Predictor
 from fpn.errors import ConfigError, FpnError, OutputError
 from fpn.files import write_text
@@ -113,7 +113,7 @@ def run_batch(
     pyarrow_parquet("a batch run writes Parquet files")
     listing = list_items(sources, column)
     workers, threads = _share(workers, settings, listing.shards(shard_size))
-    predictor = load_predictor(os.fspath(model), settings)  # what is wrong with it is said before anything is written
+    predictor = settings.load(os.fspath(model))  # what is wrong with it is said before anything is written
     identity = _identity(Path(model), listing, settings, shard_size, threads)
     _claim(output, identity)
     missing = [number for number in range(listing.shards(shard_size)) if not (output / _SHARD.format(number)).exists()]
@@ -256,7 +256,7 @@ def _begin(job: _Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(job.threads)
-    _here = job, BatchWorker(load_predictor(job.model, job.settings), job.settings)
+    _here = job, BatchWorker(job.settings.load(job.model), job.settings)
 
 
 def _end_with_parent() -> None:

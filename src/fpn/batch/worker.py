@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import torch
 
 from fpn.batch.arrow import ResultColumns
 from fpn.detectors.operating_point import choose_score, sure_ones
 from fpn.detectors.prediction import Prediction, Predictor, predict_images
 from fpn.detectors.tiling import Tiling, predict_tiled_images
-from fpn.errors import FpnError
+from fpn.errors import ConfigError, FpnError
 from fpn.export import load
 from fpn.export.exported import ExportedDetector
 from fpn.image_io import MAX_PIXELS, ImageBytes, ImageLike
-from fpn.inference.optimize import optimize
+from fpn.inference.optimize import OptimizedDetector, optimize
 from fpn.sections import Section
 from fpn.structures import Classes, Detections, Thresholds
 
@@ -32,11 +35,30 @@ class BatchSettings(Section):
     max_pixels: int = MAX_PIXELS
     tiling: Tiling | None = None
 
+    def load(self, model: str) -> Predictor:
+        """The model as these settings ask for it."""
+        return load_predictor(model, device=self.device, max_detections=self.max_detections, precision=self.precision)
 
-def load_predictor(model: str, settings: BatchSettings) -> Predictor:
-    """A model of any kind as fast as it detects."""
-    detector = load(model, device=settings.device, max_detections=settings.max_detections)
-    return detector if isinstance(detector, ExportedDetector) else optimize(detector, settings.precision)
+
+def load_predictor(
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    max_detections: int | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+) -> OptimizedDetector | ExportedDetector:
+    """A model of any kind, ready to detect as fast as it can: optimized, or an exported file as it is.
+
+    Raises:
+        DataNotFoundError, ModelFileError, MissingExtraError, ConfigError: as `fpn.load`; or an exported file is to work
+            in another precision.
+    """
+    detector = load(model, device=device, max_detections=max_detections)
+    if not isinstance(detector, ExportedDetector):
+        return optimize(detector, precision)
+    if precision == "bf16":
+        raise ConfigError(f"--precision bf16: {model} is an exported file and works in {detector.info.precision}")
+    return detector
 
 
 @dataclass
@@ -44,7 +66,7 @@ class BatchWorker:
     """Finds objects in some images at a time. Call it with columns, as Ray Data's `map_batches` does, or use `detect`.
 
     Attributes:
-        predictor: what finds them; see `load_predictor`.
+        predictor: what finds them; see `BatchSettings.load`.
         settings: which of them, and how.
     """
 

@@ -23,15 +23,7 @@ def load_fast(
         DataNotFoundError, ModelFileError, MissingExtraError, ConfigError: as `fpn.load`; or an exported file is to work
             in another precision.
     """
+    from fpn.batch.worker import load_predictor
     from fpn.cli.devices import check_device
-    from fpn.errors import ConfigError
-    from fpn.export import load
-    from fpn.export.exported import ExportedDetector
-    from fpn.inference.optimize import optimize
 
-    detector = load(model, device=check_device(device), max_detections=max_detections)
-    if not isinstance(detector, ExportedDetector):
-        return optimize(detector, precision)
-    if precision == "bf16":
-        raise ConfigError(f"--precision bf16: {model} is an exported file and works in {detector.info.precision}")
-    return detector
+    return load_predictor(model, device=check_device(device), max_detections=max_detections, precision=precision)

@@ -38,6 +38,7 @@ READERS = 2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Amount = TypeVar("Amount", int, float)
 
 
 @runtime_checkable
@@ -203,7 +204,7 @@ def predict_read(
     done = 0
     with closing(coming):
         while window := list(islice(coming, size)):
-            tell = partial(_tell, progress, done)
+            tell = partial(tell_after, progress, done)
             found = deque(_predict_window(predictor, window, batch_size, tell))
             done += len(window)
             window.clear()  # neither pixels nor images stay while the next ones come
@@ -211,7 +212,8 @@ def predict_read(
                 yield found.popleft()
 
 
-def _tell(progress: Callable[[int], None], before: int, done: int) -> None:
+def tell_after(progress: Callable[[Amount], None], before: Amount, done: Amount) -> None:
+    """Say how much is done in all; `before`: of what came before this part."""
     progress(before + done)
 
 

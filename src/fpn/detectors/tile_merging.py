@@ -94,15 +94,22 @@ def _all_of(values: Iterable[Tensor | None]) -> Tensor | None:
 def _moved(found: Detections, tile: Tile, size: Size) -> Detections:
     """Detections in a tile's pixels in those of the image."""
     shift = found.boxes.new_tensor([tile.left, tile.top])
+    masks = None if found.masks is None else found.masks.shifted(top=tile.top, left=tile.left, size=size)
+    return placed(found, masks, scale=torch.ones_like(shift), shift=shift)
+
+
+def placed(found: Detections, masks: Masks | None, *, scale: Tensor, shift: Tensor) -> Detections:
+    """Detections where every point (x, y) has gone to scale * (x, y) + shift, with their masks as they are there."""
     keypoints = found.keypoints
     if keypoints is not None:
-        keypoints = torch.cat([keypoints[..., :2] + shift, keypoints[..., 2:]], dim=-1)
+        keypoints = torch.cat([keypoints[..., :2] * scale + shift, keypoints[..., 2:]], dim=-1)
+    factor, offset = scale.repeat(2), shift.repeat(2)
     return replace(
         found,
-        boxes=found.boxes + shift.repeat(2),
-        masks=None if found.masks is None else found.masks.shifted(top=tile.top, left=tile.left, size=size),
+        boxes=found.boxes * factor + offset,
+        masks=masks,
         keypoints=keypoints,
-        origins=None if found.origins is None else found.origins + shift.repeat(2),
+        origins=None if found.origins is None else found.origins * factor + offset,
     )
 
 

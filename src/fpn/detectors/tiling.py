@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -21,8 +20,9 @@ from fpn.detectors.prediction import (
     detect_batch,
     predict_read,
     read_ahead,
+    tell_after,
 )
-from fpn.detectors.tile_merging import merge_tiles
+from fpn.detectors.tile_merging import merge_tiles, placed
 from fpn.errors import FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
 from fpn.image_windows import ImageWindows, open_windows
@@ -123,7 +123,7 @@ def predict_tiled_images(
         pixel_range = predictor.preprocessor.config.pixel_range
         try:
             with open_windows(image, pixel_range=pixel_range, **limits) as windows:
-                found = _look(predictor, windows, tiling, batch_size, partial(_tell, tell, number), full)
+                found = _look(predictor, windows, tiling, batch_size, partial(tell_after, tell, float(number)), full)
                 prediction = Prediction(found, windows.size, windows.overview(_OVERVIEW) if keep_images else None)
         except FpnError as error:
             prediction = Prediction(error)
@@ -173,21 +173,9 @@ def resized(found: Detections, seen: Size, size: Size) -> Detections:
     if seen == size:
         return found
     scale = found.boxes.new_tensor([size.width / seen.width, size.height / seen.height])
-    keypoints = found.keypoints
-    if keypoints is not None:
-        keypoints = torch.cat([keypoints[..., :2] * scale, keypoints[..., 2:]], dim=-1)
-    return replace(
-        found,
-        boxes=found.boxes * scale.repeat(2),
-        masks=None if found.masks is None else found.masks.resized(size),
-        keypoints=keypoints,
-        origins=None if found.origins is None else found.origins * scale.repeat(2),
-    )
+    masks = None if found.masks is None else found.masks.resized(size)
+    return placed(found, masks, scale=scale, shift=torch.zeros_like(scale))
 
 
 def _read_tile(windows: ImageWindows, tile: Tile) -> Image.Image:
     return windows.read(tile.box)
-
-
-def _tell(progress: Callable[[float], None], before: int, part: float) -> None:
-    progress(before + part)
