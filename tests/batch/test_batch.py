@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import fpn
-from fpn.batch import running
+from fpn.batch import shards
 from fpn.batch.running import MANIFEST, run_batch
 from fpn.batch.sources import ImageItem, ItemReader, iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
@@ -201,7 +201,7 @@ class TestRun:
     def test_a_stopped_run_goes_on_with_what_is_missing_and_ends_the_same(
         self, model: Path, images: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        write, made = running.write_columns, list[str]()
+        write, made = shards.write_columns, list[str]()
 
         def stops(columns: Any, path: Path, about: Any) -> None:
             if len(made) == 1:
@@ -209,11 +209,11 @@ class TestRun:
             made.append(path.name)
             write(columns, path, about)
 
-        monkeypatch.setattr(running, "write_columns", stops)
+        monkeypatch.setattr(shards, "write_columns", stops)
         with pytest.raises(KeyboardInterrupt):
             run_batch(model, [str(images)], tmp_path / "out", ON_CPU, workers=1, shard_size=3)
         assert list(_bytes(tmp_path / "out")) == ["detections-000000.parquet"]
-        monkeypatch.setattr(running, "write_columns", write)
+        monkeypatch.setattr(shards, "write_columns", write)
         told: list[tuple[int, int]] = []
         summary = run_batch(
             model,

@@ -19,7 +19,9 @@ def run(
     output: Path,
     score: float | Literal["calibrated"] | None = None,
     max_detections: int | None = None,
+    engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
+    threads: int | None = None,
     shard_size: int = 1000,
     batch_size: int = 4,
     column: str | None = None,
@@ -42,8 +44,11 @@ def run(
         score: Keep detections from this score on, 0 to 1. calibrated: from each class's own threshold. None:
             calibrated where the model has that, else all that it gives.
         max_detections: Most detections of an image. None: the model's own setting.
-        workers: Processes, each with the model and its share of the cores. None: one for two cores of a CPU, one on a
-            GPU.
+        engine: What runs the workers. local: processes of this machine. ray: Ray Data (extra ray), on the cluster that
+            RAY_ADDRESS names or this machine belongs to, else here; all its machines have to see MODEL, SOURCES and the
+            output by the same paths.
+        workers: Processes, each with the model. None: one for two cores of a CPU, one for a GPU.
+        threads: Of each worker. None: its share of the cores. A run goes on with as many as it began with.
         shard_size: Images a shard.
         batch_size: Images that go through the network together.
         column: Of .parquet files: which holds the images' bytes or paths. None: recognised by its name.
@@ -56,7 +61,7 @@ def run(
     from fpn.cli.devices import check_device
 
     tiling = (tiles or TileOptions()).tiling()
-    chosen = check_device(device)
+    chosen = device if engine == "ray" else check_device(device)  # a cluster's GPUs are on other machines
     settings = BatchSettings(
         score=score,
         max_detections=max_detections,
@@ -72,7 +77,9 @@ def run(
             sources,
             output,
             settings,
+            engine=engine,
             workers=workers,
+            threads=threads,
             shard_size=shard_size,
             column=column,
             progress=progress,
