@@ -42,6 +42,7 @@ COMMANDS = {
         "Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2.",
     ),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
+    "completion": ("fpn.cli.completion", "Print what a shell needs to finish words with the Tab key."),
     "doctor": ("fpn.cli.doctor", "Say what this machine has and what is wrong with it, for a report of trouble."),
 }
 
