@@ -21,7 +21,7 @@ from fpn.interop.key_rules import Rules, new_name
 _RESNET = re.compile(r"(?:resnet|resnext)(50|101|152)(?:_(\d+)x(\d+)d)?")
 _NORMS = {"none": "", "batch": "BN", "group": "GN"}
 # Ours that its config can be told.
-_TOLD = (
+TOLD = (
     "pixels.channel_order", "pixels.value_range", "pixels.mean", "pixels.std", "pixels.short_side",
     "pixels.long_side", "backbone.stride_on", "neck.channels", "neck.output_channels", "neck.norm",
     "neck.norm_epsilon", "neck.norm_on_lateral", "anchors.sizes", "anchors.ratios", "anchors.offset", "rpn.channels",
@@ -32,7 +32,7 @@ _TOLD = (
     "mask.class_agnostic", "keypoint.roi_size", "keypoint.convolutions", "keypoint.channels", "dense.convolutions",
     "dense.norm", "dense.weights", "dense.score_limit", "dense.before_nms", "dense.nms", "dense.limit",
 )  # fmt: skip
-_REASONS = {
+REASONS = {
     "pixels.resize": "its ResizeShortestEdge is Pillow's",
     "pixels.size_multiple": "ImageList pads to the pyramid's coarsest stride of 32",
     "backbone.norm_epsilon": "its FrozenBatchNorm2d adds 1e-5",
@@ -160,7 +160,7 @@ def describe_detectron2(recipe: Recipe) -> tuple[dict[str, Any] | None, list[Unl
     usual = DIALECTS_OF.get(recipe.kind, {}).get("detectron2")
     if usual is None or not isinstance(usual, TwoStageDialect | RetinaNetDialect):
         return None, [], []
-    unlike, learning = compare_dialects(recipe.dialect, usual, told=_TOLD, reasons=_REASONS)
+    unlike, learning = compare_dialects(recipe.dialect, usual, told=TOLD, reasons=REASONS)
     unlike = [*_unlike_parts(recipe), *unlike]
     return ({} if unlike else _config(recipe)), unlike, learning
 
@@ -190,6 +190,9 @@ def _unlike_parts(recipe: Recipe) -> list[UnlikeSetting]:
     if isinstance(own, TwoStageDialect):
         heads = ("two_layers",) if isinstance(own, CascadeDialect) else ("two_layers", "convolutions")
         need(own.box.head in heads, "box.head", own.box.head, heads[0], "FastRCNNConvFCHead is made of such layers")
+        if isinstance(own, CascadeDialect):
+            why = "CascadeROIHeads hands one box an RoI to the next stage"
+            need(own.box.class_agnostic, "box.class_agnostic", False, True, why)
         need(own.box.norm in _NORMS, "box.norm", own.box.norm, "none", "ROI_BOX_HEAD.NORM is BN or GN, or none")
         least = own.rpn.min_size
         need(least is not None and least % 1 == 0, "rpn.min_size", least, 0, "PROPOSAL_GENERATOR.MIN_SIZE is whole")

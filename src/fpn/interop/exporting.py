@@ -18,12 +18,14 @@ from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.model_file import load
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, OutputError
+from fpn.features.backbones.windowed_transformer import TRANSFORMER
 from fpn.files import atomic_path
 from fpn.interop.detectron2_export import describe_detectron2, name_for_detectron2
 from fpn.interop.export_settings import refuse_unlike
 from fpn.interop.key_rules import new_name
 from fpn.interop.torchvision import rules_of
 from fpn.interop.torchvision_models import TorchvisionModel, describe_torchvision
+from fpn.interop.vitdet_export import describe_vitdet, name_for_vitdet
 from fpn.suggestions import nearest
 
 WeightsFormat: TypeAlias = Literal["torchvision", "detectron2"]
@@ -41,7 +43,8 @@ class ExportedWeights:
         format: whose names they have.
         receiver: what reads them there, such as "fasterrcnn_resnet50_fpn".
         tensors: by its names, on the CPU.
-        instructions: what it has to be told: Python for torchvision, a yaml config for Detectron2.
+        instructions: what it has to be told: Python for torchvision; for Detectron2 a yaml config, or a LazyConfig in
+            Python where its own configs are such: for ViTDet.
         remarks: what else is to be known.
         model: of torchvision, what makes its detector; else None.
     """
@@ -120,6 +123,8 @@ def convert_weights(detector: Detector, *, format: WeightsFormat | str, file: st
     match format:
         case "torchvision":
             return _for_torchvision(detector, file)
+        case "detectron2" if detector.recipe.backbone == TRANSFORMER:
+            return _for_vitdet(detector, file)
         case "detectron2":
             return _for_detectron2(detector, file)
     raise ConfigError(
@@ -206,15 +211,45 @@ def _for_detectron2(detector: Detector, file: str) -> ExportedWeights:
     model = {"META_ARCHITECTURE": config["MODEL"]["META_ARCHITECTURE"], "WEIGHTS": file, **config["MODEL"]}
     text = yaml.safe_dump({**config, "MODEL": model}, sort_keys=False, default_flow_style=None, width=110)
     loading = "" if file.endswith(".pth") else "; model.load_state_dict(safetensors.torch.load_file(WEIGHTS))"
-    names = ", ".join(repr(name) for name in recipe.classes[:_SHOWN])
-    head = f"# cfg = get_cfg(); cfg.merge_from_file(this){loading}\n# thing_classes: {names}"
+    head = f"# cfg = get_cfg(); cfg.merge_from_file(this){loading}\n{_things(recipe)}"
     return ExportedWeights(
         format="detectron2",
         receiver=model["META_ARCHITECTURE"],
         tensors=_on_cpu(tensors),
-        instructions=f"{head}{', ...' if len(recipe.classes) > _SHOWN else ''}\n{text.rstrip()}",
+        instructions=f"{head}\n{text.rstrip()}",
         remarks=_remarks(detector, learning),
     )
+
+
+def _for_vitdet(detector: Detector, file: str) -> ExportedWeights:
+    recipe = detector.recipe
+    config, unlike, learning = describe_vitdet(recipe)
+    if config is None:
+        raise ConfigError(
+            f"Detectron2 has no {recipe.kind} on ViTDet; its configs have Mask and Cascade R-CNN on it. "
+            "A model trained with --preset mask_rcnn --dialect vitdet can be exported."
+        )
+    refuse_unlike(unlike, recipe, f"Detectron2's ViTDet {recipe.kind}", "vitdet")
+    tensors, left = name_for_vitdet(detector.state_dict())
+    assert not left, f"the settings said that there is a place for {left[:3]}"
+    loading, start = f'DetectionCheckpointer(model).load("{file}")', ""
+    if file.endswith(".pth"):
+        start = f'\ntrain = model_zoo.get_config("common/train.py").train\ntrain.init_checkpoint = "{file}"'
+    else:
+        loading = f'model.load_state_dict(safetensors.torch.load_file("{file}"))'
+    head = f"# A .py file: model = instantiate(LazyConfig.load(this).model); {loading}\n{_things(recipe)}"
+    return ExportedWeights(
+        format="detectron2",
+        receiver="GeneralizedRCNN on ViTDet",
+        tensors=_on_cpu(tensors),
+        instructions=f"{head}\n{config}{start}",
+        remarks=_remarks(detector, learning),
+    )
+
+
+def _things(recipe: Recipe) -> str:
+    names = ", ".join(repr(name) for name in recipe.classes[:_SHOWN])
+    return f"# thing_classes: {names}{', ...' if len(recipe.classes) > _SHOWN else ''}"
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

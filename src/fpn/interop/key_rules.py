@@ -39,6 +39,35 @@ def new_name(name: str, rules: Rules) -> str | None:
     return None
 
 
+# What the patterns of rules are made of: an optional group, a group, an escaped character, any other.
+_PIECES = re.compile(r"\(\?:(.+?)\)\?|\(([^()]+)\)|\\(.)|(.)")
+_REFERENCE = re.compile(r"\\(\d)")
+
+
+def inverted(rules: Rules) -> Rules:
+    """Rules that turn names back, in the same order. What is optional in a pattern is written.
+
+    Patterns may have plain text, groups that are not nested, and optional groups that don't count.
+    """
+    return tuple(_inverse(pattern, replacement) for pattern, replacement in rules if replacement is not None)
+
+
+def _inverse(pattern: str, replacement: str) -> tuple[str, str]:
+    groups = [found[2] for found in _PIECES.finditer(pattern) if found[2]]
+    pieces = _REFERENCE.split(replacement)  # text, number of a group, text, ...
+    back = "".join(f"({groups[int(piece) - 1]})" if k % 2 else re.escape(piece) for k, piece in enumerate(pieces))
+    places = {int(number): place for place, number in enumerate(pieces[1::2], 1)}
+    counted = iter(range(1, len(groups) + 1))
+
+    def written(found: re.Match[str]) -> str:
+        optional, group, escaped, plain = found.groups()
+        if group:
+            return rf"\{places[next(counted)]}"
+        return re.sub(r"\\(.)", r"\1", optional) if optional else str(escaped or plain)
+
+    return back, _PIECES.sub(written, pattern)
+
+
 def mark_normed(state: State) -> dict[str, Tensor]:
     """Tell convolutions that carry a norm, in Detectron2's names: beside `stem.norm.weight`, `stem.weight` becomes
     `stem.normed.weight`, so that a rule can send the two into one sequence."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fpn.detectors.toolkits import VITDET
@@ -144,3 +145,9 @@ def _without_class_token(table: Tensor) -> Tensor:
             f"ViTDet weights: pos_embed has {count} positions, which is no square, with a class token or without"
         )
     return table[0, count - side * side :].reshape(side, side, width)
+
+
+def with_class_token(table: Tensor) -> Tensor:
+    """The inverse: (rows, columns, C) to (1, 1 + rows * columns, C); the first, which nobody reads, is of zeros."""
+    places = table.flatten(0, 1)
+    return torch.cat([torch.zeros_like(places[:1]), places])[None]
