@@ -6,7 +6,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import fpn
 from fpn.cli.app import run_command
-from fpn.interop import proof
+from fpn.interop import proof, torchvision_registry
 from fpn.interop.proof import Proof
 from fpn.studies.explain.origins import origin_table
 
@@ -36,7 +36,7 @@ def test_a_file_becomes_a_model_that_says_how_it_was_known_and_what_was_proven(c
     assert "epoch_3.pth: torch, weights of torchvision" in said
     assert "faster_rcnn on resnet50, fpn, 2 classes (cat, dog)" in said
     assert "pixels.short_side = 64  (as you said)" in said
-    assert "roi.sampler align" in said
+    assert "    roi: sampler align, sampling_ratio 2\n" in said
     assert "compared with torchvision on 3 images (320x240, 200x333, 416x416)" in said
     detector = fpn.load(output, device="cpu")
     (found,) = detector.training_record["imported"]["proofs"]
@@ -84,3 +84,19 @@ def test_a_setting_that_does_not_exist_is_named(checkpoint, tmp_path, capsys):
     assert run_command(words) == 1
     assert "unknown setting 'roi.sampel'. Did you mean 'roi.sampler'?" in capsys.readouterr().err
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_what_can_be_said_at_once_is_said_before_a_network_is_built(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torchvision_registry, "find_torchvision", lambda _: pytest.fail("too late"))
+    output = ["--output", str(tmp_path / "a.safetensors")]
+    whole = checkpoint.read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.yaml").write_text("MODEL: [1, {")
+    for words, told in (
+        (["torchvison/resnet50"], "Did you mean 'torchvision/resnet50'?"),
+        ([str(tmp_path / "half.pth")], "cut short: the end of it is missing. Copy or download it again"),
+        ([str(checkpoint), "--config", str(tmp_path / "bad.yaml")], "line 1, column 13"),
+        ([str(checkpoint), "--set", "roi.sampler"], "expected a setting and its value"),
+    ):
+        assert run_command(["import", *words, *output]) == 1
+        assert told in " ".join(capsys.readouterr().err.split())

@@ -21,7 +21,7 @@ from fpn.interop.backbone_files import BackboneFile, read_backbone_file, save_ba
 from fpn.interop.beginnings import find_beginning
 from fpn.interop.findings import needed
 from fpn.interop.importing import set_aside
-from fpn.interop.torchvision_registry import BACKBONES
+from fpn.interop.weight_names import BACKBONES
 
 CAFFE_SETTINGS = {
     "pixels.channel_order": "bgr",

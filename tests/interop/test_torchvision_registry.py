@@ -1,7 +1,9 @@
 """torchvision's weights by name: its cache, its file names, and a message that says where a file has to lie."""
 
+import hashlib
 import urllib.error
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +57,18 @@ def test_other_names_are_paths_and_unknown_ones_are_named(cache):
     assert registry.find_torchvision("runs/epoch_12.pth").path == Path("runs/epoch_12.pth")
     with pytest.raises(ConfigError, match=r"no such detector; known: .* Did you mean 'fasterrcnn_resnet50_fpn_v2'"):
         registry.find_torchvision("torchvision/fasterrcnn_resnet50_v2")
+
+
+def test_a_file_of_torchvisions_own_is_known_by_its_hash_under_any_name(tmp_path, monkeypatch):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"weights")
+    assert registry.find_torchvision(str(path)) == registry.NamedWeights(path)
+    asked = registry._weights("fasterrcnn_mobilenet_v3_large_320_fpn")
+    twin = SimpleNamespace(url=f"https://x/y-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth", meta=asked.meta)
+    monkeypatch.setattr(registry, "_weights", lambda name: twin if name.endswith("_320_fpn") else asked)
+    found = registry.find_torchvision(str(path))
+    assert (found.own, len(found.classes)) == ("fasterrcnn_mobilenet_v3_large_320_fpn", 90)
+    assert (found.settings["pixels.short_side"], found.settings["rpn.before_nms"]) == (320, (2000, 150))
 
 
 def test_training_begins_with_the_model_that_a_name_becomes(monkeypatch):

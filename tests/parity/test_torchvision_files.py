@@ -15,7 +15,7 @@ from fpn.interop import import_weights
 from fpn.interop.findings import needed
 from fpn.interop.importing import require_detector
 from fpn.interop.proof import compare_torchvision
-from fpn.interop.torchvision_registry import NAMES
+from fpn.interop.weight_names import NAMES
 
 # Those that nothing else in the suite compares; FPN_ALL_TORCHVISION=1 has all of them, in a minute.
 FEW = ("fasterrcnn_mobilenet_v3_large_fpn", "retinanet_resnet50_fpn")

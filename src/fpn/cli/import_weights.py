@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from fpn.errors import ConfigError, DataNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from fpn.interop import ImportedWeights
+    from fpn.interop.checkpoint_files import CheckpointContent
 
 _SUFFIX = ".safetensors"
 
@@ -62,6 +65,58 @@ def run(
         verify: An .npz with images and what the toolkit found in them; see docs/importing.md. Weights of torchvision
             are compared with torchvision itself, without it.
     """
+    _check_output(output)
+    if verify is not None and not verify.is_file():
+        raise DataNotFoundError(f"--verify {verify}: no such file of results")
+
+    # What reads files comes before what builds networks, which takes seconds to import.
+    from fpn.interop.weight_names import check_source, is_timm, is_torchvision
+
+    check_source(checkpoint)
+    assigned = read_assignments(set)
+    if config is not None:
+        _check_config(config)
+    if is_timm(checkpoint):
+        _keep_timm(checkpoint, output)
+        return
+    content = None if is_torchvision(checkpoint) else _read(checkpoint)
+
+    from fpn.interop.checkpoint_files import read_checkpoint_file
+    from fpn.interop.conversion import IMAGENET
+    from fpn.interop.importing import import_content
+    from fpn.interop.torchvision_registry import find_torchvision
+
+    found = find_torchvision(checkpoint)
+    if found.own:
+        say(f"{checkpoint}: by its hash torchvision's own {found.own}, whose classes and settings it takes")
+    imported = import_content(
+        read_checkpoint_file(found.path) if content is None else content,
+        found.path,
+        found.classes if classes is None else classes,
+        config,
+        allow_missing=allow_missing,
+        **{**found.settings, **assigned},
+    )
+    if imported.toolkit == IMAGENET:
+        _keep_backbone(imported, checkpoint, output)
+    else:
+        _keep_model(imported, checkpoint, output, weights=found.path, verify=verify)
+
+
+def _read(checkpoint: str) -> CheckpointContent:
+    from fpn.interop.checkpoint_files import read_checkpoint_file
+
+    return read_checkpoint_file(checkpoint)
+
+
+def _check_config(config: Path) -> None:
+    from fpn.interop.toolkit_configs import read_toolkit_config
+
+    read_toolkit_config(config)
+
+
+def _check_output(output: Path) -> None:
+    """Stop before any work where no model can be written."""
     if output.suffix != _SUFFIX:
         raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
     if output.exists():
@@ -69,29 +124,9 @@ def run(
     blocking = next((folder for folder in output.parents if folder.exists() and not folder.is_dir()), None)
     if blocking is not None:
         raise OutputError(f"{output}: {blocking} is a file, so nothing can lie below it. Choose another --output.")
-    if verify is not None and not verify.is_file():
-        raise DataNotFoundError(f"--verify {verify}: no such file of results")
-
-    from fpn.interop import import_weights
-    from fpn.interop.beginnings import is_timm
-    from fpn.interop.conversion import IMAGENET
-    from fpn.interop.torchvision_registry import find_torchvision
-
-    if is_timm(checkpoint):
-        _keep_timm(checkpoint, output)
-        return
-    found = find_torchvision(checkpoint)
-    imported = import_weights(
-        found.path,
-        classes=found.classes if classes is None else classes,
-        config=config,
-        allow_missing=allow_missing,
-        **{**found.settings, **read_assignments(set)},
-    )
-    if imported.toolkit == IMAGENET:
-        _keep_backbone(imported, checkpoint, output)
-    else:
-        _keep_model(imported, checkpoint, output, weights=found.path, verify=verify)
+    folder = next(folder for folder in output.absolute().parents if folder.is_dir())
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{output}: no permission to write into {folder}. Choose another --output.")
 
 
 def _keep_model(
@@ -168,8 +203,10 @@ def _tell(imported: ImportedWeights, checkpoint: str) -> None:
     for finding in imported.findings:
         say(f"    {finding}")
     if imported.assumed:
-        told = ", ".join(f"{each.setting} {_short(each.value)}" for each in imported.assumed)
-        say(f"  as usual there, for the weights do not tell (--set or --config do): {told}")
+        say("  as usual there, for the weights do not tell (--set or --config do):")
+    for section, settings in groupby(imported.assumed, lambda each: each.setting.partition(".")[0]):
+        told = (f"{each.setting.partition('.')[2]} {_short(each.value)}" for each in settings)
+        say(f"    {section}: {', '.join(told)}")
     if recipe.classes[0] == "class 1":
         hint = " (as many as COCO has: --classes coco)" if len(recipe.classes) in (80, 90, 91) else ""
         say_warning(f"the {len(recipe.classes)} classes have no names: --classes gives them{hint}")

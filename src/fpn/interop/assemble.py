@@ -41,6 +41,7 @@ _KEYPOINTS = "roi_heads.keypoint.upsample.weight"
 MOBILENET = "mobilenetv3_large_100"
 # A head alone, or the first of a cascade's.
 _BOX, _FIRST_STAGE = "roi_heads.box.", "roi_heads.box.stages.0."
+_FIRST_LAYER = re.compile(r"(roi_heads\.box\.(?:stages\.\d+\.)?trunk\.)1(\.(?:weight|bias))")
 _MASK, _FIRST_MASK = "roi_heads.mask.", "roi_heads.mask.stages.0."
 
 
@@ -186,6 +187,12 @@ def neck_name(state: Mapping[str, Tensor]) -> str:
 def count_convolutions(state: Mapping[str, Tensor]) -> int:
     """3x3 convolutions of the box head before its fully connected layer."""
     return _count(state, r"roi_heads\.box\.(stages\.0\.)?trunk\.\d+\.0\.weight")
+
+
+def behind_convolutions(renamed: State) -> dict[str, Tensor]:
+    """The first layer of each box head stands behind its convolutions, and behind what flattens their maps."""
+    place = rf"\g<1>{count_convolutions(renamed) + 1}\2"
+    return {_FIRST_LAYER.sub(place, name): value for name, value in renamed.items()}
 
 
 def norm_of(state: Mapping[str, Tensor], place: str, usual: str | None = None) -> Norm:

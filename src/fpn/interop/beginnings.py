@@ -16,17 +16,10 @@ from fpn.features.backbones.backbone import Backbone
 from fpn.interop.backbone_files import BackboneFile, read_backbone_file, save_backbone
 from fpn.interop.imported import ImportedWeights
 from fpn.interop.importing import describe_import, import_weights
-from fpn.interop.torchvision_registry import (
-    BACKBONES,
-    PREFIX,
-    cached,
-    find_torchvision,
-    is_torchvision,
-    model_of_torchvision,
-)
+from fpn.interop.torchvision_registry import cached, find_torchvision, model_of_torchvision
+from fpn.interop.weight_names import BACKBONES, TIMM, TORCHVISION, check_source, is_timm, is_torchvision
 from fpn.suggestions import nearest
 
-TIMM = "timm/"
 _SUFFIX = ".safetensors"
 
 
@@ -48,26 +41,23 @@ def find_beginning(name: str | os.PathLike[str]) -> Beginning:
 
     Raises:
         ConfigError: torchvision or timm have nothing of this name.
-        DataNotFoundError: it is not in the cache, and can't be downloaded.
+        DataNotFoundError: there is no such file, or it is not in the cache, and can't be downloaded.
         ModelFileError: a file of something else, or a whole detector of another toolkit.
     """
     text = str(name)
     if is_timm(text):
         return Beginning(backbone=timm_name(text))
     if is_torchvision(text):
-        if text.removeprefix(PREFIX) in BACKBONES:
+        if text.removeprefix(TORCHVISION) in BACKBONES:
             return Beginning(backbone=_kept(find_torchvision(text).path, text))
         return Beginning(model=model_of_torchvision(text))
     path = Path(name)
+    if path.suffix != _SUFFIX:
+        check_source(text)
     if path.suffix == _SUFFIX or not path.is_file():
         own = read_backbone_file(path) if path.is_file() else None
         return Beginning(model=path) if own is None else Beginning(backbone=own)
     return Beginning(backbone=_kept(path, text))
-
-
-def is_timm(name: object) -> bool:
-    """Whether "timm/NAME" was meant."""
-    return str(name).startswith(TIMM) and not Path(str(name)).exists()
 
 
 def timm_name(name: str) -> str:

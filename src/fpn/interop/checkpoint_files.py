@@ -17,6 +17,7 @@ from fpn.interop.pickle_parts import RefusedFileError
 from fpn.interop.pickle_reader import read_pickle
 from fpn.interop.plain_values import PlainValues
 from fpn.interop.torch_files import MAGIC, map_file, read_torch_legacy, read_torch_zip
+from fpn.interop.weight_names import meant
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def read_checkpoint_file(path: str | os.PathLike[str]) -> CheckpointContent:
     """
     path = Path(path)
     if not path.exists():
-        raise DataNotFoundError(f"{path}: no such file")
+        raise DataNotFoundError(f"{path}: no such file.{meant(str(path))}")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no file"
         raise ModelFileError(f"{path}: is {kind}; a checkpoint is a file, such as model_final.pkl or epoch_12.pth")

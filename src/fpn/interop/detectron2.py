@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable
 from typing import Any
-
-from torch import Tensor
 
 from fpn.detectors.dialect import TwoStageDialect
 from fpn.detectors.toolkits import DETECTRON2
 from fpn.errors import ModelFileError
-from fpn.interop.assemble import build, count_convolutions
+from fpn.interop.assemble import behind_convolutions, build, count_convolutions
 from fpn.interop.dense_heads import build_dense, has_dense_head, tower_rules
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, mark_normed, rename, unmarked
@@ -21,7 +18,6 @@ from fpn.structures import Classes
 # Convolutions of a head, at most.
 MOST = 16
 _STAGE = r"roi_heads.box.stages.\1.trunk"
-_FIRST_LAYER = re.compile(r"(roi_heads\.box\.(?:stages\.\d+\.)?trunk\.)1(\.(?:weight|bias))")
 NET, _MASK = r"backbone\.bottom_up", r"roi_heads\.mask_head\.mask_fcn"
 RULES: Rules = (
     (r".*\.num_batches_tracked", None),
@@ -113,12 +109,6 @@ def import_weights(
     if "roi_heads.keypoint.upsample.weight" in renamed:  # as its Base-Keypoint-RCNN-FPN.yaml has it
         dialect = dialect.changed(box_beta=0.5, rpn_after_nms=(1500, 1000))
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
-
-
-def behind_convolutions(renamed: State) -> dict[str, Tensor]:
-    """The first layer of each box head stands behind its convolutions, and behind what flattens their maps."""
-    place = rf"\g<1>{count_convolutions(renamed) + 1}\2"
-    return {_FIRST_LAYER.sub(place, name): value for name, value in renamed.items()}
 
 
 def _with_marks(state: State) -> State:

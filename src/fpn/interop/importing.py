@@ -54,11 +54,27 @@ def import_weights(
             shapes.
         ConfigError: an unknown convention, or other classes than the weights are of.
     """
-    is_file = isinstance(source, str | os.PathLike)
-    content = read_checkpoint_file(source) if is_file else CheckpointContent(source, "", {})  # type: ignore[arg-type]
+    if isinstance(source, str | os.PathLike):
+        content = read_checkpoint_file(source)
+        return import_content(content, source, classes, config, allow_missing=allow_missing, **conventions)
+    content = CheckpointContent(source, "", {})
+    return import_content(content, None, classes, config, allow_missing=allow_missing, **conventions)
+
+
+def import_content(
+    content: CheckpointContent,
+    source: str | os.PathLike[str] | None,
+    classes: Classes | Iterable[str] | str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | None,
+    *,
+    allow_missing: bool,
+    **conventions: Any,
+) -> ImportedWeights:
+    """As `import_weights`, of what was read of the file `source`; None: of no file."""
+    is_file = source is not None
     if not isinstance(content.value, Mapping):
         raise ModelFileError(
-            f"{source}: holds a {type(content.value).__name__}, expected names and weights, as "
+            f"{source or 'the source'}: holds a {type(content.value).__name__}, expected names and weights, as "
             "torch.save(model.state_dict(), ...) writes them"
         )
     configs = [own for own in (_own_config(content.value), read_toolkit_config(config) if config else None) if own]

@@ -12,7 +12,7 @@ from torch import Tensor
 from fpn.detectors.toolkits import MMDETECTION
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.features.necks.pafpn import PathAggregation
-from fpn.interop.assemble import build
+from fpn.interop.assemble import behind_convolutions, build, count_convolutions
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, rename
 from fpn.interop.necks_alone import fill_neck, incoming_levels
@@ -44,6 +44,8 @@ RULES: Rules = (
     (r"roi_head\.bbox_head\.(.+)", r"box.\1"),
 )
 BOX_RULES: Rules = (
+    (r"box\.(stages\.\d+\.)?shared_convs\.(\d+)\.conv\.(.+)", r"roi_heads.box.\1trunk.\2.0.\3"),
+    (r"box\.(stages\.\d+\.)?shared_convs\.(\d+)\.(?:bn|gn)\.(.+)", r"roi_heads.box.\1trunk.\2.1.\3"),
     (r"box\.(stages\.\d+\.)?shared_fcs\.0\.(.+)", r"roi_heads.box.\1trunk.1.\2"),
     (r"box\.(stages\.\d+\.)?shared_fcs\.1\.(.+)", r"roi_heads.box.\1trunk.3.\2"),
     (r"box\.(stages\.\d+\.)?fc_cls\.(.+)", r"roi_heads.box.\1scores.\2"),
@@ -51,9 +53,10 @@ BOX_RULES: Rules = (
     (r"(.+)", r"\1"),
 )
 _NECK = re.compile(r"(?:neck\.)?(lateral_convs|fpn_convs|downsample_convs|pafpn_convs)\.(\d+)\.(conv|bn|gn|ln)\.(.+)")
-_SMOOTH = re.compile(r"features\.neck\.smooths\.p\d+\.(0\.)?weight")
 # The layer that reads pooled RoIs, in one stage or the first of several.
 _FIRST_LAYERS = ("roi_heads.box.trunk.1.weight", "roi_heads.box.stages.0.trunk.1.weight")
+# What makes the maps that it reads: a convolution of that head, whose names sort last, or else one of the pyramid.
+_POOLED = re.compile(r"roi_heads\.box\.(stages\.0\.)?trunk\.\d+\.0\.weight|features\.neck\.smooths\.p\d+\.(0\.)?weight")
 # The coarsest level that enters a pyramid, unless told otherwise.
 _TOP = 5
 
@@ -85,8 +88,10 @@ def import_weights(
         renamed, _ = rename(staged, BOX_RULES)
         first = next((renamed[name] for name in _FIRST_LAYERS if name in renamed), None)
         if first is not None:
-            cells = first.shape[1] / len(next(value for name, value in named.items() if _SMOOTH.match(name)))
-            dialect = dialect.changed(roi_output_size=round(math.sqrt(cells)))
+            makers = sorted(name for name in renamed if _POOLED.fullmatch(name))
+            dialect = dialect.changed(roi_output_size=round(math.sqrt(first.shape[1] / len(renamed[makers[-1]]))))
+        if count_convolutions(renamed) > 0:
+            renamed = behind_convolutions(renamed)
         return build(renamed, dialect, leftover, classes=classes, conventions=conventions)
     own = {name.removeprefix("features.neck."): value for name, value in named.items()}
     own = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}

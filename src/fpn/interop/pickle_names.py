@@ -284,4 +284,8 @@ def _refused(name: str) -> str:
         )
     elif outside and name.rpartition(".")[2][:1].isupper():
         reason += ". If that is a model, save its numbers alone where it was made: torch.save(model.state_dict(), ...)"
+    elif not outside:
+        reason += (
+            ". No checkpoint has use for it: open it with nothing that runs pickles, and get weights that you trust"
+        )
     return reason

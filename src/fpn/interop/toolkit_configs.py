@@ -16,6 +16,7 @@ from fpn.interop.python_data import UNKNOWN, read_assignments_of
 
 # Of a file, in bytes: a whole dump of Detectron2's settings has 12 000, MMDetection's largest has 60 000.
 _LARGEST, _MOST_BASES = 2**18, 5
+_REMEDY = "Give config.yaml of Detectron2's output folder (what cfg.dump() writes), mend it there, or leave it out."
 # Of Detectron2's settings.
 _SECTIONS = frozenset({"DATALOADER", "DATASETS", "INPUT", "MODEL", "SOLVER", "TEST"})
 
@@ -57,7 +58,9 @@ def read_toolkit_config(path: str | os.PathLike[str]) -> ToolkitConfig:
         config = ToolkitConfig(path.name)
         read = _read_yaml(path, config)
         if not read.keys() & _SECTIONS and not config.remarks:
-            raise ConfigError(f"{path}: has none of Detectron2's sections, which are {', '.join(sorted(_SECTIONS))}")
+            raise ConfigError(
+                f"{path}: has none of Detectron2's sections, which are {', '.join(sorted(_SECTIONS))}. {_REMEDY}"
+            )
         _tell_detectron2(read, config)
         return config
     return read_mmdetection(_read_text(path), path.name)
@@ -96,6 +99,14 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _sequence)
 _PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: UNKNOWN)
 
 
+def _where(error: Exception) -> str:
+    """What a parser stumbled over, in a line."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())[:200]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+
+
 def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, Any]:
     """The file's settings over those of the file that it names as `_BASE_`."""
     text = _read_text(path)
@@ -105,7 +116,7 @@ def _read_yaml(path: Path, config: ToolkitConfig, depth: int = 0) -> dict[str, A
         read = yaml.load(text, _PlainLoader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # The parser's own stumble over a tag whose value is of another kind, such as `!!bool red`.
-        raise ConfigError(f"{path}: is no YAML that is read ({' '.join(str(error).split())[:200]})") from None
+        raise ConfigError(f"{path}: is no YAML that is read: {_where(error)}. {_REMEDY}") from None
     if not isinstance(read, dict):
         raise ConfigError(f"{path}: holds no settings by name")
     base = read.pop("_BASE_", None)

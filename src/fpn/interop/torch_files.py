@@ -131,7 +131,9 @@ def read_torch_zip(path: Path) -> tuple[Any, Mapping[str, int]]:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error, zlib.error) as error:
-        raise RefusedFileError(f"its zip is damaged or cut short ({printable(error)})") from None
+        raise RefusedFileError(
+            f"its zip is damaged or cut short ({printable(error)}). Copy or download it again"
+        ) from None
     names = _names(records)
     prefix = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
     if prefix is None or prefix.count("/") != 1:
@@ -173,7 +175,10 @@ def refuse_long_directory(data: mmap.mmap) -> None:
     """
     end = data.rfind(_END, max(0, len(data) - 65_557))
     if end < 0 or end + 22 > len(data):
-        raise RefusedFileError("its zip is cut short: the end of it is missing")
+        raise RefusedFileError(
+            "its zip is cut short: the end of it is missing. Copy or download it again, and compare its size with "
+            "the source's"
+        )
     (size,) = struct.unpack_from("<I", data, end + 12)
     wide = data.rfind(_END_64, max(0, end - 4096), end)
     if wide >= 0 and wide + 56 <= len(data):

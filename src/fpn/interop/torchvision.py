@@ -4,6 +4,7 @@ two-layer box head on a bottleneck ResNet."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -75,6 +76,11 @@ TORCHVISION_MOBILENET = TORCHVISION.changed(
     rpn={"min_score": 0.05},
     roi={"coarsest_level": MOBILENET_LEVELS[0]},
 )
+_TWO_SIZES = (
+    "no weight tells torchvision's two detectors on MobileNetV3 apart: images of 800/1333 pixels are taken. If it is "
+    "fasterrcnn_mobilenet_v3_large_320_fpn, say --set pixels.short_side=320 --set pixels.long_side=640 --set "
+    "rpn.before_nms=[2000,150] --set rpn.after_nms=[2000,150]; of the other one, --set pixels.short_side=800"
+)
 _BODY = "backbone.body."
 # A pyramid from c3 on, and levels that convolutions make.
 DENSE_RULES: Rules = (
@@ -119,7 +125,9 @@ def import_weights(
         return _one_stage(state, classes, conventions)
     if is_torchvision_mobilenet(state, _BODY):
         renamed, leftover = rename(_with_timm_names(state), (*pyramid_rules(MOBILENET_LEVELS), *RULES))
-        return build(renamed, TORCHVISION_MOBILENET, leftover, classes=classes, conventions=conventions)
+        found = build(renamed, TORCHVISION_MOBILENET, leftover, classes=classes, conventions=conventions)
+        told = {"short_side", "pixels_short_side"} & conventions.keys()
+        return found if told else replace(found, remarks=(*found.remarks, _TWO_SIZES))
     renamed, leftover = rename(state, rules_of(state))
     dialect = TORCHVISION_V2 if _is_normed(state) else TORCHVISION
     return build(renamed, dialect, leftover, classes=classes, conventions=conventions)

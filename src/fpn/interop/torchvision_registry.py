@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import urllib.error
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fpn.detectors.detector import IMPORTED
 from fpn.detectors.model_file import save
-from fpn.errors import ConfigError, DataNotFoundError
+from fpn.errors import DataNotFoundError
 from fpn.interop.class_names import coco_classes
 from fpn.interop.importing import describe_import, import_weights, require_detector
+from fpn.interop.weight_names import BACKBONES, NAMES, TORCHVISION, check_torchvision, is_torchvision
 from fpn.structures import Classes
-from fpn.suggestions import nearest
 from fpn.version import __version__
 
-PREFIX = "torchvision/"
-# Of torchvision.models.detection, those with a pyramid.
-NAMES = (
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "maskrcnn_resnet50_fpn",
-    "maskrcnn_resnet50_fpn_v2",
-    "keypointrcnn_resnet50_fpn",
-    "retinanet_resnet50_fpn",
-    "retinanet_resnet50_fpn_v2",
-    "fcos_resnet50_fpn",
-)
-# Of torchvision.models, those that tell ImageNet's classes and are read as backbones.
-BACKBONES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-)
 # Of these detectors torchvision sets the epsilon of the backbone's norms to 0 when it loads them (`overwrite_eps`).
 _WITHOUT_EPSILON = (
     "fasterrcnn_resnet50_fpn",
@@ -77,36 +48,53 @@ class NamedWeights:
         path: of the file.
         classes: that it was trained on; None: not known.
         settings: of the dialect, that the file does not tell.
+        own: which of torchvision's a file is that was not asked for by name; "" where that is not known.
     """
 
     path: Path
     classes: Classes | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def is_torchvision(name: object) -> bool:
-    """Whether "torchvision/NAME" was meant."""
-    return str(name).startswith(PREFIX) and not Path(str(name)).exists()
+    own: str = ""
 
 
 def find_torchvision(name: str) -> NamedWeights:
     """The file of "torchvision/NAME", from torch's cache or downloaded to it; of any other name the path itself.
+
+    A file of its own is known by its hash under any name.
 
     Raises:
         ConfigError: torchvision has no such detector or backbone.
         DataNotFoundError: it is not in the cache, and can't be downloaded.
     """
     if not is_torchvision(name):
-        return NamedWeights(Path(name))
+        return _by_hash(Path(name))
     from torch import hub
 
-    short = name.removeprefix(PREFIX)
+    short = check_torchvision(name)
     weights = _weights(short)
     path = Path(hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file():
         _download(weights.url, path)
     if short in BACKBONES:
         return NamedWeights(path)
+    return _known(path, short, weights)
+
+
+def _by_hash(path: Path) -> NamedWeights:
+    """With what torchvision knows of its own file; detectors' alone, as backbones have no settings beside."""
+    if path.suffix != ".pth" or not path.is_file():
+        return NamedWeights(path)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    for short in NAMES:
+        weights = _weights(short)
+        found = _HASH.search(weights.url)
+        if found and digest.startswith(found[1]):
+            return replace(_known(path, short, weights), own=short)
+    return NamedWeights(path)
+
+
+def _known(path: Path, short: str, weights: Any) -> NamedWeights:
     counted = len(weights.meta["categories"]) - (not short.startswith(("retinanet", "fcos")))
     classes = coco_classes(1 if "keypoint_names" in weights.meta else counted)
     settings = {"backbone.norm_epsilon": _ALMOST_NOTHING} if short in _WITHOUT_EPSILON else {}
@@ -120,7 +108,7 @@ def model_of_torchvision(name: str) -> Path:
         ConfigError, DataNotFoundError: as `find_torchvision`.
         OutputError: it can't be written there.
     """
-    model = cached(name.removeprefix(PREFIX))
+    model = cached(name.removeprefix(TORCHVISION))
     if not model.is_file():
         found = find_torchvision(name)
         imported = import_weights(found.path, classes=found.classes, **found.settings)
@@ -140,11 +128,6 @@ def cached(name: str) -> Path:
 def _weights(name: str) -> Any:
     from torchvision.models import get_model_weights
 
-    if name not in (*NAMES, *BACKBONES):
-        raise ConfigError(
-            f"{PREFIX}{name}: torchvision has no such detector; known: {', '.join(NAMES)}; nor such a backbone; known: "
-            f"{', '.join(BACKBONES)}." + nearest(name, (*NAMES, *BACKBONES))
-        )
     return get_model_weights(name).DEFAULT
 
 

@@ -16,7 +16,7 @@ from fpn.errors import ModelFileError
 from fpn.features.backbones.windowed_transformer import TRANSFORMER, last_of_quarters
 from fpn.features.necks.simple_pyramid import SimplePyramid
 from fpn.interop import detectron2
-from fpn.interop.assemble import SCALES, build, count_convolutions
+from fpn.interop.assemble import SCALES, behind_convolutions, build, count_convolutions
 from fpn.interop.imported import ImportedWeights, State
 from fpn.interop.key_rules import Rules, mark_normed, rename
 from fpn.interop.necks_alone import fill_neck, incoming_levels
@@ -81,7 +81,7 @@ def import_weights(
     if _TABLE in renamed:
         renamed[_TABLE] = _without_class_token(renamed[_TABLE])
     if count_convolutions(renamed) > 0:
-        renamed = detectron2.behind_convolutions(renamed)
+        renamed = behind_convolutions(renamed)
     dialect = dialect.changed(backbone_vit=sizes)
     found = build(renamed, dialect, leftover, classes=classes, conventions=conventions, backbone=TRANSFORMER)
     return replace(found, remarks=(*found.remarks, *remarks))

@@ -36,7 +36,7 @@ def name_for_vitdet(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], lis
     a row of zeros among the positions, as its configs expect one."""
     own = {name: value for name, value in state.items() if not name.endswith(_COUNTER)}
     count = count_convolutions(own)
-    if count > 0:  # as `detectron2.behind_convolutions` puts it
+    if count > 0:  # as `behind_convolutions` puts it
         behind = re.compile(rf"(roi_heads\.box\.(?:stages\.\d+\.)?trunk\.){count + 1}\.(weight|bias)")
         own = {behind.sub(r"\g<1>1.\2", name): value for name, value in own.items()}
     marked, left = rename(own, inverted(vitdet.RULES))
