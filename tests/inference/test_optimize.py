@@ -154,6 +154,7 @@ def test_without_a_compiler_it_says_so_and_works(stirred, monkeypatch) -> None:
     _same(fast.predict([_image(64, 96)])[0], stirred.predict([_image(64, 96)])[0])
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch 2.10, of itself
 def test_compiling_that_fails_is_done_without(stirred, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name)
     fast = optimize(stirred, compile=True)
