@@ -203,13 +203,14 @@ def read_reduced(
     return image, full
 
 
-def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+def image_size(source: str | os.PathLike[str] | ImageBytes, *, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
     """Height and width of an image file as it stands upright, reading its header alone.
 
     Raises:
         DataNotFoundError, ImageError: as `read_image`.
     """
-    with _opened(Path(path), max_bytes) as opened:
+    path = source if isinstance(source, ImageBytes) else Path(source)
+    with _opened(path, max_bytes) as opened:
         height, width = header_of(opened).upright
         if width < 1 or height < 1:
             raise ImageError(f"{path}: the image has no pixels")

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("fpn.cli.report", "Say on one page what a model can do, what it can't, and why."),
     "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
     "batch": ("fpn.cli.batch", "Find objects in millions of images; Parquet out, going on after any stop."),
+    "serve": ("fpn.cli.serve", "Find objects in images that come over HTTP."),
     "suggest": ("fpn.cli.suggest", "Choose which images to label next, and draft their labels."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
     "diagnose": ("fpn.cli.diagnose", "Say which stage lost what a model misses, and what it costs in AP."),

@@ -1,0 +1,87 @@
+"""`fpn serve`: models behind HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fpn.cli.terminal import say, say_warning
+
+
+def run(
+    models: Annotated[tuple[str, ...], Parameter(name="MODELS")] = (),
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    score: float | Literal["calibrated"] | None = None,
+    batch_size: int = 4,
+    wait_ms: float = 5.0,
+    queue: int = 64,
+    max_bytes: int = 2**25,
+    max_pixels: int = 2**26,
+    max_images: int = 16,
+    max_tiles: int = 256,
+    seconds: float = 60.0,
+    body_seconds: float = 30.0,
+    max_detections: int | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+    device: str | None = None,
+) -> int:
+    """Find objects in images that come over HTTP.
+
+    POST /predict takes an image's bytes or a form of several files, and gives JSON; /v2 is the Open Inference
+    Protocol, /metrics is for Prometheus, /health says how it is. docs/serving.md has all of it. A model's file that
+    changes is loaded anew. SIGTERM or Ctrl-C finishes what was accepted.
+
+    Args:
+        models: Files of any kind that fpn predict takes. NAME=FILE gives one a name; else it is called as its file.
+        host: Address to listen at. 0.0.0.0: all of this machine's; then give a --token.
+        port: Port to listen at; 0 takes any that is free.
+        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health.
+        score: Give detections from this score on, where a request says nothing. calibrated: from each class's own
+            threshold. None: calibrated where the model has that, else all that it reports.
+        batch_size: Images that go through the network together, at most.
+        wait_ms: Longest that an image waits for others, in milliseconds.
+        queue: Images that are accepted and not answered, at most; then others get 429.
+        max_bytes: Largest body of a request.
+        max_pixels: Largest image, height times width.
+        max_images: Images of a request, at most.
+        max_tiles: Tiles of an image, at most.
+        seconds: Longest that a request takes once its body is there; then it gets 504.
+        body_seconds: Longest that a body may take to come; then it gets 408.
+        max_detections: Most detections of an image. None: the model's own setting.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+    """
+    from fpn.cli.devices import check_device
+    from fpn.serving import ServerSettings, build_app, open_models
+    from fpn.serving.models import name_models
+    from fpn.serving.running import bind, run_app
+
+    settings = ServerSettings(
+        batch_size=batch_size,
+        wait_ms=wait_ms,
+        score=score,
+        queue=queue,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        max_images=max_images,
+        max_tiles=max_tiles,
+        seconds=seconds,
+        body_seconds=body_seconds,
+        token=token,
+    )
+    name_models(models)
+    chosen = check_device(device)
+    bound = bind(host, port)
+    opened = open_models(
+        models, device=None if chosen is None else str(chosen), precision=precision, max_detections=max_detections
+    )
+    say(f"serving {', '.join(opened)} at http://{host}:{bound.getsockname()[1]}")
+    if host not in ("127.0.0.1", "localhost", "::1") and token is None:
+        say_warning(f"whoever reaches {host} may use this server: give a --token")
+    run_app(build_app(opened, settings), bound)
+    return 0

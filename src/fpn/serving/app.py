@@ -1,0 +1,106 @@
+"""The application: what is where, and what it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from fpn.serving.answers import to_coco, to_json
+from fpn.serving.metrics import ServerMetrics
+from fpn.serving.models import ServedModel, ServedModels, find_model
+from fpn.serving.problems import HttpProblem, answer_problems
+from fpn.serving.queries import PredictQuery
+from fpn.serving.receiving import HOW_TO_SEND, BodyReader
+from fpn.serving.service import Answer, DetectionService
+from fpn.serving.settings import ServerSettings
+from fpn.version import __version__
+
+
+def build_app(models: ServedModels, settings: ServerSettings | None = None) -> FastAPI:
+    """An ASGI application that finds objects in images.
+
+    Its `state.service` is the `DetectionService`, and `state.bodies` the `BodyReader`.
+
+    Args:
+        models: as `open_models` gives them.
+        settings: batches, limits and access; None: the defaults.
+    """
+    settings = settings or ServerSettings()
+    metrics = ServerMetrics()
+    service = DetectionService(models, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await asyncio.to_thread(service.close)
+
+    # Its pages of documentation would load scripts from elsewhere.
+    app = FastAPI(title="fpn", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service, app.state.bodies = service, BodyReader(settings, service)
+    answer_problems(app)
+    _add_predict(app, models, service, app.state.bodies)
+    _add_health(app, models, metrics)
+    return app
+
+
+def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
+    @app.post("/predict", summary="Find objects in an image's bytes, or in the files of a form.")
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
+        model = named_model(models, query.model)
+        tiling = query.tiling()
+        async with bodies.images(request) as images:
+            if not images:
+                raise HttpProblem(400, "no image came", HOW_TO_SEND)
+            answers = await service.answer(images, model, score=query.score, tiling=tiling)
+        raise_if_none_was_read(answers)
+        if query.format == "coco":
+            return JSONResponse(await service.in_pool(to_coco, answers))
+        return JSONResponse(await service.in_pool(to_json, answers, model.name))
+
+
+def named_model(models: ServedModels, name: str | None) -> ServedModel:
+    """The model of that name, or the first one.
+
+    Raises:
+        HttpProblem: 404, there is none.
+    """
+    try:
+        return find_model(models, name)
+    except KeyError as error:
+        raise HttpProblem(404, error.args[0], "GET /v2 and /health name the models.") from None
+
+
+def raise_if_none_was_read(answers: Sequence[Answer]) -> None:
+    """Where no image could be read, the first one's problem is the whole answer."""
+    problems = [each.found for each in answers if isinstance(each.found, HttpProblem)]
+    if len(problems) == len(answers):
+        raise problems[0]
+
+
+def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics) -> None:
+    @app.get("/health", summary="Whether the server works, and with which models.")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "models": {name: model_state(model) for name, model in models.items()}}
+
+    @app.get("/metrics", summary="What was counted, for Prometheus.")
+    async def count() -> Response:
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def model_state(model: ServedModel) -> dict[str, Any]:
+    """What /health says of a model."""
+    now = model.now
+    state = {
+        "file": model.path.name,
+        "network": str(now.predictor.info),
+        "classes": list(now.predictor.classes),
+        "loaded": now.at.isoformat(timespec="seconds"),
+        "number": now.number,
+    }
+    return state if model.fault is None else {**state, "fault": model.fault}

@@ -1,0 +1,49 @@
+"""What a server counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class ServerMetrics:
+    """Counters of one server, in a registry of its own.
+
+    Attributes:
+        requests: answered ones by path and code.
+        latency: seconds from a request's head to the end of its answer, by path.
+        queue: images accepted and not answered.
+        images: that were looked at, by model.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self.requests = Counter("fpn_requests", "Requests that were answered.", ["path", "code"], **own)
+        self.latency = Histogram(
+            "fpn_request_seconds", "From a request's head to the end of its answer.", ["path"], buckets=_SECONDS, **own
+        )
+        self.queue = Gauge("fpn_queue_images", "Images accepted and not answered.", **own)
+        self.images = Counter("fpn_images", "Images that were looked at.", ["model"], **own)
+        self._batches = Histogram(
+            "fpn_batch_images", "Images that went through the network together.", ["model"], buckets=_IMAGES, **own
+        )
+        self._detecting = Histogram(
+            "fpn_batch_seconds", "Time of a batch in the network.", ["model"], buckets=_SECONDS, **own
+        )
+        self._reloads = Counter("fpn_model_reloads", "Changes of a model's file.", ["model", "outcome"], **own)
+
+    def batch(self, model: str, images: int, seconds: float) -> None:
+        """Count one batch."""
+        self._batches.labels(model).observe(images)
+        self._detecting.labels(model).observe(seconds)
+
+    def reloaded(self, model: str, outcome: str) -> None:
+        """Count one change of a model's file; `outcome`: "reloaded" or "failed"."""
+        self._reloads.labels(model, outcome).inc()
+
+    def page(self) -> bytes:
+        """All of it as text."""
+        return generate_latest(self.registry)
