@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import logging
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.terminal import say, say_warning
+from fpn.cli.terminal import say, say_note, say_warning
+
+if TYPE_CHECKING:
+    from fpn.serving import ServerSettings
+    from fpn.serving.models import ServedModels
+    from fpn.structures import Thresholds
+
+# Addresses that other machines don't reach.
+_OWN = ("127.0.0.1", "localhost", "::1")
 
 
 def run(
@@ -15,7 +24,7 @@ def run(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    token: str | None = None,
+    token: Annotated[str | None, Parameter(env_var="FPN_TOKEN")] = None,
     score: float | Literal["calibrated"] | None = None,
     batch_size: int = 4,
     wait_ms: float = 5.0,
@@ -76,12 +85,60 @@ def run(
     )
     name_models(models)
     chosen = check_device(device)
-    bound = bind(host, port)
-    opened = open_models(
-        models, device=None if chosen is None else str(chosen), precision=precision, max_detections=max_detections
-    )
-    say(f"serving {', '.join(opened)} at http://{host}:{bound.getsockname()[1]}")
-    if host not in ("127.0.0.1", "localhost", "::1") and token is None:
-        say_warning(f"whoever reaches {host} may use this server: give a --token")
-    run_app(build_app(opened, settings), bound)
+    with bind(host, port) as bound:
+        opened = open_models(
+            models,
+            device=None if chosen is None else str(chosen),
+            precision=precision,
+            max_detections=max_detections,
+        )
+        app = build_app(opened, settings)
+        shown_host = f"[{host}]" if ":" in host else host
+        address = f"http://{shown_host}:{bound.getsockname()[1]}"
+        _show_log()
+        if host not in _OWN and token is None:
+            say_warning(f"whoever reaches {host} may use this server: give a --token")
+        run_app(app, bound, lambda: _tell(address, opened, settings))
+    say("stopped: all that was accepted is answered")
     return 0
+
+
+def _tell(address: str, models: ServedModels, settings: ServerSettings) -> None:
+    """Where it listens, to what, and within which limits."""
+    from fpn.shapes import in_pixels
+
+    say(f"listening at {address} (Ctrl-C or SIGTERM stops it)")
+    for name, model in models.items():
+        predictor = model.now.predictor
+        counted = f"{len(predictor.classes)} classes" if len(predictor.classes) > 1 else f"class {predictor.classes[0]}"
+        say(f"  model    {name}: {predictor.info}; {counted}; {_from_which_score(predictor.thresholds, settings)}")
+    say(f"  batches  of up to {settings.batch_size} images, which wait for {settings.wait_ms:g} ms at most")
+    say(
+        f"  limits   {settings.max_bytes / 2**20:g} MiB and {settings.max_images} images a request, "
+        f"{in_pixels(settings.max_pixels)} an image, {settings.queue} images waiting, {settings.seconds:g} s"
+    )
+    say(f"  access   {'whoever reaches it' if settings.token is None else 'with the token'}")
+    bearer = "" if settings.token is None else " -H 'Authorization: Bearer TOKEN'"
+    say(f"  try      curl{bearer} --data-binary @photo.jpg {address}/predict")
+
+
+def _from_which_score(thresholds: Thresholds | None, settings: ServerSettings) -> str:
+    if isinstance(settings.score, float):
+        return f"detections from {settings.score:g} on"
+    return "all detections" if thresholds is None else f"detections from each class's threshold on ({thresholds.goal})"
+
+
+def _show_log() -> None:
+    """What the server has to say while it runs, in our own form."""
+    logger = logging.getLogger("fpn.serving")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_Lines()]
+
+
+class _Lines(logging.Handler):
+    """Messages as warnings, or as notes where nothing is wrong."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging`."""
+        (say_warning if record.levelno >= logging.WARNING else say_note)(self.format(record))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fpn.serving.problems import HttpProblem
+from fpn.serving.problems import RequestError
 from fpn.serving.service import Answer
 from fpn.structures import Classes, Detections
 
@@ -16,7 +16,7 @@ def to_json(answers: Sequence[Answer], model: str) -> dict[str, Any]:
 
 
 def _image(answer: Answer) -> dict[str, Any]:
-    if isinstance(answer.found, HttpProblem):
+    if isinstance(answer.found, RequestError):
         return {"name": answer.name, **answer.found.to_json()}
     assert answer.size is not None, "an image that was read has a size"
     image: dict[str, Any] = {"name": answer.name, "width": answer.size.width, "height": answer.size.height}
@@ -46,7 +46,7 @@ def to_coco(answers: Sequence[Answer]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for number, each in enumerate(answers, start=1):
         image: dict[str, Any] = {"id": number, "file_name": each.name}
-        if isinstance(each.found, HttpProblem):
+        if isinstance(each.found, RequestError):
             image |= each.found.to_json()
         else:
             assert each.size is not None, "an image that was read has a size"

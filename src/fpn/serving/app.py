@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -11,12 +11,14 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from fpn.serving.answers import to_coco, to_json
+from fpn.serving.gate import Door, Gate, is_known
+from fpn.serving.inference_protocol import add_protocol
 from fpn.serving.metrics import ServerMetrics
-from fpn.serving.models import ServedModel, ServedModels, find_model
-from fpn.serving.problems import HttpProblem, answer_problems
+from fpn.serving.models import ServedModel, ServedModels
+from fpn.serving.problems import RequestError, answer_problems
 from fpn.serving.queries import PredictQuery
-from fpn.serving.receiving import HOW_TO_SEND, BodyReader
-from fpn.serving.service import Answer, DetectionService
+from fpn.serving.receiving import HOW_TO_SEND, BodyReader, unless_gone
+from fpn.serving.service import DetectionService, named_model, raise_if_none_was_read
 from fpn.serving.settings import ServerSettings
 from fpn.version import __version__
 
@@ -43,9 +45,12 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
     # Its pages of documentation would load scripts from elsewhere.
     app = FastAPI(title="fpn", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service, app.state.bodies = service, BodyReader(settings, service)
+    app.state.door = Door()
     answer_problems(app)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, door=app.state.door)
     _add_predict(app, models, service, app.state.bodies)
-    _add_health(app, models, metrics)
+    _add_health(app, models, metrics, settings)
+    add_protocol(app, models, service, app.state.bodies)
     return app
 
 
@@ -56,37 +61,23 @@ def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, 
         tiling = query.tiling()
         async with bodies.images(request) as images:
             if not images:
-                raise HttpProblem(400, "no image came", HOW_TO_SEND)
-            answers = await service.answer(images, model, score=query.score, tiling=tiling)
+                raise RequestError(400, "no image came", HOW_TO_SEND)
+            looking = service.answer(images, model, score=query.score, tiling=tiling)
+            answers = await unless_gone(request, looking)
         raise_if_none_was_read(answers)
         if query.format == "coco":
             return JSONResponse(await service.in_pool(to_coco, answers))
         return JSONResponse(await service.in_pool(to_json, answers, model.name))
 
 
-def named_model(models: ServedModels, name: str | None) -> ServedModel:
-    """The model of that name, or the first one.
-
-    Raises:
-        HttpProblem: 404, there is none.
-    """
-    try:
-        return find_model(models, name)
-    except KeyError as error:
-        raise HttpProblem(404, error.args[0], "GET /v2 and /health name the models.") from None
-
-
-def raise_if_none_was_read(answers: Sequence[Answer]) -> None:
-    """Where no image could be read, the first one's problem is the whole answer."""
-    problems = [each.found for each in answers if isinstance(each.found, HttpProblem)]
-    if len(problems) == len(answers):
-        raise problems[0]
-
-
-def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics) -> None:
+def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics, settings: ServerSettings) -> None:
     @app.get("/health", summary="Whether the server works, and with which models.")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "models": {name: model_state(model) for name, model in models.items()}}
+    async def health(request: Request) -> JSONResponse:
+        if app.state.door.stopping:
+            return JSONResponse({"status": "stopping"}, 503)
+        if not is_known(request.headers.get("authorization", ""), settings.token):
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "models": {name: model_state(model) for name, model in models.items()}})
 
     @app.get("/metrics", summary="What was counted, for Prometheus.")
     async def count() -> Response:

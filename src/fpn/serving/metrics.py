@@ -19,21 +19,29 @@ class ServerMetrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("fpn_requests", "Requests that were answered.", ["path", "code"], **own)
+        here = CollectorRegistry()
+        self.registry = here
+        self.requests = Counter("fpn_requests", "Requests that were answered.", ["path", "code"], registry=here)
         self.latency = Histogram(
-            "fpn_request_seconds", "From a request's head to the end of its answer.", ["path"], buckets=_SECONDS, **own
+            "fpn_request_seconds",
+            "From a request's head to the end of its answer.",
+            ["path"],
+            registry=here,
+            buckets=_SECONDS,
         )
-        self.queue = Gauge("fpn_queue_images", "Images accepted and not answered.", **own)
-        self.images = Counter("fpn_images", "Images that were looked at.", ["model"], **own)
+        self.queue = Gauge("fpn_queue_images", "Images accepted and not answered.", registry=here)
+        self.images = Counter("fpn_images", "Images that were looked at.", ["model"], registry=here)
         self._batches = Histogram(
-            "fpn_batch_images", "Images that went through the network together.", ["model"], buckets=_IMAGES, **own
+            "fpn_batch_images",
+            "Images that went through the network together.",
+            ["model"],
+            registry=here,
+            buckets=_IMAGES,
         )
         self._detecting = Histogram(
-            "fpn_batch_seconds", "Time of a batch in the network.", ["model"], buckets=_SECONDS, **own
+            "fpn_batch_seconds", "Time of a batch in the network.", ["model"], registry=here, buckets=_SECONDS
         )
-        self._reloads = Counter("fpn_model_reloads", "Changes of a model's file.", ["model", "outcome"], **own)
+        self._reloads = Counter("fpn_model_reloads", "Changes of a model's file.", ["model", "outcome"], registry=here)
 
     def batch(self, model: str, images: int, seconds: float) -> None:
         """Count one batch."""

@@ -15,7 +15,6 @@ from fpn.batch.worker import load_predictor
 from fpn.errors import ConfigError, DataNotFoundError, FpnError
 from fpn.export.exported import ExportedDetector
 from fpn.inference.optimize import OptimizedDetector
-from fpn.suggestions import nearest
 
 logger = logging.getLogger("fpn.serving")
 
@@ -195,16 +194,3 @@ def open_models(
         return load_predictor(path, device=device, precision=precision, max_detections=max_detections)
 
     return ServedModels([ServedModel(name, path, load) for name, path in name_models(given).items()])
-
-
-def find_model(models: ServedModels, name: str | None) -> ServedModel:
-    """The model of that name, or the first one.
-
-    Raises:
-        KeyError: there is none of that name; its message says which there are.
-    """
-    if name is None:
-        return models.first
-    if name not in models:
-        raise KeyError(f"no model is called {name!r:.100}.{nearest(name, models)} There are: {', '.join(models)}.")
-    return models[name]

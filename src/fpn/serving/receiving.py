@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fpn.image_io import ImageBytes
-from fpn.serving.problems import HttpProblem
+from fpn.serving.problems import RequestError
 from fpn.serving.service import DetectionService
 from fpn.serving.settings import ServerSettings
 
@@ -19,6 +20,9 @@ _FORM = "multipart/form-data"
 # What an image's bytes may call themselves: curl --data-binary says that they are a form.
 _BYTES = ("", "application/octet-stream", "application/x-www-form-urlencoded", "binary/octet-stream")
 _NAME_LENGTH = 200
+_GONE = 499  # nginx's number of it, which nobody reads but who counts
+
+T = TypeVar("T")
 HOW_TO_SEND = (
     "Send an image's bytes (curl --data-binary @photo.jpg), or several files as a form (curl -F image=@photo.jpg)."
 )
@@ -50,7 +54,7 @@ class BodyReader:
         """All of a body, held for as long as the `with` lasts.
 
         Raises:
-            HttpProblem: 408, 413, 429.
+            RequestError: 408, 413, 429.
         """
         with _Held(self) as held:
             chunks = [chunk async for chunk in self._chunks(request, held)]
@@ -61,7 +65,7 @@ class BodyReader:
         """The images of a body with their names, held for as long as the `with` lasts.
 
         Raises:
-            HttpProblem: 400, 408, 413, 415, 422, 429.
+            RequestError: 400, 408, 413, 415, 422, 429.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == _FORM:
@@ -71,7 +75,7 @@ class BodyReader:
             async with self.body(request) as data:
                 yield [("image", ImageBytes(data))] if data else []
         else:
-            raise HttpProblem(415, f"the body is {kind!r:.100}, which is no image", HOW_TO_SEND)
+            raise RequestError(415, f"the body is {kind!r:.100}, which is no image", HOW_TO_SEND)
 
     async def _form(self, request: Request, held: _Held) -> list[tuple[str, ImageBytes]]:
         most = self._settings.max_images
@@ -82,8 +86,8 @@ class BodyReader:
             form = await parser.parse()
         except MultiPartException as error:
             if "Too many files" in error.message:
-                raise HttpProblem(413, f"more than {most} files in one request", "Send several requests.") from error
-            raise HttpProblem(400, f"the form can't be read: {error.message}", HOW_TO_SEND) from error
+                raise RequestError(413, f"more than {most} files in one request", "Send several requests.") from error
+            raise RequestError(400, f"the form can't be read: {error.message}", HOW_TO_SEND) from error
         try:
             return [await _file_of_form(field, value) for field, value in form.multi_items()]
         finally:
@@ -102,7 +106,7 @@ class BodyReader:
                         raise self._service.too_busy(f"{self.held >> 20} MiB of images are held already")
                     yield chunk
         except TimeoutError:
-            raise HttpProblem(
+            raise RequestError(
                 408,
                 f"the body did not come within {settings.body_seconds:g} s",
                 "Send a smaller image, or try again over a faster connection.",
@@ -110,9 +114,29 @@ class BodyReader:
             ) from None
 
 
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; once the client is gone, nothing more is done for it.
+
+    Args:
+        request: whose body was read to its end.
+        work: what it waits for.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RequestError(_GONE, "the client is gone", "Wait longer for an answer.")
+        return working.result()
+    finally:
+        for each in (working, leaving):
+            each.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
 async def _file_of_form(field: str, value: UploadFile | str) -> tuple[str, ImageBytes]:
     if isinstance(value, str):
-        raise HttpProblem(
+        raise RequestError(
             422,
             f"the form's field {field!r:.100} is a text, not a file",
             "curl needs an @ before a file's name: -F image=@photo.jpg. Settings stand in the address: ?score=0.5",
@@ -138,9 +162,9 @@ class _Held:
         self._reader.held -= self.count
 
 
-def body_too_large(settings: ServerSettings) -> HttpProblem:
+def body_too_large(settings: ServerSettings) -> RequestError:
     """413."""
-    return HttpProblem(
+    return RequestError(
         413,
         f"the body has more than {settings.max_bytes} bytes",
         "Send a smaller image, or fewer at once. The server's limit is --max-bytes.",

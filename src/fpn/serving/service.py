@@ -1,4 +1,4 @@
-"""From images of a request to what was found in them: read by threads, looked at in micro-batches, all of it bounded."""
+"""From the images of a request to what was found in them: read by threads, looked at in batches, all bounded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from fpn.runtime.unheard import unheard
 from fpn.serving.batching import MicroBatcher
 from fpn.serving.metrics import ServerMetrics
 from fpn.serving.models import LoadedModel, ServedModel, ServedModels
-from fpn.serving.problems import HttpProblem
+from fpn.serving.problems import RequestError
 from fpn.serving.settings import ServerSettings
 from fpn.shapes import Size, in_pixels
 from fpn.structures import Detections
+from fpn.suggestions import nearest
 
 # What comes in a request: an image file, or pixels (H, W, 3) uint8.
 Sent: TypeAlias = ImageBytes | np.ndarray
@@ -51,7 +52,7 @@ class Answer:
 
     name: str
     loaded: LoadedModel
-    found: Detections | HttpProblem
+    found: Detections | RequestError
     size: Size | None = None
     warnings: tuple[str, ...] = ()
 
@@ -130,10 +131,10 @@ class DetectionService:
         """Inside the `with`, so many images count as waiting.
 
         Raises:
-            HttpProblem: 413, more than a request may have; 429, there is no place for them now.
+            RequestError: 413, more than a request may have; 429, there is no place for them now.
         """
         if images > self.settings.max_images:
-            raise HttpProblem(
+            raise RequestError(
                 413, f"{images} images in one request", f"At most {self.settings.max_images}: send several requests."
             )
         if self.waiting + images > max(self.settings.queue, images if self.waiting == 0 else 0):
@@ -146,11 +147,11 @@ class DetectionService:
             self.waiting -= images
             self.metrics.queue.set(self.waiting)
 
-    def too_busy(self, what: str, model: ServedModel | None = None) -> HttpProblem:
+    def too_busy(self, what: str, model: ServedModel | None = None) -> RequestError:
         """429, with the seconds after which there should be room again."""
         lane = self._lanes[(model or self.models.first).name]
         seconds = max(1, math.ceil(self.waiting * lane.seconds_an_image))
-        return HttpProblem(429, what, f"Try again in {seconds} s.", {"Retry-After": str(seconds)})
+        return RequestError(429, what, f"Try again in {seconds} s.", {"Retry-After": str(seconds)})
 
     async def answer(
         self, images: Sequence[tuple[str, Sent]], model: ServedModel, *, score: Score, tiling: Tiling | None
@@ -158,7 +159,7 @@ class DetectionService:
         """What is in some images, one answer an image in their order.
 
         Raises:
-            HttpProblem: they are not looked at: too many (413), no room (429), or it takes too long (504).
+            RequestError: they are not looked at: too many (413), no room (429), or it takes too long (504).
             ConfigError: the score can't be had of this model.
         """
         score = self.settings.score if score is None else score
@@ -168,7 +169,7 @@ class DetectionService:
                 async with asyncio.timeout(self.settings.seconds), asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._answer(n, i, model, score, tiling)) for n, i in images]
             except TimeoutError:
-                raise HttpProblem(
+                raise RequestError(
                     504,
                     f"not done within {self.settings.seconds:g} s",
                     "Send fewer or smaller images, or larger tiles; or try again when the server has less to do.",
@@ -182,7 +183,7 @@ class DetectionService:
                 size, warnings, found = await self._look(sent, loaded, lane)
             else:
                 size, warnings, found = await self._look_at_tiles(sent, loaded, lane, tiling)
-        except HttpProblem as problem:
+        except RequestError as problem:
             return Answer(name, loaded, problem)
         chosen = choose_score(score, loaded.predictor.thresholds)
         self.metrics.images.labels(model.name).inc()
@@ -220,7 +221,7 @@ def _decode(sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: T
     """An image of a request, upright; its size is known and allowed before any pixel is decoded.
 
     Raises:
-        HttpProblem: 413, it is too large; 422, it can't be read.
+        RequestError: 413, it is too large; 422, it can't be read.
     """
     pixel_range = loaded.predictor.preprocessor.config.pixel_range
     try:
@@ -233,10 +234,10 @@ def _decode(sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: T
                 sent, pixel_range=pixel_range, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes
             )
     except ImageError as error:
-        raise HttpProblem(
+        raise RequestError(
             422,
             str(error),
-            "Send an image file as it is: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF (curl --data-binary @photo.jpg).",
+            "Images are JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF files, as they are (curl --data-binary, not -d).",
         ) from error
     cut = image.info.get(CUT_SHORT)
     return _Decoded(image, () if cut is None else (f"the file is cut short: {cut}",))
@@ -246,13 +247,13 @@ def _check_size(size: Size, sent: Sent, settings: ServerSettings, tiling: Tiling
     count = size.height * size.width
     what = f"{sent if isinstance(sent, ImageBytes) else 'image'}: {size.width} x {size.height}"
     if count > settings.max_pixels:
-        raise HttpProblem(
+        raise RequestError(
             413, f"{what} is {in_pixels(count)}", f"At most {in_pixels(settings.max_pixels)}: make it smaller."
         )
     if tiling is not None:
         tiles = len(tile_places(size, tiling.side, tiling.overlap))
         if tiles > settings.max_tiles:
-            raise HttpProblem(
+            raise RequestError(
                 413, f"{what} would be {tiles} tiles", f"At most {settings.max_tiles}: ask for larger tiles."
             )
 
@@ -264,3 +265,24 @@ def _read_and_prepare(sent: Sent, loaded: LoadedModel, settings: ServerSettings)
 
 def _prepare_tile(image: Image.Image, place: Tile, loaded: LoadedModel) -> Prepared:
     return loaded.predictor.preprocessor.prepare(image.crop(place.box))
+
+
+def named_model(models: ServedModels, name: str | None) -> ServedModel:
+    """The model of that name, or the first one.
+
+    Raises:
+        RequestError: 404, there is none.
+    """
+    if name is None:
+        return models.first
+    if name not in models:
+        what = f"no model is called {name!r:.100}.{nearest(name, models)}"
+        raise RequestError(404, what, f"There are: {', '.join(models)}.")
+    return models[name]
+
+
+def raise_if_none_was_read(answers: Sequence[Answer]) -> None:
+    """Where no image could be read, the first one's error is the whole answer."""
+    errors = [each.found for each in answers if isinstance(each.found, RequestError)]
+    if len(errors) == len(answers):
+        raise errors[0]

@@ -1,0 +1,157 @@
+"""What every request goes through first: who may come in, how much may come, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fpn.serving.metrics import ServerMetrics
+from fpn.serving.problems import RequestError, unexpected
+from fpn.serving.receiving import body_too_large
+from fpn.serving.settings import ServerSettings
+
+logger = logging.getLogger("fpn.serving")
+
+# What may be asked without a token.
+OPEN_PATHS = frozenset({"/health"})
+# What is still taken of a body that was refused, so that the client reads the answer rather than a broken connection.
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 2**26
+
+
+@dataclass
+class Door:
+    """Whether requests come in, and how many are inside.
+
+    Attributes:
+        stopping: new ones are sent away.
+        inside: requests that came in and have no complete answer yet.
+    """
+
+    stopping: bool = False
+    inside: int = 0
+
+
+def is_known(authorization: str, token: str | None) -> bool:
+    """Whether a request may ask everything; how long that takes to say does not depend on how near a guess is.
+
+    Args:
+        authorization: the header of that name, as HTTP's latin-1.
+        token: that it has to hold; None: none is needed.
+    """
+    if token is None:
+        return True
+    kind, _, given = authorization.partition(" ")
+    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
+
+
+class Gate:
+    """The outermost part of the application.
+
+    Args:
+        app: what is inside.
+        settings: token and limits.
+        metrics: counts answers.
+        door: open or not.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: ServerMetrics, door: Door) -> None:
+        self._app, self._settings, self._metrics, self._door = app, settings, metrics, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; see ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        exchange = _Exchange(scope, receive, send, self._settings.body_seconds)
+        self._door.inside += 1
+        try:
+            await self._answer(scope, exchange)
+        finally:
+            self._door.inside -= 1
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(path, exchange.status).inc()
+            self._metrics.latency.labels(path).observe(time.monotonic() - began)
+
+    async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+        try:
+            self._check(scope)
+            await self._app(scope, exchange.receive, exchange.send)
+        except RequestError as error:
+            await error.response()(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and exchange.status:
+                logger.warning("%s: the client does not take its answer", scope["path"][:200])
+            else:
+                logger.exception("%s %s failed", scope["method"], scope["path"][:200])
+            if exchange.status:
+                raise
+            await unexpected(error).response()(scope, exchange.receive, exchange.send)
+
+    def _check(self, scope: Scope) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if self._door.stopping and scope["path"] != "/health":
+            raise RequestError(
+                503,
+                "the server is stopping",
+                "Try another one, or again later.",
+                {"Retry-After": "5", "Connection": "close"},
+            )
+        if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
+            given = headers.get(b"authorization", b"").decode("latin-1")
+            if not is_known(given, self._settings.token):
+                raise RequestError(
+                    401,
+                    "the token is wrong" if given else "no token was sent",
+                    "Send the header Authorization: Bearer TOKEN, with the --token of the server.",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        if int(headers.get(b"content-length", b"0")) > self._settings.max_bytes:
+            raise body_too_large(self._settings)
+
+
+class _Exchange:
+    """One request and its answer.
+
+    Attributes:
+        status: of the answer; 0: it has not begun.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+        self._receive, self._send, self._seconds = receive, send, seconds
+        self.status = 0
+        names: dict[bytes, bytes] = dict(scope["headers"])
+        self._more = names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._more = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on; TimeoutError: the client does not take it."""
+        async with asyncio.timeout(self._seconds):
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                if self._more:
+                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            elif self._more and not message.get("more_body", False):
+                await self._send({**message, "more_body": True})
+                await self._linger()
+                message = {"type": "http.response.body", "body": b""}
+            await self._send(message)
+
+    async def _linger(self) -> None:
+        """Take what still comes of a body, for a while: to close on it would reset the connection and lose the answer."""
+        left = _LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while self._more and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
