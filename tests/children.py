@@ -13,7 +13,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["fpn.cli.train", "fpn.data.formats.open", "fpn.detectors", "fpn.training.trainer", "torch.distributed.run"]
+PRELOADED = [
+    "fpn.cli.train",
+    "fpn.data.formats.open",
+    "fpn.detectors",
+    "fpn.serving",
+    "fpn.training.trainer",
+    "torch.distributed.run",
+]
 
 
 def context() -> ForkServerContext:

@@ -137,21 +137,24 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass an answer on; TimeoutError: the client does not take it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._more:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        elif self._more and not message.get("more_body", False):
+            await self._send_in_time({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send_in_time(message)
+
+    async def _send_in_time(self, message: Message) -> None:
         async with asyncio.timeout(self._seconds):
-            if message["type"] == "http.response.start":
-                self.status = message["status"]
-                if self._more:
-                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            elif self._more and not message.get("more_body", False):
-                await self._send({**message, "more_body": True})
-                await self._linger()
-                message = {"type": "http.response.body", "body": b""}
             await self._send(message)
 
     async def _linger(self) -> None:
-        """Take what still comes of a body, for a while: to close on it would reset the connection and lose the answer."""
+        """Take what still comes of a body, for a while: else the connection would be reset, and the answer lost."""
         left = _LINGER_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
+            async with asyncio.timeout(min(_LINGER_SECONDS, self._seconds)):
                 while self._more and left > 0:
                     left -= len((await self.receive()).get("body", b""))

@@ -107,9 +107,11 @@ class _ImpatientProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is told so as all else is, as JSON."""
         body = RequestError(400, msg, "Send HTTP/1.1 with a head of at most 16 KiB.").response()
-        head = h11.Response(status_code=400, headers=[*body.raw_headers, (b"connection", b"close")])
-        for event in (head, h11.Data(data=bytes(body.body)), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        head = h11.Response(
+            status_code=400, headers=[*body.raw_headers, (b"connection", b"close")], reason=b"Bad Request"
+        )
+        events = (head, h11.Data(data=bytes(body.body)), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
 
 

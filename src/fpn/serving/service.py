@@ -234,8 +234,9 @@ def _decode(sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: T
                 sent, pixel_range=pixel_range, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes
             )
     except ImageError as error:
+        too_large = isinstance(error.__cause__, Image.DecompressionBombError)
         raise RequestError(
-            422,
+            413 if too_large else 422,
             str(error),
             "Images are JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF files, as they are (curl --data-binary, not -d).",
         ) from error

@@ -90,7 +90,7 @@ def _outputs(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list) or not value:
         raise RequestError(400, "outputs has to be a list of tables with a name", "Leave it out for all of them.")
     names = [_table(each, "outputs", {"name", "parameters"}).get("name") for each in value[:100]]
-    unknown = [name for name in names if name not in _KINDS]
+    unknown = [name for name in names if not isinstance(name, str) or name not in _KINDS]
     if unknown:
         raise RequestError(400, f"no output is called {unknown[0]!r:.100}", f"There are: {', '.join(_KINDS)}.")
     return tuple(str(name) for name in names)
@@ -119,7 +119,7 @@ def _images(tensor: dict[str, Any], settings: ServerSettings) -> tuple[tuple[str
         "BYTES": _files,
         "UINT8": _pixels,
     }
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise RequestError(400, f"datatype {kind!r:.100}: expected BYTES or UINT8", _HOW)
     return tuple((f"{INPUT}[{k}]", each) for k, each in enumerate(readers[kind](data, shape, settings)))
 
