@@ -11,7 +11,7 @@ import pytest
 import fpn
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC = ("fpn", "fpn.data", "fpn.detectors", "fpn.evaluation", "fpn.interop", "fpn.structures")
+PUBLIC = ("fpn", "fpn.data", "fpn.detectors", "fpn.evaluation", "fpn.interop", "fpn.serving", "fpn.structures")
 
 
 def declared(package: str) -> list[str]:

@@ -49,7 +49,8 @@ def run(
         models: Files of any kind that fpn predict takes. NAME=FILE gives one a name; else it is called as its file.
         host: Address to listen at. 0.0.0.0: all of this machine's; then give a --token.
         port: Port to listen at; 0 takes any that is free.
-        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health.
+        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health. Or set
+            FPN_TOKEN, which no list of processes shows.
         score: Give detections from this score on, where a request says nothing. calibrated: from each class's own
             threshold. None: calibrated where the model has that, else all that it reports.
         batch_size: Images that go through the network together, at most.

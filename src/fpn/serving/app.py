@@ -22,6 +22,16 @@ from fpn.serving.service import DetectionService, named_model, raise_if_none_was
 from fpn.serving.settings import ServerSettings
 from fpn.version import __version__
 
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {"image": {"type": "array", "items": _FILE}}}
+# What the body of a request for detections is, which no signature says.
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": {"schema": _FILE}, "multipart/form-data": {"schema": _FORM}},
+    }
+}
+
 
 def build_app(models: ServedModels, settings: ServerSettings | None = None) -> FastAPI:
     """An ASGI application that finds objects in images.
@@ -55,7 +65,7 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
 
 
 def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
-    @app.post("/predict", summary="Find objects in an image's bytes, or in the files of a form.")
+    @app.post("/predict", summary="Find objects in an image's bytes, or in the files of a form.", openapi_extra=_BODY)
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
         model = named_model(models, query.model)
         tiling = query.tiling()

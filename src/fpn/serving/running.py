@@ -19,6 +19,8 @@ from fpn.serving.problems import RequestError
 
 # Longest that the head of a request takes to come.
 HEAD_SECONDS = 15.0
+# How long a connection stays on which nothing is asked.
+_IDLE_SECONDS = 30
 # Once all is answered: how long a client may take to take it.
 _LAST_SECONDS = 5
 
@@ -132,6 +134,7 @@ def run_app(app: FastAPI, bound: socket.socket, listening: Callable[[], None] = 
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )
     _StoppingServer(config, app.state.door, listening).run(sockets=[bound])
