@@ -92,6 +92,11 @@ class ServerProcess:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
+    def work(self) -> float:
+        """Seconds of processor time, until now."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def batches(self) -> tuple[float, float, float]:
         """Batches, images in them, and seconds of the network, until now."""
         connection = self.connect()
@@ -247,9 +252,14 @@ def main() -> None:
 def measure(predictor: Any, server: ServerProcess, images: list[bytes], given: argparse.Namespace) -> dict[str, Any]:
     offline_rate(predictor, images[:16])
     served_rate(server, images[:16], given.connections)
-    began, rounds = server.batches(), []
+    began, rounds, work = server.batches(), [], [0.0, 0.0]
     for _ in range(given.rounds):
-        rounds.append((offline_rate(predictor, images), served_rate(server, images, given.connections)))
+        before = time.process_time()
+        offline = offline_rate(predictor, images)
+        work[0] += time.process_time() - before
+        before = server.work()
+        rounds.append((offline, served_rate(server, images, given.connections)))
+        work[1] += server.work() - before
     ended = server.batches()
     batches, looked, seconds = (after - before for before, after in zip(began, ended, strict=True))
     rate, batch = statistics.median(served for _, served in rounds), seconds / batches
@@ -260,6 +270,7 @@ def measure(predictor: Any, server: ServerProcess, images: list[bytes], given: a
         "cores": len(os.sched_getaffinity(0)),
         "rounds": [{"offline images/s": a, "served images/s": b, "ratio": b / a} for a, b in rounds],
         "ratio": statistics.median(served / offline for offline, served in rounds),
+        "processor time a served image, of an offline one": work[1] / work[0],
         "images a batch": looked / batches,
         "batch seconds": batch,
         "half load": {"rate": rate / 2, "p50 in batches": p50 / batch, "p99 in batches": p99 / batch},

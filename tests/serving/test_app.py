@@ -13,6 +13,7 @@ from PIL import Image
 import fpn
 from fpn.detectors.tiling import Tiling
 from fpn.image_io import ImageBytes
+from fpn.serving import service
 from fpn.structures import Thresholds
 from serving.conftest import Hold, Serve, png, talk
 
@@ -195,6 +196,20 @@ class TestLimits:
         app.state.bodies.held = 900
         assert asyncio.run(talk(app, "/predict", [b"0" * 200]))[0] == 429
         assert app.state.bodies.held == 900
+
+    def test_of_large_images_only_some_are_held_at_once(
+        self, serve: Serve, loaded: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service, "_LARGE", 4000)
+        held = Hold(loaded)
+        files = [("image", (f"{k}.png", FILE)) for k in range(4)]
+        with serve(held.predictor, readers=1, batch_size=4, wait_ms=0) as client, ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.post, "/predict", files=files)
+            held.go.set()
+            assert answer.result(10).status_code == 200
+            counted = client.get("/metrics").text
+        # Each is looked at alone, since the next one is decoded when it is done.
+        assert 'fpn_batch_images_count{model="first"} 4.0' in counted
 
     def test_nothing_more_is_done_for_a_client_that_left(self, app_of: Callable[..., Any], loaded: Any) -> None:
         held = Hold(loaded)

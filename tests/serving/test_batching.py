@@ -11,7 +11,7 @@ import torch
 from fpn.preprocessing.frame import Frame
 from fpn.preprocessing.preprocessor import Prepared
 from fpn.serving import batching
-from fpn.serving.batching import MicroBatcher, WaitingImage, choose_batch
+from fpn.serving.batching import MicroBatcher, WaitingImage, next_batch
 from fpn.shapes import Size
 from fpn.structures import Detections
 
@@ -31,7 +31,7 @@ class TestWhichGoNext:
         return WaitingImage(prepared(height, width), predictor or self.predictor, since)
 
     def chosen(self, waiting: list[WaitingImage], *, now: float) -> list[int] | None:
-        batch = choose_batch(waiting, batch_size=2, wait=1.0, now=now)
+        batch = next_batch(waiting, batch_size=2, wait=1.0, now=now)
         return None if batch is None else [waiting.index(each) for each in batch]
 
     def test_one_alone_waits_for_others_as_long_as_it_may(self) -> None:

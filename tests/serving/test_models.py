@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+import queue
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
+from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
+from fpn.serving import extra, models
 from fpn.serving.models import ServedModel, ServedModels, name_models
 
 
@@ -112,3 +114,26 @@ class TestAFileThatChanges:
             (tmp_path / name).write_text("old")
         models = ServedModels([ServedModel(name, tmp_path / name, load) for name in ("b", "a")])
         assert (models.first.name, list(models), len(models)) == ("b", ["b", "a"], 2)
+
+    def test_files_are_looked_at_while_the_server_runs(
+        self, tmp_path: Path, load: Loader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(models, "_EVERY", 0.001)
+        path = tmp_path / "m.safetensors"
+        path.write_text("old")
+        served = ServedModels([ServedModel("m", path, load)])
+        told: queue.Queue[tuple[str, str]] = queue.Queue()
+        served.changed = lambda name, outcome: told.put((name, outcome))
+        served.start()
+        path.write_text("newer")
+        assert told.get(timeout=10) == ("m", "reloaded")
+        path.write_text("broken")
+        assert told.get(timeout=10) == ("m", "failed")
+        served.close()
+        assert load.text(served.first) == "newer"
+
+
+def test_a_package_that_is_missing_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(MissingExtraError, match=r"uvicorn not installed\): pip install 'fpn\[serve\]'"):
+        extra.check_extra()

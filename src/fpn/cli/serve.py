@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.terminal import say, say_note, say_warning
+from fpn.cli.terminal import say, say_error, say_note, say_warning
 
 if TYPE_CHECKING:
     from fpn.serving import ServerSettings
@@ -99,7 +99,10 @@ def run(
         _show_log()
         if host not in _OWN and token is None:
             say_warning(f"whoever reaches {host} may use this server: give a --token")
-        run_app(app, bound, lambda: _tell(address, opened, settings))
+        finished = run_app(app, bound, lambda: _tell(address, opened, settings))
+    if not finished:
+        say_error("stopped at once: requests that were accepted have no answer")
+        return 1
     say("stopped: all that was accepted is answered")
     return 0
 

@@ -10,7 +10,7 @@ from fpn.serving.service import Answer
 from fpn.structures import Classes, Detections
 
 
-def to_json(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+def json_answer(answers: Sequence[Answer], model: str) -> dict[str, Any]:
     """Images with their detections, best first: boxes are x1, y1, x2, y2 in pixels of the upright image."""
     return {"model": model, "images": [_image(each) for each in answers]}
 
@@ -40,7 +40,7 @@ def _detections(found: Detections, classes: Classes) -> list[dict[str, Any]]:
     return listed
 
 
-def to_coco(answers: Sequence[Answer]) -> dict[str, Any]:
+def coco_answer(answers: Sequence[Answer]) -> dict[str, Any]:
     """COCO's lists; images are numbered from 1 on, and categories have their ids of the training data."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from fpn.serving.answers import to_coco, to_json
+from fpn.serving.answers import coco_answer, json_answer
 from fpn.serving.gate import Door, Gate, is_known
 from fpn.serving.inference_protocol import add_protocol
 from fpn.serving.metrics import ServerMetrics
@@ -76,8 +76,8 @@ def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, 
             answers = await unless_gone(request, looking)
         raise_if_none_was_read(answers)
         if query.format == "coco":
-            return JSONResponse(await service.in_pool(to_coco, answers))
-        return JSONResponse(await service.in_pool(to_json, answers, model.name))
+            return JSONResponse(await service.in_pool(coco_answer, answers))
+        return JSONResponse(await service.in_pool(json_answer, answers, model.name))
 
 
 def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics, settings: ServerSettings) -> None:

@@ -33,7 +33,7 @@ class WaitingImage:
     found: Future[Detections] = field(default_factory=Future)
 
 
-def choose_batch(
+def next_batch(
     waiting: Sequence[WaitingImage], *, batch_size: int, wait: float, now: float
 ) -> Sequence[WaitingImage] | None:
     """Which images go next: those of the oldest one's size if it has waited long enough, else a full batch.
@@ -133,7 +133,7 @@ class MicroBatcher:
                     continue
                 now = time.monotonic()
                 wait = 0.0 if self._closed else self._wait
-                chosen = choose_batch(self._waiting, batch_size=self._batch_size, wait=wait, now=now)
+                chosen = next_batch(self._waiting, batch_size=self._batch_size, wait=wait, now=now)
                 if chosen is None:
                     self._changed.wait(max(self._waiting[0].since + wait - now, 0))
                     continue

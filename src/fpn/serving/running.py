@@ -117,15 +117,19 @@ class _ImpatientProtocol(H11Protocol):
         self.transport.close()
 
 
-def run_app(app: FastAPI, bound: socket.socket, listening: Callable[[], None] = lambda: None) -> None:
+def run_app(app: FastAPI, bound: socket.socket, listening: Callable[[], None] = lambda: None) -> bool:
     """Serve until SIGTERM or SIGINT, then finish what was accepted.
 
     Args:
         app: as `build_app` gives it.
         bound: as `bind` gives it.
         listening: called once requests can come.
+
+    Returns:
+        Whether all that was accepted is answered: a second signal does not wait for it.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what a client does wrong is no matter for the log
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # what a client does wrong is no matter for the log
     config = uvicorn.Config(
         app,
         http=_ImpatientProtocol,
@@ -138,3 +142,4 @@ def run_app(app: FastAPI, bound: socket.socket, listening: Callable[[], None] = 
         timeout_graceful_shutdown=_LAST_SECONDS,
     )
     _StoppingServer(config, app.state.door, listening).run(sockets=[bound])
+    return bool(app.state.door.inside == 0)

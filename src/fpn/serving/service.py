@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeAlias, TypeVar
@@ -33,6 +33,9 @@ from fpn.suggestions import nearest
 
 # What comes in a request: an image file, or pixels (H, W, 3) uint8.
 Sent: TypeAlias = ImageBytes | np.ndarray
+
+# Images of more pixels (48 MB as RGB) are held by as few requests at once as there are readers.
+_LARGE = 2**24
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +98,9 @@ class DetectionService:
     waiting: int = 0
     _lanes: dict[str, _Lane] = field(default_factory=dict)
     _pool: ThreadPoolExecutor | None = None
+
+    def __post_init__(self) -> None:
+        self._large = asyncio.Semaphore(self.settings.readers)
 
     def start(self) -> None:
         """Begin to work; call it where an event loop runs."""
@@ -190,7 +196,8 @@ class DetectionService:
         return Answer(name, loaded, sure_ones(found, chosen), size, warnings)
 
     async def _look(self, sent: Sent, loaded: LoadedModel, lane: _Lane) -> tuple[Size, tuple[str, ...], Detections]:
-        async with lane.room:
+        large = await self.in_pool(_count_pixels, sent, self.settings) > _LARGE
+        async with self._large if large else nullcontext(), lane.room:
             prepared, warnings = await self.in_pool(_read_and_prepare, sent, loaded, self.settings)
             found = await asyncio.wrap_future(lane.batcher.submit(prepared, loaded.predictor))
         return prepared.frame.original, warnings, found
@@ -199,6 +206,12 @@ class DetectionService:
         self, sent: Sent, loaded: LoadedModel, lane: _Lane, tiling: Tiling
     ) -> tuple[Size, tuple[str, ...], Detections]:
         """As `fpn.predict_tiled` does, but that tiles of other images, too, may be in a batch."""
+        async with self._large:
+            return await self._look_at_each_tile(sent, loaded, lane, tiling)
+
+    async def _look_at_each_tile(
+        self, sent: Sent, loaded: LoadedModel, lane: _Lane, tiling: Tiling
+    ) -> tuple[Size, tuple[str, ...], Detections]:
         decoded = await self.in_pool(_decode, sent, loaded, self.settings, tiling)
         places = tile_places(decoded.size, tiling.side, tiling.overlap)
         if tiling.whole and len(places) > 1:
@@ -257,6 +270,17 @@ def _check_size(size: Size, sent: Sent, settings: ServerSettings, tiling: Tiling
             raise RequestError(
                 413, f"{what} would be {tiles} tiles", f"At most {settings.max_tiles}: ask for larger tiles."
             )
+
+
+def _count_pixels(sent: Sent, settings: ServerSettings) -> int:
+    """By the header alone; 0 of what can't be read, which is told when it is decoded."""
+    if not isinstance(sent, ImageBytes):
+        return sent.shape[0] * sent.shape[1]
+    try:
+        with unheard(ImageWarning):
+            return math.prod(image_size(sent, max_bytes=settings.max_bytes))
+    except ImageError:
+        return 0
 
 
 def _read_and_prepare(sent: Sent, loaded: LoadedModel, settings: ServerSettings) -> tuple[Prepared, tuple[str, ...]]:

@@ -32,11 +32,11 @@ _HOW = (
     'or "UINT8" of shape [images, height, width, 3].'
 )
 
-Kind: TypeAlias = tuple[str, tuple[int, ...]]
+TensorKind: TypeAlias = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Inference:
+class AskedTensors:
     """What a request asks for.
 
     Attributes:
@@ -52,7 +52,7 @@ class Inference:
     score: Score
 
 
-def read_inference(data: bytes, settings: ServerSettings) -> Inference:
+def read_inference(data: bytes, settings: ServerSettings) -> AskedTensors:
     """Check and read the body of a request for inference.
 
     Raises:
@@ -72,7 +72,7 @@ def read_inference(data: bytes, settings: ServerSettings) -> Inference:
     if identity is not None and not isinstance(identity, str):
         raise RequestError(400, "id has to be a text", _HOW)
     images = _images(_table(inputs[0], "inputs[0]", {"name", "shape", "datatype", "parameters", "data"}), settings)
-    return Inference(images, identity, _outputs(body.get("outputs")), _score(body.get("parameters")))
+    return AskedTensors(images, identity, _outputs(body.get("outputs")), _score(body.get("parameters")))
 
 
 def _table(value: object, what: str, known: set[str]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _flat(data: list[Any], shape: list[int]) -> list[Any]:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 # Name -> type, and shape for B images with at most M detections, -1 for what only an answer knows.
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, TensorKind] = {
     "counts": ("INT64", (-1,)),
     "boxes": ("FP32", (-1, -1, 4)),
     "scores": ("FP32", (-1, -1)),
@@ -192,7 +192,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-def output_kinds(tasks: Sequence[TaskName]) -> dict[str, Kind]:
+def output_kinds(tasks: Sequence[TaskName]) -> dict[str, TensorKind]:
     """Name -> type and shape of what a model gives; -1 for what only an answer knows."""
     without = set() if {"masks", "segments"} & set(tasks) else {"masks"}
     without |= set() if "keypoints" in tasks else {"keypoints"}
