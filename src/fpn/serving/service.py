@@ -275,7 +275,7 @@ def _check_size(size: Size, sent: Sent, settings: ServerSettings, tiling: Tiling
 def _count_pixels(sent: Sent, settings: ServerSettings) -> int:
     """By the header alone; 0 of what can't be read, which is told when it is decoded."""
     if not isinstance(sent, ImageBytes):
-        return sent.shape[0] * sent.shape[1]
+        return int(sent.shape[0] * sent.shape[1])
     try:
         with unheard(ImageWarning):
             return math.prod(image_size(sent, max_bytes=settings.max_bytes))
