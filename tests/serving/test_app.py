@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fpn
@@ -47,7 +49,7 @@ class TestPredict:
 
     def test_images_of_one_request_go_together_and_give_what_each_gives_alone(self, serve: Serve, loaded: Any) -> None:
         files = [png(64, 64, seed) for seed in range(4)]
-        with serve(batch_size=4, wait_ms=2000) as client:
+        with serve(batch_size=4, wait_ms=60_000) as client:
             answer = client.post("/predict", files=[("image", (f"{k}.png", data)) for k, data in enumerate(files)])
             counted = client.get("/metrics").text
         assert 'fpn_batch_images_bucket{le="2.0",model="first"} 0.0' in counted
@@ -153,6 +155,19 @@ class TestPredict:
 
 
 class TestLimits:
+    def test_a_network_that_fails_is_told_without_what_is_none_of_the_client_s_business(
+        self, serve: Serve, loaded: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broken = copy.copy(loaded)
+        broken.detect = lambda images: torch.zeros(2)[5]
+        with serve(broken) as client:
+            answer = client.post("/predict", content=FILE)
+            counted = client.get("/metrics").text
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "the server failed (IndexError)"
+        assert 'fpn_requests_total{code="500",path="/predict"} 1.0' in counted
+        assert "out of bounds" in caplog.text
+
     def test_where_the_queue_is_full_others_are_told_when_to_come_again(self, serve: Serve, loaded: Any) -> None:
         held = Hold(loaded)
         with serve(held.predictor, queue=1) as client, ThreadPoolExecutor(1) as pool:

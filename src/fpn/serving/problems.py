@@ -84,4 +84,6 @@ def _not_there(request: Request, error: Exception) -> JSONResponse:
 
 def unexpected(error: Exception) -> RequestError:
     """500, for an error of ours; the log says more than the answer."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     return RequestError(500, f"the server failed ({type(error).__name__})", "Try again; the server's log says more.")

@@ -17,7 +17,7 @@ from PIL import Image
 from fpn.detectors.operating_point import Score, choose_score, sure_ones
 from fpn.detectors.tile_merging import merge_tiles
 from fpn.detectors.tiling import Tiling
-from fpn.errors import ImageError
+from fpn.errors import ConfigError, ImageError
 from fpn.image_io import CUT_SHORT, ImageBytes, ImageWarning, image_size, read_image
 from fpn.ops.tiles import Tile, tile_places
 from fpn.preprocessing.preprocessor import Prepared
@@ -28,7 +28,7 @@ from fpn.serving.models import LoadedModel, ServedModel, ServedModels
 from fpn.serving.problems import RequestError
 from fpn.serving.settings import ServerSettings
 from fpn.shapes import Size, in_pixels
-from fpn.structures import Detections
+from fpn.structures import Detections, Thresholds
 from fpn.suggestions import nearest
 
 # What comes in a request: an image file, or pixels (H, W, 3) uint8.
@@ -166,10 +166,8 @@ class DetectionService:
 
         Raises:
             RequestError: they are not looked at: too many (413), no room (429), or it takes too long (504).
-            ConfigError: the score can't be had of this model.
         """
         score = self.settings.score if score is None else score
-        choose_score(score, model.now.predictor.thresholds)
         with self.accepted(len(images), model):
             try:
                 async with asyncio.timeout(self.settings.seconds), asyncio.TaskGroup() as group:
@@ -185,13 +183,13 @@ class DetectionService:
     async def _answer(self, name: str, sent: Sent, model: ServedModel, score: Score, tiling: Tiling | None) -> Answer:
         loaded, lane = model.now, self._lanes[model.name]
         try:
+            chosen = _operating_point(score, loaded)
             if tiling is None:
                 size, warnings, found = await self._look(sent, loaded, lane)
             else:
                 size, warnings, found = await self._look_at_tiles(sent, loaded, lane, tiling)
         except RequestError as problem:
             return Answer(name, loaded, problem)
-        chosen = choose_score(score, loaded.predictor.thresholds)
         self.metrics.images.labels(model.name).inc()
         return Answer(name, loaded, sure_ones(found, chosen), size, warnings)
 
@@ -270,6 +268,13 @@ def _check_size(size: Size, sent: Sent, settings: ServerSettings, tiling: Tiling
             raise RequestError(
                 413, f"{what} would be {tiles} tiles", f"At most {settings.max_tiles}: ask for larger tiles."
             )
+
+
+def _operating_point(score: Score, loaded: LoadedModel) -> float | Thresholds:
+    try:
+        return choose_score(score, loaded.predictor.thresholds)
+    except ConfigError as error:
+        raise RequestError(422, str(error), "Give score= a number from 0 to 1.") from error
 
 
 def _count_pixels(sent: Sent, settings: ServerSettings) -> int:
