@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from fastapi import Request
 from PIL import Image
 
 import fpn
 from fpn.detectors.tiling import Tiling
 from fpn.image_io import ImageBytes
 from fpn.serving import service
+from fpn.serving.problems import RequestError
 from fpn.structures import Thresholds
 from serving.conftest import Hold, Serve, png, talk
 
@@ -205,6 +207,23 @@ class TestLimits:
         for headers in ({"transfer-encoding": "chunked"}, {"content-length": "10"}):
             assert asyncio.run(talk(app, "/predict", chunks, headers=headers))[0] == 413
         assert app.state.bodies.held == 0
+
+    def test_the_time_for_a_body_ends_with_it_also_where_its_form_is_broken(self, app_of: Callable[..., Any]) -> None:
+        bodies = app_of(body_seconds=0.05).state.bodies
+        headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"no boundary", "more_body": True}
+
+        async def read() -> int:
+            try:
+                async with bodies.images(Request({"type": "http", "headers": headers}, receive)):
+                    return 200
+            except RequestError as error:
+                await asyncio.sleep(0.2)  # would be cancelled by what is left of the time
+                return error.status
+
+        assert asyncio.run(read()) == 400
 
     def test_bodies_together_are_bounded(self, app_of: Callable[..., Any]) -> None:
         app = app_of(max_received=1000)

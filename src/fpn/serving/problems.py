@@ -47,16 +47,16 @@ def answer_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _not_there)
 
 
-def _own(_: Request, error: Exception) -> JSONResponse:
+async def _own(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestError)
     return error.response()
 
 
-def _wrong_setting(_: Request, error: Exception) -> JSONResponse:
+async def _wrong_setting(_: Request, error: Exception) -> JSONResponse:
     return RequestError(422, str(error), "See docs/serving.md for what may be asked.").response()
 
 
-def _wrong_query(_: Request, error: Exception) -> JSONResponse:
+async def _wrong_query(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = str(first["loc"][1]) if len(first["loc"]) > 1 else str(first["loc"])
@@ -67,7 +67,7 @@ def _wrong_query(_: Request, error: Exception) -> JSONResponse:
     return RequestError(422, f"query {name}={given!s:.100}", f"{first['msg']}.").response()
 
 
-def _not_there(request: Request, error: Exception) -> JSONResponse:
+async def _not_there(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path:.200}"
     if error.status_code == 405:

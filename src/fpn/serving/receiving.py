@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -79,11 +79,11 @@ class BodyReader:
 
     async def _form(self, request: Request, held: _Held) -> list[tuple[str, ImageBytes]]:
         most = self._settings.max_images
-        parser = _InMemory(
-            request.headers, self._chunks(request, held), max_files=most, max_fields=most, max_part_size=2**16
-        )
         try:
-            form = await parser.parse()
+            # Closed here, whatever the parser leaves unread: its timeout would cancel what this task does next.
+            async with aclosing(self._chunks(request, held)) as chunks:
+                parser = _InMemory(request.headers, chunks, max_files=most, max_fields=most, max_part_size=2**16)
+                form = await parser.parse()
         except MultiPartException as error:
             if "Too many files" in error.message:
                 raise RequestError(413, f"more than {most} files in one request", "Send several requests.") from error
