@@ -18,6 +18,9 @@ from fpn.sections import Positive, Section
 from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level
 
+# No box of any image is of a level so far from the others.
+_FARTHEST = 64
+
 
 class RoIConfig(Section):
     """Section `roi`: how a RoI is read from the pyramid."""
@@ -118,16 +121,26 @@ class RoIPooler:
         if len(self.levels) == 1:
             return torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
         numbers = [level.number for level in self.levels]
-        chosen = choose_levels(
+        return self._choose(rois, padded_size, numbers[0], numbers[-1]) - numbers[0]
+
+    def unclamped(self, rois: Float[Tensor, "r 4"], padded_size: Size | None = None) -> Tensor:
+        """The level's number for each RoI by equation 1 alone, as if there were a level for every size."""
+        return self._choose(rois, padded_size, -_FARTHEST, _FARTHEST)
+
+    def canonical_size(self, padded_size: Size | None = None) -> float:
+        """The size in network pixels that goes to the canonical level, of images padded to that size."""
+        return self.config.canonical_size * self._relative(padded_size)
+
+    def _choose(self, rois: Tensor, padded_size: Size | None, finest: int, coarsest: int) -> Tensor:
+        return choose_levels(
             rois,
-            finest=numbers[0],
-            coarsest=numbers[-1],
+            finest=finest,
+            coarsest=coarsest,
             rule=self.config.level_rule,
-            canonical_size=self.config.canonical_size * self._relative(padded_size),
+            canonical_size=self.canonical_size(padded_size),
             canonical_level=self.config.canonical_level,
             legacy_plus_one=self.legacy_plus_one,
         )
-        return chosen - numbers[0]
 
     def _relative(self, padded_size: Size | None) -> float:
         if not self.config.size_relative or padded_size is None:

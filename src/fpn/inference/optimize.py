@@ -99,7 +99,7 @@ class OptimizedDetector(Detector):
 
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
-        return self._try(self.inner.detect, images)
+        return self.perform(self.inner.detect, images)
 
     def proposals(self, images: ImageBatch) -> list[Proposals]:
         """B images' class-free candidate boxes, of a detector that has such.
@@ -109,7 +109,7 @@ class OptimizedDetector(Detector):
         """
         if "proposals" not in self.tasks:
             raise ConfigError(f"a {type(self.inner).__name__} has no proposals")
-        return self._try(cast(Proposer, self.inner).proposals, images)
+        return self.perform(cast(Proposer, self.inner).proposals, images)
 
     def train(self, mode: bool = True) -> OptimizedDetector:
         """It stays in eval mode."""
@@ -117,8 +117,13 @@ class OptimizedDetector(Detector):
         return self
 
     @torch.inference_mode()
-    def _try(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
-        """Do it, without compiled code if that can't be made."""
+    def perform(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
+        """Do what the inner detector does with images in its faster form; without compiled code if that can't be made.
+
+        Args:
+            verb: such as its `detect`.
+            images: B of them, as `detect` takes them.
+        """
         if self.inner.compiled_dense is None:
             return self._do(verb, images)
         from torch._dynamo.exc import TorchDynamoException  # takes longer than `import torch` itself

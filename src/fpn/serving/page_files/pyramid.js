@@ -1,0 +1,285 @@
+// The inside of a model: its levels with their maps and anchors, why detections come from them, and what NMS did.
+
+import { colourOf, css, paintLegend, paintMap, readMap } from "./drawing.js";
+
+const $ = (id) => document.getElementById(id);
+const WHITE = [255, 255, 255];
+const ANCHOR = [240, 228, 66];
+const ORIGIN = [86, 180, 233];
+// Detections of a level that are listed; the threshold makes them fewer.
+const LISTED = 60;
+
+const two = (value) => value.toFixed(2);
+const round = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+
+function make(name, text = "", kind = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+// Shows the parts of a tab, or why there are none.
+function showParts(name, there, note) {
+  $(`${name}-parts`).hidden = !there;
+  $(`${name}-note`).hidden = !note;
+  $(`${name}-note`).textContent = note ?? "";
+}
+
+export class Pyramid {
+  constructor(changed) {
+    this.changed = changed;
+    this.passes = () => true;
+    this.inside = null;
+    this.level = null;
+    this.cell = null;
+    this.chosen = null;
+    for (const each of document.querySelectorAll("input[name=scale]")) each.addEventListener("change", () => this.paint());
+    $("opacity").addEventListener("input", () => this.paint());
+    for (const id of ["cell-row", "cell-column"]) {
+      $(id).addEventListener("input", () => this.setCell(Number($("cell-row").value), Number($("cell-column").value)));
+    }
+    paintLegend($("legend-bar"));
+  }
+
+  get canPick() {
+    return Boolean(this.level);
+  }
+
+  async show(inside, classes = []) {
+    this.inside = inside;
+    this.classes = classes;
+    this.level = this.cell = this.chosen = null;
+    showParts("pyramid", Boolean(inside?.levels.length), inside?.note);
+    $("levels").replaceChildren();
+    if (!inside?.levels.length) return;
+    await Promise.all(inside.levels.map(async (level) => { level.values = await readMap(level.map); }));
+    if (this.inside !== inside) return;
+    $("levels").replaceChildren(...inside.levels.map((level) => this.levelButton(level)));
+    const busiest = inside.detections.length ? inside.levels.find((level) => level.name === inside.detections[0].level) : null;
+    this.open(busiest ?? inside.levels[0]);
+  }
+
+  levelButton(level) {
+    const button = make("button", "", "level");
+    button.type = "button";
+    level.canvas = document.createElement("canvas");
+    const count = this.inside.detections.filter((each) => each.level === level.name).length;
+    const texts = [`stride ${level.stride}`, `${level.columns} × ${level.rows} cells`, plural(count, "detection")];
+    button.append(level.canvas, make("strong", level.name), ...texts.flatMap((text) => [text, make("br")]));
+    button.addEventListener("click", () => this.open(level));
+    level.button = button;
+    return button;
+  }
+
+  open(level) {
+    this.level = level;
+    this.cell = null;
+    for (const each of this.inside.levels) each.button.setAttribute("aria-pressed", String(each === level));
+    const readers = level.read_by.length ? `Read by: ${level.read_by.join("; ")}.` : "No head reads it.";
+    $("level-facts").textContent =
+      `${level.name}: the root mean square of its ${level.channels} channels in each cell; a cell is ` +
+      `${round(level.cell[2] - level.cell[0])} × ${round(level.cell[3] - level.cell[1])} pixels of the image. ${readers}`;
+    $("cell").hidden = !level.places;
+    if (level.places) $("cell-legend").textContent = `${level.places.what === "anchors" ? "Anchors" : "Point"} of a cell: click into the image, or`;
+    $("cell-facts").textContent = "";
+    $("cell-row").max = level.rows - 1;
+    $("cell-column").max = level.columns - 1;
+    $("cell-row").value = $("cell-column").value = "";
+    $("why-title").textContent = `Detections of ${level.name}`;
+    this.list(this.passes);
+    this.paint();
+  }
+
+  paint() {
+    if (!this.inside?.levels.length || !this.level) return;
+    const alike = document.querySelector("input[name=scale]:checked").value === "all";
+    const top = Math.max(...this.inside.levels.map((each) => each.highest), Number.MIN_VALUE);
+    for (const each of this.inside.levels) paintMap(each.canvas, each.values, alike ? each.highest / top : 1);
+    $("legend-high").textContent = round(alike ? top : this.level.highest);
+    $("opacity-value").textContent = `${$("opacity").value} %`;
+    this.changed();
+  }
+
+  drawMap(canvas, size, open) {
+    canvas.hidden = !open || !this.level || $("opacity").value === "0";
+    if (canvas.hidden) return;
+    const { cell: [x1, y1, x2, y2], rows, columns } = this.level;
+    const scale = Math.min(1, 1600 / Math.max(size.width, size.height));
+    canvas.width = Math.max(1, Math.round(size.width * scale));
+    canvas.height = Math.max(1, Math.round(size.height * scale));
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.globalAlpha = Number($("opacity").value) / 100;
+    context.drawImage(this.level.canvas, x1 * scale, y1 * scale, (x2 - x1) * columns * scale, (y2 - y1) * rows * scale);
+  }
+
+  // --- cells ---
+
+  pick(x, y) {
+    if (!this.level) return;
+    const { cell: [x1, y1, x2, y2], rows, columns } = this.level;
+    const within = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1);
+    this.setCell(within((y - y1) / (y2 - y1), rows), within((x - x1) / (x2 - x1), columns));
+    $("cell-row").value = this.cell.row;
+    $("cell-column").value = this.cell.column;
+  }
+
+  setCell(row, column) {
+    const { rows, columns, values, highest, places } = this.level;
+    if (!(row >= 0 && row < rows && column >= 0 && column < columns)) {
+      $("cell-facts").textContent = `${this.level.name} has rows 0 to ${rows - 1} and columns 0 to ${columns - 1}.`;
+      return;
+    }
+    this.cell = { row, column };
+    const at = Math.floor((row / rows) * values.height) * values.width + Math.floor((column / columns) * values.width);
+    const value = `Row ${row}, column ${column}: ${round((values.values[at] / 255) * highest)}.`;
+    $("cell-facts").textContent = [value, places ? this.placesText(places) : "Nothing stands in its cells."].join(" ");
+    this.changed();
+  }
+
+  placesText({ what, shapes, learns }) {
+    if (what === "point") return `No anchors: boxes are measured from its point. ${this.level.name} learns ${learns}.`;
+    const listed = shapes.slice(0, 12).map(({ size, ratio }) => `${round(size)} at ${ratio}`);
+    const more = shapes.length > listed.length ? `, and ${shapes.length - listed.length} more` : "";
+    return `${plural(shapes.length, "anchor")}, sizes in network pixels at height / width: ${listed.join(", ")}${more}.`;
+  }
+
+  cellMarks() {
+    if (!this.cell) return [];
+    const { cell: [x1, y1, x2, y2], places } = this.level;
+    const { row, column } = this.cell;
+    const [wide, high] = [x2 - x1, y2 - y1];
+    const own = { box: [x1 + column * wide, y1 + row * high, x2 + column * wide, y2 + row * high], colour: WHITE };
+    const moved = ([left, top, right, bottom]) => {
+      const [dx, dy] = [column * places.step[0], row * places.step[1]];
+      return [left + dx, top + dy, right + dx, bottom + dy];
+    };
+    const anchors = (places?.shapes ?? []).map(({ box }) => ({ box: moved(box), colour: ANCHOR, dot: places.what === "point" }));
+    return [...anchors, own];
+  }
+
+  // --- detections ---
+
+  label(each) {
+    return `${this.classes[each.label]?.name ?? each.label} ${two(Math.floor(each.score * 100 + 1e-6) / 100)}`;
+  }
+
+  own(passes) {
+    const numbered = (this.inside?.detections ?? []).map((each, number) => ({ ...each, number, place: each.label }));
+    return numbered.filter((each) => each.level === this.level?.name && passes(each));
+  }
+
+  list(passes) {
+    if (!this.level) return;
+    const own = this.own(passes);
+    const rows = own.slice(0, LISTED).map((each) => {
+      const row = make("li");
+      const button = make("button", this.label(each), "pick");
+      button.type = "button";
+      button.addEventListener("click", () => {
+        this.chosen = this.chosen === each.number ? null : each.number;
+        this.list(this.passes);
+        this.changed();
+        $("why").querySelector("[aria-pressed=true]")?.focus();
+      });
+      button.setAttribute("aria-pressed", String(each.number === this.chosen));
+      row.classList.toggle("chosen", each.number === this.chosen);
+      row.append(button, ...each.why.map((sentence) => make("p", sentence)));
+      return row;
+    });
+    if (own.length > LISTED) rows.push(make("li", `and ${own.length - LISTED} more: a higher threshold leaves fewer.`));
+    if (!own.length) rows.push(make("li", this.inside.detections.some((each) => each.level) ? "None, at this threshold." : "It is not told which level detections come from."));
+    $("why").replaceChildren(...rows);
+  }
+
+  marks(passes) {
+    if (!this.level) return [];
+    const all = this.inside.detections.map((each, number) => ({ ...each, number, place: each.label })).filter(passes);
+    const marks = all.map((each) => ({
+      box: each.box,
+      colour: colourOf(each.label),
+      text: this.label(each),
+      faint: each.level !== this.level.name || (this.chosen !== null && each.number !== this.chosen),
+      chosen: each.number === this.chosen,
+    }));
+    const chosen = all.find((each) => each.number === this.chosen && each.level === this.level.name);
+    const origin = chosen?.origin ? [{ box: chosen.origin, colour: ORIGIN, dashed: true, dot: chosen.origin[0] === chosen.origin[2] }] : [];
+    return [...origin, ...this.cellMarks(), ...marks];
+  }
+}
+
+export class Choice {
+  constructor(changed) {
+    this.changed = changed;
+    this.selection = null;
+    for (const each of document.querySelectorAll("input[name=when]")) each.addEventListener("change", () => this.update());
+    $("count").addEventListener("input", () => this.update());
+  }
+
+  show(inside, classes = []) {
+    this.selection = inside?.selection ?? null;
+    this.classes = classes;
+    showParts("choice", Boolean(this.selection), inside && !this.selection ? inside.note : null);
+    const word = this.selection?.what === "candidates" ? "Candidates" : "Proposals";
+    $("tab-choice").textContent = $("choice-what").textContent = word;
+    if (!this.selection) return;
+    const { before, after } = this.selection;
+    $("before-label").textContent = `before NMS (${before.count.toLocaleString("en")})`;
+    $("after-label").textContent = `after NMS (${after.count.toLocaleString("en")})`;
+    this.fillTable(inside);
+    this.update();
+  }
+
+  fillTable(inside) {
+    const { what, levels, places, before, after } = this.selection;
+    const anchors = inside.levels.some((each) => each.places?.what === "anchors");
+    const heading = ["Level", anchors ? "Anchors" : "Points", what === "proposals" ? "Past top-k" : "Candidates", "After NMS", "Detections read from it"];
+    const row = make("tr");
+    row.append(...heading.map((text) => Object.assign(make("th", text), { scope: "col" })));
+    $("choice-table").tHead.replaceChildren(row);
+    const rows = levels.map((name, number) => {
+      const line = make("tr");
+      const head = Object.assign(make("th"), { scope: "row" });
+      const swatch = make("span", "", "swatch");
+      swatch.style.backgroundColor = css(colourOf(number));
+      head.append(swatch, name);
+      const read = inside.detections.filter((each) => each.level === name).length;
+      const counts = [places[number], before.by_level[number], after.by_level[number], read];
+      line.append(head, ...counts.map((count) => make("td", count.toLocaleString("en"))));
+      return line;
+    });
+    $("choice-table").tBodies[0].replaceChildren(...rows);
+  }
+
+  get when() {
+    return document.querySelector("input[name=when]:checked").value;
+  }
+
+  update() {
+    if (!this.selection) return;
+    const ranked = this.selection[this.when];
+    $("count").max = Math.max(ranked.boxes.length, 1);
+    const count = Math.min(Number($("count").value), ranked.boxes.length);
+    $("count-value").textContent = count;
+    const dropped = ranked.kept.slice(0, count).filter((each) => !each).length;
+    const parts = [`${this.selection.rule}.`, `Drawn: the surest ${count} of ${ranked.count.toLocaleString("en")}, in the colour of the level that made them.`];
+    if (dropped) parts.push(`${dropped} of these are dropped (dashed).`);
+    if (count) parts.push(`Scores ${two(ranked.scores[0])} to ${two(ranked.scores[count - 1])}.`);
+    $("choice-facts").textContent = parts.join(" ");
+    this.changed();
+  }
+
+  marks() {
+    if (!this.selection) return [];
+    const { boxes, levels, labels, kept, scores } = this.selection[this.when];
+    const count = Math.min(Number($("count").value), boxes.length);
+    return boxes.slice(0, count).map((box, number) => ({
+      box,
+      colour: colourOf(levels[number]),
+      dashed: !kept[number],
+      text: number < 12 && kept[number] ? [labels ? this.classes[labels[number]]?.name : "", two(scores[number])].join(" ").trim() : "",
+    }));
+  }
+}
