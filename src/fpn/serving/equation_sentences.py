@@ -34,7 +34,7 @@ def _reading(
     head: str, pooler: RoIPooler, canonical: float, width: float, height: float, place: int, number: int
 ) -> Reading:
     level, side = pooler.levels[place], math.sqrt(width * height)
-    told = f"{head}: s = √({width:.1f} × {height:.1f}) = {side:.1f} network pixels"
+    told = f"{head}: s = √({width:.1f} x {height:.1f}) = {side:.1f} network pixels"
     if len(pooler.levels) == 1:
         only = f"{head}: it reads one level only, {level.name}"
         return Reading(head, level.name, round(side, 2), None, None, False, only)
@@ -46,7 +46,5 @@ def _reading(
     rule = f"k = {rounding}({k0} + {logarithm}({side:.1f} / {canonical:.5g})) = {rounding}({value:.2f}) = {number}"
     clamped = number != level.number
     end = "finest" if number < level.number else "coarsest"
-    so = f"this head has no level {number}, so the {end} that it has, {level.name}" if clamped else f"so {level.name}"
-    return Reading(
-        head, level.name, round(side, 2), round(value, 4), number, clamped, f"{told}; {rule}; {so}"
-    )
+    so = f"which this head does not have: the {end} that it has is {level.name}" if clamped else f"so {level.name}"
+    return Reading(head, level.name, round(side, 2), round(value, 4), number, clamped, f"{told}; {rule}, {so}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fpn.serving.metrics import ServerMetrics
+from fpn.serving.page import PAGE_PATHS
 from fpn.serving.problems import RequestError, unexpected
 from fpn.serving.receiving import body_too_large
 from fpn.serving.settings import ServerSettings
@@ -19,7 +20,7 @@ from fpn.serving.settings import ServerSettings
 logger = logging.getLogger("fpn.serving")
 
 # What may be asked without a token.
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health"}) | PAGE_PATHS
 # What is still taken of a body that was refused, so that the client reads the answer rather than a broken connection.
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 2**26
 

@@ -277,12 +277,10 @@ def describe_level(
     across, down = step_of(level.stride, level.stride, frame)
     left, top = (-offset / scale for offset, scale in zip(frame.offset[::-1], frame.pixel_scale[::-1], strict=True))
     cell = tuple(round(value, 4) for value in (left, top, left + across, top + down))
-    return LevelInside(
-        level.name, level.stride, level.channels, rows, columns, cell, highest, image, read_by, places
-    )
+    return LevelInside(level.name, level.stride, level.channels, rows, columns, cell, highest, image, read_by, places)
 
 
-def step_of(across: float, down: float, frame: Frame) -> tuple[float, float]:
+def step_of(across: float | int, down: float | int, frame: Frame) -> tuple[float, float]:
     """Network pixels (x, y) as pixels of the original image."""
     return across / frame.pixel_scale[1], down / frame.pixel_scale[0]
 
@@ -300,7 +298,8 @@ def draw_map(found: Float[Tensor, "c h w"]) -> tuple[float, bytes]:
     image = Image.fromarray(grey)
     factor = MAP_SIDE / max(image.size)
     if factor < 1:
-        image = image.resize(tuple(max(1, round(side * factor)) for side in image.size), Image.Resampling.BOX)
+        width, height = (max(1, round(side * factor)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BOX)
     stream = io.BytesIO()
     image.save(stream, format="PNG")
     return (round(highest, 6) if highest == highest else 0.0), stream.getvalue()
@@ -327,3 +326,8 @@ def anchor_places(
         for (width, height), box in zip(sides, corners(first, frame), strict=True)
     )
     return CellPlaces("anchors", step_of(float(right), float(down), frame), shapes)
+
+
+def cut_score(score: float) -> str:
+    """Two decimals, cut and not rounded: 0.996 is not certain."""
+    return f"{int(score * 100) / 100:.2f}"

@@ -101,7 +101,7 @@ def _made_by(view: DenseView, level: int, place: int, box: Tensor) -> str:
     where = f"{name}, row {row}, column {column}"
     if len(reference) == 4:
         x1, y1, x2, y2 = reference
-        sides = f"{x2 - x1:.0f} × {y2 - y1:.0f}"
+        sides = f"{x2 - x1:.0f} x {y2 - y1:.0f}"
         return f"Made by the anchor of {sides} network pixels of {where}: no equation chooses a level here, scores do."
     x, y = reference[:2]
     farthest = max(x - float(box[0]), y - float(box[1]), float(box[2]) - x, float(box[3]) - y)
@@ -118,9 +118,9 @@ def _score(view: DenseView, place: int, label: int) -> tuple[str, ...]:
     own, score = float(view.class_scores[place, label]), float(view.scores[place, label])
     match view.head.scoring:
         case "root":
-            return (f"Score: √(class {own:.2f} × centre-ness {score**2 / own if own else 0:.2f}) = {score:.2f}.",)
+            return (f"Score: √(class {own:.2f} x centre-ness {score**2 / own if own else 0:.2f}) = {score:.2f}.",)
         case "product":
-            return (f"Score: class {own:.2f} × centre-ness {score / own if own else 0:.2f} = {score:.2f}.",)
+            return (f"Score: class {own:.2f} x centre-ness {score / own if own else 0:.2f} = {score:.2f}.",)
 
 
 def _selection(view: DenseView, frame: Frame) -> Selection:
@@ -136,7 +136,5 @@ def _selection(view: DenseView, frame: Frame) -> Selection:
         levels=tuple(level.name for level in view.head.levels),
         places=tuple(len(grid) for grid in view.references),
         before=ranked(frame, found.boxes, found.scores, view.levels[found.places], count=count, **before),
-        after=ranked(
-            frame, given.boxes, given.scores, view.levels[given.places], count=count, labels=given.labels
-        ),
+        after=ranked(frame, given.boxes, given.scores, view.levels[given.places], count=count, labels=given.labels),
     )

@@ -24,6 +24,7 @@ from fpn.serving.inside_figures import (
     Selection,
     anchor_places,
     corners,
+    cut_score,
     describe_level,
     ranked,
     rounded_scores,
@@ -92,10 +93,10 @@ class _Chosen:
         place, anchor = int(self.levels[number]), int(self.anchors[number])
         x1, y1, x2, y2 = self.grids[place][anchor].tolist()
         row, column = divmod(anchor // self.rpn.anchors.per_cell()[place], self.maps[place].width)
+        score, where = cut_score(float(self.scores[number])), f"{self.rpn.levels[place].name}, row {row}"
         return (
-            f"Its proposal is number {roi + 1} of {len(self.kept)}, objectness {float(self.scores[number]):.2f}, from "
-            f"the anchor of {x2 - x1:.0f} × {y2 - y1:.0f} network pixels of {self.rpn.levels[place].name}, row {row}, "
-            f"column {column}."
+            f"Its proposal is number {roi + 1} of {len(self.kept)}, objectness {score}, from the anchor of "
+            f"{x2 - x1:.0f} x {y2 - y1:.0f} network pixels of {where}, column {column}."
         )
 
 
@@ -104,7 +105,7 @@ def _levels(batch: BatchView, chosen: _Chosen, frame: Frame) -> Iterator[LevelIn
     rpn_names = [level.name for level in chosen.rpn.levels]
     plus = 1.0 if chosen.rpn.anchors.inclusive_corners else 0.0
     for level in detector.features.levels:
-        places, read_by = None, [name for name, pooler in _poolers(detector) if level in pooler.levels]
+        places, read_by = None, [name.lower() for name, pooler in _poolers(detector) if level in pooler.levels]
         if level.name in rpn_names:
             number = rpn_names.index(level.name)
             rows, columns = chosen.maps[number]
@@ -119,13 +120,13 @@ def _poolers(detector: TwoStageDetector) -> list[tuple[str, RoIPooler]]:
     """What each head is called, and what it reads RoIs with."""
     heads = detector.roi_heads
     boxes = box_heads(heads.box)
-    names = ["box head"] if len(boxes) == 1 else [f"box head, stage {number + 1}" for number in range(len(boxes))]
+    names = ["Box head"] if len(boxes) == 1 else [f"Box head, stage {number + 1}" for number in range(len(boxes))]
     found = [(name, head.pooler) for name, head in zip(names, boxes, strict=True)]
     if heads.mask is not None:
         mask = heads.mask.heads[0] if isinstance(heads.mask, MaskStages) else heads.mask
-        found.append(("mask head", mask.pooler))
+        found.append(("Mask head", mask.pooler))
     if heads.keypoint is not None:
-        found.append(("keypoint head", heads.keypoint.pooler))
+        found.append(("Keypoint head", heads.keypoint.pooler))
     return found
 
 

@@ -19,6 +19,9 @@ export function colourOf(label) {
   return PALETTE[label % PALETTE.length].map((value) => Math.round(value + (towards - value) * share));
 }
 
+// Cut, not rounded: 0.996 is not certain.
+export const shown = (score) => (Math.floor(score * 100 + 1e-6) / 100).toFixed(2);
+
 export const css = (colour) => `rgb(${colour.join(" ")})`;
 
 function inkOn(colour) {
@@ -84,17 +87,18 @@ function placeLabel(mark, size, unit, placed) {
   const height = (FONT + 6) * unit;
   const [x1, y1, x2, y2] = mark.box;
   const line = 1.5 * unit;
-  for (const [x, y] of [[x1 - line, y1 - line - height], [x1 - line, y2 + line], [x1, y1], [x2 + line - width, y1 - line - height]]) {
+  const corners = [[x1 - line, y1 - line - height], [x1 - line, y2 + line], [x1, y1], [x2 + line - width, y1 - line - height]];
+  let [best, least] = [null, Infinity];
+  for (const [x, y] of corners) {
     const left = Math.max(0, Math.min(x, size.width - width));
     const top = Math.max(0, Math.min(y, size.height - height));
     const spot = [left, top, left + width, top + height];
     const covered = placed.reduce((sum, other) => sum + overlap(spot, other), 0);
-    if (mark.chosen || covered <= MOST_COVERED * width * height) {
-      placed.push(spot);
-      return spot;
-    }
+    if (covered < least) [best, least] = [spot, covered];
   }
-  return null;
+  if (!mark.chosen && least > MOST_COVERED * width * height) return null;
+  placed.push(best);
+  return best;
 }
 
 function overlap(one, other) {

@@ -1,13 +1,13 @@
 // The page of `fpn serve`: an image goes to the server once; thresholds, levels and proposals are looked at here.
 
-import { colourOf, drawMarks, drawMasks } from "./drawing.js";
+import { colourOf, drawMarks, drawMasks, shown } from "./drawing.js";
 import { Choice, Pyramid } from "./pyramid.js";
 
 const $ = (id) => document.getElementById(id);
 const TABS = ["found", "pyramid", "choice"];
 
 // `size` of the image, `found` by the model, `inside` once a tab has asked for it, and the number of the `chosen` row.
-const state = { models: [], token: "", file: null, size: null, found: [], inside: null, asking: null, chosen: null, tab: "found", turn: 0 };
+const state = { models: [], token: "", file: null, size: null, found: [], inside: null, asking: null, chosen: null, tab: "found", turn: 0, looking: false };
 const pyramid = new Pyramid(draw);
 const choice = new Choice(draw);
 
@@ -70,9 +70,11 @@ async function look(file) {
     return;
   }
   const turn = ++state.turn;
-  Object.assign(state, { file, found: [], inside: null, asking: null, chosen: null });
+  Object.assign(state, { file, found: [], inside: null, asking: null, chosen: null, looking: true });
   pyramid.show(null);
   choice.show(null);
+  fillTable();
+  draw();
   $("problem").hidden = true;
   $("status").textContent = "Looking…";
   try {
@@ -84,11 +86,15 @@ async function look(file) {
     await showPhoto(file, image.warnings ?? []);
   } catch (error) {
     if (turn !== state.turn) return;
+    state.looking = false;
     $("status").textContent = "";
     complain(error);
     return;
   }
+  if (turn !== state.turn) return;
+  state.looking = false;
   $("result").hidden = false;
+  $("intro").hidden = true;
   $("drop").classList.add("small");
   $("drop-hint").textContent = `${file.name || "The image"} is shown. Another one may be dropped or pasted anywhere.`;
   fillTable();
@@ -104,14 +110,11 @@ function readDetection({ label, category_id, score, box, mask, keypoints }, numb
   return { number, place, score, box, mask, points: keypoints, name: label, text: free ? shown(score) : `${label} ${shown(score)}`, colour: colourOf(free ? number : place) };
 }
 
-// Cut, not rounded: 0.996 is not certain.
-const shown = (score) => (Math.floor(score * 100 + 1e-6) / 100).toFixed(2);
-
 // Waits until the browser has the image; of a format that it does not know, the boxes are drawn on an empty sheet.
 async function showPhoto(file, warnings) {
   const photo = $("photo");
   const { width, height } = state.size;
-  $("stage").style.setProperty("--ratio", width / height);
+  $("result").style.setProperty("--ratio", width / height);
   URL.revokeObjectURL(photo.src);
   photo.src = URL.createObjectURL(file);
   photo.alt = `${file.name || "The image"}, ${width} × ${height} pixels`;
@@ -165,22 +168,25 @@ function choose(number) {
 }
 
 function update() {
+  if (!state.file) return;
   const here = state.found.filter(passes);
   const less = state.found.length - here.length;
   const count = here.length === 1 ? "1 object found" : `${here.length} objects found`;
-  $("status").textContent = less ? `${count}; ${less} more score less.` : `${count}.`;
+  if (!state.looking) $("status").textContent = less ? `${count}; ${less} more below the threshold.` : `${count}.`;
   [...$("table").tBodies[0].rows].forEach((row, number) => {
     row.hidden = !passes(state.found[number]);
     row.classList.toggle("chosen", number === state.chosen);
     row.querySelector("button").setAttribute("aria-pressed", String(number === state.chosen));
   });
+  pyramid.count();
+  choice.count(passes);
   draw();
 }
 
 function draw() {
   if (!state.size) return;
   const here = state.found.filter(passes).map((each) => ({ ...each, chosen: each.number === state.chosen }));
-  const by = { found: () => here, pyramid: () => pyramid.marks(passes), choice: () => choice.marks() };
+  const by = { found: () => here, pyramid: () => pyramid.marks(), choice: () => choice.marks() };
   const marks = by[state.tab]();
   drawMarks($("boxes"), state.size, marks, model().skeleton?.edges ?? []);
   drawMasks($("masks"), state.size, state.tab === "found" ? marks : []);
@@ -261,12 +267,10 @@ $("model").addEventListener("change", () => {
 });
 $("threshold").addEventListener("input", () => {
   setThreshold();
-  pyramid.list(passes);
   update();
 });
 $("calibrated").addEventListener("change", () => {
   setThreshold();
-  pyramid.list(passes);
   update();
 });
 for (const tab of TABS) $(`tab-${tab}`).addEventListener("click", () => openTab(tab));

@@ -1,6 +1,6 @@
 // The inside of a model: its levels with their maps and anchors, why detections come from them, and what NMS did.
 
-import { colourOf, css, paintLegend, paintMap, readMap } from "./drawing.js";
+import { colourOf, css, paintLegend, paintMap, readMap, shown } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const WHITE = [255, 255, 255];
@@ -9,8 +9,7 @@ const ORIGIN = [86, 180, 233];
 // Detections of a level that are listed; the threshold makes them fewer.
 const LISTED = 60;
 
-const two = (value) => value.toFixed(2);
-const round = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+const round = (value) => (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 function make(name, text = "", kind = "") {
@@ -35,7 +34,7 @@ export class Pyramid {
     this.level = null;
     this.cell = null;
     this.chosen = null;
-    for (const each of document.querySelectorAll("input[name=scale]")) each.addEventListener("change", () => this.paint());
+    $("alike").addEventListener("change", () => this.paint());
     $("opacity").addEventListener("input", () => this.paint());
     for (const id of ["cell-row", "cell-column"]) {
       $(id).addEventListener("input", () => this.setCell(Number($("cell-row").value), Number($("cell-column").value)));
@@ -57,17 +56,15 @@ export class Pyramid {
     await Promise.all(inside.levels.map(async (level) => { level.values = await readMap(level.map); }));
     if (this.inside !== inside) return;
     $("levels").replaceChildren(...inside.levels.map((level) => this.levelButton(level)));
-    const busiest = inside.detections.length ? inside.levels.find((level) => level.name === inside.detections[0].level) : null;
-    this.open(busiest ?? inside.levels[0]);
+    this.open(inside.levels.find((level) => level.name === inside.detections[0]?.level) ?? inside.levels[0]);
   }
 
   levelButton(level) {
     const button = make("button", "", "level");
     button.type = "button";
     level.canvas = document.createElement("canvas");
-    const count = this.inside.detections.filter((each) => each.level === level.name).length;
-    const texts = [`stride ${level.stride}`, `${level.columns} × ${level.rows} cells`, plural(count, "detection")];
-    button.append(level.canvas, make("strong", level.name), ...texts.flatMap((text) => [text, make("br")]));
+    level.found = make("span");
+    button.append(level.canvas, make("strong", level.name), `stride ${level.stride}`, make("br"), `${level.columns} × ${level.rows}`, make("br"), level.found);
     button.addEventListener("click", () => this.open(level));
     level.button = button;
     return button;
@@ -88,13 +85,13 @@ export class Pyramid {
     $("cell-column").max = level.columns - 1;
     $("cell-row").value = $("cell-column").value = "";
     $("why-title").textContent = `Detections of ${level.name}`;
-    this.list(this.passes);
+    this.count();
     this.paint();
   }
 
   paint() {
     if (!this.inside?.levels.length || !this.level) return;
-    const alike = document.querySelector("input[name=scale]:checked").value === "all";
+    const alike = $("alike").checked;
     const top = Math.max(...this.inside.levels.map((each) => each.highest), Number.MIN_VALUE);
     for (const each of this.inside.levels) paintMap(each.canvas, each.values, alike ? each.highest / top : 1);
     $("legend-high").textContent = round(alike ? top : this.level.highest);
@@ -163,24 +160,27 @@ export class Pyramid {
   // --- detections ---
 
   label(each) {
-    return `${this.classes[each.label]?.name ?? each.label} ${two(Math.floor(each.score * 100 + 1e-6) / 100)}`;
+    return `${this.classes[each.label]?.name ?? each.label} ${shown(each.score)}`;
   }
 
-  own(passes) {
-    const numbered = (this.inside?.detections ?? []).map((each, number) => ({ ...each, number, place: each.label }));
-    return numbered.filter((each) => each.level === this.level?.name && passes(each));
+  // Those that reach the threshold.
+  get found() {
+    return this.inside.detections.map((each, number) => ({ ...each, number, place: each.label })).filter(this.passes);
   }
 
-  list(passes) {
+  // Counts anew what levels have, and lists what the open one has.
+  count() {
     if (!this.level) return;
-    const own = this.own(passes);
+    const found = this.found;
+    for (const level of this.inside.levels) level.found.textContent = `${found.filter((each) => each.level === level.name).length} found`;
+    const own = found.filter((each) => each.level === this.level.name);
     const rows = own.slice(0, LISTED).map((each) => {
       const row = make("li");
       const button = make("button", this.label(each), "pick");
       button.type = "button";
       button.addEventListener("click", () => {
         this.chosen = this.chosen === each.number ? null : each.number;
-        this.list(this.passes);
+        this.count();
         this.changed();
         $("why").querySelector("[aria-pressed=true]")?.focus();
       });
@@ -194,9 +194,9 @@ export class Pyramid {
     $("why").replaceChildren(...rows);
   }
 
-  marks(passes) {
+  marks() {
     if (!this.level) return [];
-    const all = this.inside.detections.map((each, number) => ({ ...each, number, place: each.label })).filter(passes);
+    const all = this.found;
     const marks = all.map((each) => ({
       box: each.box,
       colour: colourOf(each.label),
@@ -220,6 +220,7 @@ export class Choice {
 
   show(inside, classes = []) {
     this.selection = inside?.selection ?? null;
+    this.detections = inside?.detections ?? [];
     this.classes = classes;
     showParts("choice", Boolean(this.selection), inside && !this.selection ? inside.note : null);
     const word = this.selection?.what === "candidates" ? "Candidates" : "Proposals";
@@ -235,7 +236,7 @@ export class Choice {
   fillTable(inside) {
     const { what, levels, places, before, after } = this.selection;
     const anchors = inside.levels.some((each) => each.places?.what === "anchors");
-    const heading = ["Level", anchors ? "Anchors" : "Points", what === "proposals" ? "Past top-k" : "Candidates", "After NMS", "Detections read from it"];
+    const heading = ["Level", anchors ? "Anchors" : "Points", what === "proposals" ? "After top\u2011k" : "Candidates", "After NMS", "Found"];
     const row = make("tr");
     row.append(...heading.map((text) => Object.assign(make("th", text), { scope: "col" })));
     $("choice-table").tHead.replaceChildren(row);
@@ -245,12 +246,20 @@ export class Choice {
       const swatch = make("span", "", "swatch");
       swatch.style.backgroundColor = css(colourOf(number));
       head.append(swatch, name);
-      const read = inside.detections.filter((each) => each.level === name).length;
-      const counts = [places[number], before.by_level[number], after.by_level[number], read];
-      line.append(head, ...counts.map((count) => make("td", count.toLocaleString("en"))));
+      const counts = [places[number], before.by_level[number], after.by_level[number]];
+      line.append(head, ...counts.map((count) => make("td", count.toLocaleString("en"))), make("td"));
       return line;
     });
     $("choice-table").tBodies[0].replaceChildren(...rows);
+  }
+
+  // Detections that reach the threshold, by the level that they are read from.
+  count(passes) {
+    if (!this.selection) return;
+    const found = this.detections.filter((each) => passes({ ...each, place: each.label }));
+    [...$("choice-table").tBodies[0].rows].forEach((row, number) => {
+      row.lastElementChild.textContent = found.filter((each) => each.level === this.selection.levels[number]).length;
+    });
   }
 
   get when() {
@@ -266,7 +275,8 @@ export class Choice {
     const dropped = ranked.kept.slice(0, count).filter((each) => !each).length;
     const parts = [`${this.selection.rule}.`, `Drawn: the surest ${count} of ${ranked.count.toLocaleString("en")}, in the colour of the level that made them.`];
     if (dropped) parts.push(`${dropped} of these are dropped (dashed).`);
-    if (count) parts.push(`Scores ${two(ranked.scores[0])} to ${two(ranked.scores[count - 1])}.`);
+    if (count) parts.push(`Scores ${shown(ranked.scores[0])} to ${shown(ranked.scores[count - 1])}.`);
+    parts.push(this.selection.what === "proposals" ? "Found: above the threshold, by the level that they are read from." : "Found: above the threshold.");
     $("choice-facts").textContent = parts.join(" ");
     this.changed();
   }
@@ -279,7 +289,7 @@ export class Choice {
       box,
       colour: colourOf(levels[number]),
       dashed: !kept[number],
-      text: number < 12 && kept[number] ? [labels ? this.classes[labels[number]]?.name : "", two(scores[number])].join(" ").trim() : "",
+      text: number < 12 && kept[number] ? [labels ? this.classes[labels[number]]?.name : "", shown(scores[number])].join(" ").trim() : "",
     }));
   }
 }
