@@ -5,7 +5,9 @@ const PALETTE = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [
 const SHADES = [[0, 0], [0, 0.4], [255, 0.5]];
 // From violet to yellow, rising evenly in lightness (the stops of viridis).
 const STOPS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-const FONT = 13;
+// Pixels of the screen; on a phone, where boxes lie closer, the second.
+const FONTS = [13, 10];
+const NARROW = 500;
 // A label that would lie on others by more than this part of its area is left out.
 const MOST_COVERED = 0.25;
 // Found keypoints that score less are not drawn: a head says some place for each, also where there is none.
@@ -46,11 +48,12 @@ export function drawMarks(svg, size, marks, edges = []) {
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
   const unit = size.width / Math.max(svg.clientWidth, 1);
+  const font = FONTS[Number(svg.clientWidth < NARROW)];
   const ordered = [...marks].sort((one, other) => Number(Boolean(other.chosen)) - Number(Boolean(one.chosen)));
   for (const mark of [...ordered].reverse()) drawMark(svg, mark, edges, unit);
   const placed = [];
-  const labels = ordered.filter((mark) => mark.text && !mark.faint).map((mark) => [mark, placeLabel(mark, size, unit, placed)]);
-  for (const [mark, spot] of labels.reverse()) if (spot) drawLabel(svg, mark, spot, unit);
+  const labels = ordered.filter((mark) => mark.text && !mark.faint).map((mark) => [mark, placeLabel(mark, size, unit, font, placed)]);
+  for (const [mark, spot] of labels.reverse()) if (spot) drawLabel(svg, mark, spot, unit, font);
 }
 
 function drawMark(svg, mark, edges, unit) {
@@ -81,10 +84,10 @@ function drawSkeleton(group, mark, edges, unit) {
 
 const ruler = document.createElement("canvas").getContext("2d");
 
-function placeLabel(mark, size, unit, placed) {
-  ruler.font = `600 ${FONT}px system-ui, sans-serif`;
+function placeLabel(mark, size, unit, font, placed) {
+  ruler.font = `600 ${font}px system-ui, sans-serif`;
   const width = (ruler.measureText(mark.text).width + 8) * unit;
-  const height = (FONT + 6) * unit;
+  const height = (font + 5) * unit;
   const [x1, y1, x2, y2] = mark.box;
   const line = 1.5 * unit;
   const corners = [[x1 - line, y1 - line - height], [x1 - line, y2 + line], [x1, y1], [x2 + line - width, y1 - line - height]];
@@ -107,10 +110,10 @@ function overlap(one, other) {
   return Math.max(wide, 0) * Math.max(high, 0);
 }
 
-function drawLabel(svg, mark, [x1, y1, x2, y2], unit) {
+function drawLabel(svg, mark, [x1, y1, x2, y2], unit, font) {
   const group = element("g", { class: "label" }, svg);
   element("rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1, rx: 3 * unit, fill: css(mark.colour) }, group);
-  const text = element("text", { x: x1 + 4 * unit, y: y2 - 5.5 * unit, "font-size": FONT * unit, fill: inkOn(mark.colour) }, group);
+  const text = element("text", { x: x1 + 4 * unit, y: y2 - 0.37 * font * unit, "font-size": font * unit, fill: inkOn(mark.colour) }, group);
   text.textContent = mark.text;
 }
 

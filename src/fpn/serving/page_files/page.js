@@ -186,10 +186,11 @@ function update() {
 function draw() {
   if (!state.size) return;
   const here = state.found.filter(passes).map((each) => ({ ...each, chosen: each.number === state.chosen }));
-  const by = { found: () => here, pyramid: () => pyramid.marks(), choice: () => choice.marks() };
+  // Where nothing of the inside is known the detections stay.
+  const by = { found: () => here, pyramid: () => pyramid.marks() ?? here, choice: () => choice.marks() ?? here };
   const marks = by[state.tab]();
   drawMarks($("boxes"), state.size, marks, model().skeleton?.edges ?? []);
-  drawMasks($("masks"), state.size, state.tab === "found" ? marks : []);
+  drawMasks($("masks"), state.size, marks);
   pyramid.drawMap($("map"), state.size, state.tab === "pyramid");
   $("stage").classList.toggle("picking", state.tab === "pyramid" && pyramid.canPick);
   $("boxes").setAttribute("aria-label", state.tab === "found" ? `${here.length} detections on the image; they are listed in the table` : `${marks.length} boxes on the image`);

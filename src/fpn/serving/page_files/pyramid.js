@@ -195,7 +195,7 @@ export class Pyramid {
   }
 
   marks() {
-    if (!this.level) return [];
+    if (!this.level) return null;
     const all = this.found;
     const marks = all.map((each) => ({
       box: each.box,
@@ -282,7 +282,7 @@ export class Choice {
   }
 
   marks() {
-    if (!this.selection) return [];
+    if (!this.selection) return null;
     const { boxes, levels, labels, kept, scores } = this.selection[this.when];
     const count = Math.min(Number($("count").value), boxes.length);
     return boxes.slice(0, count).map((box, number) => ({
