@@ -8,7 +8,8 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,16 +74,15 @@ def exported() -> Detector:
     return ExportedDetector(Runtime(), header, where="a.onnx")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    makers = {"planted": planted, "exported": exported, "points": with_keypoints}
-    folder = tmp_path_factory.mktemp("models")
+@contextmanager
+def serving(folder: Path, settings: ServerSettings, **makers: Callable[[], Detector]) -> Iterator[str]:
+    """The address of a server of these models."""
     models = []
     for name, maker in makers.items():
         (folder / name).write_bytes(b"loaded by a function")
         models.append(ServedModel(name, folder / name, lambda path, maker=maker: maker()))
     bound = socket.create_server(("127.0.0.1", 0))
-    app = build_app(ServedModels(models), ServerSettings(wait_ms=0))
+    app = build_app(ServedModels(models), settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
@@ -90,6 +90,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.should_exit = True
     thread.join()
     bound.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, settings = tmp_path_factory.mktemp("models"), ServerSettings(wait_ms=0)
+    with serving(folder, settings, planted=planted, exported=exported, points=with_keypoints) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -285,23 +292,20 @@ def test_an_exported_file_says_that_its_inside_is_not_shown(page: sync_api.Page,
     sync_api.expect(page.locator("#pyramid-note")).to_contain_text("This is an exported file", timeout=WAIT)
 
 
-def test_a_token_is_asked_for_where_the_server_demands_one(browser: sync_api.Browser, address: str) -> None:
-    def guard(route: sync_api.Route) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json={"error": "a token is missing", "remedy": "Say it."})
-
-    page = browser.new_page()
-    page.route("**/inside", guard)
-    page.goto(address)
-    sync_api.expect(page.get_by_role("alert")).to_have_text("a token is missing. Say it.", timeout=WAIT)
-    page.get_by_label("This server asks for a token").fill("secret")
-    page.get_by_role("button", name="Use it").click()
-    page.locator("#about:has-text('class')").wait_for()
-    assert page.locator("#token-form").is_hidden()
-    assert page.evaluate("() => localStorage.length + sessionStorage.length + document.cookie.length") == 0
-    page.close()
+def test_a_token_is_asked_for_where_the_server_demands_one(browser: sync_api.Browser, tmp_path: Path) -> None:
+    with serving(tmp_path, ServerSettings(token="secret"), exported=exported) as address:
+        page = browser.new_page()
+        page.goto(address)
+        sync_api.expect(page.get_by_role("alert")).to_contain_text("no token was sent. Send", timeout=WAIT)
+        for given in ("guessed", "secret"):
+            page.get_by_label("This server asks for a token").fill(given)
+            page.get_by_role("button", name="Use it").click()
+            if given == "guessed":
+                sync_api.expect(page.get_by_role("alert")).to_contain_text("the token is wrong", timeout=WAIT)
+        page.locator("#about:has-text('class')").wait_for()
+        assert page.locator("#token-form").is_hidden()
+        assert page.evaluate("() => localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.close()
 
 
 # --- for everybody ----------------------------------------------------------------------------------------------------

@@ -63,9 +63,10 @@ def page_router(models: ServedModels, service: DetectionService, bodies: BodyRea
         served = named_model(models, model)
         async with bodies.images(request) as images:
             if len(images) != 1:
-                raise RequestError(413, f"{len(images)} images in one request", "Look into a model with one at a time.")
+                what = f"{len(images)} images in one request"
+                raise RequestError(413 if images else 400, what, "Look into a model with one image at a time.")
             with service.accepted(1, served):
-                await _take_turn(looking, service.settings.seconds)
+                await unless_gone(request, _take_turn(looking, service.settings.seconds))
                 try:
                     text = await asyncio.to_thread(_look, images[0][1], served.now, service)
                 finally:

@@ -61,12 +61,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class DecodedImage:
+    """An image of a request, upright, and what was odd about it."""
+
     image: Image.Image
     warnings: tuple[str, ...]
 
     @property
     def size(self) -> Size:
+        """Of the image."""
         return Size(self.image.height, self.image.width)
 
 
@@ -210,7 +213,7 @@ class DetectionService:
     async def _look_at_each_tile(
         self, sent: Sent, loaded: LoadedModel, lane: _Lane, tiling: Tiling
     ) -> tuple[Size, tuple[str, ...], Detections]:
-        decoded = await self.in_pool(_decode, sent, loaded, self.settings, tiling)
+        decoded = await self.in_pool(decode_image, sent, loaded, self.settings, tiling)
         places = tile_places(decoded.size, tiling.side, tiling.overlap)
         if tiling.whole and len(places) > 1:
             places.append(Tile(0, 0, *decoded.size))
@@ -228,7 +231,9 @@ class DetectionService:
         return decoded.size, decoded.warnings, merged
 
 
-def _decode(sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: Tiling | None = None) -> _Decoded:
+def decode_image(
+    sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: Tiling | None = None
+) -> DecodedImage:
     """An image of a request, upright; its size is known and allowed before any pixel is decoded.
 
     Raises:
@@ -252,7 +257,7 @@ def _decode(sent: Sent, loaded: LoadedModel, settings: ServerSettings, tiling: T
             "Images are JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF files, as they are (curl --data-binary, not -d).",
         ) from error
     cut = image.info.get(CUT_SHORT)
-    return _Decoded(image, () if cut is None else (f"the file is cut short: {cut}",))
+    return DecodedImage(image, () if cut is None else (f"the file is cut short: {cut}",))
 
 
 def _check_size(size: Size, sent: Sent, settings: ServerSettings, tiling: Tiling | None) -> None:
@@ -289,7 +294,7 @@ def _count_pixels(sent: Sent, settings: ServerSettings) -> int:
 
 
 def _read_and_prepare(sent: Sent, loaded: LoadedModel, settings: ServerSettings) -> tuple[Prepared, tuple[str, ...]]:
-    decoded = _decode(sent, loaded, settings)
+    decoded = decode_image(sent, loaded, settings)
     return loaded.predictor.preprocessor.prepare(decoded.image), decoded.warnings
 
 
