@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fpn.heads.roi_pooler import RoIPooler
-from fpn.serving.inside_figures import Reading
+from fpn.serving.inside_figures import RoIReading
 from fpn.shapes import Size
 
 
-def readings_of(head: str, pooler: RoIPooler, rois: Float[Tensor, "n 4"], padded: Size) -> list[Reading]:
+def readings_of(head: str, pooler: RoIPooler, rois: Float[Tensor, "n 4"], padded: Size) -> list[RoIReading]:
     """From which level a head reads each RoI, and why.
 
     Args:
@@ -32,14 +32,14 @@ def readings_of(head: str, pooler: RoIPooler, rois: Float[Tensor, "n 4"], padded
 
 def _reading(
     head: str, pooler: RoIPooler, canonical: float, width: float, height: float, place: int, number: int
-) -> Reading:
+) -> RoIReading:
     level, side = pooler.levels[place], math.sqrt(width * height)
     told = f"{head}: s = √({width:.1f} x {height:.1f}) = {side:.1f} network pixels"
     if len(pooler.levels) == 1:
         only = f"{head}: it reads one level only, {level.name}"
-        return Reading(head, level.name, round(side, 2), None, None, False, only)
+        return RoIReading(head, level.name, round(side, 2), None, None, False, only)
     if side == 0:
-        return Reading(head, level.name, 0.0, None, None, False, f"{told}, so the finest level, {level.name}")
+        return RoIReading(head, level.name, 0.0, None, None, False, f"{told}, so the finest level, {level.name}")
     rounding, logarithm = pooler.config.level_rule.split("_")
     k0 = pooler.config.canonical_level
     value = k0 + (math.log2 if logarithm == "log2" else math.log)(side / canonical)
@@ -47,4 +47,4 @@ def _reading(
     clamped = number != level.number
     end = "finest" if number < level.number else "coarsest"
     so = f"which this head does not have: the {end} that it has is {level.name}" if clamped else f"so {level.name}"
-    return Reading(head, level.name, round(side, 2), round(value, 4), number, clamped, f"{told}; {rule}, {so}")
+    return RoIReading(head, level.name, round(side, 2), round(value, 4), number, clamped, f"{told}; {rule}, {so}")

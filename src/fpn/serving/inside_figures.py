@@ -18,7 +18,7 @@ from fpn.shapes import Size
 from fpn.structures import Level
 
 # xyxy, pixels of the original image.
-Corners: TypeAlias = tuple[float, ...]
+PlainBox: TypeAlias = tuple[float, ...]
 
 # Boxes that are told of each list; their number is told, however many there are.
 SHOWN = 500
@@ -38,7 +38,7 @@ class CellShape:
 
     size: float
     ratio: float
-    box: Corners
+    box: PlainBox
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class LevelInside:
     channels: int
     rows: int
     columns: int
-    cell: Corners
+    cell: PlainBox
     highest: float
     map_png: bytes
     read_by: tuple[str, ...]
@@ -98,7 +98,7 @@ class Ranked:
 
     count: int
     by_level: tuple[int, ...]
-    boxes: tuple[Corners, ...]
+    boxes: tuple[PlainBox, ...]
     scores: tuple[float, ...]
     levels: tuple[int, ...]
     labels: tuple[int, ...] | None
@@ -127,7 +127,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Reading:
+class RoIReading:
     """One RoI read from one level.
 
     Attributes:
@@ -161,12 +161,12 @@ class Explained:
         why: the same in sentences.
     """
 
-    box: Corners
+    box: PlainBox
     score: float
     label: int
     level: str | None = None
-    origin: Corners | None = None
-    readings: tuple[Reading, ...] = ()
+    origin: PlainBox | None = None
+    readings: tuple[RoIReading, ...] = ()
     why: tuple[str, ...] = ()
 
 
@@ -205,12 +205,12 @@ class Inside:
         return found
 
 
-def corners(boxes: Float[Tensor, "n 4"], frame: Frame) -> tuple[Corners, ...]:
+def corners(boxes: Float[Tensor, "n 4"], frame: Frame) -> tuple[PlainBox, ...]:
     """Boxes in network pixels, in pixels of the original image."""
     return tuple(tuple(round(value, 2) for value in box) for box in frame.to_original(boxes.float().cpu()).tolist())
 
 
-def shown_boxes(boxes: Float[Tensor, "n 4"], frame: Frame, *, whole_pixels: bool) -> tuple[Corners, ...]:
+def shown_boxes(boxes: Float[Tensor, "n 4"], frame: Frame, *, whole_pixels: bool) -> tuple[PlainBox, ...]:
     """As `corners`, as `predict` gives them: cut at the rim of the original image, and rounded if the dialect does."""
     inside = clip(frame.to_original(boxes.float().cpu()), frame.original.height, frame.original.width)
     digits = 0 if whole_pixels else 2

@@ -20,7 +20,7 @@ from fpn.serving.inside_figures import (
     Explained,
     Inside,
     LevelInside,
-    Reading,
+    RoIReading,
     Selection,
     anchor_places,
     corners,
@@ -136,7 +136,7 @@ def _explained(view: ImageView, chosen: _Chosen, frame: Frame) -> Iterator[Expla
     whole = view.batch.detector.preprocessor.config.whole_pixels
     rois: Sequence[Tensor] = [*(stage[rows] for stage in view.earlier), view.rois[rows]]
     read = [*rois, *(found.boxes for _ in poolers[len(rois) :])]  # masks and keypoints are read from detections
-    readings: list[list[Reading]] = [
+    readings: list[list[RoIReading]] = [
         readings_of(name, pooler, boxes, padded) for (name, pooler), boxes in zip(poolers, read, strict=True)
     ]
     last, origins = readings[len(rois) - 1], corners(rois[0], frame)
