@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.fx import Tracer
 
 import fpn
 from fpn.detectors import TwoStageDetector
@@ -193,3 +195,29 @@ def test_norms_that_look_at_the_map_stay_where_they_are() -> None:
     sequence = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.ReLU())
     fold_sequences(sequence)
     assert [type(part).__name__ for part in sequence] == ["Conv2d", "GroupNorm", "ReLU"]
+
+
+def test_optimizing_waits_for_another_thread_that_detects_and_has_it_wait(stirred, monkeypatch) -> None:
+    traced, detected = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: optimize(stirred))
+    detect = type(stirred).detect
+
+    def slowly(self, images):
+        found = detect(self, images)
+        other.start()
+        assert not traced.wait(0.3)  # nothing is traced while this one is not done
+        detected.set()
+        return found
+
+    trace = Tracer.trace
+
+    def note(self, *given, **named):
+        traced.set()
+        assert detected.is_set()
+        return trace(self, *given, **named)
+
+    monkeypatch.setattr(type(stirred), "detect", slowly)
+    monkeypatch.setattr(Tracer, "trace", note)
+    assert len(stirred.predict([_image(64, 96)])[0]) > 0
+    other.join()
+    assert traced.is_set()

@@ -25,6 +25,7 @@ from fpn.errors import ConfigError, FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
 from fpn.runtime.memory import keep_freed_memory
+from fpn.runtime.turns import NETWORKS
 from fpn.runtime.waiting import considerate
 from fpn.shapes import Size
 from fpn.structures import Classes, Detections, ImageBatch, Proposals, Skeleton
@@ -304,5 +305,5 @@ def detecting(predictor: Predictor) -> Iterator[None]:
     """
     keep_freed_memory()
     mode = evaluating(predictor) if isinstance(predictor, nn.Module) else nullcontext()
-    with mode, considerate(), torch.inference_mode():
+    with NETWORKS.together(), mode, considerate(), torch.inference_mode():
         yield

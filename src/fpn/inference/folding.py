@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fpn.features.extractor import BottomUp
 from fpn.features.frozen import FrozenNorm
 from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
+from fpn.runtime.turns import NETWORKS
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid)
 _SUMS: tuple[Callable[..., Any], ...] = (operator.add, operator.iadd, torch.add)
@@ -30,7 +31,8 @@ def folded(net: nn.Module) -> fx.GraphModule | None:
     weights are copies. It is compared with the original before it is given out.
     """
     try:
-        graph = _Tracer().trace(net)
+        with NETWORKS.alone():
+            graph = _Tracer().trace(net)
         result = fx.GraphModule(net, graph)
         _remove_identities(result)
         _split_tails(result)
