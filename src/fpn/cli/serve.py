@@ -49,8 +49,8 @@ def run(
         models: Files of any kind that fpn predict takes. NAME=FILE gives one a name; else it is called as its file.
         host: Address to listen at. 0.0.0.0: all of this machine's; then give a --token.
         port: Port to listen at; 0 takes any that is free.
-        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health. Or set
-            FPN_TOKEN, which no list of processes shows.
+        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health and the text of the
+            page, which asks for it. Or set FPN_TOKEN, which no list of processes shows.
         score: Give detections from this score on, where a request says nothing. calibrated: from each class's own
             threshold. None: calibrated where the model has that, else all that it reports.
         batch_size: Images that go through the network together, at most.
@@ -123,6 +123,7 @@ def _tell(address: str, models: ServedModels, settings: ServerSettings) -> None:
     )
     say(f"  access   {'whoever reaches it' if settings.token is None else 'with the token'}")
     bearer = "" if settings.token is None else " -H 'Authorization: Bearer TOKEN'"
+    say(f"  page     {address}/")
     say(f"  try      curl{bearer} --data-binary @photo.jpg {address}/predict")
 
 

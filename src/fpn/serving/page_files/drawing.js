@@ -7,7 +7,7 @@ const SHADES = [[0, 0], [0, 0.4], [255, 0.5]];
 const STOPS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 // Pixels of the screen; on a phone, where boxes lie closer, the second.
 const FONTS = [13, 10];
-const NARROW = 500;
+const NARROW = 400;
 // A label that would lie on others by more than this part of its area is left out.
 const MOST_COVERED = 0.25;
 // Found keypoints that score less are not drawn: a head says some place for each, also where there is none.
