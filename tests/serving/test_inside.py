@@ -211,6 +211,8 @@ def test_what_is_told_of_every_kind_is_what_it_predicts(kind: str) -> None:
     assert told.levels[0].read_by == READERS[kind]
     assert {each.level for each in told.detections} <= {level.name for level in told.levels}
     assert all(each.why and each.origin is not None for each in told.detections)
+    said = [each.why[-1] for each in told.detections if "centre-ness" in each.why[-1]]
+    assert said == [] or all(f"= {cut_score(each.score)}." in each.why[-1] for each in told.detections)
     selection = told.selection
     assert selection is not None
     assert sum(selection.before.by_level) == selection.before.count

@@ -52,7 +52,7 @@ class CellPlaces:
         learns: which sizes of objects the level learns, as text; None: their overlap with anchors decides.
     """
 
-    what: Literal["anchors", "point", "windows"]
+    what: Literal["anchors", "point"]
     step: tuple[float, float]
     shapes: tuple[CellShape, ...]
     learns: str | None = None

@@ -22,6 +22,7 @@ from fpn.serving.inside_figures import (
     Selection,
     anchor_places,
     corners,
+    cut_score,
     describe_level,
     ranked,
     rounded_scores,
@@ -118,9 +119,11 @@ def _score(view: DenseView, place: int, label: int) -> tuple[str, ...]:
     own, score = float(view.class_scores[place, label]), float(view.scores[place, label])
     match view.head.scoring:
         case "root":
-            return (f"Score: √(class {own:.2f} x centre-ness {score**2 / own if own else 0:.2f}) = {score:.2f}.",)
+            return (
+                f"Score: √(class {own:.2f} x centre-ness {score**2 / own if own else 0:.2f}) = {cut_score(score)}.",
+            )
         case "product":
-            return (f"Score: class {own:.2f} x centre-ness {score / own if own else 0:.2f} = {score:.2f}.",)
+            return (f"Score: class {own:.2f} x centre-ness {score / own if own else 0:.2f} = {cut_score(score)}.",)
 
 
 def _selection(view: DenseView, frame: Frame) -> Selection:

@@ -172,7 +172,8 @@ export class Pyramid {
   count() {
     if (!this.level) return;
     const found = this.found;
-    for (const level of this.inside.levels) level.found.textContent = `${found.filter((each) => each.level === level.name).length} found`;
+    const known = this.inside.detections.some((each) => each.level);
+    for (const level of this.inside.levels) level.found.textContent = known ? `${found.filter((each) => each.level === level.name).length} found` : "";
     const own = found.filter((each) => each.level === this.level.name);
     const rows = own.slice(0, LISTED).map((each) => {
       const row = make("li");
@@ -190,7 +191,7 @@ export class Pyramid {
       return row;
     });
     if (own.length > LISTED) rows.push(make("li", `and ${own.length - LISTED} more: a higher threshold leaves fewer.`));
-    if (!own.length) rows.push(make("li", this.inside.detections.some((each) => each.level) ? "None, at this threshold." : "It is not told which level detections come from."));
+    if (!own.length) rows.push(make("li", known ? "None, at this threshold." : "It is not told which level detections come from."));
     $("why").replaceChildren(...rows);
   }
 
