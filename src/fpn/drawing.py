@@ -54,6 +54,7 @@ def draw(
     scores: bool = True,
     masks: bool = True,
     skeleton: Skeleton | None = None,
+    ids: Sequence[int | None] | None = None,
 ) -> Image.Image:
     """Draw boxes, labels, masks and keypoints onto a copy of an image.
 
@@ -69,6 +70,7 @@ def draw(
         scores: write the score behind the name.
         masks: tint the masks, where there are any.
         skeleton: what the keypoints are: its edges are drawn between them. None: points alone.
+        ids: of tracked objects, one for each of `objects`: each has its colour and stands behind the name.
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: must be above 0")
@@ -76,7 +78,7 @@ def draw(
     if scale != 1:
         larger = (max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale)))
         canvas = canvas.resize(larger, Image.Resampling.LANCZOS)
-    marks = _marks(objects, classes, min_score, scale, with_scores=scores)
+    marks = _marks(objects, classes, min_score, scale, ids, with_scores=scores)
     if masks and objects.masks is not None:
         canvas = _tint_masks(canvas, objects.masks, marks)
     warn_of_missing_letters(classes.names)
@@ -147,7 +149,13 @@ class _Mark:
 
 
 def _marks(
-    objects: Detections | Targets, classes: Classes, min_score: float, scale: float, *, with_scores: bool
+    objects: Detections | Targets,
+    classes: Classes,
+    min_score: float,
+    scale: float,
+    ids: Sequence[int | None] | None = None,
+    *,
+    with_scores: bool,
 ) -> list[_Mark]:
     """What to draw, most important first."""
     boxes, labels = (objects.boxes.cpu() * scale).tolist(), objects.labels.tolist()
@@ -160,11 +168,14 @@ def _marks(
         if scores[number] < min_score:
             break
         text = _called(classes, labels[number])
+        tracked = None if ids is None else ids[number]
+        text = text if tracked is None else f"{text} {tracked}"
         if found and with_scores:
             # Cut, not rounded: 0.996 is not certain.
             score = f"{int(scores[number] * 100) / 100:.2f}"
             text = score if alike else f"{text} {score}"
-        colour = _IGNORED if ignored[number] else colour_of(len(marks) if alike else labels[number])
+        kind = tracked if tracked is not None else len(marks) if alike else labels[number]
+        colour = _IGNORED if ignored[number] else colour_of(kind)
         marks.append(_Mark(number, tuple(boxes[number]), colour, text, ignored[number]))
     return marks
 

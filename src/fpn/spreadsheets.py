@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fpn.errors import OutputError
-from fpn.files import refuse_unwritable, write_text
+from fpn.files import atomic_path, refuse_unwritable, write_text
 
 # What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -50,6 +51,24 @@ def write_csv(
     # A file's name may hold bytes that are no letters.
     write_text(target, "\ufeff" + text.getvalue().encode("utf-8", "replace").decode())
     return Path(target)
+
+
+@contextmanager
+def csv_rows(target: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """As `write_csv`, a row at a time, for tables that need not fit into memory; the file has its name at the end."""
+    # Bytes of a file's name that are no letters become question marks.
+    with (
+        atomic_path(target) as temporary,
+        temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream,
+    ):
+        stream.write("\ufeff")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+
+        def write(row: Mapping[str, Any]) -> None:
+            writer.writerow({name: _inert(name, value) for name, value in row.items()})
+
+        yield write
 
 
 def _inert(column: str, value: Any) -> Any:

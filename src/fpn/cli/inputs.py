@@ -44,6 +44,27 @@ def find_images(words: Sequence[str], *, own: frozenset[str]) -> list[ImageSourc
     return list(found.values())
 
 
+def find_films(words: Sequence[str], *, every: int, track: bool) -> list[Path]:
+    """The films, if such are named; told by their suffix.
+
+    Raises:
+        ConfigError: films and others are named together, or options of films without one.
+    """
+    from fpn.films import FILM_SUFFIXES
+
+    films = [Path(word) for word in words if Path(word).suffix.lower() in FILM_SUFFIXES]
+    if not films and (every != 1 or track):
+        raise ConfigError(
+            "--every, --track: are about films, and none is named. Films end in "
+            f"{', '.join(sorted(FILM_SUFFIXES))}; a .gif counts as an image."
+        )
+    if films and len(films) < len(words):
+        raise ConfigError(f"{films[0]}: is a film, and others of what is named are not. Predict them apart.")
+    if every < 1:
+        raise ConfigError(f"--every {every}: expected 1 (each frame) or more")
+    return films
+
+
 def name_results(sources: Iterable[ImageSource], suffix: str) -> list[PurePosixPath]:
     """A name for each result: the image's own with another suffix, `-2`, `-3`, ... where that is taken."""
     taken: set[str] = set()

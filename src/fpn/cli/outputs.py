@@ -21,19 +21,19 @@ NAME = "detections.json"
 TABLE = str(beside(NAME))
 # What `COCO.loadRes` takes: a bare list.
 RESULTS = "coco_results.json"
-_MADE_BY = "fpn predict"
+MADE_BY = "fpn predict"
 
 
-def written_before(folder: Path) -> tuple[str, ...]:
+def written_before(folder: Path, lists: str = NAME) -> tuple[str, ...]:
     """Names, in the folder, of what `fpn predict` wrote to it before, in any number of runs, and is still there.
 
-    One that was killed had named what it would draw.
+    One that was killed had named what it would draw. `lists`: the file that names it.
     """
     try:
-        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if data["info"]["made_by"] != _MADE_BY:
+        data = json.loads((folder / lists).read_text(encoding="utf-8"))
+        if data["info"]["made_by"] != MADE_BY:
             return ()
-        drawn = [image["drawn"] for image in data["images"] if "drawn" in image]
+        drawn = [image["drawn"] for image in data.get("images", ()) if "drawn" in image]
         return tuple(name for name in (*data["info"]["files"], *drawn) if os.path.lexists(folder / name))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
@@ -95,7 +95,7 @@ class Predictions:
         named = zip(self.classes.ids, self.classes.names, strict=True)
         categories = [{"id": number, "name": name, **points} for number, name in named]
         data = {
-            "info": {"made_by": _MADE_BY, "version": __version__, "files": self._ours(beginning), **self.about},
+            "info": {"made_by": MADE_BY, "version": __version__, "files": self._ours(beginning), **self.about},
             "images": self.images,
             "categories": categories,
             "annotations": self.annotations,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli.inputs import ImageSource, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.cli.tiles import TileOptions
 from fpn.errors import ConfigError, FpnError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fpn.detectors.full_images import FullImages
     from fpn.detectors.prediction import Prediction, Predictor
     from fpn.detectors.tiling import Tiling
+    from fpn.export.exported import ExportedDetector
+    from fpn.inference.optimize import OptimizedDetector
     from fpn.structures import Classes, Thresholds
 
 _Job = tuple[ImageSource, PurePosixPath | None]
@@ -39,17 +41,24 @@ def run(
     drawn: Annotated[bool, Parameter(name="--images")] = True,
     ids: Path | None = None,
     max_pixels: int = 2**27,
+    every: Annotated[int, Parameter(group="Films")] = 1,
+    track: Annotated[bool, Parameter(group="Films", negative=())] = False,
     tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
 ) -> int:
-    """Find objects in images, draw them, and list them in one COCO-style JSON and in a CSV table.
+    """Find objects in images or films, draw them, and list them in one COCO-style JSON and in a CSV table.
 
     `detections.json` and `detections.csv` hold every detection that the model reports, with the file's name, the
     category ids of the training data, and boxes in pixels of the image as it stands upright. An image that can't be
     read is reported and skipped; the exit status is then 1.
 
+    Of a film (.mp4, .mov, .mkv, ...; extra video) FILM.mp4 is drawn, FILM.jsonl has a line for each frame with its time
+    and what was found, and FILM.csv the same as rows:
+
+    fpn predict model.safetensors street.mov --track --output street
+
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
-        images: Files, folders (with all inside of them) and globs in quotes.
+        images: Files, folders (with all inside of them) and globs in quotes; or films, by their names.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
         score: Draw and count detections from this score on, 0 to 1. calibrated: from each class's own threshold, that
             `fpn calibrate` chose. None: calibrated where the model has that, else 0.5. The lists always hold all.
@@ -62,6 +71,8 @@ def run(
         ids: COCO json that lists these images: its ids are taken, and coco_results.json is written, which pycocotools
             compares with it (COCO.loadRes).
         max_pixels: Largest image that is read, height times width.
+        every: Take each n-th frame of films.
+        track: Follow objects through a film (extra track): each has an id, and its colour.
     """
     from fpn.cli.fast_models import load_fast
     from fpn.cli.outputs import real_paths, written_before
@@ -74,6 +85,12 @@ def run(
             f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
         )
     tiling = (tiles or TileOptions()).tiling()
+    films = find_films(images, every=every, track=track)
+    if films:
+        if tiling is not None or ids is not None:
+            raise ConfigError("--tiles, --ids: are about images, and films are named. Leave them out.")
+        detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
+        return _of_films(films, model, detector, output, score, every, batch_size, max_pixels, track=track, drawn=drawn)
     earlier = written_before(output)
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
@@ -98,6 +115,31 @@ def run(
     if full.count:
         say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
     return _report(predictions, chosen)
+
+
+def _of_films(
+    films: Sequence[Path],
+    model: Path,
+    detector: OptimizedDetector | ExportedDetector,
+    output: Path,
+    score: float | Literal["calibrated"] | None,
+    every: int,
+    batch_size: int,
+    max_pixels: int,
+    *,
+    track: bool,
+    drawn: bool,
+) -> int:
+    from fpn.cli.films import FilmJob, predict_films
+    from fpn.runtime.waiting import considerate
+
+    chosen = _choose(score, detector.thresholds)
+    say(f"network: {detector.info}")
+    if drawn:
+        _warn_of_letters(detector.classes)
+    job = FilmJob(detector, chosen, output, every, track, drawn, batch_size, max_pixels)
+    with considerate(say_warning):
+        return predict_films(films, job, {"model": str(model), **_about(chosen, detector.classes)})
 
 
 @contextmanager

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 
@@ -70,13 +78,22 @@ def _print(console: Console, message: RenderableType) -> None:
     console.print(message, soft_wrap=isinstance(message, str | Text) and not console.is_terminal)
 
 
+class _PerSecond(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """In a few letters."""
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
 @contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+def progress_bar(what: str, total: int | None, *, per_second: bool = False) -> Iterator[Callable[..., None]]:
     """A bar on a terminal, nothing elsewhere; call what it gives with the number done so far.
 
-    With a `total` of None call it with that and of how many.
+    With a `total` of None call it with that and of how many. `per_second`: show how many a second are done.
     """
-    columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    pace = (_PerSecond(),) if per_second else ()
+    columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), *pace, TimeRemainingColumn())
     console = errors()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)

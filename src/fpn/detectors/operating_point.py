@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from fpn.errors import ConfigError
 from fpn.structures import Detections, Thresholds
 
@@ -35,6 +38,9 @@ def choose_score(score: Score, thresholds: Thresholds | None) -> float | Thresho
 
 def sure_ones(found: Detections, chosen: float | Thresholds) -> Detections:
     """The detections that reach the score, or their class's threshold."""
-    if isinstance(chosen, Thresholds):
-        return found[chosen.which(found)]
-    return found if chosen == 0 else found[found.scores >= chosen]
+    return found if chosen == 0 else found[are_sure(found, chosen)]
+
+
+def are_sure(found: Detections, chosen: float | Thresholds) -> Bool[Tensor, " N"]:
+    """Which detections reach the score, or their class's threshold."""
+    return chosen.which(found) if isinstance(chosen, Thresholds) else found.scores >= chosen
