@@ -42,6 +42,7 @@ _PUBLIC = {
     "segment_proposals": "fpn.detectors",
     "suggest": "fpn.studies.suggesting.suggest",
     "train": "fpn.training.trainer",
+    "video_frames": "fpn.films",
 }
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "segment_proposals",
     "suggest",
     "train",
+    "video_frames",
 ]
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from fpn.evaluation import evaluate
     from fpn.export import load
     from fpn.export.exporting import export_model
+    from fpn.films import video_frames
     from fpn.inference.optimize import optimize
     from fpn.interop import export_weights, import_weights
     from fpn.structures import Classes, Detections

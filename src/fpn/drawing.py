@@ -70,7 +70,7 @@ def draw(
         scores: write the score behind the name.
         masks: tint the masks, where there are any.
         skeleton: what the keypoints are: its edges are drawn between them. None: points alone.
-        ids: of tracked objects, one for each of `objects`: each has its colour and stands behind the name.
+        ids: of tracked objects, one for each of `objects`: each has its colour, and stands behind the name as #3.
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: must be above 0")
@@ -169,7 +169,7 @@ def _marks(
             break
         text = _called(classes, labels[number])
         tracked = None if ids is None else ids[number]
-        text = text if tracked is None else f"{text} {tracked}"
+        text = text if tracked is None else f"{text} #{tracked}"
         if found and with_scores:
             # Cut, not rounded: 0.996 is not certain.
             score = f"{int(scores[number] * 100) / 100:.2f}"

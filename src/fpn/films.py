@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -50,7 +51,7 @@ class FilmFrame:
 
 
 class Film:
-    """A film to be read once, from its first frame on; only a frame at a time is in memory.
+    """A film, read from its first frame on; only a frame at a time is in memory.
 
     Attributes:
         path: of the file.
@@ -77,16 +78,14 @@ class Film:
             raise ConfigError(f"every {every}: expected 1 (each frame) or more")
         self.path, self.every = Path(path), every
         self.damage, self.start = "", 0.0
-        self._film = _open(self.path)
-        if not self._film.streams.video:
-            self._film.close()
-            raise ImageError(f"{self.path}: has no images, only {_kinds(self._film)}. Give a film.")
-        stream = self._film.streams.video[0]
-        stream.thread_type = "AUTO"
-        self.rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
-        self.has_sound = bool(self._film.streams.audio)
-        self._said = int(stream.frames)  # 0: the file has no such number
-        total = self._said or (round(self._film.duration / 1e6 * self.rate) if self._film.duration else 0)
+        with _opened(self.path) as film:
+            if not film.streams.video:
+                raise ImageError(f"{self.path}: has no images, only {_kinds(film)}. Give a film.")
+            stream = film.streams.video[0]
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
+            self.has_sound = bool(film.streams.audio)
+            self._said = int(stream.frames)  # 0: the file has no such number
+            total = self._said or (round(film.duration / 1e6 * self.rate) if film.duration else 0)
         self.expected = -(-total // every) if total else None
 
     def __iter__(self) -> Iterator[FilmFrame]:
@@ -95,10 +94,9 @@ class Film:
         Raises:
             ImageError: not one frame could be read.
         """
-        number, before, broken = 0, -1.0, 0
-        stream, clock = self._film.streams.video[0], _Clock(self.rate)
-        try:
-            for frame in self._decoded(stream):
+        number, before, broken, clock = 0, -1.0, 0, _Clock(self.rate)
+        with _opened(self.path) as film:
+            for frame in self._decoded(film):
                 if frame is None:
                     broken += 1
                     continue
@@ -109,17 +107,17 @@ class Film:
                     before = max(seconds - self.start, before + 1 / _TICKS)
                     yield FilmFrame(_upright(frame), number, before)
                 number += 1
-        finally:
-            self._film.close()
         if number == 0:
             raise ImageError(f"{self.path}: not one frame can be read. Copy or download it again.")
         self._tell(number, broken)
 
-    def _decoded(self, stream: Any) -> Iterator[Any]:
+    def _decoded(self, film: Any) -> Iterator[Any]:
         """Frames; None for what can't be decoded. What breaks the file itself ends it."""
         import av
 
-        packets = self._film.demux(stream)
+        stream = film.streams.video[0]
+        stream.thread_type = "AUTO"
+        packets = film.demux(stream)
         while True:
             try:
                 packet = next(packets)
@@ -226,7 +224,7 @@ def add_sound(silent: Path, source: Path, target: Path, *, start: float) -> bool
     """
     import av
 
-    with av.open(str(silent)) as seen, _open(source) as heard, av.open(str(target), "w", format="mp4") as film:
+    with av.open(str(silent)) as seen, _opened(source) as heard, av.open(str(target), "w", format="mp4") as film:
         images, sound = seen.streams.video[0], heard.streams.audio[0]
         try:
             tracks = {images: film.add_stream_from_template(images), sound: film.add_stream_from_template(sound)}
@@ -284,21 +282,24 @@ def _av(path: Path) -> Any:
     return av
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     av = _av(path)
     if not path.exists():
         raise DataNotFoundError(f"{path}: no such file")
     if not path.is_file():
         raise ImageError(f"{path}: is a folder; name a film in it")
-    try:
-        return av.open(path.open("rb"), options=_NOTHING_ELSE)
-    except PermissionError:
-        raise ImageError(f"{path}: no permission to read it") from None
-    except (av.error.FFmpegError, ValueError) as error:
-        raise ImageError(
-            f"{path}: is no film that can be read ({getattr(error, 'strerror', None) or error}). One that was cut "
-            "short may have lost its table of contents: copy or download it again."
-        ) from None
+    with ExitStack() as opened:
+        try:
+            film = opened.enter_context(av.open(opened.enter_context(path.open("rb")), options=_NOTHING_ELSE))
+        except PermissionError:
+            raise ImageError(f"{path}: no permission to read it") from None
+        except (av.error.FFmpegError, ValueError) as error:
+            raise ImageError(
+                f"{path}: is no film that can be read ({getattr(error, 'strerror', None) or error}). One that was cut "
+                "short may have lost its table of contents: copy or download it again."
+            ) from None
+        yield film
 
 
 def _kinds(film: Any) -> str:

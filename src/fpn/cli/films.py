@@ -61,30 +61,55 @@ class FilmJob:
     max_pixels: int
 
 
-def predict_films(films: Sequence[Path], job: FilmJob, about: dict[str, Any]) -> int:
-    """Write what is found in films; the exit status.
+@dataclass(frozen=True)
+class FilmNames:
+    """What will be written.
+
+    Attributes:
+        drawn: name of each film's drawing; its lists have the same with other endings.
+        files: all names.
+        earlier: names of what earlier runs wrote and is still there.
+    """
+
+    drawn: Sequence[PurePosixPath]
+    files: Sequence[str]
+    earlier: Sequence[str]
+
+
+def name_films(films: Sequence[Path], output: Path, *, drawn: bool) -> FilmNames:
+    """Names for all that will be written.
 
     Raises:
-        OutputError: something in the folder is in the way, or it can't be written to.
-        MissingExtraError: PyAV or trackers is not installed.
+        OutputError: something of the user's is in the way.
     """
     sources = [ImageSource(path, PurePosixPath(path.name)) for path in films]
     names = name_results(sources, ".mp4")
-    endings = (".mp4", ".jsonl", ".csv") if job.drawn else (".jsonl", ".csv")
-    files = [str(name.with_suffix(ending)) for name in names for ending in endings]
-    earlier = written_before(job.output, NAME)
-    refuse_overwriting([job.output / name for name in (NAME, *files)], sources, real_paths(job.output, earlier))
-    info = {"made_by": MADE_BY, "version": __version__, "files": [*dict.fromkeys((NAME, *files, *earlier))], **about}
+    endings = (".mp4", ".jsonl", ".csv") if drawn else (".jsonl", ".csv")
+    files = [NAME, *(str(name.with_suffix(ending)) for name in names for ending in endings)]
+    earlier = written_before(output, NAME)
+    refuse_overwriting([output / name for name in files], sources, real_paths(output, earlier))
+    return FilmNames(names, files, earlier)
+
+
+def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: dict[str, Any]) -> int:
+    """Write what is found in films; the exit status.
+
+    Raises:
+        OutputError: the folder can't be written to.
+        MissingExtraError: PyAV or trackers is not installed.
+    """
+    ours = [*dict.fromkeys((*names.files, *names.earlier))]
+    info = {"made_by": MADE_BY, "version": __version__, "files": ours, **about}
     write_text(job.output / NAME, json.dumps({"info": info, "films": []}, indent=1) + "\n")
     records, failed = [], 0
-    for path, name in zip(films, names, strict=True):
+    for path, name in zip(films, names.drawn, strict=True):
         try:
             records.append(_one_film(path, job.output / name, job))
         except (ImageError, DataNotFoundError) as error:
             failed += 1
             say_error(f"skipped: {error}")
         write_text(job.output / NAME, json.dumps({"info": info, "films": records}, indent=1) + "\n")
-    say(f"results: {job.output} ({', '.join((NAME, *files)) if len(films) == 1 else f'{NAME} names all'})")
+    say(f"results: {job.output} ({', '.join(names.files) if len(films) == 1 else f'{NAME} names all'})")
     return 1 if failed else 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,17 +86,18 @@ def run(
             f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
         )
     tiling = (tiles or TileOptions()).tiling()
+    load_model = partial(load_fast, model, device=device, max_detections=max_detections, precision=precision)
     films = find_films(images, every=every, track=track)
     if films:
         if tiling is not None or ids is not None:
             raise ConfigError("--tiles, --ids: are about images, and films are named. Leave them out.")
-        detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
-        return _of_films(films, model, detector, output, score, every, batch_size, max_pixels, track=track, drawn=drawn)
+        settings = {"every": every, "track": track, "drawn": drawn, "batch_size": batch_size, "max_pixels": max_pixels}
+        return _of_films(films, output, load_model, score, {"model": str(model)}, settings)
     earlier = written_before(output)
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
     names = _name_drawings(output, sources, own, drawn=drawn, listed=ids is not None)
-    detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
+    detector = load_model()
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)
@@ -119,27 +121,24 @@ def run(
 
 def _of_films(
     films: Sequence[Path],
-    model: Path,
-    detector: OptimizedDetector | ExportedDetector,
     output: Path,
+    load_model: Callable[[], OptimizedDetector | ExportedDetector],
     score: float | Literal["calibrated"] | None,
-    every: int,
-    batch_size: int,
-    max_pixels: int,
-    *,
-    track: bool,
-    drawn: bool,
+    about: dict[str, Any],
+    settings: dict[str, Any],
 ) -> int:
-    from fpn.cli.films import FilmJob, predict_films
+    from fpn.cli.films import FilmJob, name_films, predict_films
     from fpn.runtime.waiting import considerate
 
+    names = name_films(films, output, drawn=settings["drawn"])
+    detector = load_model()
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
-    if drawn:
+    if settings["drawn"]:
         _warn_of_letters(detector.classes)
-    job = FilmJob(detector, chosen, output, every, track, drawn, batch_size, max_pixels)
+    job = FilmJob(detector, chosen, output, **settings)
     with considerate(say_warning):
-        return predict_films(films, job, {"model": str(model), **_about(chosen, detector.classes)})
+        return predict_films(films, names, job, {**about, **_about(chosen, detector.classes)})
 
 
 @contextmanager
