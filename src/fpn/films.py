@@ -169,7 +169,7 @@ class FilmWriter:
             MissingExtraError: PyAV is not installed.
             OutputError: it can't be written, or PyAV has no encoder.
         """
-        av = _av(Path(path))
+        av = require_pyav(Path(path))
         found = next((name for name in _ENCODERS if name in av.codecs_available), None)
         if found is None:
             raise OutputError(f"{path}: this PyAV can encode none of {', '.join(_ENCODERS)}. Take it from PyPI.")
@@ -274,7 +274,12 @@ class _Clock:
         return now
 
 
-def _av(path: Path) -> Any:
+def require_pyav(path: Path) -> Any:
+    """PyAV.
+
+    Raises:
+        MissingExtraError: it is not installed; `path`: the film that is asked for.
+    """
     try:
         import av
     except ImportError:
@@ -284,7 +289,7 @@ def _av(path: Path) -> Any:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    av = _av(path)
+    av = require_pyav(path)
     if not path.exists():
         raise DataNotFoundError(f"{path}: no such file")
     if not path.is_file():

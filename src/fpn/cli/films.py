@@ -20,8 +20,8 @@ from fpn.detectors.prediction import predict_images
 from fpn.drawing import draw
 from fpn.errors import DataNotFoundError, FpnError, ImageError
 from fpn.files import atomic_path, write_text
-from fpn.films import Film, FilmFrame, FilmWriter, add_sound
-from fpn.inference.tracking import Tracker
+from fpn.films import Film, FilmFrame, FilmWriter, add_sound, require_pyav
+from fpn.inference.tracking import BoxTracker
 from fpn.spreadsheets import DETECTION_COLUMNS, csv_rows, detection_row
 from fpn.version import __version__
 
@@ -81,7 +81,9 @@ def name_films(films: Sequence[Path], output: Path, *, drawn: bool) -> FilmNames
 
     Raises:
         OutputError: something of the user's is in the way.
+        MissingExtraError: PyAV is not installed.
     """
+    require_pyav(films[0])
     sources = [ImageSource(path, PurePosixPath(path.name)) for path in films]
     names = name_results(sources, ".mp4")
     endings = (".mp4", ".jsonl", ".csv") if drawn else (".jsonl", ".csv")
@@ -96,8 +98,10 @@ def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: 
 
     Raises:
         OutputError: the folder can't be written to.
-        MissingExtraError: PyAV or trackers is not installed.
+        MissingExtraError: trackers is not installed.
     """
+    if job.track:
+        BoxTracker(1.0)  # where it can't be had, nothing is written
     ours = [*dict.fromkeys((*names.files, *names.earlier))]
     info = {"made_by": MADE_BY, "version": __version__, "files": ours, **about}
     write_text(job.output / NAME, json.dumps({"info": info, "films": []}, indent=1) + "\n")
@@ -120,7 +124,7 @@ def _one_film(path: Path, target: Path, job: FilmJob) -> dict[str, Any]:
         line = opened.enter_context(_lines(target.with_suffix(".jsonl")))
         row = opened.enter_context(csv_rows(target.with_suffix(".csv"), _COLUMNS))
         show = opened.enter_context(_drawing(film, target)) if job.drawn else None
-        tracker = Tracker(float(film.rate / job.every)) if job.track else None
+        tracker = BoxTracker(float(film.rate / job.every)) if job.track else None
         for frame, image, found in opened.enter_context(_found(film, job)):
             sure = are_sure(found, job.chosen)
             ids = [None] * len(found) if tracker is None else tracker.follow(found, sure, frame.seconds)

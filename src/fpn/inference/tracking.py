@@ -23,7 +23,7 @@ _SURE, _UNSURE = 1.0, 0.3
 _LOWEST = 0.1
 
 
-class Tracker:
+class BoxTracker:
     """Gives detections ids, frame after frame. The same frames give the same ids, counted from 1."""
 
     def __init__(self, rate: float) -> None:
