@@ -121,6 +121,8 @@ def test_what_is_no_film_is_refused_with_what_it_is(tmp_path: Path) -> None:
         made.mux(heard.encode(tone))
     with pytest.raises(ImageError, match=r"song\.wav: has no images, only audio"):
         Film(tmp_path / "song.wav")
+    with pytest.raises(ImageError, match=r"its frames have 64 x 48 pixels, more than 3071 \(--max-pixels"):
+        Film(tmp_path / "a.mp4", max_pixels=3071)
     with pytest.raises(ConfigError, match="every 0: expected 1"):
         Film(tmp_path / "a.mp4", every=0)
 

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from fpn.errors import ConfigError, DataNotFoundError, ImageError, MissingExtraError, OutputError
+from fpn.image_io import MAX_PIXELS
 
 FILM_SUFFIXES = frozenset(
     (
@@ -63,15 +64,16 @@ class Film:
         damage: what could not be read, once all was; "" where nothing was wrong.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, every: int = 1, max_pixels: int = MAX_PIXELS) -> None:
         """Args:
             path: a file; the kind of film is told by its content.
             every: hand out each n-th frame.
+            max_pixels: of a frame, height times width.
 
         Raises:
             MissingExtraError: PyAV is not installed.
             DataNotFoundError: no such file.
-            ImageError: it is no film, or has no images.
+            ImageError: it is no film, has no images, or larger ones.
             ConfigError: `every` is below 1.
         """
         if every < 1:
@@ -82,6 +84,11 @@ class Film:
             if not film.streams.video:
                 raise ImageError(f"{self.path}: has no images, only {_kinds(film)}. Give a film.")
             stream = film.streams.video[0]
+            if stream.width * stream.height > max_pixels:
+                raise ImageError(
+                    f"{self.path}: its frames have {stream.width} x {stream.height} pixels, more than {max_pixels} "
+                    "(--max-pixels, max_pixels)"
+                )
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
             self.has_sound = bool(film.streams.audio)
             self._said = int(stream.frames)  # 0: the file has no such number

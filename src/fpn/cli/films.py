@@ -118,7 +118,7 @@ def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: 
 
 
 def _one_film(path: Path, target: Path, job: FilmJob) -> dict[str, Any]:
-    film = Film(path, every=job.every)
+    film = Film(path, every=job.every, max_pixels=job.max_pixels)
     classes, skeleton, notes = job.detector.classes, job.detector.skeleton, _Notes()
     with ExitStack() as opened:
         line = opened.enter_context(_lines(target.with_suffix(".jsonl")))
@@ -159,7 +159,6 @@ def _found(film: Film, job: FilmJob) -> Iterator[Iterator[tuple[FilmFrame, Image
             images(),
             batch_size=job.batch_size,
             keep_images=job.drawn,
-            max_pixels=job.max_pixels,
             progress=progress,
         )
         yield _with_frames(waiting, coming)
