@@ -166,12 +166,14 @@ def test_a_cascade_has_three_heads_and_a_detector_of_boxes_no_mask_head() -> Non
         ("mask_rcnn", {"pixels": {"size_multiple": 32}}, ["pixels.size_multiple"]),
         ("mask_rcnn", {"pixels": {"resize": "torch"}}, ["pixels.resize"]),
         ("mask_rcnn", {"neck": {"norm": "none"}}, ["neck.norm"]),
+        ("mask_rcnn", {"neck": {"norm": "group", "output_channels": 48}}, ["neck.norm"]),
+        ("mask_rcnn", {"mask": {"norm": "group", "channels": 40}}, ["mask.norm"]),
         ("faster_rcnn", {"rpn": {"min_size": None}}, ["rpn.min_size"]),
         ("mask_rcnn", {"box": {"suppression": "gaussian"}}, ["box.suppression"]),
         ("cascade_rcnn", {"box": {"class_agnostic": False}}, ["box.class_agnostic"]),
         ("cascade_mask_rcnn", {"cascade": {"mask_heads": "each_stage"}}, ["cascade.mask_heads"]),
     ],
-    ids=["padding", "resize", "neck", "small", "soft", "cascade", "masks"],
+    ids=["padding", "resize", "neck", "groups", "mask_groups", "small", "soft", "cascade", "masks"],
 )
 def test_what_detectron2_can_not_be_told_is_named(kind: str, changed: dict[str, object], settings: list[str]) -> None:
     _, unlike, _ = describe_vitdet(recipe(kind, **changed))

@@ -160,8 +160,10 @@ def describe_detectron2(recipe: Recipe) -> tuple[dict[str, Any] | None, list[Unl
     usual = DIALECTS_OF.get(recipe.kind, {}).get("detectron2")
     if usual is None or not isinstance(usual, TwoStageDialect | RetinaNetDialect):
         return None, [], []
-    unlike, learning = compare_dialects(recipe.dialect, usual, told=TOLD, reasons=REASONS)
-    unlike = [*_unlike_parts(recipe), *unlike]
+    own: Any = recipe.dialect
+    groups = unlike_groups(own)
+    unlike, learning = compare_dialects(own, usual, told=TOLD, reasons=REASONS)
+    unlike = [*_unlike_parts(recipe), *groups, *unlike]
     return ({} if unlike else _config(recipe)), unlike, learning
 
 
@@ -200,6 +202,22 @@ def _unlike_parts(recipe: Recipe) -> list[UnlikeSetting]:
         normed = mask is None or mask.norm in (*_NORMS, "frozen")
         need(normed, "mask.norm", mask and mask.norm, "none", "ROI_MASK_HEAD.NORM is BN or GN, or none")
     return unlike
+
+
+def unlike_groups(own: TwoStageDialect | RetinaNetDialect, *more: int) -> list[UnlikeSetting]:
+    """Widths of group norms that its own, of 32 groups, can't have; `more`: other widths of the pyramid's."""
+    mask = getattr(own, "mask", None)
+    norms = [("neck", own.neck.norm, (own.neck.output_channels, *more))]
+    if isinstance(own, TwoStageDialect) and own.box.head == "convolutions":
+        norms.append(("box", own.box.norm, (own.box.convolution_channels,)))
+    if mask is not None:
+        norms.append(("mask", mask.norm, (mask.channels,)))
+    return [
+        UnlikeSetting(f"{section}.norm", f"group of {width} channels", "of 32 groups", "they can't be shared out")
+        for section, norm, widths in norms
+        for width in widths
+        if norm == "group" and width % 32
+    ]
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:

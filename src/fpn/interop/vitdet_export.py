@@ -21,7 +21,7 @@ from fpn.detectors.toolkits import VITDET
 from fpn.features.backbones.plain_transformers import PATCH_PIXELS
 from fpn.interop import vitdet
 from fpn.interop.assemble import count_convolutions
-from fpn.interop.detectron2_export import REASONS, TOLD
+from fpn.interop.detectron2_export import REASONS, TOLD, unlike_groups
 from fpn.interop.export_settings import UnlikeSetting, compare_dialects
 from fpn.interop.key_rules import inverted, rename, unmarked
 
@@ -61,7 +61,7 @@ def describe_vitdet(recipe: Recipe) -> tuple[str | None, list[UnlikeSetting], li
         return None, [], []
     usual = DIALECTS_OF[recipe.kind][VITDET.name]
     unlike, learning = compare_dialects(own, usual, told=_TOLD, reasons=REASONS)
-    unlike = [*_unlike_parts(recipe, own), *unlike]
+    unlike = [*_unlike_parts(recipe, own), *unlike_groups(own, own.backbone.vit.width // 2), *unlike]
     return ("" if unlike else _lazy_config(recipe, own)), unlike, learning
 
 
