@@ -1,0 +1,151 @@
+"""Draws the figures of the pages under docs/learn from what `fpn explain` computes.
+
+python -m docs_tools.figures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from docs_tools.blocks import DOCS
+from fpn.detectors import TwoStageDialect
+from fpn.detectors.presets import named_dialect
+from fpn.ops.roi_align.samplers import Span, align
+from fpn.shapes import Size
+from fpn.studies.explain.equation_one import route
+from fpn.studies.explain.pyramid import LevelFacts, explain_dialect
+from fpn.studies.markup import Markup, tag
+from fpn.studies.standalone_svg import FAINT, INK, PLAIN, STRONG, svg_document, svg_line, svg_text
+
+SIZE = Size(480, 640)
+_ROW, _SLAB, _LEFT, _RIGHT = 52.0, 150.0, 150.0, 470.0
+
+
+def pyramid() -> str:
+    """The bottom-up maps and the levels, coarsest on top, with stride, size and what a cell sees."""
+    told = explain_dialect(named_dialect("paper", "faster_rcnn"), SIZE)
+    levels = {facts.level.name: facts for facts in (*told.bottom_up, *told.levels)}
+    parts: list[Markup] = [
+        svg_text(_LEFT, 16, "bottom-up (ResNet-50)", INK, anchor="middle", bold=True),
+        svg_text(_RIGHT, 16, "top-down (the pyramid)", INK, anchor="middle", bold=True),
+    ]
+    for place, number in enumerate((6, 5, 4, 3, 2)):
+        y = 46 + place * _ROW
+        finer, level = levels.get(f"c{number}"), levels[f"p{number}"]
+        if finer is not None:
+            parts += _slab(_LEFT, y, finer, PLAIN)
+            parts += _arrow(_LEFT + _width(finer) / 2 + 4, y, _RIGHT - _width(level) / 2 - 4, "1x1")
+        parts += _slab(_RIGHT, y, level, STRONG)
+        parts.append(svg_text(_RIGHT + 90, y, _told(level), INK))
+        if number in (5, 4, 3):
+            parts.append(svg_text(_RIGHT, y + _ROW / 2, "x 2, +", INK, anchor="middle"))
+        if number in (4, 3, 2):
+            parts.append(svg_text(_LEFT, y - _ROW / 2, "stride 2", INK, anchor="middle"))
+    return svg_document(f"A feature pyramid on an image of {SIZE.width} x {SIZE.height}", 860, 290, parts)
+
+
+def _width(facts: LevelFacts) -> float:
+    """The finest map is widest; halves, but so that a name fits."""
+    return max(_SLAB * 4 / facts.level.stride, 26.0)
+
+
+def _told(facts: LevelFacts) -> str:
+    anchors = "".join(f", anchors of {size:g}" for size in facts.anchor_sizes)
+    return f"stride {facts.level.stride}: {facts.size.width} x {facts.size.height} cells{anchors}, sees {facts.receptive_field}"
+
+
+def _slab(x: float, y: float, facts: LevelFacts, colour: str) -> list[Markup]:
+    half, tilt = _width(facts) / 2, 8.0
+    corners = [
+        (x - half + tilt, y - 12),
+        (x + half + tilt, y - 12),
+        (x + half - tilt, y + 12),
+        (x - half - tilt, y + 12),
+    ]
+    points = " ".join(f"{a:g},{b:g}" for a, b in corners)
+    name = facts.level.name.upper()
+    return [
+        tag("polygon", points=points, fill=colour, fill_opacity="0.18", stroke=colour),
+        svg_text(x, y, name, INK, anchor="middle", bold=True),
+    ]
+
+
+def _arrow(start: float, y: float, end: float, text: str) -> list[Markup]:
+    head = tag("path", d=f"M{end - 7:g} {y - 4:g} L{end:g} {y:g} L{end - 7:g} {y + 4:g}", fill="none", stroke=INK)
+    words = svg_text((start + end) / 2, y - 9, text, INK, anchor="middle")
+    return [svg_line((start, y), (end, y), INK), head, words]
+
+
+def equation_one() -> str:
+    """Which level a box is read from, by its side, in three toolkits."""
+    parts: list[Markup] = []
+    scale = 640 / 640.0
+    for place, name in enumerate(("paper", "matterport", "fpn_pytorch")):
+        dialect = named_dialect(name, "faster_rcnn")
+        assert isinstance(dialect, TwoStageDialect)
+        told = route(dialect)
+        y = 40 + place * 58
+        edges = [0.0, *told.edges.values(), 640.0]
+        parts.append(svg_text(10, y - 22, f"{name}: {told.rule}", INK, bold=True))
+        names = ["p2", *told.edges]
+        for level, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+            parts += _part(10 + start * scale, 10 + end * scale, y, names[level].upper(), level)
+            parts.append(svg_text(10 + start * scale, y + 22, f"{start:.0f}", INK))
+    return svg_document("Equation 1: the side of a box in pixels, and the level that it is read from", 660, 190, parts)
+
+
+def _part(start: float, end: float, y: float, name: str, level: int) -> list[Markup]:
+    colour = (PLAIN, STRONG)[level % 2]
+    box = tag("rect", x=start, y=y - 12, width=end - start, height=24, fill=colour, fill_opacity="0.18", stroke=colour)
+    return [box, svg_text((start + end) / 2, y, name, INK, anchor="middle")]
+
+
+def roi_align() -> str:
+    """A box on the cells of a map, its 2 x 2 bins, and the points at which these are read."""
+    cell, shift, low, high = 44.0, 20.0, (1.3, 0.9), (6.1, 4.7)
+    parts: list[Markup] = []
+    for line in range(8):
+        parts.append(svg_line((shift + line * cell, shift), (shift + line * cell, shift + 6 * cell), FAINT))
+    for line in range(7):
+        parts.append(svg_line((shift, shift + line * cell), (shift + 7 * cell, shift + line * cell), FAINT))
+    x, y, width, height = (
+        shift + low[0] * cell,
+        shift + low[1] * cell,
+        (high[0] - low[0]) * cell,
+        (high[1] - low[1]) * cell,
+    )
+    parts.append(tag("rect", x=x, y=y, width=width, height=height, fill="none", stroke=STRONG, stroke_width=2))
+    parts.append(svg_line((x + width / 2, y), (x + width / 2, y + height), STRONG, dashed=True))
+    parts.append(svg_line((x, y + height / 2), (x + width, y + height / 2), STRONG, dashed=True))
+    for across in _points(low[0], high[0], 7):
+        for down in _points(low[1], high[1], 6):
+            parts.append(tag("circle", cx=shift + across * cell, cy=shift + down * cell, r=4, fill=PLAIN))
+    return svg_document(
+        "RoIAlign: a box of 2 x 2 bins with 2 x 2 points each, between the cells of a map", 350, 305, parts
+    )
+
+
+def _points(start: float, end: float, cells: int) -> Iterator[float]:
+    """Where `align` reads an axis, in cells; a cell's own value stands in its middle."""
+    span = Span(torch.tensor([start]), torch.tensor([end]), torch.tensor([cells]))
+    taps = align(span, 2, ratio=2, aligned=True)
+    cell, weight = taps.cell[0].float(), taps.weight[0]
+    points = weight.shape[1] // 2
+    for one in range(weight.shape[0]):
+        for other in range(points):
+            both = weight[one, [other, other + points]]
+            yield float((both * cell[one, [other, other + points]]).sum() / both.sum()) + 0.5
+
+
+FIGURES: Mapping[str, Callable[[], str]] = {
+    "pyramid.svg": pyramid,
+    "equation-one.svg": equation_one,
+    "roi-align.svg": roi_align,
+}
+
+
+if __name__ == "__main__":
+    for each, draw in FIGURES.items():
+        (DOCS / "images" / each).write_text(draw(), encoding="utf-8")
