@@ -16,8 +16,10 @@ _SOURCE = ROOT / "src" / "fpn"
 _HEAD = """\
 # Errors
 
-Whatever is wrong with what you gave or with what is around it, `fpn` raises one of the classes below, before any work is lost. Each is an `FpnError` and also Python's own error that fits, so that either can be caught.
-The command line prints the message without a traceback and ends with status 1 (2: the command was misused; 130: stopped by Ctrl-C). Any other exception is a fault of `fpn`: please report it with the output of `fpn doctor`.
+Whatever is wrong with what you gave or with what is around it, `fpn` raises one of the classes below, before any
+work is lost. Each is an `FpnError` and also Python's own error that fits, so that either can be caught. The command
+line prints the message without a traceback and ends with status 1 (2: the command was misused; 130: stopped by
+Ctrl-C). Any other exception is a fault of `fpn`: please report it with the output of `fpn doctor`.
 """
 
 
@@ -28,6 +30,7 @@ def error_classes() -> dict[str, type[errors.FpnError]]:
     return {name: each for name, each in found.items() if issubclass(each, errors.FpnError)}
 
 
+@cache
 def messages() -> dict[str, dict[str, list[str]]]:
     """Class of error -> subpackage -> messages, with ... where a value stands."""
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

@@ -6,6 +6,7 @@ python -m docs_tools.figures
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 
 import torch
 
@@ -23,13 +24,22 @@ SIZE = Size(480, 640)
 _ROW, _SLAB, _LEFT, _RIGHT = 52.0, 150.0, 150.0, 470.0
 
 
+def _words(x: float, y: float, text: str, colour: str, *, anchor: str = "start", bold: bool = False) -> Markup:
+    return svg_text(float(x), float(y), text, colour, anchor=anchor, bold=bold)
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], colour: str, *, dashed: bool = False) -> Markup:
+    here, there = ((float(x), float(y)) for x, y in (start, end))
+    return svg_line(here, there, colour, dashed=dashed)
+
+
 def pyramid() -> str:
     """The bottom-up maps and the levels, coarsest on top, with stride, size and what a cell sees."""
     told = explain_dialect(named_dialect("paper", "faster_rcnn"), SIZE)
     levels = {facts.level.name: facts for facts in (*told.bottom_up, *told.levels)}
     parts: list[Markup] = [
-        svg_text(_LEFT, 16, "bottom-up (ResNet-50)", INK, anchor="middle", bold=True),
-        svg_text(_RIGHT, 16, "top-down (the pyramid)", INK, anchor="middle", bold=True),
+        _words(_LEFT, 16, "bottom-up (ResNet-50)", INK, anchor="middle", bold=True),
+        _words(_RIGHT, 16, "top-down (the pyramid)", INK, anchor="middle", bold=True),
     ]
     for place, number in enumerate((6, 5, 4, 3, 2)):
         y = 46 + place * _ROW
@@ -38,12 +48,12 @@ def pyramid() -> str:
             parts += _slab(_LEFT, y, finer, PLAIN)
             parts += _arrow(_LEFT + _width(finer) / 2 + 4, y, _RIGHT - _width(level) / 2 - 4, "1x1")
         parts += _slab(_RIGHT, y, level, STRONG)
-        parts.append(svg_text(_RIGHT + 90, y, _told(level), INK))
+        parts.append(_words(_RIGHT + 90, y, _told(level), INK))
         if number in (5, 4, 3):
-            parts.append(svg_text(_RIGHT, y + _ROW / 2, "x 2, +", INK, anchor="middle"))
+            parts.append(_words(_RIGHT, y + _ROW / 2, "x 2, +", INK, anchor="middle"))
         if number in (4, 3, 2):
-            parts.append(svg_text(_LEFT, y - _ROW / 2, "stride 2", INK, anchor="middle"))
-    return svg_document(f"A feature pyramid on an image of {SIZE.width} x {SIZE.height}", 860, 290, parts)
+            parts.append(_words(_LEFT, y - _ROW / 2, "stride 2", INK, anchor="middle"))
+    return svg_document(f"A feature pyramid on an image of {SIZE.width} x {SIZE.height}", 860.0, 290.0, parts)
 
 
 def _width(facts: LevelFacts) -> float:
@@ -53,7 +63,8 @@ def _width(facts: LevelFacts) -> float:
 
 def _told(facts: LevelFacts) -> str:
     anchors = "".join(f", anchors of {size:g}" for size in facts.anchor_sizes)
-    return f"stride {facts.level.stride}: {facts.size.width} x {facts.size.height} cells{anchors}, sees {facts.receptive_field}"
+    cells = f"stride {facts.level.stride}: {facts.size.width} x {facts.size.height} cells"
+    return f"{cells}{anchors}, sees {facts.receptive_field}"
 
 
 def _slab(x: float, y: float, facts: LevelFacts, colour: str) -> list[Markup]:
@@ -68,38 +79,39 @@ def _slab(x: float, y: float, facts: LevelFacts, colour: str) -> list[Markup]:
     name = facts.level.name.upper()
     return [
         tag("polygon", points=points, fill=colour, fill_opacity="0.18", stroke=colour),
-        svg_text(x, y, name, INK, anchor="middle", bold=True),
+        _words(x, y, name, INK, anchor="middle", bold=True),
     ]
 
 
 def _arrow(start: float, y: float, end: float, text: str) -> list[Markup]:
     head = tag("path", d=f"M{end - 7:g} {y - 4:g} L{end:g} {y:g} L{end - 7:g} {y + 4:g}", fill="none", stroke=INK)
-    words = svg_text((start + end) / 2, y - 9, text, INK, anchor="middle")
-    return [svg_line((start, y), (end, y), INK), head, words]
+    words = _words((start + end) / 2, y - 9, text, INK, anchor="middle")
+    return [_line((start, y), (end, y), INK), head, words]
 
 
 def equation_one() -> str:
     """Which level a box is read from, by its side, in three toolkits."""
     parts: list[Markup] = []
-    scale = 640 / 640.0
     for place, name in enumerate(("paper", "matterport", "fpn_pytorch")):
         dialect = named_dialect(name, "faster_rcnn")
         assert isinstance(dialect, TwoStageDialect)
         told = route(dialect)
         y = 40 + place * 58
         edges = [0.0, *told.edges.values(), 640.0]
-        parts.append(svg_text(10, y - 22, f"{name}: {told.rule}", INK, bold=True))
+        parts.append(_words(10, y - 22, f"{name}: {told.rule}", INK, bold=True))
         names = ["p2", *told.edges]
-        for level, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
-            parts += _part(10 + start * scale, 10 + end * scale, y, names[level].upper(), level)
-            parts.append(svg_text(10 + start * scale, y + 22, f"{start:.0f}", INK))
-    return svg_document("Equation 1: the side of a box in pixels, and the level that it is read from", 660, 190, parts)
+        for level, (start, end) in enumerate(pairwise(edges)):
+            parts += _part(10 + start, 10 + end, y, names[level].upper(), level)
+            parts.append(_words(10 + start, y + 22, f"{start:.0f}", INK))
+    return svg_document(
+        "Equation 1: the side of a box in pixels, and the level that it is read from", 660.0, 190.0, parts
+    )
 
 
 def _part(start: float, end: float, y: float, name: str, level: int) -> list[Markup]:
     colour = (PLAIN, STRONG)[level % 2]
     box = tag("rect", x=start, y=y - 12, width=end - start, height=24, fill=colour, fill_opacity="0.18", stroke=colour)
-    return [box, svg_text((start + end) / 2, y, name, INK, anchor="middle")]
+    return [box, _words((start + end) / 2, y, name, INK, anchor="middle")]
 
 
 def roi_align() -> str:
@@ -107,9 +119,9 @@ def roi_align() -> str:
     cell, shift, low, high = 44.0, 20.0, (1.3, 0.9), (6.1, 4.7)
     parts: list[Markup] = []
     for line in range(8):
-        parts.append(svg_line((shift + line * cell, shift), (shift + line * cell, shift + 6 * cell), FAINT))
+        parts.append(_line((shift + line * cell, shift), (shift + line * cell, shift + 6 * cell), FAINT))
     for line in range(7):
-        parts.append(svg_line((shift, shift + line * cell), (shift + 7 * cell, shift + line * cell), FAINT))
+        parts.append(_line((shift, shift + line * cell), (shift + 7 * cell, shift + line * cell), FAINT))
     x, y, width, height = (
         shift + low[0] * cell,
         shift + low[1] * cell,
@@ -117,8 +129,8 @@ def roi_align() -> str:
         (high[1] - low[1]) * cell,
     )
     parts.append(tag("rect", x=x, y=y, width=width, height=height, fill="none", stroke=STRONG, stroke_width=2))
-    parts.append(svg_line((x + width / 2, y), (x + width / 2, y + height), STRONG, dashed=True))
-    parts.append(svg_line((x, y + height / 2), (x + width, y + height / 2), STRONG, dashed=True))
+    parts.append(_line((x + width / 2, y), (x + width / 2, y + height), STRONG, dashed=True))
+    parts.append(_line((x, y + height / 2), (x + width, y + height / 2), STRONG, dashed=True))
     for across in _points(low[0], high[0], 7):
         for down in _points(low[1], high[1], 6):
             parts.append(tag("circle", cx=shift + across * cell, cy=shift + down * cell, r=4, fill=PLAIN))

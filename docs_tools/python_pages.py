@@ -12,6 +12,7 @@ from docs_tools.markdown import cell, code, escaped, table
 
 # The packages whose `__all__` is promised; CHANGELOG.md lists their names.
 PACKAGES = ("fpn", "fpn.data", "fpn.detectors", "fpn.evaluation", "fpn.interop", "fpn.structures")
+_STARS = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
 _WHAT = {
     "fpn": "What one needs to train, measure, use and ship a detector.",
     "fpn.data": "Datasets: labelled images in, samples out.",
@@ -23,8 +24,9 @@ _WHAT = {
 _HEAD = """\
 # Python
 
-The public names. What they do stays between releases unless [Changes](../changes.md) says otherwise; all else may change. Shapes are written as `Float[Tensor, "n 4"]`: a tensor of numbers with n rows of 4.
-Boxes are x1, y1, x2, y2 in pixels from 0 on, half-open (width is x2 - x1); labels are 0 to K - 1; sizes are (height, width).
+The public names. What they do stays between releases unless [Changes](../changes.md) says otherwise; all else may
+change. Shapes are written as `Float[Tensor, "n 4"]`: a tensor of numbers with n rows of 4. Boxes are x1, y1, x2, y2 in
+pixels from 0 on, half-open (width is x2 - x1); labels are 0 to K - 1; sizes are (height, width).
 """
 
 
@@ -117,9 +119,7 @@ def _parameters(parameters: griffe.Parameters) -> Iterator[str]:
         if kind is griffe.ParameterKind.keyword_only and not starred:
             starred = True
             yield "*"
-        stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(
-            kind or griffe.ParameterKind.positional_or_keyword, ""
-        )
+        stars = "" if kind is None else _STARS.get(kind, "")
         starred = starred or stars == "*"
         annotation = "" if each.annotation is None else f": {each.annotation}"
         default = "" if each.default is None or stars else f" = {each.default}"
@@ -143,9 +143,8 @@ def _section(section: griffe.DocstringSection) -> list[str]:
         title = "parameter" if kind is griffe.DocstringSectionKind.parameters else "attribute"
         return table((title, "meaning"), _named(section.value))
     if kind is griffe.DocstringSectionKind.raises:
-        return table(
-            ("raises", "when"), ((code(str(each.annotation)), cell(each.description)) for each in section.value)
-        )
+        rows = ((code(str(each.annotation).strip("()")), cell(each.description)) for each in section.value)
+        return table(("raises", "when"), rows)
     if kind in (griffe.DocstringSectionKind.returns, griffe.DocstringSectionKind.yields):
         return [f"Gives: {cell(' '.join(each.description for each in section.value))}", ""]
     return [escaped(str(getattr(section.value, "contents", section.value))), ""]

@@ -19,6 +19,7 @@ from docs_tools.setting_pages import settings_page
 from fpn.cli.app import COMMANDS
 from fpn.cli.help import Page, read_pages
 
+_FENCE = re.compile(r"\n(```\w+\n)")
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)]+)\)")
 
 
@@ -57,7 +58,7 @@ def copied_page(source: Path) -> str:
             return f"[{words}]({target.relative_to(DOCS)})"
         return f"{words} (`{target.relative_to(ROOT)}`)"
 
-    return _LINK.sub(named, text)
+    return _FENCE.sub("\n<!-- generated -->\n\\1", _LINK.sub(named, text))
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

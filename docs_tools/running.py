@@ -26,6 +26,7 @@ PROGRAMS = frozenset({"ls", "cat", "head", "cp", "mkdir", "cd", "python", "echo"
 # Columns of the terminal whose output is shown.
 WIDTH = 100
 
+_RULE = re.compile("[─━]+")
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
 
 
@@ -169,7 +170,9 @@ def _lines(text: str) -> str:
 
 def _without_numbers(text: str) -> str:
     """Numbers may vary, and with them the width of columns and bars."""
-    return "\n".join(" ".join(_NUMBER.sub("0", line).replace("█", "").split()) for line in _lines(text).splitlines())
+    return "\n".join(
+        " ".join(_RULE.sub("─", _NUMBER.sub("0", line)).replace("█", "").split()) for line in _lines(text).splitlines()
+    )
 
 
 def _fits(pattern: list[str], lines: list[str]) -> bool:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from inspect import get_annotations
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,10 +22,14 @@ _ROOTS = ("Section", "CheckedSettings")
 _HEAD = """\
 # Settings
 
-Every value that can be set, with its default, what may stand there, and what it means. An unknown name, another type or a value out of range is an error that says the nearest name and what may stand there.
+Every value that can be set, with its default, what may stand there, and what it means. An unknown name, another type
+or a value out of range is an error that says the nearest name and what may stand there.
 
-The settings of a run, its data and its detector (the first tables) are the options of `fpn train`; in a settings file (`fpn train --config FILE.toml`) and in Python they have the same names, with hyphens or underscores in the file.
-The *sections* of a detector (the later tables) are its conventions; their defaults here are the paper's, and [Dialects](../dialects.md) has those of every toolkit. One is changed by its path: `--set rpn.nms=0.6`, `[rpn]` in a file, `rpn_nms=0.6` in Python.
+The settings of a run, its data and its detector (the first tables) are the options of `fpn train`; in a settings file
+(`fpn train --config FILE.toml`) and in Python they have the same names, with hyphens or underscores in the file. The
+*sections* of a detector (the later tables) are its conventions; their defaults here are those of the section alone, and
+[Dialects](../dialects.md) has those of every toolkit. One is changed by its path: `--set rpn.nms=0.6`, `[rpn]` in a
+file, `rpn_nms=0.6` in Python.
 
 ```toml
 data = "cells"
@@ -72,7 +77,7 @@ def settings_page() -> str:
 
 def _own_fields(kind: type[BaseModel]) -> set[str]:
     """Fields that a class declares itself, or declares anew."""
-    return set(kind.__dict__.get("__annotations__", {}))
+    return set(get_annotations(kind))
 
 
 def _inherited(kind: type[BaseModel]) -> list[str]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -87,12 +86,11 @@ def test_blocks_that_are_not_run_say_why_and_are_the_fewer(capsys: pytest.Captur
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A page of the site that is written by the test."""
     for module in ("docs_tools.checks", "docs_tools.blocks"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
-    path = tmp_path / "page.md"
-    yield path
+    return tmp_path / "page.md"
 
 
 def write(page: Path, text: str) -> Path:
