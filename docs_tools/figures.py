@@ -103,9 +103,7 @@ def equation_one() -> str:
         for level, (start, end) in enumerate(pairwise(edges)):
             parts += _part(10 + start, 10 + end, y, names[level].upper(), level)
             parts.append(_words(10 + start, y + 22, f"{start:.0f}", INK))
-    return svg_document(
-        "Equation 1: the side of a box in pixels, and the level that it is read from", 660.0, 190.0, parts
-    )
+    return svg_document("Equation 1: the side of a box in pixels, and the level it is read from", 660.0, 190.0, parts)
 
 
 def _part(start: float, end: float, y: float, name: str, level: int) -> list[Markup]:
@@ -135,7 +133,7 @@ def roi_align() -> str:
         for down in _points(low[1], high[1], 6):
             parts.append(tag("circle", cx=shift + across * cell, cy=shift + down * cell, r=4, fill=PLAIN))
     return svg_document(
-        "RoIAlign: a box of 2 x 2 bins with 2 x 2 points each, between the cells of a map", 350, 305, parts
+        "RoIAlign: a box of 2 x 2 bins with 2 x 2 points each, between the cells of a map", 350.0, 305.0, parts
     )
 
 

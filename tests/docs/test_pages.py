@@ -70,7 +70,9 @@ def test_blocks_are_of_a_known_language_and_marked_by_known_marks(page: Path) ->
 def test_code_that_a_page_shows_is_the_code_of_the_tree(page: Path) -> None:
     for block in code_blocks(page):
         remedy = f"{block.where} is older than src/: python -m docs_tools.refresh {name(page)}"
-        assert block.text == code_of(block.mark("code of ") or ""), remedy
+        name_of_code = block.mark("code of ") or ""
+        assert block.text == code_of(name_of_code), remedy
+        assert page.read_text(encoding="utf-8").splitlines()[block.line - 4] == f"`{name_of_code}`", block.where
 
 
 def test_blocks_that_are_not_run_say_why_and_are_the_fewer(capsys: pytest.CaptureFixture[str]) -> None:
