@@ -24,7 +24,7 @@ _WHAT = {
 _HEAD = """\
 # Python
 
-The public names. What they do stays between releases unless [Changes](../changes.md) says otherwise; all else may
+The public names. What they do stays between releases unless `CHANGELOG.md` says otherwise; all else may
 change. Shapes are written as `Float[Tensor, "n 4"]`: a tensor of numbers with n rows of 4. Boxes are x1, y1, x2, y2 in
 pixels from 0 on, half-open (width is x2 - x1); labels are 0 to K - 1; sizes are (height, width).
 """

@@ -68,7 +68,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/python.md": python_page,
     "benchmarks.md": lambda: copied_page(ROOT / "benchmarks" / "README.md"),
     "contributing.md": lambda: copied_page(ROOT / "CONTRIBUTING.md"),
-    "changes.md": lambda: copied_page(ROOT / "CHANGELOG.md"),
 }
 
 
