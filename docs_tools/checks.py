@@ -23,7 +23,7 @@ FOREIGN = frozenset(
     {
         *("--all-extras", "--extra", "--resolution", "--fast", "--strict", "--frozen"),
         *("--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"),
-        "--max-restarts",
+        *("--max-restarts", "--head", "--address"),
     }
 )
 
