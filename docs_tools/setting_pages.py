@@ -67,11 +67,10 @@ def settings_page() -> str:
     lines = [_HEAD]
     for name, kind in classes().items():
         own = {field: info for field, info in kind.model_fields.items() if field in _own_fields(kind)}
-        if not own:
-            continue
         lines += [f"## {kind.__name__}", "", f"{cell((kind.__doc__ or '').split(chr(10) * 2)[0])} ({code(name)})", ""]
         lines += _inherited(kind)
-        lines += table(("name", "default", "what may stand there", "meaning"), (_row(*each) for each in own.items()))
+        if own:
+            lines += table(("name", "default", "what may stand there", "meaning"), (_row(*each) for each in own.items()))
     return "\n".join(lines)
 
 
@@ -81,7 +80,7 @@ def _own_fields(kind: type[BaseModel]) -> set[str]:
 
 
 def _inherited(kind: type[BaseModel]) -> list[str]:
-    bases = [base for base in kind.__bases__ if base in classes().values() and _own_fields(base)]
+    bases = [base for base in kind.__bases__ if base in classes().values()]
     links = ", ".join(f"[{base.__name__}](#{base.__name__.lower()})" for base in bases)
     return [f"Also has all of {links}.", ""] if links else []
 
