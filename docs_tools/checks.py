@@ -107,7 +107,8 @@ def _benchmarks() -> frozenset[str]:
 
 def wrong_command(line: str) -> Iterator[str]:
     """What a command line has that its verb has not."""
-    words = shlex.split(line, comments=True)
+    # Lines of other programs need not be whole, such as text in quotes that goes on in the next.
+    words = shlex.split(line, comments=True) if "fpn " in line else []
     # What is before fpn, such as torchrun's own, is another program's.
     if "fpn" not in words:
         return
