@@ -70,7 +70,8 @@ def settings_page() -> str:
         lines += [f"## {kind.__name__}", "", f"{cell((kind.__doc__ or '').split(chr(10) * 2)[0])} ({code(name)})", ""]
         lines += _inherited(kind)
         if own:
-            lines += table(("name", "default", "what may stand there", "meaning"), (_row(*each) for each in own.items()))
+            head = ("name", "default", "what may stand there", "meaning")
+            lines += table(head, (_row(*each) for each in own.items()))
     return "\n".join(lines)
 
 
