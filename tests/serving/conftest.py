@@ -50,7 +50,7 @@ class Hold:
 
     def _detect(self, images: Any) -> Any:
         self.began.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return self._inner.detect(images)
 
 

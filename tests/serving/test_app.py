@@ -174,11 +174,11 @@ class TestLimits:
         held = Hold(loaded)
         with serve(held.predictor, queue=1) as client, ThreadPoolExecutor(1) as pool:
             first = pool.submit(client.post, "/predict", content=FILE)
-            assert held.began.wait(10)
+            assert held.began.wait(60)
             refused = client.post("/predict", content=FILE)
             waiting = client.get("/metrics").text
             held.go.set()
-            assert first.result(10).status_code == 200
+            assert first.result(60).status_code == 200
             assert client.post("/predict", content=FILE).status_code == 200
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
@@ -240,7 +240,7 @@ class TestLimits:
         with serve(held.predictor, readers=1, batch_size=4, wait_ms=0) as client, ThreadPoolExecutor(1) as pool:
             answer = pool.submit(client.post, "/predict", files=files)
             held.go.set()
-            assert answer.result(10).status_code == 200
+            assert answer.result(60).status_code == 200
             counted = client.get("/metrics").text
         # Each is looked at alone, since the next one is decoded when it is done.
         assert 'fpn_batch_images_count{model="first"} 4.0' in counted

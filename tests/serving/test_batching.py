@@ -76,7 +76,7 @@ class TestTheThread:
         batcher = MicroBatcher("m", batch_size=3, wait=0.0, done=lambda images, seconds: seen.append(images))
         futures = [batcher.submit(prepared(height, 8), loaded) for height in (5, 40, 7)]
         batcher.start()
-        assert [int(each.result(10).boxes[0, 0]) for each in futures] == [5, 40, 7]
+        assert [int(each.result(60).boxes[0, 0]) for each in futures] == [5, 40, 7]
         batcher.close()
         assert sorted(seen) == [1, 2]
 
@@ -84,10 +84,10 @@ class TestTheThread:
         batcher = MicroBatcher("m", batch_size=3, wait=0.0)
         futures = [batcher.submit(prepared(height, 8), loaded) for height in (5, 13, 7)]
         batcher.start()
-        assert int(futures[0].result(10).boxes[0, 0]) == 5
+        assert int(futures[0].result(60).boxes[0, 0]) == 5
         with pytest.raises(ValueError, match="13 rows"):
-            futures[1].result(10)
-        assert int(futures[2].result(10).boxes[0, 0]) == 7
+            futures[1].result(60)
+        assert int(futures[2].result(60).boxes[0, 0]) == 7
         batcher.close()
 
     def test_what_was_cancelled_is_not_looked_at(self, monkeypatch: pytest.MonkeyPatch, loaded: Any) -> None:
@@ -97,7 +97,7 @@ class TestTheThread:
         futures = [batcher.submit(prepared(5, 8), loaded) for _ in range(3)]
         futures[1].cancel()
         batcher.start()
-        futures[2].result(10)
+        futures[2].result(60)
         batcher.close()
         assert looked == [2]
 
@@ -106,7 +106,7 @@ class TestTheThread:
         batcher.start()
         future: Future[Detections] = batcher.submit(prepared(5, 8), loaded)
         threading.Thread(target=batcher.close).start()
-        assert len(future.result(10)) == 1
+        assert len(future.result(60)) == 1
         batcher.close()
         with pytest.raises(RuntimeError, match="closed"):
             batcher.submit(prepared(5, 8), loaded)

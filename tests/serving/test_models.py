@@ -86,8 +86,7 @@ class TestAFileThatChanges:
         path.write_text("broken")
         assert [model.look(), model.look(), model.look()] == ["same", "failed", "same"]
         assert load.text(model) == "old"
-        assert model.fault is not None
-        assert "damaged" in model.fault
+        assert model.fault == "m.safetensors: damaged"
         path.write_text("mended")
         assert [model.look(), model.look()] == ["same", "reloaded"]
         assert (load.text(model), model.fault) == ("mended", None)
@@ -126,9 +125,9 @@ class TestAFileThatChanges:
         served.changed = lambda name, outcome: told.put((name, outcome))
         served.start()
         path.write_text("newer")
-        assert told.get(timeout=10) == ("m", "reloaded")
+        assert told.get(timeout=60) == ("m", "reloaded")
         path.write_text("broken")
-        assert told.get(timeout=10) == ("m", "failed")
+        assert told.get(timeout=60) == ("m", "failed")
         served.close()
         assert load.text(served.first) == "newer"
 

@@ -62,7 +62,7 @@ def test_a_term_signal_loses_no_accepted_request_and_ends_with_status_0(server: 
 
     def ask(number: int) -> None:
         # One connection a thread, on which it asks until the server is gone.
-        with httpx.Client(base_url=server.address, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=server.address, timeout=60, trust_env=False) as client:
             while True:
                 try:
                     answer = client.post("/predict", content=png(seed=number))
@@ -93,10 +93,10 @@ def port(app_of: Callable[..., Any]) -> Iterator[int]:
     thread = threading.Thread(target=run_app, args=(app, bound, ready.set))
     port = bound.getsockname()[1]
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield port
     app.state.door.stopping = True
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -111,7 +111,7 @@ class TestConnections:
             for number in range(20):
                 each = silent.enter_context(socket.create_connection(("127.0.0.1", port)))
                 each.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc"[: 10 + 3 * number])
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
                 other.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
                 answer = told(other)
             assert answer.startswith(b"HTTP/1.1 400 Bad Request")
@@ -120,13 +120,13 @@ class TestConnections:
                 assert client.post("/predict", content=png()).status_code == 200
 
     def test_a_body_that_says_it_is_too_large_is_answered_before_it_comes(self, port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n")
             assert connection.recv(10_000).startswith(b"HTTP/1.1 413")
 
     def test_a_head_that_does_not_come_ends_the_connection(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "HEAD_SECONDS", 0.05)
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(b"POST /pre")
             with suppress(ConnectionResetError):
                 assert told(connection) == b""

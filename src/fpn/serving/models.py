@@ -80,8 +80,10 @@ class ServedModel:
                 raise DataNotFoundError(f"{self.path}: the file is gone")
             self.now = LoadedModel(self._load(self.path), signature, datetime.now(UTC), self.now.number + 1)
         except Exception as error:  # a damaged file of a runtime's own format raises whatever that runtime likes
-            self.fault = str(error) if isinstance(error, FpnError) else f"{type(error).__name__}: {error}"
-            logger.error("model %s: %s. The model as it was goes on.", self.name, self.fault)
+            told = str(error) if isinstance(error, FpnError) else f"{type(error).__name__}: {error}"
+            # Where files lie is not for those who ask over HTTP.
+            self.fault = told.replace(str(self.path), self.path.name)
+            logger.error("model %s: %s. The model as it was goes on.", self.name, told.rstrip("."))
             return "failed"
         self.fault = None
         logger.info("model %s: loaded anew, because %s has changed", self.name, self.path)
