@@ -21,6 +21,16 @@ _WHAT = {
     "fpn.interop": "Weights of other toolkits, and back.",
     "fpn.structures": "Types that cross borders.",
 }
+# Names that are no functions or classes, and so have no docstring.
+_CONSTANTS = {
+    "fpn.__version__": "The version of `fpn`, as text.",
+    "fpn.detectors.DIALECTS": "Name -> conventions of Faster R-CNN; [Dialects](../dialects.md) shows all of them.",
+    "fpn.detectors.PAPER": "The paper's conventions of Faster R-CNN.",
+    "fpn.detectors.TORCHVISION": "torchvision's conventions of Faster R-CNN.",
+    "fpn.evaluation.TASKS": "Name -> what can be measured: boxes, masks, keypoints, ...",
+    "fpn.interop.TOOLKITS": "Name -> toolkit whose weights are recognised and read.",
+    "fpn.structures.OBJECT": "What all objects are to a detector that tells no classes apart: one class, `object`.",
+}
 _HEAD = """\
 # Python
 
@@ -59,7 +69,7 @@ def python_page() -> str:
             found = _at(f"{package}.{name}")
             earlier = shown.get(found.path)
             if earlier is not None:
-                lines += [f"### {package}.{name}", "", f"The same as [{earlier}](#{_anchor(earlier)}).", ""]
+                lines += [f"### {escaped(package)}.{escaped(name)}", "", f"The same as [{earlier}](#{_anchor(earlier)}).", ""]
                 continue
             shown[found.path] = f"{package}.{name}"
             lines += _entry(f"{package}.{name}", found)
@@ -71,8 +81,10 @@ def _anchor(name: str) -> str:
 
 
 def _entry(name: str, found: griffe.Object) -> list[str]:
-    lines = [f"### {name}", ""]
-    if isinstance(found, griffe.Function):
+    lines = [f"### {escaped(name)}", ""]
+    if isinstance(found, griffe.Attribute):
+        lines += [_CONSTANTS[name], ""]
+    elif isinstance(found, griffe.Function):
         lines += _fenced(_signature(name.rpartition(".")[2], found))
     elif isinstance(found, griffe.Class):
         lines += _class_head(found)

@@ -71,7 +71,10 @@ def test_every_error_every_finding_and_every_message_is_on_its_page() -> None:
 def test_every_public_name_is_on_its_page(package: str) -> None:
     assert set(public_names(package)) == set(import_module(package).__all__)
     told = page("reference/python.md")
-    assert all(f"\n### {package}.{name}\n" in told for name in public_names(package))
+    for name in public_names(package):
+        _, found, after = told.partition(f"\n### {package}.{escaped(name)}\n")
+        assert found, name
+        assert len(after.partition("\n#")[0].strip()) > 20, name
 
 
 def test_text_of_the_source_can_not_break_a_page() -> None:
