@@ -29,6 +29,7 @@ _CONSTANTS = {
     "fpn.detectors.TORCHVISION": "torchvision's conventions of Faster R-CNN.",
     "fpn.evaluation.TASKS": "Name -> what can be measured: boxes, masks, keypoints, ...",
     "fpn.interop.TOOLKITS": "Name -> toolkit whose weights are recognised and read.",
+    "fpn.structures.Features": "Maps by level, `dict[str, Tensor]`: finest first, keys `p2`, `p3`, ...; (B, C, H, W).",
     "fpn.structures.OBJECT": "What all objects are to a detector that tells no classes apart: one class, `object`.",
 }
 _HEAD = """\
@@ -69,7 +70,8 @@ def python_page() -> str:
             found = _at(f"{package}.{name}")
             earlier = shown.get(found.path)
             if earlier is not None:
-                lines += [f"### {escaped(package)}.{escaped(name)}", "", f"The same as [{earlier}](#{_anchor(earlier)}).", ""]
+                heading = f"### {escaped(package)}.{escaped(name)}"
+                lines += [heading, "", f"The same as [{earlier}](#{_anchor(earlier)}).", ""]
                 continue
             shown[found.path] = f"{package}.{name}"
             lines += _entry(f"{package}.{name}", found)
