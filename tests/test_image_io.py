@@ -107,7 +107,7 @@ def _truncated_jpeg() -> bytes:
         (b"", "the file is empty"),
         (b"hello, I am a text", "not an image of a known format"),
         (_truncated_jpeg(), "damaged"),
-        (_png_claiming(100_000, 100_000), "too many pixels"),
+        (_png_claiming(100_000, 100_000), "is 10000 million pixels, more than the limit of 134 million"),
         (_png_claiming(15_000, 10_000), "more than the limit of 134 million"),
     ],
     ids=["empty", "text", "truncated", "bomb", "large"],
@@ -119,6 +119,13 @@ def test_broken_files_are_named_with_what_is_wrong(tmp_path, content, message) -
         read_image(path)
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
+
+
+def test_sizes_above_pillows_own_limit_are_known_and_its_limit_stays(tmp_path) -> None:
+    path, theirs = tmp_path / "large.png", Image.MAX_IMAGE_PIXELS
+    path.write_bytes(_png_claiming(100_000, 90_000))
+    assert set(image_size(path)) == {100_000, 90_000}
+    assert theirs == Image.MAX_IMAGE_PIXELS
 
 
 def test_missing_files_and_folders_say_so(tmp_path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ _MOST_MISSING = 0.1
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 # Modules whose warnings about a file say nothing that we do not say ourselves.
 _DECODERS = r"PIL\b|pillow_heif\b"
+# Held while Pillow's limit is lifted.
+_LIFTING = threading.Lock()
 _WIDTH, _HEIGHT, _CHANNELS = 256, 257, 277  # of TIFF
 
 
@@ -296,11 +299,24 @@ def _opened(path: _Stored, max_bytes: int) -> Iterator[Image.Image]:
 def _open(path: _Stored) -> Image.Image:
     """Pillow's image of a file. The library that reads HEIF is loaded only for files that are it."""
     try:
-        return Image.open(_for_pillow(path), formats=FORMATS)
+        return _of_any_size(path, FORMATS)
     except UnidentifiedImageError:
         if not _is_heif(path) or not _heif_is_there():
             raise
-        return Image.open(_for_pillow(path), formats=("HEIF",))
+        return _of_any_size(path, ("HEIF",))
+
+
+def _of_any_size(path: _Stored, formats: tuple[str, ...]) -> Image.Image:
+    """A file's header, its pixels not decoded. Pillow's own limit, one for the process, would stand before ours."""
+    try:
+        return Image.open(_for_pillow(path), formats=formats)
+    except Image.DecompressionBombError:
+        with _LIFTING:
+            theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(_for_pillow(path), formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = theirs
 
 
 def _for_pillow(path: _Stored) -> Path | io.BytesIO:
