@@ -37,7 +37,7 @@ def run(
     run lengths) or keypoints; one that can't be read has its error instead, and the exit status is then 1.
 
     Args:
-        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
+        model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
         sources: Image files, folders, globs in quotes, .txt lists of paths, .parquet files with a column of images or
             paths, and .tar files of images (WebDataset).
         output: Folder for the shards: new, empty, or of the same run.

@@ -45,7 +45,7 @@ def run(
     Stopped, the same command goes on with what was found until then.
 
     Args:
-        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
+        model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else one that it was not trained on; else the only split, else all, else trainval, else val, else test.

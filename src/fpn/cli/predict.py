@@ -58,7 +58,7 @@ def run(
     fpn predict model.safetensors street.mov --track --output street
 
     Args:
-        model: A .safetensors file that `fpn train` wrote, or an .onnx or .xml file of `fpn export`.
+        model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
         images: Files, folders (with all inside of them) and globs in quotes; or films, by their names.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
         score: Draw and count detections from this score on, 0 to 1. calibrated: from each class's own threshold, that
