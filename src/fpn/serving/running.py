@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -43,9 +44,10 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise ConfigError(
-            f"--host {host} --port {port}: {error.strerror}. Choose another port; 0 takes any that is free."
-        ) from error
+        remedy = "Choose another port; 0 takes any that is free."
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "Choose an address of this machine; 0.0.0.0 is all of them."
+        raise ConfigError(f"--host {host} --port {port}: {error.strerror}. {remedy}") from error
     return bound
 
 
