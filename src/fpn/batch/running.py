@@ -183,6 +183,9 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
         except (OSError, ValueError) as error:
             raise OutputError(f"{manifest}: can't be read ({error}). Choose another --output.") from error
         others = [name for name, value in identity.items() if earlier.get(name) != value]
+        if "settings" in others and isinstance(earlier.get("settings"), dict):
+            named = [name for name, value in identity["settings"].items() if earlier["settings"].get(name) != value]
+            others = [*(name for name in others if name != "settings"), *(f"settings.{name}" for name in named)]
         if others:
             raise OutputError(
                 f"{output}: holds a batch run of another kind: {', '.join(others)} differ from {MANIFEST}. Choose "
