@@ -212,7 +212,12 @@ def _sentence(error: ValidationError, declared: Mapping[str, FieldInfo]) -> str:
 
 
 def _or_number(details: list[Any]) -> str:
-    return " or give numbers" if any("tuple" in str(each["loc"]) for each in details) else ""
+    if any("tuple" in str(each["loc"]) for each in details):
+        return " or give numbers"
+    bounds = [str(each["msg"]) for each in details if str(each["type"]).startswith(("less_than", "greater_than"))]
+    if bounds:
+        return f" or a number {bounds[0].removeprefix('Input should be ')}"
+    return " or give a number" if any(str(each["type"]).startswith("float") for each in details) else ""
 
 
 def _known(declared: Mapping[str, FieldInfo]) -> str:
