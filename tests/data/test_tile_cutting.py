@@ -70,7 +70,7 @@ def test_each_tile_has_its_pixels_and_what_it_shows_of_the_objects(tmp_path: Pat
 def test_what_is_marked_and_what_no_tile_shows_whole_is_counted(tmp_path: Path) -> None:
     converted = _cut(_coco(tmp_path / "in", [WHOLE_IN_BOTH, CUT, BARELY]), tmp_path / "out")
     assert [line for line in converted.losses if "object" in line] == [
-        "pieces with less than 30% of an object, which are marked as crowds or difficult: 1",
+        "objects of which a tile shows less than 30% (marked there as crowds or difficult): 1",
         "objects that no tile shows whole (a larger overlap shows more of them so): 1",
     ]
 

@@ -140,7 +140,7 @@ class TileCutter:
         self._seen[key] = max(self._seen.get(key, 0.0), seen)
         hidden = seen < LEAST_SEEN and not whole.ignore
         if hidden:
-            lost[f"pieces with less than {LEAST_SEEN:.0%} of an object, which are marked as crowds or difficult"] += 1
+            lost[f"objects of which a tile shows less than {LEAST_SEEN:.0%} (marked there as crowds or difficult)"] += 1
         extra = {key: value for key, value in whole.extra.items() if key != "id"}
         if hidden and "ignore" in extra:
             extra["iscrowd"] = 1
