@@ -259,6 +259,21 @@ def test_a_limit_of_detections_holds_and_is_asked_for_when_loading(detector: Det
     assert fpn.load(path, device="cpu").max_detections == detector.max_detections
 
 
+# Else many are sure alike, and which of them are within the limit is nobody's to say; or boxes move so far that the
+# last digit of a delta is a thousandth of a pixel: weights changed by a 10 000 000th each moved them by 0.003 pixels.
+SETTLED = {"box.scores": 0.1, "box.deltas": 0.01, "head.scores": 0.1}
+
+
+def settle(detector: Detector, kind: str) -> None:
+    """So that rounding changes no decision, and each kind finds something."""
+    with torch.no_grad():
+        for name, weight in detector.named_parameters():
+            owner, _, part = name.removesuffix(".weight").rpartition(".")
+            owner = owner.removeprefix("roi_heads.").partition(".")[0]
+            if name.endswith(".weight") and f"{owner}.{part}" in SETTLED:
+                weight *= 1.5 if kind == "atss" else SETTLED[f"{owner}.{part}"]
+
+
 # A graph as PyTorch runs it, here; FPN_ALL_EXPORTS=1 has files in both runtimes, minutes a kind.
 @pytest.mark.parametrize("form", FORMS if os.environ.get("FPN_ALL_EXPORTS") else FORMS[:1])
 def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: str, tmp_path: Path) -> None:
@@ -266,10 +281,7 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
         with pytest.raises(ConfigError, match="a segment_proposals can't be exported"):
             DetectorGraph(detector)
         return
-    with torch.no_grad():
-        for name, weight in detector.named_parameters():
-            if name == "head.scores.weight":
-                weight *= 0.1  # else many are sure alike, and which of them are within the limit is nobody's to say
+    settle(detector, kind)
     if form == "graph":
         prepared = [detector.preprocessor.prepare(Image.fromarray(image(61, 97, seed))) for seed in range(3)]
         images = enter(detector, prepared)
@@ -277,6 +289,7 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
             wanted = detector.detect(images)
             boxes, scores, labels, counts, *_ = DetectorGraph(detector)(images.pixels, images.sizes)
         assert counts.tolist() == [len(each) for each in wanted]
+        assert counts.sum() > 0
         for number, each in enumerate(wanted):
             found = Detections(*(values[number, : len(each)] for values in (boxes, scores, labels)))
             own = replace(each, mask_probabilities=None, keypoints=None)
@@ -290,7 +303,7 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
     # In a process of its own: what is traced can't be under a checker of types.
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(SOURCE)})
     assert done.returncode == 0, done.stderr
-    exported = fpn.load(tmp_path / file)
+    exported, count = fpn.load(tmp_path / file), 0
     for height, width in ((64, 64), (61, 97), (33, 140), (128, 90), (7, 5)):
         for size in (1, 3, 8):
             images = [image(height, width, seed) for seed in range(size - 1)] + [np.zeros((height, width, 3), np.uint8)]
@@ -299,3 +312,5 @@ def test_what_is_exported_finds_the_same(detector: Detector, kind: str, form: st
                 difference = difference_between(one, other, 1e-3)
                 assert difference.same == len(one) == len(other)
                 assert max(difference.box / 100, difference.score) <= 1e-5
+                count += len(one)
+    assert count > 100

@@ -121,6 +121,14 @@ def test_masks_and_keypoints_are_compared_where_boxes_are_the_same():
     assert apart.mask == float("inf")
 
 
+def test_detections_that_lie_on_each_other_each_have_their_own():
+    boxes = torch.tensor([[5.0, 1.0, 5.0, 2.0]] * 3)  # empty, so that NMS leaves all
+    found = Detections(boxes, torch.tensor([0.5, 0.5, 0.5]), torch.tensor([1, 1, 1]))
+    assert difference_between(found, found, 0.01).same == 3
+    fewer = Detections(boxes[:2], found.scores[:2], found.labels[:2])
+    assert difference_between(fewer, found, 0.01).same == difference_between(found, fewer, 0.01).same == 2
+
+
 @pytest.mark.parametrize(
     ("change", "failure"),
     [

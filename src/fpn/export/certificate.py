@@ -240,15 +240,14 @@ def difference_between(theirs: Detections, ours: Detections, tolerance: float) -
     apart = (far / tolerance + other / SCORE_TOLERANCE).masked_fill(
         ours.labels[:, None] != theirs.labels[None], float("inf")
     )
-    place = apart.argmin(dim=1)
+    place, paired = _nearest(apart)
     rows = torch.arange(len(ours))
     box, score = far[rows, place], other[rows, place]
-    near = (box <= _NEAR) & apart[rows, place].isfinite()
+    near = paired & (box <= _NEAR) & apart[rows, place].isfinite()
     same = near & (box <= tolerance) & (score <= SCORE_TOLERANCE)
     points = _apart_points(ours, theirs, place)[same]
-    # Both are the same detection only if neither side takes it twice.
     return DetectionDifference(
-        same=len(set(place[same].tolist())),
+        same=int(same.sum()),
         box=_largest(box[near]),
         score=_largest(score[near]),
         keypoint=_largest(points[points <= _NEAR]),
@@ -256,6 +255,22 @@ def difference_between(theirs: Detections, ours: Detections, tolerance: float) -
         keypoints=points.numel(),
         keypoints_same=int((points <= tolerance).sum()),
     )
+
+
+def _nearest(apart: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of (N, M) that are `apart`, nearest first, nothing twice: (N,) the partner of each, and who has one.
+
+    Empty boxes lie on each other without NMS dropping any, so that the nearest alone would be one for all of them.
+    """
+    left, place = apart.clone(), torch.zeros(len(apart), dtype=torch.int64)
+    paired = torch.zeros(len(apart), dtype=torch.bool)
+    for _ in range(min(apart.shape)):
+        row, column = divmod(int(left.argmin()), left.shape[1])
+        if left[row, column] == torch.inf:
+            break
+        place[row], paired[row] = column, True
+        left[row], left[:, column] = torch.inf, torch.inf
+    return place, paired
 
 
 def _largest(values: Tensor) -> float:
