@@ -49,8 +49,7 @@ def coco128_root() -> Path:
     return _shared("data/coco128")
 
 
-@pytest.fixture(scope="session")
-def small() -> TwoStageDetector:
+def build_small() -> TwoStageDetector:
     """A detector with random weights that runs in milliseconds and finds something everywhere."""
     # Here, not above: where no test needs it, torch is not waited for.
     import torch
@@ -74,3 +73,15 @@ def small() -> TwoStageDetector:
         detector.rpn.objectness.weight.normal_(0, 1.0)
         detector.rpn.deltas.weight.normal_(0, 0.1)
     return detector.eval()
+
+
+@pytest.fixture(scope="session")
+def small() -> TwoStageDetector:
+    """One for all tests, which is as the last test has left it."""
+    return build_small()
+
+
+@pytest.fixture(scope="session")
+def untouched() -> TwoStageDetector:
+    """Another one like `small`, for tests whose numbers depend on its weights, and which change nothing in it."""
+    return build_small()

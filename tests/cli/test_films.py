@@ -75,6 +75,7 @@ def test_a_film_becomes_a_drawn_film_a_line_a_frame_and_rows(
     assert len(rows) == 21
     assert {row["class"] for row in rows} <= {"'=cat", "dog"}  # no formula
     records = [each for line in told for each in line["detections"]]
+    assert [row["class"].lstrip("'") for row in rows] == [each["label"] for each in records]
     assert [row["track"] for row in rows] == [str(each.get("track", "")) for each in records]
     films = json.loads((tmp_path / "films.json").read_text())["films"]
     assert (films[0]["frames"], films[0]["damage"]) == (7, "")
@@ -134,3 +135,14 @@ def test_a_film_of_the_users_is_not_replaced(
     assert [each.name for each in tmp_path.iterdir()] == ["street.mp4"]
     assert run_command(["predict", str(model), str(street), "--output", str(street.parent)]) == 1
     assert "would replace the image itself" in " ".join(capsys.readouterr().err.split())
+
+
+def test_of_a_film_that_can_not_be_read_nothing_is_listed_as_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.mp4").write_text("no film")
+    assert run_command(["predict", str(model), str(tmp_path / "text.mp4"), "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "text.mp4" in said.err
+    assert "(films.json)" in " ".join(said.out.split())
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["films.json"]

@@ -60,6 +60,12 @@ def test_where_the_limit_is_reached_the_advice_says_so_and_what_more_there_is() 
     assert report.figures.ar == pytest.approx(122 / 152)
 
 
+def test_what_can_be_set_is_the_limit_of_a_tile_where_tiles_are_put_together() -> None:
+    report = report_limit(full(100, 100, 2), TRUTH, results(120), of_image=400)
+    assert report is not None
+    assert (report.limit, report.larger) == (400, 300)
+
+
 def test_up_to_a_hundred_cocos_own_figures_are_these() -> None:
     report = report_limit(full(100, 40, 2), TRUTH, results(40))
     assert report is not None

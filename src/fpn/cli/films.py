@@ -113,7 +113,8 @@ def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: 
             failed += 1
             say_error(f"skipped: {error}")
         write_text(job.output / NAME, json.dumps({"info": info, "films": records}, indent=1) + "\n")
-    say(f"results: {job.output} ({', '.join(names.files) if len(films) == 1 else f'{NAME} names all'})")
+    written = [name for name in names.files if (job.output / name).exists()]
+    say(f"results: {job.output} ({', '.join(written) if len(films) == 1 else f'{NAME} names all'})")
     return 1 if failed else 0
 
 
@@ -128,9 +129,10 @@ def _one_film(path: Path, target: Path, job: FilmJob) -> dict[str, Any]:
         for frame, image, found in opened.enter_context(_found(film, job)):
             sure = are_sure(found, job.chosen)
             ids = [None] * len(found) if tracker is None else tracker.follow(found, sure, frame.seconds)
-            records = _records(frame, found, ids, classes)
-            line({"frame": frame.number, "time": frame.seconds, "detections": records})
             names = [classes[label] for label in found.labels.tolist()]
+            records = _records(frame, found, ids, classes)
+            told = [{"label": name, **record} for name, record in zip(names, records, strict=True)]
+            line({"frame": frame.number, "time": frame.seconds, "detections": told})
             for record, name in zip(records, names, strict=True):
                 row(_row(path, frame, record, name))
             notes.take(frame, sure.tolist(), names, ids)

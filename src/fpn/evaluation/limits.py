@@ -20,6 +20,7 @@ class LimitReport:
 
     Attributes:
         limit: the most detections an image.
+        setting: the most detections of what the detector looks at, a tile or an image, which is what can be set.
         reached: images in which so many were found.
         crowded: images with more objects than that, ignored ones not counted.
         most: objects of the image that has most.
@@ -29,6 +30,7 @@ class LimitReport:
     """
 
     limit: int
+    setting: int
     reached: int
     crowded: int
     most: int
@@ -38,8 +40,9 @@ class LimitReport:
 
     @property
     def larger(self) -> int:
-        """A limit that is likely to be enough: three times as many, or twice the objects that an image has."""
-        return max(3 * self.limit, 2 * self.most)
+        """A setting that is likely to be enough: three times as many, or twice the objects that an image has."""
+        of_tiles = self.setting != self.limit  # of which none has all the objects
+        return 3 * self.setting if of_tiles else max(3 * self.limit, 2 * self.most)
 
 
 def report_limit(
@@ -62,6 +65,7 @@ def report_limit(
     said += [describe_crowded(crowded, most, limit)] if crowded else []
     return LimitReport(
         limit=limit,
+        setting=full.limit,
         reached=full.count,
         crowded=crowded,
         most=most,
