@@ -97,7 +97,8 @@ class FilesReport:
         )
         turns = len(self.rows[0].turns)
         machine = ", ".join(str(self.machine[name]) for name in ("processor", "vector_instructions"))
-        threads = f"{self.machine['threads']} threads, load {self.machine.get('load', 'unknown')}"
+        count = self.machine["threads"]
+        threads = f"{count} thread{'' if count == 1 else 's'}, load {self.machine.get('load', 'unknown')}"
         told = (
             f"From a file to boxes, {self.images}, {self.batch} at a time; medians of {turns} turns.",
             f"{machine}, {threads}.",
