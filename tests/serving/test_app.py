@@ -138,6 +138,7 @@ class TestPredict:
                     post("/predict", content=b"no image"),
                     post("/predict?scroe=1", content=FILE),
                     post("/predict?score=nan", content=FILE),
+                    post("/predict?score=0.5&score=0.9", content=FILE),
                     post("/predict?overlap=0.5", content=FILE),
                     post("/predict", data={"image": "photo.jpg"}, files={"other": b"x"}),
                 ],

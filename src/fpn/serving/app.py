@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -69,6 +70,7 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
 def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
     @app.post("/predict", summary="Find objects in an image's bytes, or in the files of a form.", openapi_extra=_BODY)
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
+        _refuse_repeated(request)
         model = named_model(models, query.model)
         tiling = query.tiling()
         async with bodies.images(request) as images:
@@ -80,6 +82,13 @@ def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, 
         if query.format == "coco":
             return JSONResponse(await service.in_pool(coco_answer, answers))
         return JSONResponse(await service.in_pool(json_answer, answers, model.name))
+
+
+def _refuse_repeated(request: Request) -> None:
+    """What is said twice in an address would be half ignored."""
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if count > 1:
+            raise RequestError(422, f"{name!r:.100} stands {count} times in the address", "Say it once.")
 
 
 def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics, settings: ServerSettings) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from fpn.detectors.prediction import Predictor, detect_batch, group_by_size
 from fpn.preprocessing.preprocessor import Prepared
@@ -117,9 +118,11 @@ class MicroBatcher:
     def _work(self) -> None:
         while (batch := self._next()) is not None:
             began = time.monotonic()
-            detect_all(batch)
-            self._done(len(batch), time.monotonic() - began)
-            del batch  # what it holds is not kept while the next one is waited for
+            answers = detect_all(batch)
+            self._done(len(batch), time.monotonic() - began)  # before the answers, so that who has his is counted
+            for answer in answers:
+                answer()
+            del batch, answers, answer  # what they hold is not kept while the next one is waited for
 
     def _next(self) -> list[WaitingImage] | None:
         """The next batch; None: there will be none."""
@@ -144,17 +147,17 @@ class MicroBatcher:
                     return batch
 
 
-def detect_all(batch: Sequence[WaitingImage]) -> None:
-    """Look at images of one predictor together. If that fails each is looked at alone, so that one spoils no other."""
+def detect_all(batch: Sequence[WaitingImage]) -> list[Callable[[], None]]:
+    """Look at images of one predictor together. If that fails each is looked at alone, so that one spoils no other.
+
+    Returns:
+        What gives each image its answer.
+    """
     try:
         found = detect_batch(batch[0].predictor, [each.prepared for each in batch])
     except Exception as error:  # whatever the network raises belongs to the images, not to the thread
         if len(batch) > 1:
-            for each in batch:
-                detect_all([each])
-        else:
-            logger.exception("detecting failed")
-            batch[0].found.set_exception(error)
-        return
-    for each, detections in zip(batch, found, strict=True):
-        each.found.set_result(detections)
+            return [answer for each in batch for answer in detect_all([each])]
+        logger.exception("detecting failed")
+        return [partial(batch[0].found.set_exception, error)]
+    return [partial(each.found.set_result, detections) for each, detections in zip(batch, found, strict=True)]
