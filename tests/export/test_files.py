@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 def _fpn(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own: what is traced can't be under a checker of types."""
     command = [sys.executable, "-m", "fpn", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(SOURCE)})
+    environment = {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")
