@@ -241,7 +241,7 @@ class TestRun:
             run_batch(model, [str(images)], undisturbed, ON_CPU, workers=1, shard_size=4)
         with pytest.raises(OutputError, match="images, names differ"):
             run_batch(model, [str(images / "sub")], undisturbed, ON_CPU, workers=1, shard_size=3)
-        with pytest.raises(OutputError, match="settings.score differ"):
+        with pytest.raises(OutputError, match=r"settings\.score differ"):
             run_batch(model, [str(images)], undisturbed, ON_CPU.changed(score=0.9), workers=1, shard_size=3)
 
     def test_a_folder_of_the_users_is_left_alone(self, model: Path, images: Path, tmp_path: Path) -> None:
