@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
 import io
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from shell import Shell
@@ -11,6 +15,8 @@ from fpn.cli.app import COMMANDS
 from fpn.cli.help import HelpRow, Page, asked_page, read_pages, render, show_page
 from fpn.cli.help_pages import make_pages
 
+SOURCE = Path(__file__).parents[2] / "src/fpn"
+OPTION = r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]"
 SLOW = ["torch", "torchvision", "timm", "accelerate", "numpy", "PIL", "pydantic", "cyclopts", "rich", "yaml"]
 PAGE = Page(
     usage="fpn cook [OPTIONS] DISH",
@@ -29,6 +35,21 @@ PAGE = Page(
 
 def test_the_pages_are_what_the_verbs_say_now() -> None:
     assert make_pages() == read_pages(), "write them anew: python -m fpn.cli.help_pages"
+
+
+def test_every_option_that_a_text_of_the_source_names_is_one() -> None:
+    others = {"--data-binary", "--head", "--rdzv-id", "--shm-size", "--upgrade"}  # of curl, ray, torchrun, docker, pip
+    pages = json.dumps(read_pages())
+    known = others | set(re.findall(OPTION, pages))
+    wrong = [
+        f"{path.name}:{node.lineno}: {option}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for option in re.findall(OPTION, node.value)
+        if option not in known
+    ]
+    assert wrong == []
 
 
 def test_help_imports_nothing_that_is_slow() -> None:

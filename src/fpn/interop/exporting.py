@@ -227,7 +227,7 @@ def _for_vitdet(detector: Detector, file: str) -> ExportedWeights:
     if config is None:
         raise ConfigError(
             f"Detectron2 has no {recipe.kind} on ViTDet; its configs have Mask and Cascade R-CNN on it. "
-            "A model trained with --preset mask_rcnn --dialect vitdet can be exported."
+            "A model trained with --detector mask_rcnn --dialect vitdet can be exported."
         )
     refuse_unlike(unlike, recipe, f"Detectron2's ViTDet {recipe.kind}", "vitdet")
     tensors, left = name_for_vitdet(detector.state_dict())
