@@ -16,7 +16,7 @@ from fpn.cli.help import HelpRow, Page, asked_page, read_pages, render, show_pag
 from fpn.cli.help_pages import make_pages
 
 SOURCE = Path(__file__).parents[2] / "src/fpn"
-OPTION = r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]"
+OPTION = r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])"
 SLOW = ["torch", "torchvision", "timm", "accelerate", "numpy", "PIL", "pydantic", "cyclopts", "rich", "yaml"]
 PAGE = Page(
     usage="fpn cook [OPTIONS] DISH",
