@@ -17,6 +17,7 @@ _HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
 _FENCED = re.compile(r"^( *)```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _OPTION = re.compile(r"--[a-z][a-z0-9-]*")
+_SCRIPTS = ROOT / "benchmarks"
 _ASSIGNED = re.compile(r"^([a-z_]+(?:\.[a-z_]+)+)=")
 # Options of other programs that pages name.
 FOREIGN = frozenset(
@@ -101,8 +102,9 @@ def wrong_words(page: Path) -> Iterator[str]:
 @cache
 def _benchmarks() -> frozenset[str]:
     """Options of the scripts in benchmarks/, which their page names."""
-    scripts = (ROOT / "benchmarks").rglob("*.py")
-    return frozenset(option for script in scripts for option in _OPTION.findall(script.read_text(encoding="utf-8")))
+    return frozenset(
+        option for script in _SCRIPTS.rglob("*.py") for option in _OPTION.findall(script.read_text(encoding="utf-8"))
+    )
 
 
 def wrong_command(line: str) -> Iterator[str]:
