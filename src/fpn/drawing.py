@@ -148,6 +148,11 @@ class _Mark:
     ignored: bool
 
 
+def cut_score(score: float) -> str:
+    """Two decimals, cut and not rounded: 0.996 is not certain."""
+    return f"{int(score * 100) / 100:.2f}"
+
+
 def _marks(
     objects: Detections | Targets,
     classes: Classes,
@@ -171,8 +176,7 @@ def _marks(
         tracked = None if ids is None else ids[number]
         text = text if tracked is None else f"{text} #{tracked}"
         if found and with_scores:
-            # Cut, not rounded: 0.996 is not certain.
-            score = f"{int(scores[number] * 100) / 100:.2f}"
+            score = cut_score(scores[number])
             text = score if alike else f"{text} {score}"
         kind = tracked if tracked is not None else len(marks) if alike else labels[number]
         colour = _IGNORED if ignored[number] else colour_of(kind)

@@ -6,7 +6,6 @@ UTF-8 with a byte order mark: without one, a well-known spreadsheet shows every 
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.errors import OutputError
-from fpn.files import atomic_path, refuse_unwritable, write_text
+from fpn.files import atomic_path, refuse_unwritable
 
 # What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -43,20 +42,17 @@ def write_csv(
     """
     rows = list(rows)
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    # Spreadsheets and pandas read either end of a line; a terminal's tools want this one.
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _inert(name, value) for name, value in row.items()} for row in rows)
-    # A file's name may hold bytes that are no letters.
-    write_text(target, "\ufeff" + text.getvalue().encode("utf-8", "replace").decode())
+    with csv_rows(target, columns) as write:
+        for row in rows:
+            write(row)
     return Path(target)
 
 
 @contextmanager
 def csv_rows(target: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """As `write_csv`, a row at a time, for tables that need not fit into memory; the file has its name at the end."""
-    # Bytes of a file's name that are no letters become question marks.
+    # Bytes of a file's name that are no letters become question marks. Spreadsheets and pandas read either end of a
+    # line; a terminal's tools want this one.
     with (
         atomic_path(target) as temporary,
         temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream,

@@ -17,6 +17,7 @@ from studies.diagnosis.planted import CANONICAL, LEVELS, SIDE, detector, images
 
 import fpn
 from fpn.detectors import Detector
+from fpn.drawing import cut_score
 from fpn.export.exported import ExportedDetector
 from fpn.export.header import GraphInfo
 from fpn.heads.roi_pooler import RoIConfig, RoIPooler
@@ -27,7 +28,6 @@ from fpn.serving.inside_figures import (
     MAP_SIDE,
     SHOWN,
     anchor_places,
-    cut_score,
     describe_level,
     draw_map,
     ranked,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +11,10 @@ from cyclopts import Parameter
 from fpn.cli.model_settings import read_assignments
 from fpn.cli.terminal import say, say_warning
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
+from fpn.files import refuse_unwritable
 
 if TYPE_CHECKING:
     from fpn.interop import ImportedWeights
-    from fpn.interop.checkpoint_files import CheckpointContent
 
 _SUFFIX = ".safetensors"
 
@@ -75,13 +74,16 @@ def run(
     check_source(checkpoint)
     assigned = read_assignments(set)
     if config is not None:
-        _check_config(config)
+        from fpn.interop.toolkit_configs import read_toolkit_config
+
+        read_toolkit_config(config)
     if is_timm(checkpoint):
         _keep_timm(checkpoint, output)
         return
-    content = None if is_torchvision(checkpoint) else _read(checkpoint)
-
     from fpn.interop.checkpoint_files import read_checkpoint_file
+
+    content = None if is_torchvision(checkpoint) else read_checkpoint_file(checkpoint)
+
     from fpn.interop.conversion import IMAGENET
     from fpn.interop.importing import import_content
     from fpn.interop.torchvision_registry import find_torchvision
@@ -103,30 +105,13 @@ def run(
         _keep_model(imported, checkpoint, output, weights=found.path, verify=verify)
 
 
-def _read(checkpoint: str) -> CheckpointContent:
-    from fpn.interop.checkpoint_files import read_checkpoint_file
-
-    return read_checkpoint_file(checkpoint)
-
-
-def _check_config(config: Path) -> None:
-    from fpn.interop.toolkit_configs import read_toolkit_config
-
-    read_toolkit_config(config)
-
-
 def _check_output(output: Path) -> None:
     """Stop before any work where no model can be written."""
     if output.suffix != _SUFFIX:
         raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
     if output.exists():
         raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
-    blocking = next((folder for folder in output.parents if folder.exists() and not folder.is_dir()), None)
-    if blocking is not None:
-        raise OutputError(f"{output}: {blocking} is a file, so nothing can lie below it. Choose another --output.")
-    folder = next(folder for folder in output.absolute().parents if folder.is_dir())
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{output}: no permission to write into {folder}. Choose another --output.")
+    refuse_unwritable(output)
 
 
 def _keep_model(

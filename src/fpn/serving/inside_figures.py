@@ -326,8 +326,3 @@ def anchor_places(
         for (width, height), box in zip(sides, corners(first, frame), strict=True)
     )
     return CellPlaces("anchors", step_of(float(right), float(down), frame), shapes)
-
-
-def cut_score(score: float) -> str:
-    """Two decimals, cut and not rounded: 0.996 is not certain."""
-    return f"{int(score * 100) / 100:.2f}"

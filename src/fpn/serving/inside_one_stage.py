@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.one_stage import OneStageDetector
+from fpn.drawing import cut_score
 from fpn.heads.anchor_towers import AnchorTowerHead
 from fpn.heads.dense_selection import DenseCandidates
 from fpn.heads.dense_towers import TowerHead
@@ -22,7 +23,6 @@ from fpn.serving.inside_figures import (
     Selection,
     anchor_places,
     corners,
-    cut_score,
     describe_level,
     ranked,
     rounded_scores,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fpn.detectors.two_stage import TwoStageDetector
+from fpn.drawing import cut_score
 from fpn.heads.cascade import box_heads
 from fpn.heads.cascade_masks import MaskStages
 from fpn.heads.roi_pooler import RoIPooler
@@ -24,7 +25,6 @@ from fpn.serving.inside_figures import (
     Selection,
     anchor_places,
     corners,
-    cut_score,
     describe_level,
     ranked,
     rounded_scores,
