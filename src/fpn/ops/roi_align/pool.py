@@ -64,9 +64,41 @@ def pool_rois(
     if sampler == "align" and _device_has_its_own(maps[0]):
         own = _align_of_device(output_size, sampling_ratio, aligned)
         return _level_by_level(own, maps, edges, image_index, map_index)
+    return bag_rois(
+        maps,
+        edges,
+        image_index,
+        map_index,
+        output_size=output_size,
+        sampler=sampler,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+        max_pool=max_pool,
+    )
+
+
+def bag_rois(
+    maps: Sequence[Float[Tensor, "b c _ _"]],
+    edges: Float[Tensor, "r 4"],
+    image_index: Int[Tensor, " r"],
+    map_index: Int[Tensor, " r"],
+    *,
+    output_size: int,
+    sampler: Literal["align", "align_avg", "crop", "crop_and_resize"] = "align",
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+    max_pool: bool = False,
+) -> Float[Tensor, "r c s s"]:
+    """`pool_rois` by one weighted embedding bag, on any device; a caller who has no reason takes `pool_rois`.
+
+    Args:
+        maps: the levels.
+        edges: xyxy, in cells of each RoI's own map.
+        image_index, map_index, output_size, sampler, sampling_ratio, aligned, max_pool: as `pool_rois` has them.
+    """
     points = output_size * 2 if sampler == "crop" and max_pool else output_size
     taps = _taps(sampler, points, sampling_ratio, aligned)
-    size = torch.tensor([m.shape[2:] for m in maps], device=boxes.device)[map_index]
+    size = torch.tensor([m.shape[2:] for m in maps], device=edges.device)[map_index]
     height, width = size.unbind(1)
     down, across = Span(edges[:, 1], edges[:, 3], height), Span(edges[:, 0], edges[:, 2], width)
     base = image_index * height * width

@@ -17,7 +17,7 @@ from torchvision.ops import roi_align
 
 from fpn.errors import FpnError
 from fpn.ops.roi_align.levels import choose_levels
-from fpn.ops.roi_align.pool import pool_rois
+from fpn.ops.roi_align.pool import bag_rois, pool_rois
 from fpn.studies.benchmark.agreement import largest_difference
 from fpn.studies.benchmark.turns import Side, in_turns
 
@@ -86,6 +86,12 @@ def ours(maps: list[Tensor], rois: Rois) -> Tensor:
     return pool_rois(maps, scales, rois.boxes, rois.images, rois.levels, output_size=SIZE, sampling_ratio=2)
 
 
+def bags(maps: list[Tensor], rois: Rois) -> Tensor:
+    """All levels in one call by the embedding bag, which `ours` is on a CPU alone."""
+    edges = rois.boxes / rois.boxes.new_tensor(STRIDES)[rois.levels][:, None]
+    return bag_rois(maps, edges, rois.images, rois.levels, output_size=SIZE, sampling_ratio=2)
+
+
 def torchvisions(maps: list[Tensor], rois: Rois) -> Tensor:
     """As torchvision's MultiScaleRoIAlign does: level by level, into the order of the RoIs."""
     pooled = maps[0].new_zeros(len(rois.boxes), maps[0].shape[1], SIZE, SIZE)
@@ -116,9 +122,16 @@ WORKS = {"forward": forward, "forward + backward": forward_backward}
 
 
 def compare(
-    name: str, dtype: torch.dtype, rois: Rois, *, channels: int, repeats: int, channels_last: bool = True
+    name: str,
+    dtype: torch.dtype,
+    rois: Rois,
+    *,
+    channels: int,
+    repeats: int,
+    channels_last: bool = True,
+    pool: Callable[[list[Tensor], Rois], Tensor] = ours,
 ) -> Pooling:
-    """Time one of `WORKS` on both sides.
+    """Time one of `WORKS` on both sides; `pool` is our side, `ours` or `bags`.
 
     Raises:
         FpnError: the results differ.
@@ -131,7 +144,7 @@ def compare(
     slope = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(device, dtype)
     work = WORKS[name]
     sides = in_turns(
-        {"ours": lambda: work(ours, laid, rois, slope), "theirs": lambda: work(torchvisions, maps, rois, slope)},
+        {"ours": lambda: work(pool, laid, rois, slope), "theirs": lambda: work(torchvisions, maps, rois, slope)},
         repeats=repeats,
         device=device,
     )
