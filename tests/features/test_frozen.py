@@ -33,6 +33,11 @@ def test_epsilon_is_added_to_the_variance() -> None:
     assert float(frozen(X)[0, 0, 0, 0]) == 11.0
 
 
+def test_it_is_where_the_norm_was() -> None:
+    frozen = FrozenNorm.of(nn.BatchNorm2d(2, device="meta"))
+    assert {value.device.type for value in frozen.buffers()} == {"meta"}
+
+
 def test_an_activation_inside_a_norm_is_kept() -> None:
     frozen = FrozenNorm.of(norm_with_statistics(BatchNormAct2d(2, eps=0.0, act_layer=nn.ReLU)))
     torch.testing.assert_close(frozen(X).flatten(), torch.tensor([12.0, 0.0]))

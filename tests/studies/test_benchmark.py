@@ -196,6 +196,23 @@ def test_the_report_has_a_row_for_each_work_and_each_stage(small_products):
     assert any("No GPU" in note for note in report.notes)
 
 
+def test_what_has_no_room_leaves_a_note_and_the_rows_before_it(small_products, monkeypatch):
+    timed = inference.time_detection
+
+    def crowded(ways, theirs, paths, **options):
+        if len(paths) == 2:
+            raise torch.OutOfMemoryError("no room for 2 images")
+        return timed(ways, theirs, paths, **options)
+
+    monkeypatch.setattr(inference, "time_detection", crowded)
+    settings = BenchmarkSettings(
+        backbone="resnet18", size=SIZE, repeats=1, classes=3, parts=("inference",), batches=(1, 2)
+    )
+    report = run_benchmark(settings)
+    assert {row.work.split(",")[0] for row in report.rows} == {"inference x1"}
+    assert "No rows of inference x2: it needs more than the GPU's memory." in report.notes
+
+
 def test_the_command_prints_tables_of_80_columns_and_writes_json(
     small_products: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

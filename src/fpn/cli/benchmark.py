@@ -34,7 +34,7 @@ def run(
     classes: int = 90,
     channels: int = 256,
     head_width: int = 1024,
-    compile: bool = False,
+    compile: bool | None = None,
     threads: int | None = None,
     device: str | None = None,
     exported: tuple[Path, ...] = (),
@@ -62,7 +62,7 @@ def run(
         classes: Of the detectors; of keypoint_rcnn it is always one.
         channels: Width of our pyramid's maps; torchvision's are 256 wide, and only then detections can be compared.
         head_width: Width of our box head's two layers; torchvision's are 1024 wide.
-        compile: Also measure torch.compile; a GPU's report always has it.
+        compile: Also measure torch.compile, on a GPU with CUDA graphs as well. None: on a GPU.
         threads: Of torch on a CPU. None: as torch chooses.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         exported: Files of one model, the model itself (which is optimized) first; of the other options --images,
@@ -130,7 +130,7 @@ _OF_PAIRS = (
     90,
     256,
     1024,
-    False,
+    None,
     None,
 )
 _MOST_IMAGES = 20

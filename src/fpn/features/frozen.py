@@ -40,8 +40,8 @@ class FrozenNorm(nn.Module):
     @classmethod
     def of(cls, norm: _BatchNorm) -> FrozenNorm:
         """The frozen form of a batch norm, or of one of timm's norms with an activation inside."""
-        frozen = cls(norm.num_features, eps=norm.eps, tail=_tail(norm))
         assert norm.running_mean is not None, "a norm without statistics can't be frozen"
+        frozen = cls(norm.num_features, eps=norm.eps, tail=_tail(norm)).to(norm.running_mean.device)
         for name in ("weight", "bias", "running_mean", "running_var"):
             value = getattr(norm, name)
             if value is not None:

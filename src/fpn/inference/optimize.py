@@ -178,7 +178,8 @@ def optimize(
         detector: of any kind, as it was trained.
         precision: of the network's arithmetic; "auto": bf16 where the chip multiplies it in hardware.
         compile: let torch.compile work on the part from pixels to raw predictions. Each size of image, rounded up to a
-            multiple of 128, is compiled when it first comes, which takes a minute or more.
+            multiple of 128, is compiled when it first comes, which takes a minute or more. What a network sees beyond
+            an image's edge is wider then, which moves detections near it (AP on BCCD from 0.5988 to 0.5984).
         cuda_graphs: compile, and on a GPU replay each size as one graph.
 
     Raises:
@@ -190,13 +191,15 @@ def optimize(
         raise ConfigError(f"precision {precision!r}: choose one of float32, bf16, auto")
     device = detector.device
     exact: Literal["float32", "bf16"] = _automatic(device) if precision == "auto" else precision
-    inner = copy.deepcopy(detector).eval().requires_grad_(False)
+    # Parts are rewritten on the CPU, where float32 is that: a GPU may compute convolutions with ten bits (TF32), and
+    # the folded path is compared with the original.
+    inner = copy.deepcopy(detector).eval().requires_grad_(False).cpu()
     notes: list[str] = []
     with torch.no_grad():
         was_folded = inner.rewrite(Rewriter(fold=folded, fuse=_fuse))
         fold_sequences(inner)
         _fuse_convolutions(inner)
-    inner.to(memory_format=torch.channels_last)
+    inner.to(device, memory_format=torch.channels_last)
     if exact == "bf16":
         _store_bf16(inner)
     _prepare(inner)

@@ -129,9 +129,9 @@ def compare(
     channels: int,
     repeats: int,
     channels_last: bool = True,
-    pool: Callable[[list[Tensor], Rois], Tensor] = ours,
+    pool: Callable[[list[Tensor], Rois], Tensor] | None = None,
 ) -> Pooling:
-    """Time one of `WORKS` on both sides; `pool` is our side, `ours` or `bags`.
+    """Time one of `WORKS` on both sides; `pool` is our side, such as `bags`. None: `ours`.
 
     Raises:
         FpnError: the results differ.
@@ -144,7 +144,10 @@ def compare(
     slope = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(device, dtype)
     work = WORKS[name]
     sides = in_turns(
-        {"ours": lambda: work(pool, laid, rois, slope), "theirs": lambda: work(torchvisions, maps, rois, slope)},
+        {
+            "ours": lambda: work(pool or ours, laid, rois, slope),
+            "theirs": lambda: work(torchvisions, maps, rois, slope),
+        },
         repeats=repeats,
         device=device,
     )

@@ -88,6 +88,7 @@ def _memory(report: BenchmarkReport) -> TextTable:
     rows = tuple(
         (work, f"{found['fpn']:.0f}", f"{found['torchvision']:.0f}", f"{found['fpn'] / found['torchvision']:.2f}")
         for work, found in report.memory.items()
+        if {"fpn", "torchvision"} <= set(found)
     )
     return TextTable(title="Peak memory, MiB", columns=("work", ">fpn", ">theirs", ">ratio"), rows=rows)
 

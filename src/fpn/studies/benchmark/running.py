@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -43,7 +44,7 @@ class BenchmarkSettings:
         batches: images that go through the network together, several to be measured one after the other.
         repeats: turns; medians are reported.
         parts: of `PARTS`.
-        compile: also measure what torch.compile makes of it; on a GPU it is always measured.
+        compile: also measure what torch.compile makes of it, on a GPU with CUDA graphs as well. None: on a GPU.
         rois: RoIs of the pooling part.
         classes: number of classes.
         channels: width of our pyramid; torchvision's is 256.
@@ -58,7 +59,7 @@ class BenchmarkSettings:
     batches: tuple[int, ...] = (1,)
     repeats: int = 5
     parts: tuple[BenchmarkPart, ...] = PARTS
-    compile: bool = False
+    compile: bool | None = None
     rois: int = 2048
     classes: int = 90
     channels: int = 256
@@ -82,6 +83,11 @@ class BenchmarkSettings:
                 f"channels {self.channels}, head_width {self.head_width}: torchvision's are 256 and 1024, so that the "
                 "detections could not be compared. Measure other widths without inference: --parts training memory."
             )
+
+    @property
+    def compiles(self) -> bool:
+        """Whether compiled code is measured too."""
+        return self.device.type == "cuda" if self.compile is None else self.compile
 
     @property
     def pools(self) -> bool:
@@ -183,9 +189,9 @@ def ways(pair: Pair, settings: BenchmarkSettings) -> dict[str, Detector]:
     found: dict[str, Detector] = {"eager": ours}
     for precision in precisions(settings.device):
         found[f"optimized, {precision}"] = optimize(ours, precision)
-        if settings.compile or settings.device.type == "cuda":
+        if settings.compiles:
             found[f"compiled, {precision}"] = optimize(ours, precision, compile=True)
-        if settings.device.type == "cuda":
+        if settings.compiles and settings.device.type == "cuda":
             found[f"CUDA graphs, {precision}"] = optimize(ours, precision, compile=True, cuda_graphs=True)
     return found
 
@@ -212,15 +218,26 @@ def _infer(settings: BenchmarkSettings, report: BenchmarkReport, progress: Calla
         paths = write_jpegs(draw_noise(max(settings.batches), settings.size), Path(folder))
         for batch in settings.batches:
             progress(f"inference, batch {batch}")
-            found = inference.time_detection(
-                ours, pair.theirs, paths[:batch], repeats=settings.repeats, first_label=pair.first_label
-            )
-            for name in ours:
-                agreement = f"{100 * found.agreement[name]:.1f} % twins"
-                work = f"inference x{batch}, {name}"
-                report.rows.append(_row(work, found.sides[name], found.sides["torchvision"], agreement))
-            if not report.stages:
-                report.stages, report.gigaflops = found.stages, found.gigaflops
+            with _as_memory_permits(report, f"inference x{batch}"):
+                found = inference.time_detection(
+                    ours, pair.theirs, paths[:batch], repeats=settings.repeats, first_label=pair.first_label
+                )
+                for name in ours:
+                    agreement = f"{100 * found.agreement[name]:.1f} % twins"
+                    work = f"inference x{batch}, {name}"
+                    report.rows.append(_row(work, found.sides[name], found.sides["torchvision"], agreement))
+                if not report.stages:
+                    report.stages, report.gigaflops = found.stages, found.gigaflops
+
+
+@contextmanager
+def _as_memory_permits(report: BenchmarkReport, work: str) -> Iterator[None]:
+    """What a GPU has no room for leaves a note, and what was measured before is kept."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        report.notes.append(f"No rows of {work}: it needs more than the GPU's memory.")
+        torch.cuda.empty_cache()
 
 
 def _train(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
@@ -228,19 +245,19 @@ def _train(settings: BenchmarkSettings, report: BenchmarkReport, progress: Calla
     for batch in settings.batches:
         for precision in precisions(settings.device):
             for deterministic in choices:
-                pair = make_pair(settings)
                 name = f"training x{batch}, {precision}" + (", deterministic" if deterministic else "")
                 progress(name)
-                sides = training.time_steps(
-                    pair,
-                    settings.size,
-                    batch=batch,
-                    precision=precision,
-                    repeats=settings.repeats,
-                    deterministic=deterministic,
-                )
-                losses = " / ".join(f"{float(sides[side].outcome):.3g}" for side in ("fpn", "torchvision"))
-                report.rows.append(_row(name, sides["fpn"], sides["torchvision"], f"losses {losses}"))
+                with _as_memory_permits(report, name):
+                    sides = training.time_steps(
+                        make_pair(settings),
+                        settings.size,
+                        batch=batch,
+                        precision=precision,
+                        repeats=settings.repeats,
+                        deterministic=deterministic,
+                    )
+                    losses = " / ".join(f"{float(sides[side].outcome):.3g}" for side in ("fpn", "torchvision"))
+                    report.rows.append(_row(name, sides["fpn"], sides["torchvision"], f"losses {losses}"))
 
 
 def _pool(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:
@@ -264,7 +281,8 @@ def _weigh(settings: BenchmarkSettings, report: BenchmarkReport, progress: Calla
         report.memory[part] = {}
         for side in ("fpn", "torchvision"):
             progress(f"memory of {part}, {side}")
-            report.memory[part][side] = peak_mebibytes(settings.device, _once, settings, part, side)
+            with _as_memory_permits(report, f"memory of {part}"):
+                report.memory[part][side] = peak_mebibytes(settings.device, _once, settings, part, side)
 
 
 def _once(settings: BenchmarkSettings, part: str, side: str) -> None:
