@@ -15,7 +15,7 @@ from PIL import Image
 from torch._dynamo.exc import TorchDynamoException
 
 from fpn.detectors import PAPER, Preprocessor, TwoStageDetector
-from fpn.detectors.prediction import Predictor, group_by_size, predict_images, read_ahead
+from fpn.detectors.prediction import Predictor, group_by_size, predict_images, preparing, read_ahead
 from fpn.errors import ConfigError, DataNotFoundError, ImageError
 from fpn.image_io import ImageLike
 from fpn.inference.optimize import optimize
@@ -229,3 +229,9 @@ def _run_together(works: list) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_device_that_is_no_cpu_is_sent_bytes() -> None:
+    assert preparing(Exported()).prepare(_grey(64, 64)).normalised
+    far = preparing(Exported(device=torch.device("meta"))).prepare(_grey(64, 64))
+    assert (far.normalised, far.pixels.dtype, tuple(far.pixels.shape)) == (False, torch.uint8, (3, 64, 64))

@@ -11,7 +11,7 @@ from fpn.heads.atss import ATSSConfig, ATSSHead
 from fpn.heads.box_coder import CoderConfig
 from fpn.heads.dense import DenseConfig
 from fpn.heads.dense_losses import Normalizer, centreness
-from fpn.heads.dense_selection import pick_best
+from fpn.heads.dense_selection import floor_of_best, pick_best
 from fpn.heads.fcos import FCOSConfig, FCOSHead
 from fpn.heads.retinanet import RetinaNetConfig, RetinaNetHead
 from fpn.ops.losses import sigmoid_focal
@@ -121,6 +121,20 @@ def test_of_a_level_only_the_best_pairs_are_decoded() -> None:
     picked = pick_best(logits, torch.zeros(4, 2, 2), None, scoring="class", limit=0.0, count=2)
     assert sorted(picked.places.tolist()) == [2, 3]
     assert picked.labels.tolist() == [2, 2]
+
+
+def test_a_floor_is_reached_by_the_wanted_count_and_few_more() -> None:
+    # 2 wanted: 8 groups of two, whose largest are 1, 3, ... 15; the second largest of these is 13.
+    assert float(floor_of_best(torch.arange(17.0), 2)) == 13.0
+
+
+def test_of_many_pairs_above_the_limit_the_best_are_the_same() -> None:
+    logits = torch.randperm(3 * 20 * 20, generator=torch.Generator().manual_seed(0)).view(3, 20, 20).float()
+    picked = pick_best(logits / 100, torch.zeros(4, 20, 20), None, scoring="class", limit=0.0, count=5)
+    assert picked.scores.tolist() == (torch.arange(1199.0, 1194.0, -1) / 100).sigmoid().tolist()
+    best = logits.flatten().topk(5).indices
+    assert picked.labels.tolist() == (best // 400).tolist()
+    assert picked.places.tolist() == (best % 400).tolist()
 
 
 def test_boxes_are_clipped_before_nms_or_behind_the_limit() -> None:

@@ -30,6 +30,18 @@ def test_colour_order_can_be_turned() -> None:
     assert turned.prepare(_plain(8, 8)).pixels[:, 0, 0].tolist() == [51.0, 0.0, 255.0]
 
 
+@pytest.mark.parametrize("changes", [{}, {"channel_order": "bgr", "value_range": 255.0}, {"resize": "torch"}])
+@pytest.mark.parametrize("height", [8, 16], ids=["as it is", "halved"])
+def test_what_is_normalised_later_is_the_same_to_the_bit(changes: dict[str, object], height: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (height, 2 * height, 3), dtype=np.uint8)
+    config = PIXELS.changed(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **changes)
+    now, later = Preprocessor(config), Preprocessor(config, deferred=True)
+    prepared = later.prepare(Image.fromarray(values))
+    assert not prepared.normalised
+    assert float(prepared.pixels.max()) > 100
+    assert torch.equal(later.normalise(prepared, torch.device("cpu")), now.prepare(Image.fromarray(values)).pixels)
+
+
 @pytest.mark.parametrize(
     ("original", "network"),
     [((16, 20), (8, 10)), ((20, 16), (10, 8)), ((4, 5), (8, 10)), ((10, 40), (4, 16)), ((1, 1000), (1, 16))],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fpn.detectors.operating_point import Score, choose_score, sure_ones
-from fpn.detectors.prediction import READERS, TaskName, predict_images
+from fpn.detectors.prediction import TaskName, predict_images, reading_threads
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
 from fpn.heads.class_rows import ClassRows
@@ -225,7 +225,7 @@ class Detector(nn.Module, ABC):
             images,
             batch_size=batch_size,
             progress=progress,
-            readers=min(READERS, max(len(images) - 1, 0)),
+            readers=min(reading_threads(self), max(len(images) - 1, 0)),
             max_pixels=max_pixels,
             max_bytes=max_bytes,
         )

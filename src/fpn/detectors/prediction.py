@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from numbers import Integral
@@ -24,6 +24,7 @@ from fpn.detectors.modes import evaluating
 from fpn.errors import ConfigError, FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
+from fpn.runtime.capacity import usable_cores
 from fpn.runtime.memory import keep_freed_memory
 from fpn.runtime.turns import NETWORKS
 from fpn.runtime.waiting import considerate
@@ -34,8 +35,9 @@ TaskName: TypeAlias = Literal["boxes", "masks", "segments", "keypoints", "propos
 
 # Batches that are read before images of about the same size are put together.
 BATCHES_AHEAD = 4
-# Threads that read and prepare. Decoding lets other threads work meanwhile.
+# Threads that read and prepare for a network on the CPU. Decoding lets other threads work meanwhile.
 READERS = 2
+_MOST_READERS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -153,7 +155,7 @@ def predict_images(
     batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
     keep_images: bool = False,
-    readers: int = READERS,
+    readers: int | None = None,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> Generator[Prediction, None, None]:
@@ -168,13 +170,14 @@ def predict_images(
         batch_size: images that go through the network together, at most: only those of about the same size do.
         progress: called with the number of images done after each batch.
         keep_images: hand out the upright images with what was found in them.
-        readers: threads that read ahead; 0: this one reads.
+        readers: threads that read ahead; 0: this one reads; None: as suits the predictor's device.
         max_pixels: height times width of a file that is accepted.
         max_bytes: size of a file that is accepted.
 
     Raises:
         ConfigError: a setting is out of range.
     """
+    readers = reading_threads(predictor) if readers is None else readers
     if not (_is_whole(batch_size) and _is_whole(readers)):
         raise ConfigError(f"batch_size {batch_size!r}, readers {readers!r}: expected whole numbers")
     if batch_size < 1 or readers < 0 or max_pixels < 1 or max_bytes < 1:
@@ -184,7 +187,7 @@ def predict_images(
         )
     pixel_range = predictor.preprocessor.config.pixel_range
     read = partial(read_image, pixel_range=pixel_range, max_pixels=max_pixels, max_bytes=max_bytes)
-    reader = ImageReader(predictor.preprocessor, read, keep=keep_images)
+    reader = ImageReader(preparing(predictor), read, keep=keep_images)
     coming = read_ahead(images, reader, ahead=batch_size * BATCHES_AHEAD, readers=readers)
     return predict_read(predictor, coming, batch_size, progress or (lambda _: None))
 
@@ -287,8 +290,20 @@ def detect_batch(predictor: Predictor, prepared: Sequence[Prepared]) -> list[Det
 
 def enter(predictor: Predictor, prepared: Sequence[Prepared]) -> ImageBatch:
     """Images as one batch, where the predictor wants them."""
-    pixels, frames = [each.pixels for each in prepared], [each.frame for each in prepared]
-    return predictor.preprocessor.collate(pixels, frames).to(predictor.device)
+    preprocessor, device = predictor.preprocessor, predictor.device
+    pixels = [each.pixels if each.normalised else preprocessor.normalise(each, device) for each in prepared]
+    return preprocessor.collate(pixels, [each.frame for each in prepared]).to(device)
+
+
+def preparing(predictor: Predictor) -> Preprocessor:
+    """What prepares images for `enter`: a GPU is sent bytes, and normalises them itself."""
+    preprocessor = predictor.preprocessor
+    return preprocessor if predictor.device.type == "cpu" else replace(preprocessor, deferred=True)
+
+
+def reading_threads(predictor: Predictor) -> int:
+    """How many read ahead: two keep up with a CPU's network, which needs the cores; beside a GPU all of them read."""
+    return READERS if predictor.device.type == "cpu" else max(READERS, min(usable_cores(), _MOST_READERS))
 
 
 def leave(predictor: Predictor, found: Sequence[Detections], prepared: Sequence[Prepared]) -> list[Detections]:

@@ -13,13 +13,14 @@ from pydantic import Field
 
 from fpn.detectors.full_images import FullImages
 from fpn.detectors.prediction import (
-    READERS,
     ImageReader,
     Prediction,
     Predictor,
     detect_batch,
     predict_read,
+    preparing,
     read_ahead,
+    reading_threads,
     tell_after,
 )
 from fpn.detectors.tile_merging import merge_tiles, placed
@@ -140,8 +141,8 @@ def _look(
     full: FullImages | None,
 ) -> Detections:
     places = tile_places(windows.size, tiling.side, tiling.overlap)
-    reader = ImageReader(predictor.preprocessor, partial(_read_tile, windows))
-    coming = read_ahead(places, reader, ahead=2 * batch_size, readers=READERS)
+    reader = ImageReader(preparing(predictor), partial(_read_tile, windows))
+    coming = read_ahead(places, reader, ahead=2 * batch_size, readers=reading_threads(predictor))
     found: list[tuple[Tile, Detections]] = []
     with closing(predict_read(predictor, coming, batch_size, lambda done: progress(done / len(places)))) as predictions:
         for place, each in zip(places, predictions, strict=True):
@@ -158,7 +159,7 @@ def _look(
 def _look_at_all(predictor: Predictor, windows: ImageWindows) -> Detections:
     """What is found in the image as a whole, in its own pixels."""
     overview = windows.overview(_OVERVIEW)
-    (found,) = detect_batch(predictor, [predictor.preprocessor.prepare(overview)])
+    (found,) = detect_batch(predictor, [preparing(predictor).prepare(overview)])
     return resized(found, Size(overview.height, overview.width), windows.size)
 
 

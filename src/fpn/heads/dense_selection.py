@@ -34,6 +34,13 @@ class DenseMaps(NamedTuple):
     quality: Sequence[Tensor]
 
 
+# With so many times the wanted pairs above the limit, a higher one is sought before any is looked at: a place in memory
+# is three numbers of eight bytes, and a network that has not learned yet finds objects everywhere.
+_MANY = 8
+# In how many groups for each wanted pair.
+_GROUPS = 4
+
+
 class Picked(NamedTuple):
     """The best pairs of place and class of one level of one image.
 
@@ -76,7 +83,10 @@ def pick_best(
         assert quality is not None, "this scoring needs it"
         values = _root(values.reshape(anchors, classes, *values.shape[1:]), quality.float()).flatten(0, 1)
         least = limit
-    channel, y, x = (values > least).nonzero(as_tuple=True)
+    above = values > least
+    if int(above.sum()) > _MANY * count:
+        above &= values >= floor_of_best(values.flatten(), count)
+    channel, y, x = above.nonzero(as_tuple=True)
     found = values[channel, y, x]
     if len(found) > count:
         found, order = top_k(found, count)
@@ -88,6 +98,21 @@ def pick_best(
         scores = scores * quality[anchor, y, x].float().sigmoid()
     chosen = deltas.reshape(anchors, 4, *deltas.shape[1:])[anchor, :, y, x].float()
     return Picked(scores, channel % classes, (y * logits.shape[2] + x) * anchors + anchor, chosen)
+
+
+def floor_of_best(values: Float[Tensor, " n"], count: int) -> Tensor:
+    """A number that at least `count` of the values reach, and not many more: without ordering or moving them.
+
+    They are cut into groups; the `count` largest of the groups' largest values are so many values, and the least of
+    them is that number.
+
+    Args:
+        values: n of them, at least `_GROUPS * count`.
+        count: at least 1.
+    """
+    groups = _GROUPS * count
+    size = len(values) // groups
+    return values[: groups * size].view(groups, size).amax(dim=1).topk(count).values[-1]
 
 
 def _logit(score: float) -> float:

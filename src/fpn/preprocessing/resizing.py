@@ -49,6 +49,8 @@ def _pillow(image: Image.Image, short_side: int, long_side: int | None) -> tuple
 def _torch(image: Image.Image, short_side: int, long_side: int | None) -> tuple[np.ndarray, Frame]:
     """Float, not antialiased, sides rounded down (torchvision's GeneralizedRCNNTransform)."""
     frame = _floored_frame(_size(image), short_side, long_side)
+    if frame.network == frame.original:
+        return np.asarray(image), frame
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
     resized = functional.interpolate(pixels, size=tuple(frame.network), mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy(), frame

@@ -39,13 +39,18 @@ def find_capacity(*, cpu: bool = False) -> Capacity:
     Args:
         cpu: whether it has to be the CPU.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     device = None if cpu else torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return Capacity("cpu", "CPU", cores, _free_of_cpu())
     if device.type == "cuda":
         return Capacity("cuda", torch.cuda.get_device_name(), cores, torch.cuda.mem_get_info()[0] / _GIB)
     return Capacity(device.type, device.type.upper(), cores, _UNKNOWN_GIB)
+
+
+def usable_cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_of_cpu() -> float:

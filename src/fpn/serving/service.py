@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fpn.detectors.operating_point import Score, choose_score, sure_ones
+from fpn.detectors.prediction import preparing
 from fpn.detectors.tile_merging import merge_tiles
 from fpn.detectors.tiling import Tiling
 from fpn.errors import ConfigError, ImageError
@@ -295,11 +296,11 @@ def _count_pixels(sent: Sent, settings: ServerSettings) -> int:
 
 def _read_and_prepare(sent: Sent, loaded: LoadedModel, settings: ServerSettings) -> tuple[Prepared, tuple[str, ...]]:
     decoded = decode_image(sent, loaded, settings)
-    return loaded.predictor.preprocessor.prepare(decoded.image), decoded.warnings
+    return preparing(loaded.predictor).prepare(decoded.image), decoded.warnings
 
 
 def _prepare_tile(image: Image.Image, place: Tile, loaded: LoadedModel) -> Prepared:
-    return loaded.predictor.preprocessor.prepare(image.crop(place.box))
+    return preparing(loaded.predictor).prepare(image.crop(place.box))
 
 
 def named_model(models: ServedModels, name: str | None) -> ServedModel:

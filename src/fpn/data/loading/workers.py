@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fpn.runtime.capacity import usable_cores
+
 
 def default_workers(world_size: int = 1) -> int:
     """Half of this process's share of the cores, 1 to 8.
@@ -21,7 +23,7 @@ def default_workers(world_size: int = 1) -> int:
     One worker prepares a few hundred small images a second; a step on the CPU takes far longer, one on a GPU needs
     more of them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, min(8, cores // (2 * world_size)))
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpn.detectors import Detector
-from fpn.detectors.prediction import enter, leave
+from fpn.detectors.prediction import enter, leave, preparing
 from fpn.image_io import read_image
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
@@ -73,7 +73,8 @@ def our_detections(detector: Detector, paths: Sequence[Path], watch: Stopwatch |
     with watch.stage("decode"):
         decoded = [read_image(path) for path in paths]
     with watch.stage("preprocess"):
-        prepared = [detector.preprocessor.prepare(image) for image in decoded]
+        preprocessor = preparing(detector)
+        prepared = [preprocessor.prepare(image) for image in decoded]
         images = enter(detector, prepared)
     found = detector.detect(images)
     with watch.stage("postprocess"):

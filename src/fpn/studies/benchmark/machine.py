@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from fpn.runtime.capacity import usable_cores
 from fpn.studies.benchmark.turns import in_turns
 
 # Large enough that the rate is that of the arithmetic: smaller ones measure the cost of the call.
@@ -21,7 +22,7 @@ def describe_machine(device: torch.device | None = None) -> dict[str, object]:
     about: dict[str, object] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from fpn.data.dataset import Dataset
 from fpn.detectors.prediction import (
     BATCHES_AHEAD,
-    READERS,
     ImageReader,
     Predictor,
     ReadImage,
@@ -28,7 +27,9 @@ from fpn.detectors.prediction import (
     enter,
     group_by_size,
     leave,
+    preparing,
     read_ahead,
+    reading_threads,
 )
 from fpn.errors import FpnError
 from fpn.evaluation.unfinished import Unfinished
@@ -92,7 +93,8 @@ class Looker:
         progress(len(lines))
         rest = [number for number in range(len(dataset)) if number not in lines]
         numbers = iter(rest)
-        with closing(read_ahead(rest, self._reader(dataset), ahead=self.window, readers=READERS)) as coming:
+        threads = reading_threads(self.predictor)
+        with closing(read_ahead(rest, self._reader(dataset), ahead=self.window, readers=threads)) as coming:
             while window := list(islice(coming, self.window)):
                 new = dict(zip(islice(numbers, len(window)), self._window(window), strict=True))
                 lines.update(new)
@@ -107,7 +109,7 @@ class Looker:
         return [number for window in windows if known.issuperset(window) for number in window]
 
     def _reader(self, dataset: Dataset) -> Callable[[int], _Seen]:
-        preprocessor = self.predictor.preprocessor
+        preprocessor = preparing(self.predictor)
         reader: ImageReader[int] = ImageReader(preprocessor, dataset.image, keep=True)
 
         def read(number: int) -> _Seen:
