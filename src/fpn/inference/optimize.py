@@ -199,7 +199,8 @@ def optimize(
         was_folded = inner.rewrite(Rewriter(fold=folded, fuse=_fuse))
         fold_sequences(inner)
         _fuse_convolutions(inner)
-    inner.to(device, memory_format=torch.channels_last)
+    inner.to(device)
+    inner.to(memory_format=torch.channels_last)
     if exact == "bf16":
         _store_bf16(inner)
     _prepare(inner)
