@@ -198,7 +198,9 @@ class _Piece:
         """How opaque its pixels are, 0..255: fully on its shape."""
         grown = self.rim // 2
         opaque = Image.fromarray(np.pad(self.shape.astype(np.uint8) * 255, self.rim))
-        return opaque.filter(ImageFilter.MaxFilter(2 * grown + 1)).filter(ImageFilter.BoxBlur(self.rim / 2))
+        if grown:  # a filter of one pixel does nothing, and in some releases of Pillow divides by zero
+            opaque = opaque.filter(ImageFilter.MaxFilter(2 * grown + 1))
+        return opaque.filter(ImageFilter.BoxBlur(self.rim / 2))
 
 
 def _with_pieces(sample: Sample, pieces: Sequence[_Piece], min_visible: float) -> Sample:
