@@ -2,24 +2,24 @@
 
 ONNX Runtime's static quantization: ranges of what goes through the network are taken from images, weights are rounded
 channel by channel to seven bits, so that sums of sixteen bits do not overflow on processors without VNNI.
-Preprocessing, NMS and RoIAlign stay float32, and so does what costs too much AP, one group of layers after the other.
+Preprocessing, the heads' last layers, NMS and RoIAlign stay float32, and so does what costs too much AP, one group of
+layers after the other.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from PIL import Image
 
 from fpn.detectors.detector import Detector
@@ -29,20 +29,21 @@ from fpn.export.exported import ExportedDetector
 from fpn.export.exporting import certificate_path, check_place
 from fpn.export.header import GraphInfo
 from fpn.export.onnx_file import build_onnx, save_onnx
+from fpn.export.ranges import LAYERS, Ranges, eight_bit_nodes, find_ranges
 from fpn.export.runtimes import OnnxRuntime
 from fpn.files import atomic_path, write_text
 
 # Of AP, 0..1, so much may be lost.
 MOST_LOST = 0.005
-# Layers with weights. What has none is not worth the rounding between.
-_QUANTIZED = ("Conv", "Gemm")
+# What such files say of themselves: 8-bit weights would be right on the first of these alone.
+PROCESSORS = "weights of 7 bits: right with VNNI, with AVX2 or AVX-512 alone, and on ARM"
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
 # What loses most, in the names of timm's networks: a depthwise convolution's channels have ranges of their own.
 _DEPTHWISE, _FIRST = "conv_dw", (".conv_stem.", ".blocks.0.", ".blocks.1.", ".blocks.2.", ".net.conv1.", ".net.layer1.")
 # What is left in float32, the least first; told by a weight's name, as the graph has it. Each has the one before in it.
 _GROUPS: Mapping[str, Callable[[str], bool]] = {
-    "depthwise convolutions": lambda weight: _DEPTHWISE in weight,
     "the last layers of the heads": lambda weight: any(f".{last}." in weight for last in _LAST_LAYERS),
+    "depthwise convolutions": lambda weight: _DEPTHWISE in weight,
     "the heads": lambda weight: ".features." not in weight,
     "the neck": lambda weight: ".features.neck." in weight,
     "the backbone's first stages": lambda weight: any(part in weight for part in _FIRST),
@@ -135,8 +136,9 @@ def export_int8(
         save_onnx(model, header, folder / "whole.onnx")
         fold_norms(folder / "whole.onnx", folder / "folded.onnx")
         layers = weights_of(folder / "folded.onnx")
+        ranges = find_ranges(folder / "folded.onnx", calibration)
         for left, kept in choices(layers):
-            quantize(folder / "folded.onnx", folder / "int8.onnx", calibration, kept)
+            quantize(folder / "folded.onnx", folder / "int8.onnx", ranges, kept)
             exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
             found = dict(measure(exported))
             lost = max(before[key] - found[key] for key in before)
@@ -151,7 +153,7 @@ def export_int8(
                 "that are measured."
             )
         certificate = certify(detector, exported, exported.info.runtime)
-        told = {"before": before, "trials": [asdict(each) for each in trials], "images": len(calibration)}
+        told = {"before": before, "trials": [asdict(each) for each in trials], "images": len(calibration), "good_for": PROCESSORS}
         header["certificate"] = {**certificate.to_json(), "int8": told}
         save_onnx(onnx.load(folder / "int8.onnx"), header, folder / "written.onnx")
         with atomic_path(path) as temporary:
@@ -180,7 +182,7 @@ def fold_norms(source: Path, target: Path) -> None:
 def weights_of(folded: Path) -> dict[str, str]:
     """The layers that can work with 8 bits, and the names of their weights."""
     nodes = onnx.load(folded, load_external_data=False).graph.node
-    return {node.name: node.input[1] for node in nodes if node.op_type in _QUANTIZED}
+    return {node.name: node.input[1] for node in nodes if node.op_type in LAYERS}
 
 
 def choices(layers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
@@ -191,7 +193,6 @@ def choices(layers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
     """
     words: list[str] = []
     kept: list[str] = []
-    yield "nothing", kept
     for name, belongs in _GROUPS.items():
         more = [layer for layer, weight in layers.items() if layer in kept or belongs(weight)]
         if len(more) > len(kept):
@@ -199,41 +200,30 @@ def choices(layers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
             yield ", ".join(words), kept
 
 
-def quantize(source: Path, target: Path, images: Sequence[Image.Image], kept: Sequence[str]) -> None:
+def quantize(source: Path, target: Path, ranges: Ranges, kept: Sequence[str]) -> None:
     """Write a folded model in int8.
 
     Args:
         source: of `fold_norms`.
         target: the file.
-        images: what ranges are taken from.
+        ranges: of `find_ranges`.
         kept: layers that stay float32.
     """
-    logger = logging.getLogger()  # the quantizer warns there of what `fold_norms` does in another way
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        quantize_static(
-            source,
-            target,
-            _Reader(images),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_QUANTIZED),
-            nodes_to_exclude=list(kept),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-    finally:
-        logger.setLevel(level)
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """One image after the other, as the file takes it."""
-
-    def __init__(self, images: Sequence[Image.Image]) -> None:
-        self._images: Iterator[Image.Image] = iter(images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        image = next(self._images, None)
-        return None if image is None else {"images": np.array(image)[None]}
+    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    nodes = eight_bit_nodes(model.graph.node, kept)
+    # The mean of the images' own limits: the furthest value of all images is one of a kind, and coarsens all others.
+    limits = {name: tuple(each.mean(axis=0)) for name, each in ranges.items()}
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=True,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
+        nodes_to_quantize=[node.name for node in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted({node.op_type for node in nodes}),
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(str(target), False)

@@ -84,6 +84,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: list[str], outputs
     assert made is not None, "a program gives a model"
     model: onnx.ModelProto = inliner.inline_local_functions(made.model_proto)
     _put_constants_last(model.graph)
+    _measure_behind_norms(model.graph)
     return model
 
 
@@ -97,6 +98,22 @@ def _put_constants_last(graph: onnx.GraphProto) -> None:
             known.update(node.output)
         elif node.op_type in ("Add", "Mul") and node.input[0] in known:
             node.input[:] = [node.input[1], node.input[0]]
+
+
+def _measure_behind_norms(graph: onnx.GraphProto) -> None:
+    """A map's shape is read behind the norm: one that is read before it keeps norm and convolution two."""
+    of_channels = {value.name for value in graph.initializer if tuple(value.dims[-2:]) == (1, 1)}
+    behind: dict[str, str] = {}
+    maps: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Conv":
+            maps.add(node.output[0])
+        elif node.op_type in ("Mul", "Add") and node.input[0] in maps and node.input[1] in of_channels:
+            behind.setdefault(node.input[0], node.output[0])
+            maps.add(node.output[0])
+        elif node.op_type == "Shape":
+            while node.input[0] in behind:
+                node.input[0] = behind[node.input[0]]
 
 
 def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
