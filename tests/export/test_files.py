@@ -41,7 +41,7 @@ def exported(tmp_path_factory, small):
 def test_an_onnx_file_is_proven_written_and_found_equal(exported, small):
     folder, said = exported
     assert "takes images, uint8 RGB (N, H, W, 3) of any size; gives boxes, scores, labels, counts" in said
-    certificate = json.loads((folder / "small.certificate.json").read_text())
+    certificate = json.loads((folder / "small.onnx.certificate.json").read_text())
     assert certificate["exact"]
     assert certificate["largest_box_difference"] < 1e-3
     assert certificate["largest_score_difference"] < 1e-5
@@ -63,10 +63,13 @@ def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"a\.bin: is there already"):
         check_place(tmp_path / "a.xml", "openvino", replace=False)
-    (tmp_path / "b.certificate.json").write_bytes(b"mine")
+    (tmp_path / "b.onnx.certificate.json").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"certificate\.json: is there already"):
         check_place(tmp_path / "b.onnx", "onnx", replace=False)
+    with pytest.raises(OutputError, match="can't write there"):
+        check_place(tmp_path / "a.bin" / "c.onnx", "onnx", replace=False)  # before minutes of work
     check_place(tmp_path / "b.onnx", "onnx", replace=True)
+    check_place(tmp_path / "b.pt2", "torch", replace=False)  # has a certificate of its own
 
 
 def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
@@ -80,27 +83,22 @@ def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
         "trunk": "inner.roi_heads.box.trunk.1.weight",
         "scores": "inner.roi_heads.box.scores.weight",
     }
+    last = "the last layers of the heads"
     assert list(choices(weights)) == [
-        ("the last layers of the heads", ["scores"]),
-        ("the last layers of the heads, the heads", ["trunk", "scores"]),
-        ("the last layers of the heads, the heads, the neck", ["neck", "trunk", "scores"]),
-        (
-            "the last layers of the heads, the heads, the neck, the backbone's first stages",
-            ["stem", "neck", "trunk", "scores"],
-        ),
+        (last, ["scores"]),
+        (f"{last}, the backbone's stem", ["stem", "scores"]),
+        (f"{last}, the backbone's stem, the heads", ["stem", "trunk", "scores"]),
+        (f"{last}, the backbone's stem, the heads, the neck", ["stem", "neck", "trunk", "scores"]),
     ]
-    deep = {"depthwise": "inner.features.backbone.net.blocks.0.0.conv_dw.weight", **weights}
-    assert list(choices(deep))[1] == (
-        "the last layers of the heads, depthwise convolutions",
-        ["depthwise", "scores"],
-    )
+    deep = {"depthwise": "inner.features.backbone.net.blocks.2.0.conv_dw.weight", **weights}
+    assert list(choices(deep))[2] == (f"{last}, the backbone's stem, its first stages", ["depthwise", "stem", "scores"])
 
 
 def test_layers_of_a_file_become_int8_and_it_still_detects(exported, small):
     from PIL import Image
 
     from fpn.export.int8 import choices, fold_norms, quantize, weights_of
-    from fpn.export.ranges import find_ranges
+    from fpn.export.ranges import observe
 
     folder, _ = exported
     images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, SIZES[1], np.uint8)) for seed in range(2)]
@@ -109,7 +107,7 @@ def test_layers_of_a_file_become_int8_and_it_still_detects(exported, small):
     assert len(layers) == 75  # 48 of the backbone, 8 of the neck, 15 of the rpn, 4 of the box head
     last, *_, most = (kept for _, kept in choices(layers))
     assert (len(last), len(most)) == (12, 53)
-    quantize(folder / "folded.onnx", folder / "int8.onnx", find_ranges(folder / "folded.onnx", images), last)
+    quantize(folder / "folded.onnx", folder / "int8.onnx", observe(folder / "folded.onnx", images), last)
     assert (folder / "int8.onnx").stat().st_size < (folder / "folded.onnx").stat().st_size / 2
     (found,), (wanted,) = fpn.load(folder / "int8.onnx").predict(images[:1]), small.predict(images[:1])
     assert len(found) == len(wanted) == 10

@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra export")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fpn.export.ranges import eight_bit_nodes, find_ranges
+from fpn.export.ranges import eight_bit_nodes, observe
 
 
 def _node(kind: str, name: str, inputs: list[str], **attributes: object) -> onnx.NodeProto:
@@ -71,12 +71,14 @@ def _graph() -> onnx.ModelProto:
     )
 
 
-def test_ranges_are_those_of_each_image_and_hold_0(tmp_path):
+def test_ranges_are_those_of_each_image_and_hold_0_and_means_are_of_all(tmp_path):
     onnx.save(_graph(), tmp_path / "a.onnx")
     images = [Image.new("RGB", (3, 2), (1, 1, 1)), Image.new("RGB", (2, 2), (1, 2, 5))]
-    found = find_ranges(tmp_path / "a.onnx", images)
-    assert list(found) == ["pixels", "first", "limited", "second", "sum", "above", "pooled"]
-    assert found["pixels"].tolist() == [[0, 1], [0, 5]]
-    assert found["first"].tolist() == [[-7, 3], [-2, 8]]  # 3 - 10 and 3; 8 - 10 and 8
-    assert found["limited"].tolist() == [[0, 3], [0, 6]]
-    assert found["sum"].tolist() == [[0, 6], [0, 12]]
+    found = observe(tmp_path / "a.onnx", images)
+    assert list(found.ranges) == ["pixels", "first", "limited", "second", "sum", "above", "pooled"]
+    assert found.ranges["pixels"].tolist() == [[0, 1], [0, 5]]
+    assert found.ranges["first"].tolist() == [[-7, 3], [-2, 8]]  # 3 - 10 and 3; 8 - 10 and 8
+    assert found.ranges["limited"].tolist() == [[0, 3], [0, 6]]
+    assert found.ranges["sum"].tolist() == [[0, 6], [0, 12]]
+    assert found.means["pixels"].tolist() == pytest.approx([1, 1.4, 2.6])  # of 6 and 4 pixels
+    assert found.means["limited"].tolist() == pytest.approx([0, 4.2])

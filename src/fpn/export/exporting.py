@@ -19,7 +19,7 @@ from fpn.export.exported import ExportedDetector
 from fpn.export.header import ExportFormat, GraphInfo
 from fpn.export.loading import RUNTIMES
 from fpn.export.runtimes import Runtime, import_openvino
-from fpn.files import atomic_path, write_text
+from fpn.files import atomic_path, refuse_unwritable, write_text
 
 ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
@@ -104,8 +104,8 @@ def export_model(
 
 
 def certificate_path(path: Path) -> Path:
-    """Where the certificate of an exported file lies."""
-    return path.with_suffix(".certificate.json")
+    """Where the certificate of an exported file lies: files of one name but for the ending each have their own."""
+    return path.with_name(f"{path.name}.certificate.json")
 
 
 def check_place(path: Path, format: ExportFormat, *, replace: bool) -> None:
@@ -122,6 +122,7 @@ def check_place(path: Path, format: ExportFormat, *, replace: bool) -> None:
             raise OutputError(f"{each}: is a folder")
         if each.exists() and not replace:
             raise OutputError(f"{each}: is there already. Choose another name, or say --overwrite (replace=True).")
+    refuse_unwritable(path)
 
 
 def check_extras(format: ExportFormat) -> None:

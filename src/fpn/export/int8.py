@@ -29,7 +29,8 @@ from fpn.export.exported import ExportedDetector
 from fpn.export.exporting import certificate_path, check_place
 from fpn.export.header import GraphInfo
 from fpn.export.onnx_file import build_onnx, save_onnx
-from fpn.export.ranges import LAYERS, Ranges, eight_bit_nodes, find_ranges
+from fpn.export.ranges import LAYERS, Observed, eight_bit_nodes, observe
+from fpn.export.rounded_weights import depthwise, make_up
 from fpn.export.runtimes import OnnxRuntime
 from fpn.files import atomic_path, write_text
 
@@ -38,15 +39,17 @@ MOST_LOST = 0.005
 # What such files say of themselves: 8-bit weights would be right on the first of these alone.
 PROCESSORS = "weights of 7 bits: right with VNNI, with AVX2 or AVX-512 alone, and on ARM"
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
-# What loses most, in the names of timm's networks: a depthwise convolution's channels have ranges of their own.
-_DEPTHWISE, _FIRST = "conv_dw", (".conv_stem.", ".blocks.0.", ".blocks.1.", ".blocks.2.", ".net.conv1.", ".net.layer1.")
+_DEPTHWISE = "conv_dw"
+# In the names of timm's networks. What is lost here goes through all that follows.
+_STEM, _FIRST = (".conv_stem.", ".blocks.0.", ".net.conv1."), (".blocks.1.", ".blocks.2.", ".net.layer1.")
 # What is left in float32, the least first; told by a weight's name, as the graph has it. Each has the one before in it.
 _GROUPS: Mapping[str, Callable[[str], bool]] = {
     "the last layers of the heads": lambda weight: any(f".{last}." in weight for last in _LAST_LAYERS),
+    "the backbone's stem": lambda weight: any(part in weight for part in _STEM),
+    "its first stages": lambda weight: any(part in weight for part in _FIRST),
     "depthwise convolutions": lambda weight: _DEPTHWISE in weight,
     "the heads": lambda weight: ".features." not in weight,
     "the neck": lambda weight: ".features.neck." in weight,
-    "the backbone's first stages": lambda weight: any(part in weight for part in _FIRST),
 }
 Measure = Callable[[Detector], Mapping[str, float]]
 
@@ -136,9 +139,9 @@ def export_int8(
         save_onnx(model, header, folder / "whole.onnx")
         fold_norms(folder / "whole.onnx", folder / "folded.onnx")
         layers = weights_of(folder / "folded.onnx")
-        ranges = find_ranges(folder / "folded.onnx", calibration)
+        observed = observe(folder / "folded.onnx", calibration)
         for left, kept in choices(layers):
-            quantize(folder / "folded.onnx", folder / "int8.onnx", ranges, kept)
+            quantize(folder / "folded.onnx", folder / "int8.onnx", observed, kept)
             exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
             found = dict(measure(exported))
             lost = max(before[key] - found[key] for key in before)
@@ -200,19 +203,30 @@ def choices(layers: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
             yield ", ".join(words), kept
 
 
-def quantize(source: Path, target: Path, ranges: Ranges, kept: Sequence[str]) -> None:
+def quantize(source: Path, target: Path, observed: Observed, kept: Sequence[str]) -> None:
     """Write a folded model in int8.
 
     Args:
         source: of `fold_norms`.
         target: the file.
-        ranges: of `find_ranges`.
+        observed: of `observe`.
         kept: layers that stay float32.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    made_up = onnx.ModelProto()
+    made_up.CopyFrom(model)
+    make_up(made_up, _rounded(model, observed, kept), observed.means)
+    onnx.save(_rounded(made_up, observed, kept), target)
+
+
+def _rounded(model: onnx.ModelProto, observed: Observed, kept: Sequence[str]) -> onnx.ModelProto:
+    """In int8; the model itself is used up."""
     nodes = eight_bit_nodes(model.graph.node, kept)
     # The mean of the images' own limits: the furthest value of all images is one of a kind, and coarsens all others.
-    limits = {name: tuple(each.mean(axis=0)) for name, each in ranges.items()}
+    limits = {name: tuple(each.mean(axis=0)) for name, each in observed.ranges.items()}
+    values = {value.name: value for value in model.graph.initializer}
+    # ONNX Runtime has a kernel of its own for these, whose sums do not overflow.
+    whole = {name: [{"axis": 0, "reduce_range": False}] for name in depthwise(nodes, values)}
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
@@ -223,7 +237,8 @@ def quantize(source: Path, target: Path, ranges: Ranges, kept: Sequence[str]) ->
         nodes_to_quantize=[node.name for node in nodes],
         nodes_to_exclude=[],
         op_types_to_quantize=sorted({node.op_type for node in nodes}),
-        extra_options={},
+        extra_options={"TensorQuantOverrides": whole},
     )
     quantizer.quantize_model()
-    quantizer.model.save_model_to_file(str(target), False)
+    made: onnx.ModelProto = quantizer.model.model
+    return made
