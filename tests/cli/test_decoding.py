@@ -41,11 +41,11 @@ def test_images_that_can_not_be_read_stop_a_run_before_its_first_step_or_are_nam
     with pytest.warns(ImageWarning) as told:
         ended = fpn(*words, "--skip-unreadable")
     assert ended.status == 0
-    assert "1 images can't be read; they will be left out:\n  " in ended.err
-    assert "1 images are cut short, and used: " in ended.err
+    assert "1 image can't be read; left out:\n  " in ended.err
+    assert "1 image cut short, and used: " in ended.err
     assert any("left out: " in str(each.message) and "2.jpg" in str(each.message) for each in told)
     assert "5 of 6 images can be decoded" in ended.out
-    assert f"1 images can't be read; all are named in {tmp_path / 'run'}/run.json:\n  {root}" in ended.err
+    assert f"1 image can't be read; all are named in {tmp_path / 'run'}/run.json:\n  {root}" in ended.err
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert [Path(path).name for path in record["unreadable"]] == ["2.jpg"]
 
@@ -54,7 +54,7 @@ def test_images_that_can_not_be_read_stop_a_run_before_its_first_step_or_are_nam
     with pytest.warns(ImageWarning, match=r"4\.jpg"):
         ended = fpn(*evaluate, "--skip-unreadable", "--output", tmp_path / "figures.json")
     assert ended.status == 0
-    assert "5 images, 5 objects, 1 images could not be read" in " ".join(ended.out.split())
+    assert "5 images, 5 objects, 1 image could not be read" in " ".join(ended.out.split())
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["images"], figures["objects"], len(figures["unreadable"])) == (5, 5, 1)
 

@@ -136,6 +136,27 @@ def test_calibrate_that_reaches_nothing_writes_nothing(fpn: Shell, cells: Path, 
     assert model.read_bytes() == before
 
 
+def test_images_that_can_not_be_read_are_left_out_if_that_is_asked_for(
+    fpn: Shell, cells: Path, model: Path, tmp_path: Path
+) -> None:
+    (cells / "images/3.png").write_bytes(b"no image")
+    found, figures = results(tmp_path / "found.json", 1, 3), tmp_path / "figures.json"
+    words = ("compare", model, found, cells, "--resamples", 20, "--workers", 0, "--output", figures)
+    assert "--skip-unreadable leaves out such images" in fpn.fails(*words).replace("\n", " ")
+    ended = fpn(*words, "--skip-unreadable")
+    assert ended.status == 0
+    assert "1 image can't be read; the figures are of the others" in ended.err
+    (cell,) = (e for e in json.loads(figures.read_text())["differences"] if (e["metric"], e["name"]) == ("ap", "cell"))
+    # One of the five cells that are left is recall 1/5, read at 0 .. 0.2: 21 of 101.
+    assert cell["b"] == pytest.approx(21 / 101)
+
+    words = ("calibrate", model, cells, "--workers", 0, "--report", tmp_path / "thresholds.json")
+    assert "3.png" in fpn.fails(*words)
+    ended = fpn(*words, "--skip-unreadable")
+    assert "cells: 5 images, thresholds for" in ended.out
+    assert "1 image can't be read; the figures are of the others" in ended.err
+
+
 def test_calibrate_writes_a_new_file_with_the_same_weights(
     fpn: Shell, cells: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

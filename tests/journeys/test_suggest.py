@@ -39,7 +39,7 @@ def test_images_like_labelled_ones_are_not_chosen(fpn: Shell, model: Path, tmp_p
     ended = fpn("suggest", model, folder, "--labelled", labelled, "--output", tmp_path / "out", "--to", "yolo")
     assert ended.status == 0
     assert "labelled so far: 1 bolt, 1 nut, 1 washer" in ended.out
-    assert "1 images chosen, not 20" in ended.err
+    assert "1 image chosen, not 20" in ended.err
     ranking = json.loads((tmp_path / "out" / "suggestions.json").read_text())
     assert ranking["aside"] == {"again.png": "shows what a.png shows, which is labelled"}
 

@@ -97,7 +97,7 @@ def test_a_box_that_stands_in_for_a_mask_is_told(tmp_path, masking) -> None:
     data = dataset(tmp_path, {"segmentation": SQUARE}, {}, {})
     refuse_missing_labels(masking, data)
     (said,) = tell_unoutlined(masking, data)
-    assert "2 objects have no outline: their boxes are learned as if it were the mask" in said
+    assert "2 objects have no outline: their boxes are learned as if they were their masks" in said
     assert tell_unoutlined(masking, data.subset([])) == []
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
+from fpn.wording import counted
 
 
 def run(
@@ -85,9 +86,9 @@ def run(
             progress=progress,
         )
     if summary.going_on:
-        say(f"{summary.going_on} shards were there from an earlier run")
+        say(f"{counted(summary.going_on, 'shard')} from an earlier run")
     found = ", ".join(f"{count} {name}" for name, count in summary.detections.items()) or "nothing found"
-    say(f"{summary.images} images: {found}")
+    say(f"{counted(summary.images, 'image')}: {found}")
     say(f"results: {summary.folder} (read it as one Parquet dataset; settings in _batch.json)")
     if summary.failed:
         say_error(f"{summary.failed} of {summary.images} images could not be read; see the column `error`")

@@ -37,6 +37,7 @@ def run(
     output: Path | None = None,
     report: Path | None = None,
     drop_invalid: bool = False,
+    skip_unreadable: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     arithmetic: Literal["float32", "bf16", "auto"] = "auto",
@@ -74,6 +75,7 @@ def run(
         output: Write the model with its thresholds to this new file. None: into MODEL; its weights stay as they are.
         report: Also write the figures to this JSON file, and as a table to a .csv beside it.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
         arithmetic: Precision of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
@@ -92,12 +94,14 @@ def run(
     target = _target(model, output)
     refuse_other_csv(report)
     accepted = (limits or LimitOptions()).limits()
-    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
     dataset = open_for((model,), data, split, reading, doing="calibrating")
     truth = common_truth((model,), dataset)
-    measuring = Measuring(dataset, batch_size, workers, arithmetic, check_device(device))
-    detector = load(model, device=measuring.device)
-    matches = match_detections(truth, measuring.detect(detector, model))
+    on = check_device(device)
+    measuring = Measuring(dataset, batch_size, workers, arithmetic, on, skip_unreadable=skip_unreadable)
+    detector = load(model, device=on)
+    truth, (found,) = measuring.readable(truth, [measuring.detect(detector, model)])
+    matches = match_detections(truth, found)
     calibration = calibrate(matches, goal, dataset=dataset.name, together=together)
     say(calibration.table())
     if report is not None:

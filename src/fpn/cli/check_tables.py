@@ -58,9 +58,11 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _splits(report: CheckReport) -> Table:
-    table = _table("split", "images", "objects", title="Splits")
+    columns = {"images": "images", "objects": "objects", "outlined": "with outlines", "pointed": "with keypoints"}
+    shown = [key for key in columns if any(key in counts for counts in report.splits.values())]
+    table = _table("split", *(columns[key] for key in shown), title="Splits")
     for name, counts in report.splits.items():
-        table.add_row(_plain(name), str(counts["images"]), str(counts["objects"]))
+        table.add_row(_plain(name), *(str(counts.get(key, 0)) for key in shown))
     return table
 
 

@@ -38,6 +38,7 @@ def run(
     seed: int = 0,
     worst: int = 10,
     drop_invalid: bool = False,
+    skip_unreadable: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
@@ -72,6 +73,7 @@ def run(
         seed: Of the draw.
         worst: How many images to list; the files hold all.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
+        skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
         precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
@@ -88,15 +90,16 @@ def run(
     check_confidence(confidence)
     refuse_other_csv(output)
     accepted = (limits or LimitOptions()).limits()
-    reading = {"images": images, "drop_invalid": drop_invalid, "limits": accepted}
+    reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
     dataset = open_for((a, b), data, split, reading, doing="comparing")
     check_resamples(len(dataset), resamples)
     truth = common_truth((a, b), dataset)
     _refuse_nothing(truth, dataset.name)
-    measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task)
+    measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task, skip_unreadable)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
     detectors = [None if is_results(path) else measuring.load(path) for path in (a, b)]
-    found = (measuring.results(path, detector, truth) for path, detector in zip((a, b), detectors, strict=True))
+    found = [measuring.results(path, detector, truth) for path, detector in zip((a, b), detectors, strict=True)]
+    truth, found = measuring.readable(truth, found)
     matches = [match_detections(truth, records, iou_type=iou_type) for records in found]
     say(f"A: {a}\nB: {b}")
     with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import DataError, ImageError
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -49,10 +50,10 @@ def check_images(datasets: Sequence[Dataset | None], *, skip: bool, speaks: bool
         raise DataError(enumerate_issues(f"{len(faults)} of {len(seen)} images can't be read:", faults, remedy))
     if not speaks:
         return
-    say_unreadable({path: f"{path}: {why}" for path, why in unreadable.items()}, "they will be left out")
+    say_unreadable({path: f"{path}: {why}" for path, why in unreadable.items()}, "left out")
     if cut_short:
         told = some([f"{path}: {missing}" for path, missing in cut_short.items()], 3)
-        say_warning(f"{len(cut_short)} images are cut short, and used: {told}")
+        say_warning(f"{counted(len(cut_short), 'image')} cut short, and used: {told}")
     say(f"{len(seen) - len(unreadable)} of {len(seen)} images can be decoded")
 
 
@@ -70,4 +71,4 @@ def say_unreadable(unreadable: Mapping[str, str], then: str) -> None:
     if unreadable:
         more = [f"  ... and {len(unreadable) - _NAMED} more"] if len(unreadable) > _NAMED else []
         named = [f"  {why}" for why in list(unreadable.values())[:_NAMED]]
-        say_warning("\n".join([f"{len(unreadable)} images can't be read; {then}:", *named, *more]))
+        say_warning("\n".join([f"{counted(len(unreadable), 'image')} can't be read; {then}:", *named, *more]))

@@ -24,6 +24,7 @@ from fpn.films import Film, FilmFrame, FilmWriter, add_sound, require_pyav
 from fpn.inference.tracking import BoxTracker
 from fpn.spreadsheets import DETECTION_COLUMNS, csv_rows, detection_row
 from fpn.version import __version__
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.detectors.prediction import Prediction, Predictor
@@ -205,8 +206,9 @@ class _Notes:
     def tell(self, path: Path) -> dict[str, Any]:
         """Say it, and give it for the list of films."""
         found = ", ".join(f"{count} {name}" for name, count in self.counts.most_common()) or "nothing"
-        tracks = f"; {len(self.tracks)} objects followed" if self.tracks else ""
-        say(f"{path}: {self.frames} frames, the last at {self.seconds:.2f} s: {found}, counted frame by frame{tracks}")
+        tracks = f"; {counted(len(self.tracks), 'object')} followed" if self.tracks else ""
+        frames = f"{counted(self.frames, 'frame')}, the last at {self.seconds:.2f} s"
+        say(f"{path}: {frames}: {found}, counted frame by frame{tracks}")
         return {"frames": self.frames, "seconds": self.seconds, "tracks": len(self.tracks)}
 
 

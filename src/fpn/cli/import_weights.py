@@ -12,6 +12,7 @@ from fpn.cli.model_settings import read_assignments
 from fpn.cli.terminal import say, say_warning
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
 from fpn.files import refuse_unwritable
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.interop import ImportedWeights
@@ -183,7 +184,7 @@ def _tell(imported: ImportedWeights, checkpoint: str) -> None:
     recipe = require_detector(imported, checkpoint).recipe
     shown = ", ".join(recipe.classes[:3]) + (", ..." if len(recipe.classes) > 3 else "")
     say(f"{checkpoint}: {imported.form}, weights of {imported.toolkit}")
-    say(f"  {recipe.kind} on {recipe.backbone}, {recipe.neck}, {len(recipe.classes)} classes ({shown})")
+    say(f"  {recipe.kind} on {recipe.backbone}, {recipe.neck}, {counted(len(recipe.classes), 'class')} ({shown})")
     say(f"  conventions of {imported.dialect.name}; other than usual there:{'' if imported.findings else ' nothing'}")
     for finding in imported.findings:
         say(f"    {finding}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpn.cli.terminal import say, say_warning
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -45,7 +46,8 @@ def _say_about(dataset: Dataset, left_out: str) -> None:
     """What was read, and what was left out of it."""
     from fpn.data.checks.classes import some
 
-    say(f"{dataset.name}: {len(dataset)} images, {len(dataset.classes)} classes ({some(dataset.classes.names)})")
+    classes = f"{counted(len(dataset.classes), 'class')} ({some(dataset.classes.names)})"
+    say(f"{dataset.name}: {counted(len(dataset), 'image')}, {classes}")
     for remark in dataset.remarks:
         say_warning(remark)
     if dataset.dropped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,6 +165,8 @@ class Measuring:
         dataset: labelled images.
         batch_size, workers, precision, device: as the options say.
         task: "boxes" or "masks".
+        skip_unreadable: leave out images that can't be read. False: the first one stops the command.
+        unreadable: path -> why, of the images that `detect` left out so far.
     """
 
     dataset: Dataset
@@ -173,6 +175,8 @@ class Measuring:
     precision: Literal["float32", "bf16", "auto"]
     device: torch.device | None
     task: Literal["boxes", "masks"] = "boxes"
+    skip_unreadable: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def load(self, path: Path) -> Detector:
         """A model that gives what is compared.
@@ -205,6 +209,20 @@ class Measuring:
         left_out = set(self.dataset.classes.ids).difference(each["id"] for each in truth["categories"])
         return [record for record in records if record["category_id"] not in left_out]
 
+    def readable(
+        self, truth: dict[str, Any], found: Sequence[list[dict[str, Any]]]
+    ) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+        """The truth, and what each model found, of the images that could be read; the others are named."""
+        from fpn.cli.decoding import say_unreadable
+
+        say_unreadable(self.unreadable, "the figures are of the others")
+        numbers = range(len(self.dataset))
+        gone = {self.dataset.image_id(each) for each in numbers if self.dataset.path(each) in self.unreadable}
+        images = [each for each in truth["images"] if each["id"] not in gone]
+        objects = [each for each in truth["annotations"] if each["image_id"] not in gone]
+        left = [[each for each in records if each["image_id"] not in gone] for records in found]
+        return {**truth, "images": images, "annotations": objects}, left
+
     def detect(self, detector: Detector, model: Path) -> list[dict[str, Any]]:
         """COCO results of a detector on all images.
 
@@ -212,6 +230,7 @@ class Measuring:
             detector: as it was loaded.
             model: the file that it was loaded from.
         """
+        from fpn.cli.decoding import advising
         from fpn.cli.going_on import going_on
         from fpn.evaluation import evaluate
         from fpn.evaluation.known_truth import ClassWarning
@@ -222,14 +241,17 @@ class Measuring:
         detector = optimize(detector, self.precision)
         keeping = going_on("found", model, detector, self.dataset, batch_size=self.batch_size, precision=self.precision)
         bar = progress_bar(f"detecting {model.name}", len(self.dataset))
-        with considerate(say_warning), keeping as unfinished, bar as progress, unheard(ClassWarning):  # said before
+        hushed = unheard(ClassWarning)  # said before
+        with considerate(say_warning), keeping as unfinished, bar as progress, hushed, advising():
             measured = evaluate(
                 detector,
                 self.dataset,
                 tasks=(self.task,),
                 batch_size=self.batch_size,
                 workers=self.workers,
+                skip_unreadable=self.skip_unreadable,
                 progress=progress,
                 unfinished=unfinished,
             )
+        self.unreadable.update(measured.unreadable)
         return measured.detections

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_renamed, say_warning
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data.split import Division, WrittenDivision
@@ -89,7 +90,7 @@ def _report(written: WrittenDivision) -> None:
     say_renamed(written.renamed)
     count = len(written.division.counts)
     how = {0: "copied", count: "linked, which takes no space"}.get(written.linked, f"{written.linked} linked")
-    say(f"{written.folder}: {written.format.upper()}, {count} images, {how}")
+    say(f"{written.folder}: {written.format.upper()}, {counted(count, 'image')}, {how}")
     parts = written.division.parts
     command = ["fpn", "train", str(written.folder), "--output", "NEW-FOLDER"]
     say(f"Next: {shlex.join(command)}" + ("" if "val" in parts else "  (there is no val to validate on)"))

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from fpn.cli.inputs import find_images
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.errors import ConfigError, DataNotFoundError
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset, Limits
@@ -148,7 +149,7 @@ def _open(labelled: Path, split: str | None, detector: Detector, limits: Limits)
     dataset = open_dataset(
         labelled, split=split, drop_invalid=True, skip_unreadable=True, limits=limits, pixel_range=pixel_range
     )
-    say(f"labelled so far: {dataset.name}, {len(dataset)} images")
+    say(f"labelled so far: {dataset.name}, {counted(len(dataset), 'image')}")
     return dataset
 
 
@@ -168,7 +169,8 @@ def _report(found: Suggestions, losses: list[str], output: Path, to: str) -> Non
     for loss in losses:
         say_warning(f"not kept: {loss}")
     if len(found.chosen) < found.about["count"]:
-        say_warning(f"{len(found.chosen)} images chosen, not {found.about['count']}: there are no more to choose from")
+        chosen = counted(len(found.chosen), "image")
+        say_warning(f"{chosen} chosen, not {found.about['count']}: there are no more to choose from")
     say(f"ranking: {output / 'suggestions.json'}, {output / 'suggestions.csv'}")
     drafts = output / "prelabels"
     if to == "label-studio":

@@ -162,7 +162,7 @@ KINDS: Mapping[str, Kind] = {
         "warning",
         "files with shapes that are no objects: points, lines, or labelled __ignore__",
         "Draw a polygon or a rectangle where an object is meant.",
-        "not copied",
+        "leaves the shapes out",
     ),
     "split-missing": Kind(
         "warning",
@@ -178,7 +178,7 @@ KINDS: Mapping[str, Kind] = {
         "warning",
         "files that look like images or labels and are not read",
         "Move or convert them if they belong to the dataset.",
-        "not copied",
+        "does not copy them",
     ),
     "split-alike": Kind(
         "warning",

@@ -34,6 +34,7 @@ from fpn.evaluation.report import without_nan
 from fpn.files import write_text
 from fpn.spreadsheets import beside, write_csv
 from fpn.structures import Thresholds
+from fpn.wording import counted
 
 GoalKind: TypeAlias = Literal["f1", "precision", "recall", "guarantee", "false-alarms"]
 
@@ -173,7 +174,7 @@ class Calibration:
 
     def table(self) -> Table:
         """For a terminal of 80 columns or more."""
-        title = f"{self.dataset}: {self.images} images, thresholds for {self.goal}"
+        title = f"{self.dataset}: {counted(self.images, 'image')}, thresholds for {self.goal}"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
         table.add_column("", overflow="fold", min_width=11)
         for heading in ("objects", "threshold", "precision", "recall", "F1", "false/image"):

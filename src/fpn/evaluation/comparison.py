@@ -30,6 +30,7 @@ from fpn.evaluation.matches import Matches
 from fpn.evaluation.report import without_nan
 from fpn.files import write_text
 from fpn.spreadsheets import beside, write_csv
+from fpn.wording import counted
 
 _HEADINGS = {
     "ap": "AP",
@@ -149,7 +150,7 @@ class Comparison:
 
     def table(self) -> Table:
         """Differences for a terminal of 80 columns or more: of all metrics, and of each class's AP and AP50."""
-        title = f"{self.dataset}: {self.images} images, B less A, {self.confidence:.0%} intervals"
+        title = f"{self.dataset}: {counted(self.images, 'image')}, B less A, {self.confidence:.0%} intervals"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
         table.add_column("", overflow="fold", min_width=12)
         for heading in ("A", "B", "B - A", "interval", "P(B better)"):

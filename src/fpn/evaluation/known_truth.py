@@ -12,6 +12,7 @@ from fpn.detectors.prediction import Predictor
 from fpn.errors import ConfigError, DataError
 from fpn.structures import Classes, Skeleton
 from fpn.suggestions import nearest, spelling
+from fpn.wording import counted
 
 _SHOWN = 8
 
@@ -124,7 +125,7 @@ def count_unknown(classes: Classes, dataset: Dataset) -> dict[str, int]:
 
 def describe_unknown(left_out: Mapping[str, int], classes: Classes, where: str, model: str = "the model") -> str:
     """What a warning says: what is left out, and what may be meant instead."""
-    said = _listed([f"{name!r} ({count} object{'' if count == 1 else 's'})" for name, count in left_out.items()])
+    said = _listed([f"{name!r} ({counted(count, 'object')})" for name, count in left_out.items()])
     return f"{where}: {model} does not know {said}; only the others are measured.{_hints(left_out, classes)}"
 
 

@@ -18,6 +18,7 @@ from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
 from fpn.files import write_text
 from fpn.spreadsheets import DETECTION_COLUMNS, beside, detection_row, write_csv
+from fpn.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +163,14 @@ class Evaluation(CocoMetrics):
 
     def _title(self) -> str:
         ignored = f", {self.ignored} more ignored" if self.ignored else ""
-        unread = f", {len(self.unreadable)} images could not be read" if self.unreadable else ""
+        unread = f", {counted(len(self.unreadable), 'image')} could not be read" if self.unreadable else ""
         left = "".join(f"\nnot measured, as the model does not know it: {each}" for each in self._left_out())
-        return f"{self.dataset}: {self.images} images, {self.objects} objects{ignored}{unread}{left}"
+        return (
+            f"{self.dataset}: {counted(self.images, 'image')}, {counted(self.objects, 'object')}{ignored}{unread}{left}"
+        )
 
     def _left_out(self) -> list[str]:
-        counted = {name: count for name, count in self.left_out.items() if count}
-        return [f"{name} ({count} object{'' if count == 1 else 's'})" for name, count in counted.items()]
+        return [f"{name} ({counted(count, 'object')})" for name, count in self.left_out.items() if count]
 
 
 def _limit_json(report: LimitReport) -> dict[str, Any]:

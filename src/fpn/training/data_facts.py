@@ -9,6 +9,7 @@ import numpy as np
 
 from fpn.data.dataset import Dataset
 from fpn.detectors.anchor_reach import Boxes
+from fpn.wording import counted
 
 # Images that are looked at: every second, third, ... of more.
 _SAMPLE = 20_000
@@ -85,9 +86,10 @@ class DataFacts:
         height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
         low, middle, high = (100 * self.side(percent) for percent in (10.0, 50.0, 90.0))
         if not self.objects:
-            return f"{self.images} images, none with an object that counts"
+            return f"{counted(self.images, 'image')}, none with an object that counts"
         return (
-            f"{self.images} images, half of them of {width:.0f} x {height:.0f} and more, {100 * self.empty:.0f} % "
-            f"without objects; {self.objects} objects in {len(self.shares)} classes, {low:.0f}, {middle:.0f} and "
-            f"{high:.0f} % of the image's shorter side (10th, 50th, 90th percentile)"
+            f"{counted(self.images, 'image')}, half of them of {width:.0f} x {height:.0f} and more, "
+            f"{100 * self.empty:.0f} % without objects; {counted(self.objects, 'object')} in "
+            f"{counted(len(self.shares), 'class')}, {low:.0f}, {middle:.0f} and {high:.0f} % "
+            "of the image's shorter side (10th, 50th, 90th percentile)"
         )

@@ -45,8 +45,10 @@ def tell_unoutlined(detector: Detector, dataset: Dataset) -> list[str]:
     """A warning if some objects have no outline of their own: nothing is taken for a mask in silence."""
     if "masks" not in detector.tasks or not (count := count_unoutlined(dataset)):
         return []
-    are = "object has no outline: its box is" if count == 1 else "objects have no outline: their boxes are"
-    return [f"warning: {dataset.name}: {count} {are} learned as if it were the mask. Outline or remove such objects."]
+    are = "object has no outline: its box is learned as if it were its mask"
+    if count > 1:
+        are = "objects have no outline: their boxes are learned as if they were their masks"
+    return [f"warning: {dataset.name}: {count} {are}. Outline or remove such objects."]
 
 
 def _refuse_unlabelled(kind: str, skeleton: Skeleton, dataset: Dataset) -> None:

@@ -48,6 +48,30 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path) -> None:
     assert report.splits == {"train": {"images": 32, "objects": 64}, "val": {"images": 4, "objects": 8}}
 
 
+def test_objects_with_outlines_and_keypoints_are_counted(tmp_path: Path) -> None:
+    square, points = [[1, 1, 9, 1, 9, 9]], {"keypoints": [2, 2, 2, 0, 0, 0], "num_keypoints": 1}
+    more: list[dict[str, object]] = [{"segmentation": square}, points, {"keypoints": [0] * 6, "segmentation": []}]
+    objects = [
+        {"id": k, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8 + k, 8], "area": 64, "iscrowd": 0, **each}
+        for k, each in enumerate(more, start=1)
+    ]
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "bolt", "keypoints": ["head", "tip"], "skeleton": [[1, 2]]}],
+        "annotations": objects,
+    }
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    write_text(tmp_path / "annotations.json", json.dumps(truth))
+    assert check(tmp_path).splits == {"all": {"images": 1, "objects": 3, "outlined": 1, "pointed": 1}}
+
+
+def test_images_in_a_linked_folder_that_an_annotation_names_are_not_called_unread(tmp_path: Path) -> None:
+    root = Planted(tmp_path / "set").save()
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    assert check(root).findings == []
+
+
 @pytest.mark.parametrize(("spoil", "kind", "words"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
 def test_a_planted_fault_is_found_and_nothing_else(
     tmp_path: Path, spoil: Callable[[Planted], None], kind: str, words: str

@@ -55,6 +55,15 @@ def test_a_polygon_is_an_object_with_a_mask(tmp_path: Path) -> None:
     assert masks.areas().tolist() == [100]
 
 
+def test_a_name_that_is_read_otherwise_is_told_of_the_file_that_has_it(tmp_path: Path) -> None:
+    for stem, written in (("a", "a.png"), ("b", "..\\photos\\b.png")):
+        picture(tmp_path, f"{stem}.png")
+        write(tmp_path, shape(), image=written, file=f"{stem}.json")
+    (finding,) = check(tmp_path).of("name-repaired")
+    assert finding.message.startswith("b.json: imagePath: ")
+    assert finding.message.endswith(" is taken for b.png")
+
+
 def test_a_file_of_an_old_version_says_no_shape_type(tmp_path: Path) -> None:
     boxes, _ = only(tmp_path, shape(kind=None))
     assert boxes == [[10, 5, 20, 15]]

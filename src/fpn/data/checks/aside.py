@@ -44,7 +44,7 @@ def check_aside(
     for place, names in _walk(folder, ""):
         why = folder.why_left_out(str(folder.root / place)) if place else None
         if why is not None:
-            if any(_is_image_like(name) for name in names):
+            if any(_is_image_like(name) for name in names) and not _holds(read, place):
                 yield Finding("file-aside", f"{place}/: its images are not read: {why}", place)
             continue
         groups = _grouped(folder, place, names, images, used, read)
@@ -95,6 +95,11 @@ def _grouped(
             if any(opened[suffix]):
                 groups[what].append(path)
     return groups
+
+
+def _holds(read: Collection[str], place: str) -> bool:
+    """Whether images are read out of a folder, which an annotation may name though readers would not look there."""
+    return any(each == place or each.startswith(f"{place}/") for each in read)
 
 
 def _is_image_like(name: str) -> bool:

@@ -9,6 +9,7 @@ from fpn.data.formats.layout import WHOLE, plain_split
 from fpn.data.formats.survey import Survey
 from fpn.data.issues import Finding
 from fpn.suggestions import spelling
+from fpn.wording import counted
 
 _SHOWN = 6
 
@@ -16,7 +17,7 @@ _SHOWN = 6
 def check_names(names: Sequence[str], counts: Counter[str]) -> Iterator[Finding]:
     """Class names that a person would take for the same."""
     for group in alike_names(names):
-        said = " and ".join(f"{name!r} ({_many(counts[name], 'object')})" for name in group)
+        said = " and ".join(f"{name!r} ({counted(counts[name], 'object')})" for name in group)
         yield Finding("class-spelling", said)
 
 
@@ -40,7 +41,7 @@ def check_counts(names: Sequence[str], counts: Mapping[str, Counter[str]]) -> It
     known = counts[training[0]]
     for name in names:
         if together[name] and not known[name]:
-            told = f"{name!r} has {_many(together[name], 'object')}, none in {training[0]}"
+            told = f"{name!r} has {counted(together[name], 'object')}, none in {training[0]}"
             yield (
                 Finding("class-untrained", told)
                 if name in known
@@ -92,11 +93,7 @@ def check_splits(images: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
                     yield Finding("split-overlap", f"{name} is in {one} and in {other}", name)
     for inner, outer in contained(images).items():
         if may_share(inner, outer, images):
-            yield Finding("split-contained", f"{inner} ({_many(len(images[inner]), 'image')}) is part of {outer}")
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+            yield Finding("split-contained", f"{inner} ({counted(len(images[inner]), 'image')}) is part of {outer}")
 
 
 def some(texts: Sequence[str], limit: int = _SHOWN) -> str:

@@ -90,7 +90,8 @@ class CheckReport:
         name: of the dataset.
         format: such as "VOC ImageSets/Main/*.txt".
         findings: all of them, by kind in the order of `KINDS`.
-        splits: name -> {"images", "objects"}.
+        splits: name -> {"images", "objects", and how many objects have an outline or a labelled keypoint, if any do:
+            "outlined", "pointed"}.
         classes: name -> {"id", "objects", "images", "ignored", and the objects of each split}.
         sizes: histograms of objects and images.
         inspected: what it was made from.
@@ -313,7 +314,13 @@ def _unlabelled(inspected: Inspected) -> Iterator[Finding]:
 
 
 def _extent(survey: Survey) -> dict[str, int]:
-    return {"images": len(survey.dataset), "objects": len(survey.origins)}
+    table = survey.dataset.table
+    counts = {"images": len(survey.dataset), "objects": len(survey.origins)}
+    if table.segmentations is not None:
+        counts["outlined"] = int((table.segmentations.starts.diff() > 0).sum())
+    if table.keypoints is not None:
+        counts["pointed"] = int((table.keypoints[..., 2] > 0).any(dim=1).sum())
+    return counts
 
 
 def _count(survey: Survey) -> Counter[str]:

@@ -42,13 +42,18 @@ class Located:
     missing: dict[str, str] = field(default_factory=dict)
     outside: dict[str, DataError] = field(default_factory=dict)
 
-    def told(self, where: str) -> dict[str, str]:
-        """For a check: file -> what was taken for it."""
-        return {found: f"{where}: {shorten(name)} is taken for {found}" for name, found in self.repaired.items()}
+    def told(self, where: str, of: Mapping[str, str] | None = None) -> dict[str, str]:
+        """For a check: file -> what was taken for it; `of`: name -> where it stands, if not all in one place."""
+        places = of or {}
+        return {
+            found: f"{places.get(name, where)}: {shorten(name)} is taken for {found}"
+            for name, found in self.repaired.items()
+        }
 
-    def summary(self, where: str) -> str:
+    def summary(self, where: str, of: Mapping[str, str] | None = None) -> str:
         """The same in one line."""
         name, found = next(iter(self.repaired.items()))
+        where = (of or {}).get(name, where)
         count = len(self.repaired)
         what = "a file name is" if count == 1 else f"{count} file names are"
         return f"{where}: {what} not written as the files are called: {shorten(name)} is taken for {found}"

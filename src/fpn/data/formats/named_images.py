@@ -41,6 +41,7 @@ def find_named_images(
             message = str(found.outside[name]).replace(where, f"{called[path]}: {field}")
             options.fault("path-outside", DataError(message), called[path])
     if found.repaired:
-        options.remark("name-repaired", found.told(where), found.summary(where))
+        of = {name: f"{called[path]}: {field}" for path, name in names.items()}
+        options.remark("name-repaired", found.told(where, of), found.summary(where, of))
     there = {path: found.paths[name] for path, name in names.items() if name in found.paths}
     return {path: folder.relative(image) for path, image in there.items() if folder.has(image)}

@@ -18,6 +18,7 @@ from fpn.spreadsheets import write_csv
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.outcomes import OutcomeFolder
 from fpn.studies.ablation.tables import Findings, text_tables, to_json, verdicts
+from fpn.wording import counted
 
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 PAGE, FIGURES, CHART, TABLE = "ablation.md", "ablation.json", "ablation.svg", "ablation.csv"
@@ -107,7 +108,7 @@ def _processor() -> str:
 
 
 def _data(about: Mapping[str, Any]) -> str:
-    return f"{about['images']} images of {about['name']}"
+    return f"{counted(about['images'], 'image')} of {about['name']}"
 
 
 def _filled(page: Path, body: str) -> str:

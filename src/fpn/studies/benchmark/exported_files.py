@@ -29,6 +29,7 @@ from fpn.studies.benchmark.their_models import PAIRED
 from fpn.studies.benchmark.torchvision_pair import build_pair
 from fpn.studies.benchmark.turns import Side, in_turns
 from fpn.studies.tables import TextTable
+from fpn.wording import counted
 
 _THEIR_NAME = "torchvision"
 # Drawn images, where none are given.
@@ -98,7 +99,7 @@ class FilesReport:
         turns = len(self.rows[0].turns)
         machine = ", ".join(str(self.machine[name]) for name in ("processor", "vector_instructions"))
         count = self.machine["threads"]
-        threads = f"{count} thread{'' if count == 1 else 's'}, load {self.machine.get('load', 'unknown')}"
+        threads = f"{counted(count, 'thread')}, load {self.machine.get('load', 'unknown')}"
         told = (
             f"From a file to boxes, {self.images}, {self.batch} at a time; medians of {turns} turns.",
             f"{machine}, {threads}.",
@@ -143,7 +144,7 @@ def compare_files(
     _check_one_model(loaded)
     theirs, notes = _torchvision(next(iter(loaded.values())), size)
     with tempfile.TemporaryDirectory() as folder:
-        shown = f"{len(images)} images"
+        shown = counted(len(images), "image")
         if not images:
             images = write_jpegs(draw_noise(max(batch, DRAWN), size), Path(folder))
             shown = f"{len(images)} drawn images {size.width}x{size.height}"
@@ -151,7 +152,7 @@ def compare_files(
         ways = {name: _way(detector, chunks) for name, detector in loaded.items()}
         if theirs is not None:
             ways[_THEIR_NAME] = _Way(partial(_their_way, theirs, chunks), "eager, float32 on cpu")
-        progress(f"{', '.join(ways)}: {len(images)} images, {repeats} turns")
+        progress(f"{', '.join(ways)}: {counted(len(images), 'image')}, {counted(repeats, 'turn')}")
         sides = in_turns({name: way.work for name, way in ways.items()}, repeats=repeats)
     rows = _rows(sides, ways, len(images), apart=_THEIR_NAME if notes else "")
     return FilesReport(

@@ -14,6 +14,7 @@ from fpn.studies.diagnosis.budget import SIZE_NAMES, BudgetLine
 from fpn.studies.diagnosis.diagnosis import Diagnosis, FalseAlarm, Miss
 from fpn.studies.tables import TextTable
 from fpn.version import __version__
+from fpn.wording import counted
 
 # Stages or kinds that a row of a class or level names.
 _NAMED = 3
@@ -37,7 +38,7 @@ def diagnosis_tables(found: Diagnosis) -> list[TextTable]:
 def _stages(found: Diagnosis) -> TextTable:
     lost, all_ = len(found.misses), found.objects
     return TextTable(
-        title=f"{all_ - lost} of {all_} objects are found in {found.images} images, {lost} are lost",
+        title=f"{all_ - lost} of {all_} objects are found in {counted(found.images, 'image')}, {lost} are lost",
         columns=("where it was lost", ">lost", ">share", ">AP points", *(f">{name}" for name in SIZE_NAMES)),
         rows=tuple(_row(line, sized=True) for line in found.stages if line.count)
         or (("nothing is lost", "", "", "", "", "", ""),),
@@ -57,7 +58,7 @@ def _grade(ap: float) -> str:
 
 def _kinds(found: Diagnosis) -> TextTable:
     return TextTable(
-        title=f"{len(found.alarms)} detection{'' if len(found.alarms) == 1 else 's'} found nothing",
+        title=f"{counted(len(found.alarms), 'detection')} found nothing",
         columns=("what is wrong", ">count", ">share", ">AP points"),
         rows=tuple(_row(line, sized=False) for line in found.kinds if line.count)
         or (("nothing is found in vain", "", "", ""),),

@@ -30,6 +30,7 @@ from fpn.studies.explain.equation_one import equation_table
 from fpn.studies.explain.geometry import View, by, is_pyramid_only, view
 from fpn.studies.explain.receptive_field import receptive_fields
 from fpn.studies.tables import TextTable
+from fpn.wording import counted
 
 DEFAULT_BACKBONE = "resnet50"
 # What kuangliu's FPN101() really builds: two bottlenecks a stage.
@@ -170,7 +171,7 @@ def explain_model(path: str | os.PathLike[str], size: Size, *, as_is: bool = Fal
         detector = build_from_header(header, where=str(path)).eval()
     dialect = detector.recipe.dialect
     kind = detector.recipe.kind
-    subject = f"{path} ({kind}, {detector.recipe.backbone}, {len(detector.classes)} classes, {dialect.name})"
+    subject = f"{path} ({kind}, {detector.recipe.backbone}, {counted(len(detector.classes), 'class')}, {dialect.name})"
     # Its dialect may have any field changed: under the old name it would be confused with the one it came from.
     own = dialect.changed(name="this model")
     features = cast(Extractor, detector.get_submodule("features"))

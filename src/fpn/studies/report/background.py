@@ -10,6 +10,7 @@ from fpn.studies.report.chapters import ReportFigures
 from fpn.studies.report.charts import SERIES, ChartLine, axis_of, figure, line_chart, share_axis
 from fpn.studies.report.elements import Chapter, chapter, fold_away, foreign, grid, note, paragraph, table
 from fpn.studies.report.verdict import share
+from fpn.wording import counted
 
 
 def training_chapter(figures: ReportFigures) -> Chapter:
@@ -81,7 +82,7 @@ def _findings(check: ReportFigures) -> Markup:
     if not check["findings"]:
         return paragraph("fpn check finds nothing wrong in the whole dataset.")
     rows = [(kind["severity"], kind["count"], kind["what"], kind["remedy"]) for kind in check["findings"]]
-    splits = ", ".join(f"{name} ({each['images']} images)" for name, each in check["splits"].items())
+    splits = ", ".join(f"{name} ({counted(each['images'], 'image')})" for name, each in check["splits"].items())
     return join_markup(
         [
             table("What fpn check finds in the whole dataset", ("<kind", "count", "<what", "<what helps"), rows),
@@ -98,7 +99,7 @@ def model_chapter(figures: ReportFigures) -> Chapter:
     rows += [("weights", f"{model['parameters']:,}"), ("classes", str(len(model["classes"])))]
     learned = model["trained_on"]
     if learned.get("name"):
-        rows.append(("trained on", f"{learned['name']}, {learned['images']} images"))
+        rows.append(("trained on", f"{learned['name']}, {counted(learned['images'], 'image')}"))
     rows += [
         (f"trained for ({key}s)", str(model["trained"][key])) for key in ("epoch", "step") if key in model["trained"]
     ]
@@ -162,8 +163,8 @@ def speed_chapter(figures: ReportFigures) -> Chapter:
         "speed",
         "Speed",
         paragraph(
-            f"{speed['images']} images in {speed['seconds']:.1f} s: {speed['images_per_second']:.2g} images a second, "
-            f"reading, detecting and counting together, {speed['batch_size']} images at once. Measured while this "
+            f"{counted(speed['images'], 'image')} in {speed['seconds']:.1f} s: {speed['images_per_second']:.2g} images "
+            f"a second, reading, detecting and counting together, {speed['batch_size']} at once. Measured while this "
             "report was made, on this machine, with whatever else it did: a rough figure; fpn benchmark measures "
             "carefully."
         ),

@@ -19,6 +19,7 @@ from fpn.studies.report.charts import (
 )
 from fpn.studies.report.elements import Chapter, cards, chapter, fold_away, foreign, grid, note, paragraph, table
 from fpn.studies.report.verdict import grade, share
+from fpn.wording import counted
 
 ReportFigures: TypeAlias = Mapping[str, Any]
 
@@ -186,7 +187,7 @@ def _curves(figures: ReportFigures) -> list[Markup]:
 
 def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
     name, score = curve["class"], curve["score"]
-    title = tag("h3", foreign(name), " ", tag("small", _objects(curve["objects"])))
+    title = tag("h3", foreign(name), " ", tag("small", counted(curve["objects"], "object")))
     if not score or not curve["objects"]:
         why = "no object of it is labelled here" if not curve["objects"] else "nothing was found"
         return tag("div", title, note(f"No curves: {why}."))
@@ -211,10 +212,6 @@ def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
         [Marker(f"threshold in use, {threshold:.2f}", threshold)],
     )
     return tag("div", title, figure(both, "Precision by recall"), figure(along, "Along the threshold"))
-
-
-def _objects(number: int) -> str:
-    return "1 object" if number == 1 else f"{number} objects"
 
 
 def confusion_chapter(figures: ReportFigures) -> Chapter:
@@ -390,7 +387,7 @@ def budget_chapter(figures: ReportFigures) -> Chapter:
         if budget["lost"]
         else paragraph("No object is lost."),
         table(
-            f"{budget['false_alarms']} detection{'' if budget['false_alarms'] == 1 else 's'} found nothing",
+            f"{counted(budget['false_alarms'], 'detection')} found nothing",
             ("<what is wrong", "count", *_COSTS),
             _lines(budget["kinds"]),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fpn.wording import counted
+
 # A stage or kind that gives back less is not worth a remedy of its own, points of AP.
 _WORTH = 0.3
 # Below so many images or objects, figures jump about.
@@ -55,7 +57,7 @@ def _point(figures: Mapping[str, Any]) -> str:
     span = f"{scores[0]:.2f}" if scores[0] == scores[-1] else f"{scores[0]:.2f} to {scores[-1]:.2f}, by class"
     if point["how"] == "calibrated":
         on = point["chosen_on"]
-        where = f"{on['dataset']} ({on['images']} images)"
+        where = f"{on['dataset']} ({counted(on['images'], 'image')})"
         return f"Threshold in use: {span}, as fpn calibrate chose it for {point['goal']} on {where}."
     said = f"Threshold in use: {span} for all classes, as the model was not calibrated."
     now, best = point["overall"]["f1"], (point["best_f1_overall"] or {}).get("f1")
@@ -85,7 +87,7 @@ def _weakest(figures: Mapping[str, Any]) -> str:
     if len(classes) < 2:
         return ""
     worst = min(classes, key=lambda each: each["ap"])
-    return f"Weakest class: {worst['name']}, AP {worst['ap']:.3f} on {_count(worst['objects'], 'object')}."
+    return f"Weakest class: {worst['name']}, AP {worst['ap']:.3f} on {counted(worst['objects'], 'object')}."
 
 
 def _labels(figures: Mapping[str, Any]) -> str:
@@ -111,10 +113,10 @@ def _cautions(figures: Mapping[str, Any]) -> list[str]:
             "images that it has not seen (--split)."
         )
     if data["images"] < _FEW_IMAGES or 0 < numbers["objects"] < _FEW_OBJECTS:
-        counted = f"{_count(data['images'], 'image')}, {_count(numbers['objects'], 'object')}"
-        said.append(f"These are few: {counted}. Another sample may tell another story.")
+        few = f"{counted(data['images'], 'image')}, {counted(numbers['objects'], 'object')}"
+        said.append(f"These are few: {few}. Another sample may tell another story.")
     if data["unreadable"]:
-        said.append(f"Left out, as it can't be read: {_count(len(data['unreadable']), 'image')}.")
+        said.append(f"Left out, as it can't be read: {counted(len(data['unreadable']), 'image')}.")
     left_out = {name: count for name, count in numbers["left_out"].items() if count}
     if left_out:
         told = ", ".join(f"{name} ({count})" for name, count in left_out.items())
@@ -128,7 +130,3 @@ def _cautions(figures: Mapping[str, Any]) -> list[str]:
         told = "; ".join(f"{kind['what']} ({kind['count']})" for kind in errors)
         said.append(f"The data have faults that fpn check names: {told}.")
     return said
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -6,6 +6,7 @@ import numpy as np
 
 from fpn.structures import Classes, Detections
 from fpn.studies.suggesting.choosing import Choice
+from fpn.wording import counted
 
 # Scores between which a detection is called unsure.
 UNSURE = (0.2, 0.6)
@@ -23,13 +24,13 @@ def count_unsure(found: Detections) -> int:
 def reason_for(choice: Choice, found: Detections, classes: Classes) -> str:
     """Why this image, such as "7 detections between 0.2 and 0.6; perhaps ring, of which there are few"."""
     unsure, sure = count_unsure(found), int((found.scores >= UNSURE[1]).sum())
-    parts = [f"{_objects(unsure, 'detection')} between {UNSURE[0]:g} and {UNSURE[1]:g}"] if unsure else []
+    parts = [f"{counted(unsure, 'detection')} between {UNSURE[0]:g} and {UNSURE[1]:g}"] if unsure else []
     if rare := _rare(choice, classes):
         parts.append(f"{'perhaps ' if unsure else ''}{' and '.join(rare)}, of which there are few")
     if np.isfinite(choice.nearest) and choice.nearest >= _ODD:
         parts.append("unlike the others")
     if not unsure and sure and not rare:
-        parts.append(f"{_objects(sure, 'object')} found, all of them sure")
+        parts.append(f"{counted(sure, 'object')} found, all of them sure")
     if not unsure and not sure:
         parts.append("nothing found for sure")
     return "; ".join(parts)
@@ -43,7 +44,3 @@ def _rare(choice: Choice, classes: Classes) -> list[str]:
     much = np.flatnonzero((choice.by_class >= _MUCH * total) & (choice.known <= _FEW * usual))
     order = much[np.argsort(-choice.by_class[much], kind="stable")]
     return [classes.names[label] for label in order[:2].tolist()]
-
-
-def _objects(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
