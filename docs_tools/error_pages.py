@@ -19,7 +19,7 @@ _HEAD = """\
 Whatever is wrong with what you gave or with what is around it, `fpn` raises one of the classes below, before any
 work is lost. Each is an `FpnError` and also Python's own error that fits, so that either can be caught. The command
 line prints the message without a traceback and ends with status 1 (2: the command was misused; 130: stopped by
-Ctrl-C). Any other exception is a fault of `fpn`: please report it with the output of `fpn doctor`.
+Ctrl-C; 143: by SIGTERM). Any other exception is a fault of `fpn`: please report it with the output of `fpn doctor`.
 """
 
 

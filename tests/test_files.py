@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fpn.errors import OutputError
-from fpn.files import atomic_path, refuse_unwritable, write_text
+from fpn.files import atomic_path, refuse_unwritable, remove_abandoned, write_text
 
 
 def test_a_file_appears_whole_under_its_name(tmp_path) -> None:
@@ -31,6 +33,22 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"file/a\.txt: can't write there"):
         write_text(tmp_path / "file" / "a.txt", "hello")
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path) -> None:
+    left = [
+        tmp_path / name for name in (".street-a1b2c3_4.jsonl", ".street-zzzzzzzz.mp4", ".street-zzzzzzzz-silent.mp4")
+    ]
+    kept = [tmp_path / name for name in (".street-a1b2c3_4.txt", ".streets-a1b2c3_4.mp4", "street-a1b2c3_4.mp4")]
+    for path in (*left, *kept):
+        path.write_bytes(b"1")
+        os.utime(path, (0, 0))
+    os.utime(left[0])  # somebody may still write
+    remove_abandoned(tmp_path / "street.mp4", (".mp4", ".jsonl"))
+    assert len(list(tmp_path.iterdir())) == 6
+    os.utime(left[0], (0, 0))
+    remove_abandoned(tmp_path / "street.mp4", (".mp4", ".jsonl"))
+    assert set(tmp_path.iterdir()) == set(kept)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fpn.errors import OutputError
+
+# Seconds without a byte after which a temporary file is nobody's: a batch of large images may take minutes.
+_ABANDONED = 600.0
 
 
 @contextmanager
@@ -50,6 +55,20 @@ def _what_helps(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space or choose another --output."
     return "Choose another --output."
+
+
+def remove_abandoned(target: str | os.PathLike[str], suffixes: Collection[str]) -> None:
+    """Remove what an `atomic_path` of `target`, under any of these suffixes, left when its process was killed.
+
+    Nothing is removed while one of them is as young as what a process that still runs may have written.
+    """
+    target = Path(target)
+    pattern = re.compile(rf"\.{re.escape(target.stem)}-[a-z0-9_]{{8}}(-[a-z]+)?")
+    with suppress(OSError):
+        left = [each for each in target.parent.iterdir() if each.suffix in suffixes and pattern.fullmatch(each.stem)]
+        if left and time.time() - max(each.stat().st_mtime for each in left) > _ABANDONED:
+            for each in left:
+                each.unlink()
 
 
 def refuse_unwritable(target: str | os.PathLike[str]) -> None:

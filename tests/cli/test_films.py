@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -77,8 +79,9 @@ def test_a_film_becomes_a_drawn_film_a_line_a_frame_and_rows(
     records = [each for line in told for each in line["detections"]]
     assert [row["class"].lstrip("'") for row in rows] == [each["label"] for each in records]
     assert [row["track"] for row in rows] == [str(each.get("track", "")) for each in records]
-    films = json.loads((tmp_path / "films.json").read_text())["films"]
-    assert (films[0]["frames"], films[0]["damage"]) == (7, "")
+    listed = json.loads((tmp_path / "films.json").read_text())
+    assert (listed["films"][0]["frames"], listed["films"][0]["damage"]) == (7, "")
+    assert listed["categories"] == [{"id": 1, "name": "=cat"}, {"id": 2, "name": "dog"}]
 
     assert run_command([*words[:-3], "--every", "3", "--no-images"]) == 0  # what is ours is replaced
     told = lines(tmp_path / "street.jsonl")
@@ -106,6 +109,17 @@ def test_what_is_no_film_leaves_nothing_and_the_other_is_done(
     assert run_command(words) == 1
     assert "skipped: " in capsys.readouterr().err
     assert {each.name for each in (tmp_path / "out").iterdir()} == {"films.json", "street.jsonl", "street.csv"}
+
+
+def test_a_sigterm_leaves_nothing_of_the_film_at_hand(
+    model: Path, street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FilmWriter, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(["predict", str(model), str(street), "--output", str(tmp_path)]) == 143
+    assert capsys.readouterr().err.endswith("stopped by SIGTERM\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["films.json"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from importlib import import_module
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
+from fpn.cli.stopping import Terminated, ended_by_sigterm
 from fpn.cli.terminal import errors, say_error, warnings_as_lines
 from fpn.errors import FpnError
 from fpn.version import __version__
@@ -47,7 +48,7 @@ COMMANDS = {
     "doctor": ("fpn.cli.doctor", "Say what this machine has and what is wrong with it, for a report of trouble."),
 }
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 _EMPTY = "Was a variable of the shell not set? Write a name, or . for the current folder."
 
@@ -89,7 +90,7 @@ def run_command(words: Sequence[str]) -> int:
         _hint_at_help(words)
         return MISUSED
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(), ended_by_sigterm():
             status = make_app(words[0] if words else None)(
                 list(words), exit_on_error=False, print_error=False, result_action="return_value"
             )
@@ -106,6 +107,9 @@ def run_command(words: Sequence[str]) -> int:
     except OSError as error:  # such as of a name that is too long for the file system
         say_error(_plain_system(error))
         return FAILED
+    except Terminated:
+        errors().print("stopped by SIGTERM")
+        return TERMINATED
     except KeyboardInterrupt:
         errors().print("stopped by Ctrl-C")
         return INTERRUPTED

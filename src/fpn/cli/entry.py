@@ -16,7 +16,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         tokens: the words after `fpn`; None: the process's own.
 
     Returns:
-        Exit status: 0 done, 1 failed, 2 misused, 130 interrupted.
+        Exit status: 0 done, 1 failed, 2 misused, 130 interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if tokens is None else tokens)
     try:

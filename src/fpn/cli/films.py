@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fpn.cli.inputs import ImageSource, name_results, refuse_overwriting
-from fpn.cli.outputs import MADE_BY, real_paths, written_before
+from fpn.cli.outputs import MADE_BY, list_categories, real_paths, written_before
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.detectors.operating_point import are_sure
 from fpn.detectors.prediction import predict_images
 from fpn.drawing import draw
 from fpn.errors import DataNotFoundError, FpnError, ImageError
-from fpn.files import atomic_path, write_text
+from fpn.files import atomic_path, remove_abandoned, write_text
 from fpn.films import Film, FilmFrame, FilmWriter, add_sound, require_pyav
 from fpn.inference.tracking import BoxTracker
 from fpn.spreadsheets import DETECTION_COLUMNS, csv_rows, detection_row
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 NAME = "films.json"
 # In place of a frame whose pixels went to the network.
 _NOTHING = Image.new("RGB", (1, 1))
+_ENDINGS = (".mp4", ".jsonl", ".csv")
 _COLUMNS = ("frame", "time", "track", *(name for name in DETECTION_COLUMNS if name != "image_id"))
 
 
@@ -87,7 +88,7 @@ def name_films(films: Sequence[Path], output: Path, *, drawn: bool) -> FilmNames
     require_pyav(films[0])
     sources = [ImageSource(path, PurePosixPath(path.name)) for path in films]
     names = name_results(sources, ".mp4")
-    endings = (".mp4", ".jsonl", ".csv") if drawn else (".jsonl", ".csv")
+    endings = _ENDINGS if drawn else _ENDINGS[1:]
     files = [NAME, *(str(name.with_suffix(ending)) for name in names for ending in endings)]
     earlier = written_before(output, NAME)
     refuse_overwriting([output / name for name in files], sources, real_paths(output, earlier))
@@ -104,16 +105,22 @@ def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: 
     if job.track:
         BoxTracker(1.0)  # where it can't be had, nothing is written
     ours = [*dict.fromkeys((*names.files, *names.earlier))]
-    info = {"made_by": MADE_BY, "version": __version__, "files": ours, **about}
-    write_text(job.output / NAME, json.dumps({"info": info, "films": []}, indent=1) + "\n")
-    records, failed = [], 0
+    categories = list_categories(job.detector.classes, job.detector.skeleton)
+    told: dict[str, Any] = {
+        "info": {"made_by": MADE_BY, "version": __version__, "files": ours, **about},
+        "categories": categories,
+        "films": [],
+    }
+    write_text(job.output / NAME, json.dumps(told, indent=1) + "\n")
+    failed = 0
     for path, name in zip(films, names.drawn, strict=True):
+        remove_abandoned(job.output / name, _ENDINGS)
         try:
-            records.append(_one_film(path, job.output / name, job))
+            told["films"].append(_one_film(path, job.output / name, job))
         except (ImageError, DataNotFoundError) as error:
             failed += 1
             say_error(f"skipped: {error}")
-        write_text(job.output / NAME, json.dumps({"info": info, "films": records}, indent=1) + "\n")
+        write_text(job.output / NAME, json.dumps(told, indent=1) + "\n")
     written = [name for name in names.files if (job.output / name).exists()]
     say(f"results: {job.output} ({', '.join(written) if len(films) == 1 else f'{NAME} names all'})")
     return 1 if failed else 0
@@ -216,7 +223,8 @@ class _Notes:
 def _lines(target: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Writes JSON Lines; the file has its name when all are there."""
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        yield lambda record: print(json.dumps(record), file=stream)
+        # Flushed, so that who finds the file under its temporary name sees that somebody still writes it.
+        yield lambda record: print(json.dumps(record), file=stream, flush=True)
 
 
 @contextmanager

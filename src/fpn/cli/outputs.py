@@ -39,6 +39,12 @@ def written_before(folder: Path, lists: str = NAME) -> tuple[str, ...]:
         return ()
 
 
+def list_categories(classes: Classes, skeleton: Skeleton | None) -> list[dict[str, Any]]:
+    """As COCO's files list them, each with its keypoints where there are some."""
+    points = {} if skeleton is None else skeleton.to_coco()
+    return [{"id": number, "name": name, **points} for number, name in zip(classes.ids, classes.names, strict=True)]
+
+
 def real_paths(folder: Path, names: Iterable[str]) -> frozenset[str]:
     """Where files of a folder really are, links followed."""
     return frozenset(os.path.realpath(folder / name) for name in names)
@@ -91,13 +97,10 @@ class Predictions:
         Raises:
             OutputError: one can't be written.
         """
-        points = {} if self.skeleton is None else self.skeleton.to_coco()
-        named = zip(self.classes.ids, self.classes.names, strict=True)
-        categories = [{"id": number, "name": name, **points} for number, name in named]
         data = {
             "info": {"made_by": MADE_BY, "version": __version__, "files": self._ours(beginning), **self.about},
             "images": self.images,
-            "categories": categories,
+            "categories": list_categories(self.classes, self.skeleton),
             "annotations": self.annotations,
             "skipped": self.skipped,
         }

@@ -15,6 +15,7 @@ from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, r
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.cli.tiles import TileOptions
 from fpn.errors import ConfigError, FpnError
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.cli.outputs import Predictions
@@ -265,10 +266,10 @@ def _report(predictions: Predictions, chosen: float | Thresholds) -> int:
     done, skipped = len(predictions.images), len(predictions.skipped)
     if isinstance(chosen, float):
         scores = dict.fromkeys(predictions.classes, chosen)
-        say(f"{done} images: {predictions.count(scores)} with a score of {chosen:g} or more")
+        say(f"{counted(done, 'image')}: {predictions.count(scores)} with a score of {chosen:g} or more")
     else:
         scores = chosen.by_class(predictions.classes)
-        say(f"{done} images: {predictions.count(scores)} from their class's threshold on ({chosen.goal})")
+        say(f"{counted(done, 'image')}: {predictions.count(scores)} from their class's threshold on ({chosen.goal})")
     say(f"results: {predictions.folder} ({', '.join(predictions.files)})")
     if skipped:
         say_error(f"{skipped} of {done + skipped} images could not be read; see above")

@@ -164,6 +164,11 @@ KINDS: Mapping[str, Kind] = {
         "Draw a polygon or a rectangle where an object is meant.",
         "leaves the shapes out",
     ),
+    "keypoints-unnamed": Kind(
+        "warning",
+        "keypoints whose categories do not say what they are: they are not read",
+        "List their names in each category: 'keypoints', and 'skeleton' if lines are to be drawn.",
+    ),
     "split-missing": Kind(
         "warning",
         "splits that are named but not there",

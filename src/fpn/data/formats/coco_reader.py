@@ -19,7 +19,7 @@ from typing import Any
 from fpn.data.formats.coco_ids import names_differ, renumber
 from fpn.data.formats.files import SHOWN_ISSUES, Folder, enumerate_issues, is_image, make_classes, read_json, shorten
 from fpn.data.formats.geometry import Corners, bounds_of, bounds_of_code, has_extent, turned_bounds
-from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories
+from fpn.data.formats.keypoints import checked_keypoints, skeleton_of_categories, unnamed_keypoints
 from fpn.data.formats.layout import WHOLE
 from fpn.data.formats.locate import locate
 from fpn.data.formats.table import TableDataset
@@ -82,6 +82,9 @@ class _Reader:
         images, records, categories = self._renumbered(*lists)
         classes, labels = self._classes(categories, records)
         skeleton = self._skeleton(categories)
+        if skeleton is None and not self.pointless and (unnamed := unnamed_keypoints(records)):
+            message = f"{self.where}: {unnamed}"
+            self.options.remark("keypoints-unnamed", {self.where: message}, message)
         rows = self._rows(images)
         names = self._locate(images, rows)
         rows, names = self._merged(images, rows, names)

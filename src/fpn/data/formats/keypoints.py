@@ -10,6 +10,7 @@ import numpy as np
 from fpn.data.formats.files import shorten
 from fpn.errors import ConfigError, DataError
 from fpn.structures import Skeleton
+from fpn.wording import counted
 
 
 def skeleton_of_categories(categories: Sequence[dict[str, Any]], where: str) -> Skeleton | None:
@@ -40,6 +41,15 @@ def skeleton_of_categories(categories: Sequence[dict[str, Any]], where: str) -> 
     except (ValueError, TypeError, ConfigError) as error:
         what = f"{where}: 'skeleton' of category {declaring[0]['id']}: {error}"
         raise DataError(f"{what}. It lists pairs of keypoints, counted from 1") from error
+
+
+def unnamed_keypoints(records: Sequence[dict[str, Any]]) -> str:
+    """What is said of a COCO json's objects that have keypoints where no category names any; "": none has."""
+    having = [values for record in records if isinstance(values := record.get("keypoints"), list) and any(values)]
+    if not having:
+        return ""
+    points = f"{len(having[0]) // 3} keypoints"
+    return f"{counted(len(having), 'object')} with {points}, and no category lists their names ('keypoints'): left out"
 
 
 def checked_keypoints(values: Any, skeleton: Skeleton) -> list[float]:

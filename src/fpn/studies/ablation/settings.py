@@ -17,7 +17,8 @@ class DetectorSettings(CheckedSettings):
     """All that the rows have in common. The defaults suit drawn scenes and a CPU."""
 
     detector: DetectorName = Field(
-        default="faster_rcnn", description="Kind of detector: one that proposes, since proposals are compared, too."
+        default="faster_rcnn",
+        description="Only faster_rcnn is compared: the paper's designs are of it, and its proposals are measured, too.",
     )
     backbone: str = Field(default="tf_efficientnet_lite0", description="Name of a timm model. The paper has resnet50.")
     weights: str = Field(
