@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -91,7 +92,8 @@ def find_held_out(data: Path, record: Mapping[str, Any], **reading: Any) -> Data
     if absent:
         say_warning(f"{len(absent)} of the {len(held.images)} images that the training held out are not in {data}")
         return None
-    say(f"measuring on the {len(held.images)} images that the training held out of {held.split}; --split names others")
+    images = counted(len(held.images), "image")
+    say(f"measuring on the {images} that the training held out of {held.split}; --split names others")
     return held.divide(dataset)[1]
 
 

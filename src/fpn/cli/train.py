@@ -20,6 +20,7 @@ from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError
 from fpn.training.config import RunSettings, TrainConfig
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -318,7 +319,7 @@ def _report(given: Given, result: TrainResult) -> None:
     best = ""
     if result.best_value is not None:
         best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
-    say(f"trained {result.steps} steps in {minutes}{best}")
+    say(f"trained {counted(result.steps, 'step')} in {minutes}{best}")
     say(f"model: {result.model}")
     say_unreadable(result.unreadable, f"all are named in {result.output}/run.json")
     say("Next:")

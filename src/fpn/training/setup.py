@@ -43,6 +43,9 @@ from fpn.training.run import LossModule, Position, Run, steps_an_epoch
 from fpn.training.seeding import seed_all
 from fpn.training.validation import Metric
 
+# So many times an image's side the padded one is where that is said: three in four pixels are nothing then.
+_MUCH_PADDING = 2
+
 
 def refuse_bad_data(detector: Detector, dataset: Dataset, validation: Dataset | None, metric: Metric) -> None:
     """Look for what would make training pointless, before it costs anything.
@@ -103,6 +106,19 @@ def tell_crowded(detector: Detector, dataset: Dataset, validation: Dataset | Non
                 f"--max-detections {2 * max(counts)}"
             )
     return told
+
+
+def tell_padded(detector: Detector) -> list[str]:
+    """A warning if images are padded to many times their pixels, which all take time and memory."""
+    pixels = detector.preprocessor.config
+    side, multiple = pixels.long_side, pixels.size_multiple
+    if side is None or multiple < _MUCH_PADDING * side:
+        return []
+    fitting = -(-side // 64) * 64
+    return [
+        f"warning: images, whose longer side is at most {side} pixels, are padded to {multiple} x {multiple} "
+        f"(pixels.size_multiple), and all of that takes time and memory. Say --set pixels.size_multiple={fitting}"
+    ]
 
 
 def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> None:

@@ -44,7 +44,7 @@ from fpn.training.run_record import (
     write_record,
 )
 from fpn.training.saving import Checkpoints
-from fpn.training.setup import assemble, refuse_bad_data, tell_crowded
+from fpn.training.setup import assemble, refuse_bad_data, tell_crowded, tell_padded
 from fpn.training.trackers import Trackers
 from fpn.training.validation import Validation, find_metric, screen_labels
 
@@ -155,6 +155,7 @@ def train(
         reporter = make_reporter(progress and run.processes.first)
         with run.processes.together(), _ending(run, reporter):
             warned = [*tell_crowded(detector, dataset, validation), *tell_unoutlined(detector, dataset)]
+            warned += tell_padded(detector)
             for said in [*([] if carried is None else [carried]), *warned]:
                 reporter.note(str(said))
             record = describe(run, dataset, validation, notes)
