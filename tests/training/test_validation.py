@@ -80,7 +80,7 @@ def test_recall_of_proposals_may_decide_and_is_then_measured(tmp_path):
 
 
 def test_a_metric_of_what_the_detector_does_not_give_is_refused_before_work_starts():
-    with pytest.raises(ConfigError, match="task 'masks': this detector gives boxes"):
+    with pytest.raises(ConfigError, match="best 'mask_ap': task 'masks': this detector gives boxes"):
         run(best="mask_ap")
 
 

@@ -131,7 +131,10 @@ def _refuse_undefined(metric: Metric, detector: Detector, dataset: Dataset) -> N
     nothing = Detections(boxes, scores, torch.zeros(0, dtype=torch.int64))
     proposed = dict.fromkeys(range(len(dataset)), Proposals(boxes, scores)) if task.output == "proposals" else {}
     found = Found(dict.fromkeys(range(len(dataset)), nothing), proposed)
-    measured = measure(detector, dataset, [found], began=time.monotonic(), tasks=[task.name])
+    try:
+        measured = measure(detector, dataset, [found], began=time.monotonic(), tasks=[task.name])
+    except ConfigError as error:
+        raise ConfigError(f"best {metric.name!r}: {error}") from error
     if measured.metrics[metric.name] < 0:
         raise ConfigError(f"best {metric.name!r}: {dataset.name} has no objects of that kind, so it is never defined")
 
