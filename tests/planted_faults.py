@@ -151,10 +151,6 @@ def a_keypoint_too_few(to: Planted) -> None:
     to.bolt(20)["keypoints"] = [4, 5, 2]
 
 
-def keypoints_without_names(to: Planted) -> None:
-    to.bolt(19)["keypoints"] = [4, 5, 2, 9, 5, 2]
-
-
 def a_file_of_the_training_again_in_val(to: Planted) -> None:
     to.image(32).write_bytes(to.image(14).read_bytes())
 
@@ -275,7 +271,6 @@ FAULTS: list[tuple[Callable[[Planted], None], str, str]] = [
     (a_box_beside_its_image, "box-outside", "annotation id 25 of images/p12.png (bolt) has box (70, 3, 90, 33)"),
     (a_polygon_of_seven_numbers, "outline-broken", "annotation id 27 of images/p13.png (bolt): a polygon has 7 num"),
     (a_keypoint_too_few, "keypoints-broken", "annotation id 41: keypoints has 3 numbers, 2 keypoints need 6"),
-    (keypoints_without_names, "keypoints-unnamed", "1 object with 2 keypoints, and no category lists their names"),
     (a_file_of_the_training_again_in_val, "split-overlap", "p14.png (train) and images/p32.png (val) are the same"),
     (a_scene_of_the_training_again_in_val, "split-alike", "p15.png (train) and images/p33.png (val) look alike"),
     (a_file_twice_in_a_split, "images-equal", "images/p16.png and images/p17.png are the same file"),

@@ -136,6 +136,14 @@ def test_calibrate_that_reaches_nothing_writes_nothing(fpn: Shell, cells: Path, 
     assert model.read_bytes() == before
 
 
+def test_proposals_of_what_has_none_are_refused(
+    fpn: Shell, cells: Path, model: Path, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(small), "tasks", ("boxes", "segments"))
+    told = " ".join(fpn.fails("evaluate", model, cells, "--proposals").split())
+    assert "gives boxes, segments, which are measured anyhow, but none. Leave it out." in told
+
+
 def test_images_that_can_not_be_read_are_left_out_if_that_is_asked_for(
     fpn: Shell, cells: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -51,7 +51,8 @@ def run(
     fpn benchmark --exported best.safetensors best.onnx best.xml best.int8.onnx --size 1066x800
 
     Args:
-        detector: Kind of detector; torchvision's of the same name is the other side, where it has one.
+        detector: Kind of detector; torchvision's of the same name is the other side. Of kinds that it does not have, a
+            model is measured alone: --exported MODEL.safetensors.
         backbone: Name of a timm model with four levels, such as tf_efficientnet_lite0.
         weights: Of the backbone: imagenet, offline or a file. None: random.
         size: Of the images, width x height.

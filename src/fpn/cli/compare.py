@@ -80,7 +80,7 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device
-    from fpn.cli.measuring import Measuring, common_truth, is_results, open_for
+    from fpn.cli.measuring import Measuring, common_truth, open_for
     from fpn.evaluation import match_detections
     from fpn.evaluation.bootstrap import check_confidence, check_resamples
     from fpn.evaluation.comparison import compare_matches, count_steps
@@ -97,12 +97,10 @@ def run(
     _refuse_nothing(truth, dataset.name)
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task, skip_unreadable)
     iou_type: Literal["bbox", "segm"] = "segm" if task == "masks" else "bbox"
-    detectors = [None if is_results(path) else measuring.load(path) for path in (a, b)]
-    found = [measuring.results(path, detector, truth) for path, detector in zip((a, b), detectors, strict=True)]
-    truth, found = measuring.readable(truth, found)
+    truth, found = measuring.results_of((a, b), truth)
     matches = [match_detections(truth, records, iou_type=iou_type) for records in found]
     say(f"A: {a}\nB: {b}")
-    with progress_bar("resampling", count_steps(len(dataset), resamples)) as progress:
+    with progress_bar("resampling", count_steps(len(truth["images"]), resamples)) as progress:
         comparison = compare_matches(
             *matches,
             names=(str(a), str(b)),

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.cli.tiles import TileOptions
+from fpn.errors import ConfigError
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -78,6 +79,8 @@ def run(
         refuse_other_csv(path)
     tiling = (tiles or TileOptions()).tiling()
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
+    if proposals:
+        _refuse_no_proposals(detector, model)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)
@@ -102,6 +105,12 @@ def run(
     detected = measured.images - len(unfinished.known)
     say(f"{detected / measured.seconds:.1f} images a second: {detector.info}")
     _save(measured, output, detections)
+
+
+def _refuse_no_proposals(detector: Detector, model: Path) -> None:
+    if "proposals" not in detector.tasks:
+        given = ", ".join(detector.tasks)
+        raise ConfigError(f"--proposals: {model} gives {given}, which are measured anyhow, but none. Leave it out.")
 
 
 def _say_incomplete(measured: Evaluation) -> None:

@@ -209,6 +209,14 @@ class Measuring:
         left_out = set(self.dataset.classes.ids).difference(each["id"] for each in truth["categories"])
         return [record for record in records if record["category_id"] not in left_out]
 
+    def results_of(
+        self, paths: Sequence[Path], truth: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+        """What `readable` gives of several models or files of results; all are loaded before the first is run."""
+        detectors = [None if is_results(path) else self.load(path) for path in paths]
+        found = [self.results(path, detector, truth) for path, detector in zip(paths, detectors, strict=True)]
+        return self.readable(truth, found)
+
     def readable(
         self, truth: dict[str, Any], found: Sequence[list[dict[str, Any]]]
     ) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:

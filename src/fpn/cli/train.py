@@ -315,11 +315,11 @@ def _notes(given: Given) -> dict[str, Any]:
 
 
 def _report(given: Given, result: TrainResult) -> None:
-    minutes = f"{result.seconds / 60:.1f} minutes"
+    time = f"{result.seconds:.0f} seconds" if result.seconds < 90 else f"{result.seconds / 60:.1f} minutes"
     best = ""
     if result.best_value is not None:
         best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
-    say(f"trained {counted(result.steps, 'step')} in {minutes}{best}")
+    say(f"trained {counted(result.steps, 'step')} in {time}{best}")
     say(f"model: {result.model}")
     say_unreadable(result.unreadable, f"all are named in {result.output}/run.json")
     say("Next:")

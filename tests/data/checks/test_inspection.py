@@ -20,6 +20,7 @@ from planted_faults import (
 )
 from written_sets import SHOTS, write_text, write_voc, write_yolo
 
+from fpn.data import open_dataset
 from fpn.data.checks.duplicates import find_duplicates
 from fpn.data.checks.images import inspect_images
 from fpn.data.checks.inspection import CheckReport, check
@@ -63,6 +64,20 @@ def test_objects_with_outlines_and_keypoints_are_counted(tmp_path: Path) -> None
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     write_text(tmp_path / "annotations.json", json.dumps(truth))
     assert check(tmp_path).splits == {"all": {"images": 1, "objects": 3, "outlined": 1, "pointed": 1}}
+
+
+def test_keypoints_that_no_category_names_are_told_and_not_read(tmp_path: Path) -> None:
+    planted = Planted(tmp_path / "set")
+    planted.save()
+    planted.bolt(19)["keypoints"] = [4, 5, 2, 9, 5, 2]
+    report = check(planted.save())
+    (finding,) = report.findings
+    assert finding.kind == "keypoints-unnamed"
+    assert "1 object with 2 keypoints, and no category lists their names ('keypoints'): left out" in finding.message
+    assert report.passed
+    dataset = open_dataset(tmp_path / "set", split="train")
+    assert dataset.skeleton is None
+    assert any("no category lists their names" in remark for remark in dataset.remarks)
 
 
 def test_images_in_a_linked_folder_that_an_annotation_names_are_not_called_unread(tmp_path: Path) -> None:

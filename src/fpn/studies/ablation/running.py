@@ -202,7 +202,7 @@ def _time_left(runs: Sequence[tuple[str, int]], seconds: Mapping[str, Sequence[f
     if not known:
         return ""
     left = sum(statistics.fmean(seconds.get(row, known)) for row, _ in runs)
-    return f", about {left / 60:.0f} minutes left"
+    return f", about {left / 60:.0f} minutes left" if left > 90 else f", about {left:.0f} seconds left"
 
 
 def _figures_of(measured: Evaluation) -> dict[str, float | None]:

@@ -99,9 +99,9 @@ class FilesReport:
         turns = len(self.rows[0].turns)
         machine = ", ".join(str(self.machine[name]) for name in ("processor", "vector_instructions"))
         count = self.machine["threads"]
-        threads = f"{counted(count, 'thread')}, load {self.machine.get('load', 'unknown')}"
+        threads = f"{count} thread{'' if count == 1 else 's'}, load {self.machine.get('load', 'unknown')}"
         told = (
-            f"From a file to boxes, {self.images}, {self.batch} at a time; medians of {turns} turns.",
+            f"From a file to boxes, {self.images}, {self.batch} at a time; medians of {counted(turns, 'turn')}.",
             f"{machine}, {threads}.",
             f"ratio: how many times as fast as {self.rows[0].name}; twins: of its sure detections, the share that the "
             "other has too, of the same class with IoU > 0.9.",

@@ -69,7 +69,8 @@ class BenchmarkSettings:
         if self.detector not in PAIRED:
             known = ", ".join(PAIRED)
             raise ConfigError(
-                f"detector {self.detector!r}: torchvision has none such to measure beside; known: {known}"
+                f"detector {self.detector!r}: torchvision has none such to measure beside; known: {known}. A model of "
+                "another kind is measured alone with --exported MODEL.safetensors"
             )
         if self.head_width != 1024 and not takes(self.detector, "head_width"):
             raise ConfigError(f"head_width {self.head_width}: {self.detector} has no such part. Leave it out.")
