@@ -15,6 +15,7 @@ from fpn.errors import ConfigError
 if TYPE_CHECKING:
     from fpn.data import Dataset
     from fpn.detectors import Detector
+    from fpn.detectors.prediction import TaskName
     from fpn.evaluation import Evaluation
 
 _RESAMPLES = 1000
@@ -68,7 +69,6 @@ def run(
     from fpn.cli.fast_models import load_fast
     from fpn.cli.going_on import going_on
     from fpn.cli.measuring import open_for_detector
-    from fpn.evaluation import choose_tasks
     from fpn.evaluation import evaluate as measure
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.runtime.unheard import unheard
@@ -79,8 +79,6 @@ def run(
         refuse_other_csv(path)
     tiling = (tiles or TileOptions()).tiling()
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
-    if proposals:
-        _refuse_no_proposals(detector, model)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset = open_for_detector(detector, data, split, reading)
@@ -93,7 +91,7 @@ def run(
             dataset,
             batch_size=batch_size,
             workers=workers,
-            tasks=(*choose_tasks(detector, dataset), "proposals") if proposals else None,
+            tasks=_with_proposals(detector, dataset, model) if proposals else None,
             progress=progress,
             skip_unreadable=skip_unreadable,
             unfinished=unfinished,
@@ -107,10 +105,18 @@ def run(
     _save(measured, output, detections)
 
 
-def _refuse_no_proposals(detector: Detector, model: Path) -> None:
+def _with_proposals(detector: Detector, dataset: Dataset, model: Path) -> tuple[TaskName, ...]:
+    """What is measured anyhow, and proposals.
+
+    Raises:
+        ConfigError: the detector gives none.
+    """
+    from fpn.evaluation import choose_tasks
+
     if "proposals" not in detector.tasks:
         given = ", ".join(detector.tasks)
         raise ConfigError(f"--proposals: {model} gives {given}, which are measured anyhow, but none. Leave it out.")
+    return (*choose_tasks(detector, dataset), "proposals")
 
 
 def _say_incomplete(measured: Evaluation) -> None:
