@@ -92,6 +92,9 @@ def _row(name: str, info: FieldInfo) -> tuple[str, str, str, str]:
 
 def _sentence(info: FieldInfo) -> str:
     """What a field without a description is: a section of its own."""
+    assert isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel), (
+        f"{info}: says nothing of itself"
+    )
     return f"The section {_type(info.annotation)}, below."
 
 

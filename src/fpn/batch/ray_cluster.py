@@ -145,7 +145,7 @@ def connect(workers: int | None, threads: int | None, *, device: str | None, mos
     """
     if device not in (None, "cpu", "cuda"):
         raise ConfigError(f"device {device!r} with Ray: its workers take cpu or cuda; which GPU is Ray's choice")
-    ray = _ray()
+    ray = import_ray()
     ours = not ray.is_initialized()
     if ours:
         _begin(ray)
@@ -157,7 +157,12 @@ def connect(workers: int | None, threads: int | None, *, device: str | None, mos
             ray.shutdown()
 
 
-def _ray() -> Any:
+def import_ray() -> Any:
+    """Ray, which tells nobody of its starts and shows no bars of its own.
+
+    Raises:
+        MissingExtraError: without the extra `ray`.
+    """
     # Ray tells its makers of every start unless this is set; nobody asked for that.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Else it warns that a worker can't begin anew once its arguments are lost: they are here, with the run itself.

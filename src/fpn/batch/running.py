@@ -16,7 +16,7 @@ import torch
 
 from fpn.batch.arrow import pyarrow_parquet
 from fpn.batch.local_pool import LocalPool
-from fpn.batch.ray_cluster import connect
+from fpn.batch.ray_cluster import connect, import_ray
 from fpn.batch.shards import NumberedItems, ShardJob
 from fpn.batch.sources import iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
@@ -112,6 +112,8 @@ def run_batch(
     given = {"shard_size": shard_size, "workers": workers, "threads": threads}
     if wrong := [f"{name} {value}" for name, value in given.items() if value is not None and value < 1]:
         raise ConfigError(f"{', '.join(wrong)}: must be at least 1")
+    if engine == "ray":
+        import_ray()  # the extra that it names brings Parquet files, too
     pyarrow_parquet("a batch run writes Parquet files")
     listing = list_items(sources, column)
     # What is wrong with the model is said before anything is written; the machine that a cluster is driven from may

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from fpn.batch.arrow import ResultColumns
 from fpn.detectors.operating_point import choose_score, sure_ones
@@ -27,13 +28,23 @@ _ALWAYS = ("name", "width", "height", "error", "boxes", "scores", "labels", "cat
 class BatchSettings(Section):
     """What decides what is found; see `fpn batch --help`."""
 
-    score: float | Literal["calibrated"] | None = None
-    max_detections: int | None = None
-    batch_size: int = 4
-    precision: Literal["float32", "bf16", "auto"] = "auto"
-    device: str | None = None
-    max_pixels: int = MAX_PIXELS
-    tiling: Tiling | None = None
+    score: float | Literal["calibrated"] | None = Field(
+        default=None,
+        description="Keep detections from this score on, 0 to 1. calibrated: from each class's own threshold. None: "
+        "calibrated where the model has that, else all that it gives.",
+    )
+    max_detections: int | None = Field(
+        default=None, description="Most detections of an image. None: the model's own setting."
+    )
+    batch_size: int = Field(default=4, description="Images that go through the network together.")
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        default="auto", description="Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware."
+    )
+    device: str | None = Field(
+        default=None, description="Such as cpu, cuda or cuda:1. None: the GPU where there is one."
+    )
+    max_pixels: int = Field(default=MAX_PIXELS, description="Largest image that is read, height times width.")
+    tiling: Tiling | None = Field(default=None, description="Tiles that an image is cut into. None: it stays whole.")
 
     def load(self, model: str) -> Predictor:
         """The model as these settings ask for it."""

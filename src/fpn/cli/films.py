@@ -78,13 +78,15 @@ class FilmNames:
     earlier: Sequence[str]
 
 
-def name_films(films: Sequence[Path], output: Path, *, drawn: bool) -> FilmNames:
+def name_films(films: Sequence[Path], output: Path, *, drawn: bool, track: bool) -> FilmNames:
     """Names for all that will be written.
 
     Raises:
         OutputError: something of the user's is in the way.
-        MissingExtraError: PyAV is not installed.
+        MissingExtraError: PyAV is not installed, or trackers, where it is asked for.
     """
+    if track:
+        BoxTracker(1.0)  # the extra that it names brings PyAV, too
     require_pyav(films[0])
     sources = [ImageSource(path, PurePosixPath(path.name)) for path in films]
     names = name_results(sources, ".mp4")
@@ -100,10 +102,7 @@ def predict_films(films: Sequence[Path], names: FilmNames, job: FilmJob, about: 
 
     Raises:
         OutputError: the folder can't be written to.
-        MissingExtraError: trackers is not installed.
     """
-    if job.track:
-        BoxTracker(1.0)  # where it can't be had, nothing is written
     ours = [*dict.fromkeys((*names.files, *names.earlier))]
     categories = list_categories(job.detector.classes, job.detector.skeleton)
     told: dict[str, Any] = {

@@ -131,7 +131,7 @@ def _of_films(
     from fpn.cli.films import FilmJob, name_films, predict_films
     from fpn.runtime.waiting import considerate
 
-    names = name_films(films, output, drawn=settings["drawn"])
+    names = name_films(films, output, drawn=settings["drawn"], track=settings["track"])
     detector = load_model()
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")

@@ -131,10 +131,10 @@ def check_extras(format: ExportFormat) -> None:
     Raises:
         MissingExtraError: as said.
     """
+    if format == "openvino":
+        import_openvino("--format openvino")  # the extra that it names brings that of ONNX, too
     if format != "torch":
         import fpn.export.onnx_file  # noqa: F401
-    if format == "openvino":
-        import_openvino("--format openvino")
 
 
 def check_openvino(detector: Detector, *, bare: bool) -> None:
