@@ -92,9 +92,9 @@ def _row(name: str, info: FieldInfo) -> tuple[str, str, str, str]:
 
 def _sentence(info: FieldInfo) -> str:
     """What a field without a description is: a section of its own."""
-    assert isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel), (
-        f"{info}: says nothing of itself"
-    )
+    kind = info.annotation
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        raise ValueError(f"{info}: is no section, and says nothing of itself: give it a description")
     return f"The section {_type(info.annotation)}, below."
 
 

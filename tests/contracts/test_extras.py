@@ -1,4 +1,4 @@
-"""Each extra alone: with it, in an environment that holds the wheel and nothing else, what it is for works; without it, it is named."""
+"""Each extra alone, beside the wheel in an empty environment: what it is for works, and without it, it is named."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Environment:
             assert done.returncode == 0, done.stderr
 
     def run(self, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        """A command in a folder, on a machine that has no fonts, no network, and no variables that lead to this tree."""
+        """A command in a folder, as on a machine that has no fonts, no hub, and no variables that lead to this tree."""
         words = ["-m", *shlex.split(command)] if command.startswith("fpn ") else ["-c", command]
         left_out = ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST")
         environment = {name: value for name, value in os.environ.items() if name not in left_out}
