@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpn.batch.ray_cluster import RayCluster, ShardMaker, _cause, _counted, _room, connect
+from fpn.batch.ray_cluster import RayCluster, ShardMaker, _begin, _cause, _counted, _room, connect
 from fpn.batch.running import run_batch
 from fpn.batch.shards import ShardJob
 from fpn.batch.sources import iterate_items
@@ -110,6 +110,17 @@ class TestMaker:
         torch.set_num_threads(before)
         assert maker({"number": np.array([1]), "items": [pickle.dumps([])]}) == {"number": np.array([1])}
         assert _shards(tmp_path) == {"detections-000001.parquet": b"made by a worker whose node was lost"}
+
+
+def test_a_machine_on_which_ray_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(address: str = "", **_: object) -> None:
+        raise ConnectionError("none runs") if address else Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        FpnError, match=r"Ray does not start here: .*timed out during startup\. .*leave out --engine ray"
+    ):
+        _begin(SimpleNamespace(init=init))
 
 
 def test_what_has_ended_its_process_five_times_is_given_up_until_the_next_run(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ FONTS = "import sys; from fpn.fonts import missing_letters; sys.exit(missing_let
 LARGE = """
 import numpy, rasterio
 pixels = numpy.random.default_rng(0).integers(0, 255, (3, 300, 400)).astype("uint8")
-with rasterio.open("a.tif", "w", driver="GTiff", BIGTIFF="YES", width=400, height=300, count=3, dtype="uint8") as out:
+with rasterio.open("a.jp2", "w", driver="JP2OpenJPEG", width=400, height=300, count=3, dtype="uint8") as out:
     out.write(pixels)
 """
 FILM = f"""
@@ -110,11 +110,11 @@ TRIALS = {
     ),
     "export": Trial(
         works=(
-            f"fpn export {MODEL} --output model.onnx",
+            f"fpn export {MODEL} --format onnx --output model.onnx",
             f"fpn predict model.onnx {IMAGE} --output found",
         ),
         leaves="found/detections.json",
-        without=f"fpn export {MODEL} --output other.onnx",
+        without=f"fpn export {MODEL} --format onnx --output other.onnx",
     ),
     "batch": Trial(
         works=(f"fpn batch {MODEL} {SCENES}/images --output rows",),
@@ -127,9 +127,10 @@ TRIALS = {
         without=f"fpn batch {MODEL} {SCENES}/images --output other --engine ray",
     ),
     "large": Trial(
-        works=(LARGE, f"fpn predict {MODEL} a.tif --output found"),
+        works=(LARGE, f"fpn predict {MODEL} a.jp2 --output found"),
         leaves="found/detections.json",
-        without=f"fpn predict {MODEL} a.tif --output other",
+        without=f"fpn predict {MODEL} a.jp2 --output other",
+        tells=("other",),
     ),
     "serve": Trial(works=(SERVE,), without=f"fpn serve shapes={MODEL} --port 0"),
     "video": Trial(

@@ -185,7 +185,13 @@ def _begin(ray: Any) -> None:
                 f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}: no Ray cluster answers there. Start one (`ray start "
                 "--head`), or unset RAY_ADDRESS to use this machine alone."
             ) from error
-        ray.init(include_dashboard=False, **quiet)
+        try:
+            ray.init(include_dashboard=False, **quiet)
+        except Exception as slow:  # Ray has no kind of its own for it
+            raise FpnError(
+                f"Ray does not start here: {slow} On a machine that is busy its parts miss one another: try again, or "
+                "leave out --engine ray."
+            ) from slow
 
 
 def _room(ray: Any, threads: int | None, device: str | None) -> RayCluster:
