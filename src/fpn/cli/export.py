@@ -127,7 +127,7 @@ def _export_int8(
 
     check_place(output, "onnx", replace=replace)
     check_extras("onnx")
-    from fpn.export.int8 import export_int8
+    from fpn.export.int8 import PROCESSORS, export_int8
 
     dataset = open_for((model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring")
     if len(dataset) < 2:
@@ -154,6 +154,7 @@ def _export_int8(
     say(f"{output}: takes images, uint8 RGB (N, H, W, 3) of any size; gives {', '.join(exported.info.outputs)}")
     say(f"the model: {before}")
     say(str(exported.trials[-1]))
+    say(PROCESSORS)
     say(str(exported.certificate))
     say(f"certificate: {exported.certificate_path}")
 

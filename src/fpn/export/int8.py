@@ -37,7 +37,7 @@ from fpn.files import atomic_path, write_text
 # Of AP, 0..1, so much may be lost.
 MOST_LOST = 0.005
 # What such files say of themselves: 8-bit weights would be right on the first of these alone.
-PROCESSORS = "weights of 7 bits: right with VNNI, with AVX2 or AVX-512 alone, and on ARM"
+PROCESSORS = "weights of 7 bits (depthwise: 8): right with VNNI, with AVX2 or AVX-512 alone, and on ARM"
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
 _DEPTHWISE = "conv_dw"
 # In the names of timm's networks. What is lost here goes through all that follows.
@@ -156,7 +156,12 @@ def export_int8(
                 "that are measured."
             )
         certificate = certify(detector, exported, exported.info.runtime)
-        told = {"before": before, "trials": [asdict(each) for each in trials], "images": len(calibration), "good_for": PROCESSORS}
+        told = {
+            "before": before,
+            "trials": [asdict(each) for each in trials],
+            "images": len(calibration),
+            "good_for": PROCESSORS,
+        }
         header["certificate"] = {**certificate.to_json(), "int8": told}
         save_onnx(onnx.load(folder / "int8.onnx"), header, folder / "written.onnx")
         with atomic_path(path) as temporary:

@@ -47,7 +47,8 @@ def eight_bit_nodes(nodes: Sequence[onnx.NodeProto], left: Iterable[str]) -> lis
         nodes: of `fold_norms`.
         left: names of layers and sums that stay float32.
     """
-    left, known, chosen = frozenset(left), set(), []
+    left, chosen = frozenset(left), []
+    known: set[str] = set()
     uses = Counter(name for node in nodes for name in node.input)
     for node in nodes:
         first = node.input[0] if node.input else ""
