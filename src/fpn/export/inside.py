@@ -66,7 +66,8 @@ class InsidePreprocessor(nn.Module):
         inside, outside = torch.stack(sides), self._network(*sides)
         blocks = (outside + (config.size_multiple - 1)) // config.size_multiple
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-        # Across, then down, as Pillow goes.
+        # Across, then down, as Pillow goes; but from 13 on down first where an image more than twice as high as wide
+        # becomes lower. Then pixels differ by one step of 256.
         for axis in (1, 0):
             padded = cast(int, blocks[axis].item()) * config.size_multiple  # still open: int() would ask for it
             weigh = self._pillow if config.resize == "pillow" else self._bilinear
