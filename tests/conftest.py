@@ -49,7 +49,7 @@ def coco128_root() -> Path:
     return _shared("data/coco128")
 
 
-def build_small() -> TwoStageDetector:
+def build_small(backbone: str = "tf_efficientnet_lite0") -> TwoStageDetector:
     """A detector with random weights that runs in milliseconds and finds something everywhere."""
     # Here, not above: where no test needs it, torch is not waited for.
     import torch
@@ -58,7 +58,7 @@ def build_small() -> TwoStageDetector:
 
     torch.manual_seed(0)
     detector = fpn.faster_rcnn(
-        backbone="tf_efficientnet_lite0",
+        backbone=backbone,
         weights=None,
         classes=fpn.Classes(("cell", "platelet"), (7, 3)),
         short_side=64,
@@ -79,6 +79,12 @@ def build_small() -> TwoStageDetector:
 def small() -> TwoStageDetector:
     """One for all tests, which is as the last test has left it."""
     return build_small()
+
+
+@pytest.fixture(scope="session")
+def lean() -> TwoStageDetector:
+    """Another one with a backbone of few layers: these are what an export's time goes with."""
+    return build_small("test_efficientnet")
 
 
 @pytest.fixture(scope="session")
