@@ -59,9 +59,9 @@ def test_what_is_no_image_is_told_how_it_becomes_one(said: dict[str, str]) -> No
 
 
 def test_settings_that_are_no_whole_numbers_are_refused(said: dict[str, str]) -> None:
-    assert said["batch"] == "ConfigError: batch_size 1.5: expected whole numbers"
-    assert said["batch_text"] == "ConfigError: batch_size '4': expected whole numbers"
-    assert said["readers"] == "ConfigError: batch_size 8, readers 0.5: expected whole numbers"
+    assert said["batch"] == "ConfigError: batch_size 1.5: expected a whole number, 1 or more"
+    assert said["batch_text"] == "ConfigError: batch_size '4': expected a whole number, 1 or more"
+    assert said["readers"] == "ConfigError: readers 0.5: expected a whole number, 0 or more"
     assert said["no_side"].startswith("ConfigError: pixels.short_side nan: ")
     assert said["endless_side"].startswith("ConfigError: pixels.short_side inf: ")
     assert said["text_side"].startswith("ConfigError: pixels.short_side 'wide': ")

@@ -177,14 +177,12 @@ def predict_images(
     Raises:
         ConfigError: a setting is out of range.
     """
-    told = "" if readers is None else f", readers {readers!r}"
-    if not (_is_whole(batch_size) and _is_whole(readers or 0)):
-        raise ConfigError(f"batch_size {batch_size!r}{told}: expected whole numbers")
-    if batch_size < 1 or (readers or 0) < 0 or max_pixels < 1 or max_bytes < 1:
-        raise ConfigError(
-            f"batch_size {batch_size}{told}, max_pixels {max_pixels}, max_bytes {max_bytes}: must be at least 1, and "
-            "readers 0"
-        )
+    if not _is_whole(batch_size) or batch_size < 1:
+        raise ConfigError(f"batch_size {batch_size!r}: expected a whole number, 1 or more")
+    if readers is not None and (not _is_whole(readers) or readers < 0):
+        raise ConfigError(f"readers {readers!r}: expected a whole number, 0 or more")
+    if max_pixels < 1 or max_bytes < 1:
+        raise ConfigError(f"max_pixels {max_pixels}, max_bytes {max_bytes}: must be at least 1")
     readers = reading_threads(predictor) if readers is None else readers
     pixel_range = predictor.preprocessor.config.pixel_range
     read = partial(read_image, pixel_range=pixel_range, max_pixels=max_pixels, max_bytes=max_bytes)
