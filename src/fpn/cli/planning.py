@@ -17,6 +17,7 @@ from fpn.cli.options import Given, ModelOptions, PlanOptions
 from fpn.cli.terminal import errors, say, say_note, say_warning
 from fpn.errors import ConfigError, OutputError
 from fpn.files import write_text
+from fpn.wording import describe_seconds
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -219,11 +220,9 @@ def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
 
 
 def describe_duration(seconds: float) -> str:
-    """To the minute where it is long."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
+    """To the minute where it is long, in hours and minutes where it is very long."""
     minutes = round(seconds / 60)
-    return f"{minutes} minutes" if minutes < 120 else str(timedelta(minutes=minutes))[:-3] + " hours"
+    return describe_seconds(seconds) if minutes < 120 else str(timedelta(minutes=minutes))[:-3] + " hours"
 
 
 def note_of(plan: TrainingPlan | None) -> dict[str, Any]:

@@ -114,10 +114,8 @@ class Preprocessor:
         return pixels
 
     def normalise(self, prepared: Prepared, device: torch.device) -> Tensor:
-        """(3, h, w) float32 on `device`, normalised there if it is not yet; every bit is as `prepare` computes it."""
+        """(3, h, w) float32 on `device`, of what is not normalised yet; every bit is as `prepare` computes it."""
         pixels = prepared.pixels.to(device)
-        if prepared.normalised:
-            return pixels
         pixels = pixels.flip(0) if self.config.channel_order == "bgr" else pixels
         mean, std = (_column(values).to(device) for values in (self.config.mean, self.config.std))
         return (pixels.to(torch.float32) * (self.config.value_range / 255)).sub_(mean).div_(std)

@@ -24,6 +24,7 @@ from fpn.studies.study_folder import about_dataset
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.trainer import train
+from fpn.wording import describe_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ def _time_left(runs: Sequence[tuple[str, int]], seconds: Mapping[str, Sequence[f
     if not known:
         return ""
     left = sum(statistics.fmean(seconds.get(row, known)) for row, _ in runs)
-    return f", about {left / 60:.0f} minutes left" if left > 90 else f", about {left:.0f} seconds left"
+    return f", about {describe_seconds(left)} left"
 
 
 def _figures_of(measured: Evaluation) -> dict[str, float | None]:

@@ -238,7 +238,9 @@ def _as_memory_permits(report: BenchmarkReport, work: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         report.notes.append(f"No rows of {work}: it needs more than the GPU's memory.")
-        torch.cuda.empty_cache()
+    else:
+        return
+    torch.cuda.empty_cache()  # here, not above: while an error is dealt with, its frames hold what filled the memory
 
 
 def _train(settings: BenchmarkSettings, report: BenchmarkReport, progress: Callable[[str], None]) -> None:

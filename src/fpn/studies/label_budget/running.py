@@ -29,6 +29,7 @@ from fpn.training.pace import Pace, measure_pace
 from fpn.training.planned import TrainingPlan
 from fpn.training.recipes import plan_training
 from fpn.training.trainer import train
+from fpn.wording import describe_seconds
 
 _USUAL_STEPS, _FEWEST_STEPS = 200, 40
 # Of a time budget that pilots may take; the rest is for starting, timing, and being wrong.
@@ -285,11 +286,6 @@ def _tell_times(
     screen.tell(f"{len(pilots)} pilots on {sizes} images{done}; {steps} steps each at {side} pixels")
     if left:
         screen.tell(f"time: about {describe_seconds(seconds)} ({timed.pilot_step:.2g} s a step)")
-
-
-def describe_seconds(seconds: float) -> str:
-    """To the minute where it is long."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _plain(value: Any) -> Any:
