@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fpn.batch.forked_workers import worker_context
 from fpn.batch.shards import NumberedItems, ShardJob
 from fpn.batch.sources import ImageItem
 from fpn.batch.worker import BatchWorker
@@ -72,8 +73,7 @@ def _in_this_process(job: ShardJob, worker: BatchWorker, shards: Iterator[Number
 
 
 def _in_processes(job: ShardJob, shards: Iterator[NumberedItems], workers: int) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(job,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_begin, initargs=(job,)) as pool:
         running: set[Future[int]] = set()
         try:
             for number, items in shards:

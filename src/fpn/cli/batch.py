@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.batch.forked_workers import worker_context
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
 from fpn.wording import counted
@@ -57,6 +58,8 @@ def run(
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         max_pixels: Largest image that is read, height times width.
     """
+    if engine == "local" and workers != 1 and device in (None, "cpu"):
+        worker_context()  # it imports while this process does
     from fpn.batch.running import run_batch
     from fpn.batch.worker import BatchSettings
     from fpn.cli.devices import check_device
