@@ -21,12 +21,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Several threads may do so at once, with the same module or with parts of it. Training it meanwhile in another thread
     is the one thing that can't be had.
     """
-    parts = list(module.modules())
     with _lock:
+        # Nothing is to be done to others, and a detector that only looks at images has no such parts.
+        parts = [part for part in module.modules() if part.training or part in _held]
         for part in parts:
             count, before = _held.get(part, (0, part.training))
             _held[part] = count + 1, before
-        module.eval()
+        if parts:
+            module.eval()
     try:
         yield
     finally:

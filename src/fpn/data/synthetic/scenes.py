@@ -20,6 +20,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.synthetic.paint import background, finish, paint_object
 from fpn.data.synthetic.shapes import SHAPES, Patch, Pose
 from fpn.errors import ConfigError
+from fpn.ops import run_lengths as run_ops
 from fpn.shapes import Size
 from fpn.structures import Classes, Masks, Skeleton, Targets
 
@@ -245,8 +246,13 @@ def _visible_box(layout: _Layout, number: int) -> list[int]:
 
 
 def _masks(layout: _Layout) -> Masks:
-    owner = torch.from_numpy(layout.owner)
-    return Masks.from_dense((owner == number for number in range(len(layout.poses))), layout.size)
+    return Masks.of_outlines([_runs(layout, number) for number in range(len(layout.poses))], layout.size)
+
+
+def _runs(layout: _Layout, number: int) -> np.ndarray:
+    rows, columns = layout.patches[number].window()
+    seen = (layout.owner[rows, columns] == number).T
+    return run_ops.runs_of_columns(seen, top=rows.start, left=columns.start, height=layout.size.height)
 
 
 def _corners(layout: _Layout) -> torch.Tensor:
