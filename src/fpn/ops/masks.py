@@ -19,6 +19,8 @@ from fpn.shapes import Size
 _CHUNK_PIXELS = 1 << 21
 # Masks whose weights are made together: for one mask alone, the calls would take longer than the work.
 _TOGETHER = 32
+# Larger than any pixel's number.
+_BEHIND = 2**31
 
 
 def crop_runs(
@@ -43,12 +45,13 @@ def crop_runs(
     down = _taps(boxes[:, 1], boxes[:, 3], size.height, cells, aligned)
     across = _taps(boxes[:, 0], boxes[:, 2], size.width, cells, aligned)
     crops = torch.zeros(len(boxes), cells, cells)
-    for number in range(len(boxes)):
-        top, rows = _weights(down, number)
-        left, columns = _weights(across, number)
-        box = (left, top, left + columns.shape[1], top + rows.shape[1])
-        pixels = torch.from_numpy(columns_of_runs(runs.one(number), size.height, box)).to(torch.float32)
-        crops[number] = rows @ (columns @ pixels).T
+    for begin in range(0, len(boxes), _TOGETHER):
+        some = slice(begin, begin + _TOGETHER)
+        parts = zip(_weights(down, some), _weights(across, some), strict=True)
+        for number, ((top, rows), (left, columns)) in enumerate(parts, start=begin):
+            box = (left, top, left + columns.shape[1], top + rows.shape[1])
+            pixels = torch.from_numpy(columns_of_runs(runs.one(number), size.height, box)).to(torch.float32)
+            crops[number] = rows @ (columns @ pixels).T
     return crops
 
 
@@ -56,16 +59,20 @@ def _taps(start: Tensor, end: Tensor, side: int, cells: int, aligned: bool) -> T
     return samplers.align(Span(start, end, torch.full((len(start),), side)), cells, ratio=0, aligned=aligned)
 
 
-def _weights(taps: Taps, number: int) -> tuple[int, Tensor]:
-    """The first pixel that a RoI reads on an axis, and (S, pixels) how much each of its cells takes of each pixel."""
-    pixel, weight = taps.cell[number], taps.weight[number]
-    read = pixel[weight != 0]
-    if not len(read):
-        return 0, torch.zeros(len(pixel), 1)
-    first, last = int(read.min()), int(read.max())
-    weights = torch.zeros(len(pixel), last - first + 1)
+def _weights(taps: Taps, some: slice) -> Iterator[tuple[int, Tensor]]:
+    """Of each RoI the first pixel that it reads on an axis, and (S, pixels) how much its cells take of each pixel."""
+    pixel, weight = taps.cell[some], taps.weight[some]
     # Taps without weight are padding and may lie anywhere.
-    return first, weights.scatter_add_(1, (pixel - first).clamp(0, last - first), weight)
+    read = weight != 0
+    first = pixel.masked_fill(~read, _BEHIND).amin(dim=(1, 2))
+    last = pixel.masked_fill(~read, -1).amax(dim=(1, 2))
+    first = first.minimum(last.clamp(min=0))  # of what reads nothing: 0
+    counts = (last - first + 1).clamp(min=1)
+    most = int(counts.max())
+    places = (pixel - first[:, None, None]).clamp(0, most - 1)
+    weights = weight.new_zeros(*weight.shape[:2], most).scatter_add_(2, places, weight)
+    for start, count, each in zip(first.tolist(), counts.tolist(), weights, strict=True):
+        yield start, each[:, :count]
 
 
 def paste_masks(
