@@ -24,6 +24,29 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.load_profile("fixed")
 
+# Parts of names of the tests that take longest, in the order in which they begin: the last of all tests are short ones
+# then, and no process waits at the end for another's long one.
+LONGEST = (
+    "test_an_onnx_file_is_proven",
+    "training/test_distributed.py",
+    "journeys/test_kill.py",
+    "contracts/test_training_runs.py",
+    "test_the_smallest_demo_runs_from_the_wheel",
+    "shows[docs/guides/small-data.md]",
+    "serving/test_process.py",
+    "parity/golden",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the same fixtures stay together: the rest keeps its order."""
+
+    def turn(item: pytest.Item) -> int:
+        return next((place for place, part in enumerate(LONGEST) if part in item.nodeid), len(LONGEST))
+
+    items.sort(key=turn)
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -49,8 +72,8 @@ def coco128_root() -> Path:
     return _shared("data/coco128")
 
 
-def build_small(backbone: str = "tf_efficientnet_lite0") -> TwoStageDetector:
-    """A detector with random weights that runs in milliseconds and finds something everywhere."""
+def build_small(backbone: str = "tf_efficientnet_lite0", **options: object) -> TwoStageDetector:
+    """A detector with random weights that runs in milliseconds and finds something everywhere; `options`: of it."""
     # Here, not above: where no test needs it, torch is not waited for.
     import torch
 
@@ -67,6 +90,7 @@ def build_small(backbone: str = "tf_efficientnet_lite0") -> TwoStageDetector:
         head_width=16,
         box_score_limit=0.2,
         box_limit=10,
+        **options,
     )
     with torch.no_grad():
         detector.roi_heads.box.scores.weight.normal_(0, 1.0)
@@ -83,8 +107,12 @@ def small() -> TwoStageDetector:
 
 @pytest.fixture(scope="session")
 def lean() -> TwoStageDetector:
-    """Another one with a backbone of few layers: these are what an export's time goes with."""
-    return build_small("test_efficientnet")
+    """Another one of few layers and levels: an export takes 15 s with these three, and 26 s with five.
+
+    Two levels are merged and one stands above them; all three propose, and boxes are looked at on either of the two.
+    """
+    levels = {"neck_finest_level": 4, "anchors_sizes": ((8.0,), (16.0,), (32.0,)), "roi_canonical_size": 6.0}
+    return build_small("test_efficientnet", **levels)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,9 @@ from fpn.export.graph import DetectorGraph
 from fpn.shapes import Size
 from fpn.structures import Detections, ImageBatch, Masks, Targets
 
-SMALL = {"backbone": "tf_efficientnet_lite0", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
+SMALL = {"backbone": "test_efficientnet", "weights": None, "classes": ["a", "b"], "short_side": 64, "channels": 8}
+# Only what comes out of more layers is large enough for these heads with random weights to be sure of anything.
+DEEPER = {"backbone": "tf_efficientnet_lite0"}
 
 MASKS = {"mask_channels": 8}
 # With norms over the batch, of which there may be no RoI.
@@ -65,9 +67,9 @@ KINDS: dict[str, Callable[[], Detector]] = {
     "cascade_rcnn with masks": lambda: fpn.cascade_rcnn(
         **SMALL, **MASK_STAGES, masks=True, head_width=8, box_score_limit=0.2, box_limit=20
     ),
-    "retinanet": lambda: fpn.retinanet(**SMALL, dense_limit=20, dense_normalizer="ema"),
+    "retinanet": lambda: fpn.retinanet(**{**SMALL, **DEEPER}, dense_limit=20, dense_normalizer="ema"),
     "fcos": lambda: fpn.fcos(**SMALL, dense_limit=20),
-    "atss": lambda: fpn.atss(**SMALL, dense_limit=20),
+    "atss": lambda: fpn.atss(**{**SMALL, **DEEPER}, dense_limit=20),
     "mask_rcnn": lambda: fpn.mask_rcnn(**SMALL, **MASKS, head_width=8, box_score_limit=0.2, box_limit=20),
     "keypoint_rcnn": lambda: fpn.keypoint_rcnn(**SMALL, **KEYPOINTS, head_width=8, box_score_limit=0.2, box_limit=20),
     "segment_proposals": lambda: fpn.segment_proposals(**UNCLASSIFIED, **SEGMENTS, segments_limit=20),

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from docs_tools.blocks import CONSOLE, DOCS, LANGUAGES, MARKS, ROOT, begins_where, pages, read_blocks
 from docs_tools.checks import wrong_command, wrong_links, wrong_table, wrong_words
@@ -24,12 +25,18 @@ def name(page: Path) -> str:
 
 @cache
 def left_by(page: Path, folder: Path) -> Path:
-    """The folder that a page's blocks leave; each page runs once in a process, however many go on from it."""
+    """The folder that a page's blocks leave; each page runs once, however many go on from it, in whichever process."""
     here = folder / name(page).replace("/", "-")
-    begin(page, here, folder)
-    outcomes = run_page(page, here, everything=EVERYTHING)
-    wrong = [text for outcome in outcomes if (text := differs(outcome, everything=EVERYTHING))]
-    assert not wrong, "\n".join(wrong) + f"\nwrite them anew: python -m docs_tools.refresh {name(page)}"
+    done = here.with_name(f"{here.name}.done")
+    with FileLock(here.with_name(f"{here.name}.lock")):
+        if not done.exists():
+            shutil.rmtree(here, ignore_errors=True)  # of one that has failed
+            begin(page, here, folder)
+            outcomes = run_page(page, here, everything=EVERYTHING)
+            wrong = [text for outcome in outcomes if (text := differs(outcome, everything=EVERYTHING))]
+            remedy = f"write them anew: python -m docs_tools.refresh {name(page)}"
+            assert not wrong, "\n".join([*wrong, remedy])
+            done.touch()
     return here
 
 
@@ -43,7 +50,11 @@ def begin(page: Path, here: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pages")
+    """One for all processes of a run of tests."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "pages"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=name)

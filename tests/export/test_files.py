@@ -65,9 +65,9 @@ def _becomes_int8(folder, lean):
     images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, SIZES[1], np.uint8)) for seed in range(2)]
     fold_norms(folder / "small.onnx", folder / "folded.onnx")
     layers = weights_of(folder / "folded.onnx")
-    assert len(layers) == 43  # 16 of the backbone, 8 of the neck, 15 of the rpn, 4 of the box head
+    assert len(layers) == 33  # 16 of the backbone, 4 of the neck, 9 of the rpn, 4 of the box head
     last, *_, most = (kept for _, kept in choices(layers))
-    assert (len(last), len(most)) == (12, 35)
+    assert (len(last), len(most)) == (8, 25)
     quantize(folder / "folded.onnx", folder / "int8.onnx", observe(folder / "folded.onnx", images), last)
     assert (folder / "int8.onnx").stat().st_size < (folder / "folded.onnx").stat().st_size / 1.5
     (found,), (wanted,) = fpn.load(folder / "int8.onnx").predict(images[:1]), lean.predict(images[:1])

@@ -50,8 +50,10 @@ def test_train_then_evaluate_then_predict_agree_with_each_other(
     assert f"fpn report {best} {data} --output report" in ended.out
 
     figures, found = tmp_path / "metrics.json", tmp_path / "found.json"
-    # As many images at once as in training: how far an image is padded shows at its rim.
-    ended = fpn("evaluate", best, data, "--batch-size", 2, "--output", figures)
+    # As many images at once as in training: how far an image is padded shows at its rim. And in the same precision,
+    # which else would be bf16 on a chip that multiplies it.
+    alike = ("--batch-size", 2, "--precision", "float32")
+    ended = fpn("evaluate", best, data, *alike, "--output", figures)
     assert ended.status == 0
     assert "washer" in ended.out
     assert json.loads(figures.read_text())["ap"] == pytest.approx(max(line["ap"] for line in epochs(run)), abs=1e-6)

@@ -18,6 +18,14 @@ from fpn.preprocessing.preprocessor import Preprocessor
 from fpn.structures import ImageBatch, Targets
 
 NUM_CLASSES = 5  # background not counted
+# Box heads read every proposal: with a thousand of them it takes five times as long.
+FEW = {"rpn_before_nms": (200, 100), "rpn_after_nms": (60, 50)}
+
+
+def with_proposals(model: torch.nn.Module, few: dict[str, tuple[int, int]]) -> torch.nn.Module:
+    for name, key in (("_pre_nms_top_n", "rpn_before_nms"), ("_post_nms_top_n", "rpn_after_nms")):
+        setattr(model.rpn, name, dict(zip(("training", "testing"), few[key], strict=True)))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,7 @@ def theirs() -> torch.nn.Module:
     model = fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, min_size=160, max_size=240
     )
-    return decided(model)
+    return with_proposals(decided(model), FEW)
 
 
 @torch.no_grad()
@@ -56,7 +64,7 @@ def decided(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def ours(theirs: torch.nn.Module) -> TwoStageDetector:
-    imported = interop.import_weights(theirs.state_dict())
+    imported = interop.import_weights(theirs.state_dict(), **FEW)
     assert isinstance(imported.module, TwoStageDetector)
     assert imported.dialect.name == "torchvision"
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]

@@ -15,7 +15,7 @@ from fpn.detectors import TwoStageDetector
 from fpn.detectors.detector import count_parameters
 from fpn.shapes import Size
 from fpn.structures import Masks, Targets
-from parity.test_torchvision import BATCHES, NUM_CLASSES, _close, _image_list, _take, decided
+from parity.test_torchvision import BATCHES, FEW, NUM_CLASSES, _close, _image_list, _take, decided, with_proposals
 
 BATCH = BATCHES[1]  # two images of two odd sizes
 SMALL = {"weights": None, "weights_backbone": None, "min_size": 160, "max_size": 240}
@@ -31,16 +31,8 @@ BUILT = {
     "keypoints": lambda: keypointrcnn_resnet50_fpn(num_classes=2, num_keypoints=NUM_KEYPOINTS, **SMALL),
     "masks v2": lambda: maskrcnn_resnet50_fpn_v2(num_classes=NUM_CLASSES + 1, **SMALL),
 }
-# Box heads read every proposal: with a thousand of them it takes five times as long.
-FEW = {"rpn_before_nms": (200, 100), "rpn_after_nms": (60, 50)}
 # Of a single class few are found, so that these are few in training only.
 FEW_IN_TRAINING = {"rpn_before_nms": (200, 1000), "rpn_after_nms": (60, 1000)}
-
-
-def _with_proposals(model: torch.nn.Module, few: dict[str, tuple[int, int]]) -> torch.nn.Module:
-    for name, key in (("_pre_nms_top_n", "rpn_before_nms"), ("_post_nms_top_n", "rpn_after_nms")):
-        setattr(model.rpn, name, dict(zip(("training", "testing"), few[key], strict=True)))
-    return model
 
 
 @pytest.fixture(scope="module", params=BUILT)
@@ -48,7 +40,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, TwoStageDetec
     torch.manual_seed(0)
     task, _, version = request.param.partition(" ")
     few = FEW if task == "masks" else FEW_IN_TRAINING
-    theirs = _with_proposals(decided(BUILT[request.param]()), few)
+    theirs = with_proposals(decided(BUILT[request.param]()), few)
     imported = interop.import_weights(theirs.state_dict(), **few)
     assert not [name for name in imported.leftover if not name.endswith("num_batches_tracked")]
     assert imported.dialect.name == f"torchvision_{version}".rstrip("_")

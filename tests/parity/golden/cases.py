@@ -91,13 +91,6 @@ def entries(names: str) -> tuple[rule.Entry, ...]:
 
 def same_weights(case: Case, names: str) -> dict[str, np.ndarray]:
     """The original's weights for this case, proven by the digest in its meta.json."""
-    state, digest = _weights(case.salt, names, tuple(case.factors))
-    assert digest == case.meta["weights_sha256"], f"{case.name}: the rule gives other weights"
-    return dict(state)
-
-
-# Two models at a time: a ResNet-101 detector has 250 MB of weights.
-@lru_cache(maxsize=2)
-def _weights(salt: str, names: str, factors: tuple[tuple[str, float], ...]) -> tuple[dict[str, np.ndarray], str]:
-    state = rule.weights(salt, entries(names), factors)
-    return state, rule.sha256(state)
+    given = (case.salt, entries(names), tuple(case.factors))
+    assert rule.digest(*given) == case.meta["weights_sha256"], f"{case.name}: the rule gives other weights"
+    return rule.weights(*given)
