@@ -143,7 +143,7 @@ def _peaks_loop(maps: FLOAT[...], boxes: FLOAT[...], probability: BOOL) -> FLOAT
             op.Concat(second, joints, height, width, axis=0),
             mode="cubic",
             cubic_coeff_a=-0.75,
-            coordinate_transformation_mode="pytorch_half_pixel",
+            coordinate_transformation_mode="half_pixel",
         )
         flat = op.Reshape(fine, op.Concat(joints, last, axis=0))
         best = op.ArgMax(flat, axis=1, keepdims=1)

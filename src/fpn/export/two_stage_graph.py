@@ -13,6 +13,7 @@ from fpn.export.padded import (
     Frames,
     PaddedDetections,
     best,
+    by_place,
     check_pooler,
     clip_to_sizes,
     compact,
@@ -61,8 +62,8 @@ class TwoStageGraph(nn.Module):
         frames = Frames(sizes, Size(pixels.shape[2], pixels.shape[3]))
         features: Features = self.features(pixels)
         proposals, valid = self.propose(features, frames)
-        chosen = compact(proposals, valid)
-        scores, boxes = self.judge(features, chosen, frames)
+        chosen = by_place(compact(proposals, valid), frames.padded)
+        scores, boxes, chosen = self.judge(features, chosen, frames)
         found = self.select(spread(scores, chosen, valid, -1.0), spread(boxes, chosen, valid))
         return self.complete(features, found)
 
@@ -89,13 +90,18 @@ class TwoStageGraph(nn.Module):
         kept = nms_mask(_overlapping(boxes, coder.legacy_plus_one), scores[:, None], config.nms, LOWEST)[:, 0]
         return boxes, scores.masked_fill(~kept, NEVER)
 
-    def judge(self, features: Features, chosen: Compact, frames: Frames) -> tuple[Tensor, Tensor]:
-        """Of R RoIs (R, K) scores, -1 where a class does not compete, and (R, K or 1, 4) boxes."""
+    def judge(self, features: Features, chosen: Compact, frames: Frames) -> tuple[Tensor, Tensor, Compact]:
+        """Of R RoIs (R, K) scores, -1 where a class does not compete, (R, K or 1, 4) boxes, and which RoIs these are.
+
+        They come back in another order, level after level.
+        """
         heads = box_heads(self.roi_heads.box)
-        sizes, told = frames.sizes[chosen.image], []
+        told: list[Tensor] = []
         for head in heads:
-            logits, deltas = head.judge(pool(head.pooler, features, chosen))
-            told.append(logits.float())
+            pooled, chosen, order = pool(head.pooler, features, chosen)
+            sizes = frames.sizes[chosen.image]
+            logits, deltas = head.judge(pooled)
+            told = [*(told if order is None else (each[order] for each in told)), logits.float()]
             moved = deltas.float().reshape(-1, deltas.shape[1] // 4, 4)
             if head is not heads[-1]:
                 boxes = head.coder.decode(_of_best(moved, logits, head), chosen.boxes)
@@ -107,7 +113,7 @@ class TwoStageGraph(nn.Module):
         least = self.last.config.min_size
         if least is not None:
             scores = scores.masked_fill((boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) <= least, -1.0)
-        return scores, boxes
+        return scores, boxes, chosen
 
     def select(self, scores: Tensor, boxes: Tensor) -> PaddedDetections:
         """From (B, P, K) scores and (B, P, K or 1, 4) boxes to detections."""
@@ -145,15 +151,15 @@ class TwoStageGraph(nn.Module):
         """The same with masks and keypoints: only detections that there are are looked at."""
         heads = self.roi_heads
         if heads.mask is not None:
-            chosen = compact(found.boxes, found.valid)
-            labels = found.labels.flatten()[chosen.place]
             stages = heads.mask.heads if isinstance(heads.mask, MaskStages) else [heads.mask]
-            pooled = pool(stages[0].pooler, features, chosen)
+            pooled, chosen, _ = pool(stages[0].pooler, features, compact(found.boxes, found.valid))
+            labels = found.labels.flatten()[chosen.place]
             each = [head.judge(pooled, labels).float().sigmoid() for head in stages]
             found = found._replace(masks=spread(torch.stack(each).mean(dim=0), chosen, found.valid))
         if heads.keypoint is not None:
-            chosen, head = compact(found.boxes, found.valid), heads.keypoint
-            maps = head.judge(pool(head.pooler, features, chosen))
+            head = heads.keypoint
+            pooled, chosen, _ = pool(head.pooler, features, compact(found.boxes, found.valid))
+            maps = head.judge(pooled)
             points = keypoint_peaks(maps, chosen.boxes, head.config.score == "probability")
             found = found._replace(keypoints=spread(points, chosen, found.valid))
         return found
