@@ -118,7 +118,7 @@ def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--format", "openvino", "--int8", "data"], "--int8: goes with --format onnx"),
+        (["--format", "torch", "--int8", "data"], "--int8: goes with --format onnx or openvino"),
         (["--format", "onnx", "--int8", "data", "--bare"], "--int8: goes with --format onnx"),
         (["--format", "onnx", "--split", "test"], "--split: goes with --int8"),
     ],

@@ -18,6 +18,7 @@ from fpn.studies.benchmark.exported_files import compare_files
 def pair(small, tmp_path, monkeypatch):
     """The same model twice, and no torchvision: its detectors are 256 channels wide."""
     monkeypatch.setattr(exported_files, "_torchvision", lambda detector, size: (None, ("none here",)))
+    monkeypatch.setattr(exported_files, "has_fast_bf16", lambda device: False)
     return [fpn.save(small, tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
 
 
@@ -35,6 +36,13 @@ def test_each_file_gets_a_row_and_one_is_recommended(pair):
     assert [row[0] for row in told.rows] == [row.name for row in report.rows]
     assert f"Fastest here: {report.recommended}." in told.notes
     assert told.notes[-1] == "none here"
+
+
+def test_where_the_processor_has_bf16_a_model_is_measured_in_it_too(pair, monkeypatch):
+    monkeypatch.setattr(exported_files, "has_fast_bf16", lambda device: True)
+    report = compare_files(pair[:1], size=Size(64, 96), repeats=1)
+    assert [row.name for row in report.rows] == [str(pair[0]), f"{pair[0]} --precision bf16"]
+    assert [row.works.split()[0] for row in report.rows] == ["float32", "bf16"]
 
 
 def test_the_command_writes_figures_and_refuses_what_says_another_detector(pair, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from fpn.batch.arrow import ResultColumns
 from fpn.detectors.operating_point import choose_score, sure_ones
 from fpn.detectors.prediction import Prediction, Predictor, predict_images
 from fpn.detectors.tiling import Tiling, predict_tiled_images
-from fpn.errors import ConfigError, FpnError
+from fpn.errors import FpnError
 from fpn.export import load
 from fpn.export.exported import ExportedDetector
+from fpn.export.loading import RUNTIMES, load_exported
 from fpn.image_io import MAX_PIXELS, ImageBytes, ImageLike
 from fpn.inference.optimize import OptimizedDetector, optimize
 from fpn.sections import Section
@@ -38,7 +40,9 @@ class BatchSettings(Section):
     )
     batch_size: int = Field(default=4, description="Images that go through the network together.")
     precision: Literal["float32", "bf16", "auto"] = Field(
-        default="auto", description="Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware."
+        default="auto",
+        description="Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported "
+        "file works as it was proven, one of OpenVINO also in bf16 if that is said.",
     )
     device: str | None = Field(
         default=None, description="Such as cpu, cuda or cuda:1. None: the GPU where there is one."
@@ -61,15 +65,11 @@ def load_predictor(
     """A model of any kind, ready to detect as fast as it can: optimized, or an exported file as it is.
 
     Raises:
-        DataNotFoundError, ModelFileError, MissingExtraError, ConfigError: as `fpn.load`; or an exported file is to work
-            in another precision.
+        DataNotFoundError, ModelFileError, MissingExtraError, ConfigError: as `fpn.load` and `load_exported`.
     """
-    detector = load(model, device=device, max_detections=max_detections)
-    if not isinstance(detector, ExportedDetector):
-        return optimize(detector, precision)
-    if precision == "bf16":
-        raise ConfigError(f"--precision bf16: {model} is an exported file and works in {detector.info.precision}")
-    return detector
+    if Path(model).suffix in RUNTIMES:
+        return load_exported(Path(model), device=device, max_detections=max_detections, precision=precision)
+    return optimize(load(model, device=device, max_detections=max_detections), precision)
 
 
 @dataclass

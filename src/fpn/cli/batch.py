@@ -54,7 +54,8 @@ def run(
         shard_size: Images a shard.
         batch_size: Images that go through the network together.
         column: Of .parquet files: which holds the images' bytes or paths. None: recognised by its name.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
+            works as it was proven, one of OpenVINO also in bf16 if that is said.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         max_pixels: Largest image that is read, height times width.
     """

@@ -62,7 +62,8 @@ def run(
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
         workers: Processes that read images. None: half of the cores. 0: none.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
+            works as it was proven, one of OpenVINO also in bf16 if that is said.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.decoding import advising

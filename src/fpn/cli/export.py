@@ -58,22 +58,21 @@ def run(
             drawn.
         bare: Leave the preprocessor out: pixels as fpn prepares them (N, 3, H, W) and sizes (N, 2) go in, and boxes
             come out in these pixels.
-        int8: A labelled set (COCO, VOC, YOLO or LabelMe): layers of an .onnx work with 8-bit whole numbers. Ranges are
-            taken from half of its images, at most 64, and AP is measured on the others before and after. Layers go
-            back to float32, group after group, until at most 0.5 AP is lost.
+        int8: A labelled set (COCO, VOC, YOLO or LabelMe): layers of an .onnx or of OpenVINO's file work with 8-bit
+            whole numbers. Ranges are taken from half of its images, at most 64, and AP is measured on the others
+            before and after. Layers go back to float32, group after group, until at most 0.5 AP is lost.
         split: Of that set. None: the images that training held out, else one that it was not trained on.
         allow_inexact: Write the file even where it finds something else than the model; the certificate says so.
         overwrite: Replace a file that is there.
     """
     from fpn.detectors import load
 
+    if model.suffix in (".onnx", ".xml", ".pt2"):
+        raise ConfigError(f"{model}: is an exported file. Export the model that it was made of.")
     if int8 is not None:
-        if format != "onnx" or bare or images:
-            raise ConfigError(
-                "--int8: goes with --format onnx, without --bare and --images. OpenVINO's own way (nncf) and "
-                "torch's are not in fpn."
-            )
-        _export_int8(model, output, int8, split, allow_inexact=allow_inexact, replace=overwrite)
+        if (format != "onnx" and format != "openvino") or bare or images:
+            raise ConfigError("--int8: goes with --format onnx or openvino, without --bare and --images")
+        _export_int8(model, format, output, int8, split, allow_inexact=allow_inexact, replace=overwrite)
         return
     if split is not None:
         raise ConfigError("--split: goes with --int8")
@@ -118,15 +117,22 @@ def _export_graph(
 
 
 def _export_int8(
-    model: Path, output: Path, data: Path, split: str | None, *, allow_inexact: bool, replace: bool
+    model: Path,
+    format: Literal["onnx", "openvino"],
+    output: Path,
+    data: Path,
+    split: str | None,
+    *,
+    allow_inexact: bool,
+    replace: bool,
 ) -> None:
     from fpn.cli.measuring import open_for
     from fpn.detectors import load
     from fpn.evaluation import evaluate
     from fpn.export.exporting import check_extras, check_place
 
-    check_place(output, "onnx", replace=replace)
-    check_extras("onnx")
+    check_place(output, format, replace=replace)
+    check_extras(format)
     from fpn.export.int8 import PROCESSORS, export_int8
 
     dataset = open_for((model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring")
@@ -146,6 +152,7 @@ def _export_int8(
         output,
         calibration=calibration,
         measure=measure,
+        format=format,
         allow_inexact=allow_inexact,
         replace=replace,
         progress=lambda what: errors().print(what),
@@ -154,7 +161,7 @@ def _export_int8(
     say(f"{output}: takes images, uint8 RGB (N, H, W, 3) of any size; gives {', '.join(exported.info.outputs)}")
     say(f"the model: {before}")
     say(str(exported.trials[-1]))
-    say(PROCESSORS)
+    say(PROCESSORS[format])
     say(str(exported.certificate))
     say(f"certificate: {exported.certificate_path}")
 

@@ -21,7 +21,7 @@ def load_fast(
 
     Raises:
         DataNotFoundError, ModelFileError, MissingExtraError, ConfigError: as `fpn.load`; or an exported file is to work
-            in another precision.
+            in bf16 and can't.
     """
     from fpn.batch.worker import load_predictor
     from fpn.cli.devices import check_device

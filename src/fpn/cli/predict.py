@@ -67,7 +67,8 @@ def run(
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
+            works as it was proven, one of OpenVINO also in bf16 if that is said.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
         drawn: Write the drawn images.
         ids: COCO json that lists these images: its ids are taken, and coco_results.json is written, which pycocotools

@@ -63,7 +63,8 @@ def run(
         seconds: Longest that a request takes once its body is there; then it gets 504.
         body_seconds: Longest that a body may take to come; then it gets 408.
         max_detections: Most detections of an image. None: the model's own setting.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
+        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
+            works as it was proven, one of OpenVINO also in bf16 if that is said.
         device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
     """
     from fpn.cli.devices import check_device

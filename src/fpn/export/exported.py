@@ -115,7 +115,7 @@ class ExportedDetector(Detector):
         self.certificate: Mapping[str, Any] | None = header.get("certificate")
         self.info = RuntimeInfo(runtime.name, inside, str(header.get("precision", "float32")))
         self.bucket = 1 if inside else self.bucket
-        self._runtime, self._outputs, self._inside = runtime, outputs, inside
+        self._runtime, self._outputs, self._inside, self._where = runtime, outputs, inside, where
         self.eval()
 
     @property
@@ -150,7 +150,11 @@ class ExportedDetector(Detector):
         return [found[number] for number in range(len(images))]
 
     def _run(self, arrays: Arrays) -> list[Detections]:
-        values = map(torch.from_numpy, self._runtime(arrays))
+        values = [*map(torch.from_numpy, self._runtime(arrays))]
+        if len(values) != len(self._outputs):
+            raise ModelFileError(
+                f"{self._where}: gives {len(values)} outputs and says {len(self._outputs)}. Export it again."
+            )
         found = dict(zip(self._outputs, values, strict=True))
         return [self._of_image(found, number, int(count)) for number, count in enumerate(found["counts"])]
 

@@ -20,6 +20,7 @@ from fpn.export.header import ExportFormat, GraphInfo
 from fpn.export.loading import RUNTIMES
 from fpn.export.runtimes import Runtime, import_openvino
 from fpn.files import atomic_path, refuse_unwritable, write_text
+from fpn.image_io import read_image
 
 ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
@@ -76,6 +77,7 @@ def export_model(
     Raises:
         ConfigError: a kind or a setting that can't be exported, or an ending that does not fit.
         ModelFileError: the file finds something else than the model.
+        ImageError, DataNotFoundError: an image can't be read.
         MissingExtraError: what is needed is not installed.
         OutputError: it can't be written, or something is there already.
     """
@@ -83,6 +85,8 @@ def export_model(
     check_place(path, format, replace=replace)
     if format == "openvino":
         check_openvino(detector, bare=bare)
+    for each in images:  # what can't be read is told before minutes of work
+        read_image(each, pixel_range=detector.preprocessor.config.pixel_range)
     info, write = _writer(detector, format, bare=bare)
     header = info.header(detector)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +101,7 @@ def export_model(
             )
         header["certificate"] = certificate.to_json()
         write(header, written)
-        _put(written, path)
+        put(written, path)
     beside = certificate_path(path)
     write_text(beside, json.dumps(certificate.to_json(), indent=1) + "\n")
     return ExportedFile(path, info, certificate, beside)
@@ -181,7 +185,7 @@ def _prove(
     return certify(detector, exported, runtime.name, [Path(each) for each in images])
 
 
-def _put(written: Path, path: Path) -> None:
+def put(written: Path, path: Path) -> None:
     """Into place; OpenVINO's weights first: without its `.xml` a `.bin` is nothing that could be loaded."""
     for suffix in (".bin", ".xml") if path.suffix == ".xml" else (path.suffix,):
         with atomic_path(path.with_suffix(suffix)) as temporary:

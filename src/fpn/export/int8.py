@@ -1,7 +1,8 @@
-"""An ONNX file whose layers work with 8-bit whole numbers, as near to the model's AP as is asked for.
+"""A file whose layers work with 8-bit whole numbers, as near to the model's AP as is asked for.
 
 ONNX Runtime's static quantization: ranges of what goes through the network are taken from images, weights are rounded
-channel by channel to seven bits, so that sums of sixteen bits do not overflow on processors without VNNI.
+channel by channel to seven bits, so that sums of sixteen bits do not overflow on processors without VNNI. OpenVINO
+reads the same file and finds its own 8-bit layers in it.
 Preprocessing, the heads' last layers, NMS and RoIAlign stay float32, and so does what costs too much AP, one group of
 layers after the other.
 """
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import onnx
 import onnxruntime
@@ -26,18 +28,22 @@ from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, ModelFileError
 from fpn.export.certificate import Certificate, certify
 from fpn.export.exported import ExportedDetector
-from fpn.export.exporting import certificate_path, check_place
-from fpn.export.header import GraphInfo
+from fpn.export.exporting import ENDINGS, certificate_path, check_openvino, check_place, put
+from fpn.export.header import ExportFormat, GraphInfo
+from fpn.export.loading import RUNTIMES
 from fpn.export.onnx_file import build_onnx, save_onnx
+from fpn.export.openvino_file import save_openvino
 from fpn.export.ranges import LAYERS, Observed, eight_bit_nodes, observe
 from fpn.export.rounded_weights import depthwise, make_up
-from fpn.export.runtimes import OnnxRuntime
-from fpn.files import atomic_path, write_text
+from fpn.files import write_text
 
 # Of AP, 0..1, so much may be lost.
 MOST_LOST = 0.005
 # What such files say of themselves: 8-bit weights would be right on the first of these alone.
-PROCESSORS = "weights of 7 bits (depthwise: 8): right with VNNI, with AVX2 or AVX-512 alone, and on ARM"
+PROCESSORS: Mapping[ExportFormat, str] = {
+    "onnx": "weights of 7 bits (depthwise: 8): right with VNNI, with AVX2 or AVX-512 alone, and on ARM",
+    "openvino": "weights of 7 bits (depthwise: 8): measured with VNNI; elsewhere fpn evaluate tells",
+}
 _LAST_LAYERS = ("scores", "deltas", "objectness", "quality", "logits")
 _DEPTHWISE = "conv_dw"
 # In the names of timm's networks. What is lost here goes through all that follows.
@@ -105,18 +111,20 @@ def export_int8(
     *,
     calibration: Sequence[Image.Image],
     measure: Measure,
+    format: Literal["onnx", "openvino"] = "onnx",
     most_lost: float = MOST_LOST,
     allow_inexact: bool = False,
     replace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Int8File:
-    """Write a detector as an ONNX file in int8, once its AP has been measured and is near enough to the model's.
+    """Write a detector as a file in int8, once its AP has been measured and is near enough to the model's.
 
     Args:
         detector: as it was trained, on the CPU.
-        output: an `.onnx`.
+        output: an `.onnx`; of OpenVINO an `.xml`, whose weights go to a `.bin` beside it.
         calibration: RGB images, which the ranges are taken from: a few dozen as those that the file will see.
         measure: AP of a detector on other images than those, by what is found, 0..1.
+        format: which form.
         most_lost: so much of any of them may be lost, 0..1.
         allow_inexact: write the last trial even where more is lost.
         replace: put it in place of a file that is there.
@@ -128,9 +136,11 @@ def export_int8(
         OutputError: as `export_model`.
     """
     path = Path(output)
-    check_place(path, "onnx", replace=replace)
+    check_place(path, format, replace=replace)
     if not calibration:
         raise ConfigError("int8: ranges are taken from images, and there are none")
+    if format == "openvino":
+        check_openvino(detector, bare=False)
     model, info = build_onnx(detector, bare=False)
     header = {**info.header(detector), "precision": "int8"}
     before, trials = dict(measure(detector)), []
@@ -140,9 +150,12 @@ def export_int8(
         fold_norms(folder / "whole.onnx", folder / "folded.onnx")
         layers = weights_of(folder / "folded.onnx")
         observed = observe(folder / "folded.onnx", calibration)
-        for left, kept in choices(layers):
+        for number, (left, kept) in enumerate(choices(layers)):
             quantize(folder / "folded.onnx", folder / "int8.onnx", observed, kept)
-            exported = ExportedDetector(OnnxRuntime(folder / "int8.onnx", where=str(path)), header, where=str(path))
+            # OpenVINO maps its weights: what one trial runs can't be written over by the next.
+            trial = folder / f"trial{number}{ENDINGS[format]}"
+            _write(folder / "int8.onnx", header, trial)
+            exported = ExportedDetector(RUNTIMES[trial.suffix](trial, str(path)), header, where=str(path))
             found = dict(measure(exported))
             lost = max(before[key] - found[key] for key in before)
             trials.append(Int8Trial(left, len(layers) - len(kept), len(layers), found, lost))
@@ -160,15 +173,23 @@ def export_int8(
             "before": before,
             "trials": [asdict(each) for each in trials],
             "images": len(calibration),
-            "good_for": PROCESSORS,
+            "good_for": PROCESSORS[format],
         }
         header["certificate"] = {**certificate.to_json(), "int8": told}
-        save_onnx(onnx.load(folder / "int8.onnx"), header, folder / "written.onnx")
-        with atomic_path(path) as temporary:
-            temporary.write_bytes((folder / "written.onnx").read_bytes())
+        written = folder / f"written{ENDINGS[format]}"
+        _write(folder / "int8.onnx", header, written)
+        put(written, path)
     beside = certificate_path(path)
     write_text(beside, json.dumps(header["certificate"], indent=1) + "\n")
     return Int8File(path, info, before, tuple(trials), certificate, beside)
+
+
+def _write(quantized: Path, header: Mapping[str, Any], target: Path) -> None:
+    """An 8-bit ONNX file with what it shall say about itself, in the form that the target's ending says."""
+    if target.suffix == ".xml":
+        save_openvino(quantized.read_bytes(), header, target)
+    else:
+        save_onnx(onnx.load(quantized), header, target)
 
 
 def fold_norms(source: Path, target: Path) -> None:

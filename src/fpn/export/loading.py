@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -42,11 +43,44 @@ def load_any(
     path = Path(path)
     if path.suffix not in RUNTIMES:
         return model_file.load(path, device=device, max_detections=max_detections)
+    return load_exported(path, device=device, max_detections=max_detections)
+
+
+def load_exported(
+    path: Path,
+    *,
+    device: str | torch.device | None = None,
+    max_detections: int | None = None,
+    precision: Literal["float32", "bf16", "auto"] = "auto",
+) -> ExportedDetector:
+    """An exported file as a detector.
+
+    Args:
+        path: ends as `RUNTIMES` says.
+        device, max_detections: as `load_any`.
+        precision: of its arithmetic. auto, float32: as in the file, which is what was proven. bf16: what is float32
+            in the file of OpenVINO, in bf16; nothing is proven of that.
+
+    Raises:
+        DataNotFoundError, ModelFileError, MissingExtraError: as `load_any`.
+        ConfigError: as `load_any`; or there is no bf16, in what runs the file or in the processor.
+    """
     if not path.is_file():
         raise DataNotFoundError(f"{path}: no such model file")
     if max_detections is not None:
         raise ConfigError(f"{path}: how many detections an exported file gives was decided when it was made")
     if device is not None and torch.device(device).type != "cpu":
         raise ConfigError(f"{path}: device {device}: exported files run on the cpu here")
-    runtime = RUNTIMES[path.suffix](path, str(path))
-    return ExportedDetector(runtime, read_file_header(runtime.header, str(path)), where=str(path))
+    if precision != "bf16":
+        runtime = RUNTIMES[path.suffix](path, str(path))
+        return ExportedDetector(runtime, read_file_header(runtime.header, str(path)), where=str(path))
+    if path.suffix != ".xml":
+        raise ConfigError(
+            f"{path}: --precision bf16 is of models and of OpenVINO's files (.xml); what runs this one has no bf16 on "
+            "a CPU. Leave it out, or export the model with --format openvino."
+        )
+    runtime = OpenVINORuntime(path, where=str(path), precision="bf16")
+    header = read_file_header(runtime.header, str(path))
+    own = header.get("precision", "float32")
+    header["precision"] = "bf16" if own == "float32" else f"{own} and bf16"
+    return ExportedDetector(runtime, header, where=str(path))

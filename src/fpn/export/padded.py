@@ -15,7 +15,6 @@ from fpn.heads.roi_pooler import RoIPooler
 from fpn.shapes import Size
 from fpn.structures import Features
 
-
 # Height of the bands in which RoIs are read from left to right, network pixels.
 _BAND = 32
 

@@ -6,13 +6,13 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpn.errors import MissingExtraError, ModelFileError
+from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -64,7 +64,7 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         # Its errors have no base of their own that could be named.
         except Exception as error:
-            raise ModelFileError(f"{where}: ONNX Runtime can't read it ({str(error)[:300]})") from error
+            raise ModelFileError(_unread(where, "ONNX Runtime", error)) from error
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
 
     @property
@@ -80,26 +80,40 @@ class OnnxRuntime:
 
 
 class OpenVINORuntime:
-    """OpenVINO on a CPU, in float32.
+    """OpenVINO on a CPU.
 
     Args:
         model: a file that OpenVINO reads.
         where: what messages call it.
+        precision: of what is float32 in the file. OpenVINO's own choice would be bf16 wherever the processor has it.
 
     Raises:
         MissingExtraError: it is not installed.
+        DataNotFoundError: its weights are not beside it.
         ModelFileError: it can't be read.
+        ConfigError: bf16 on a processor without it.
     """
 
-    def __init__(self, model: Path, *, where: str) -> None:
+    def __init__(self, model: Path, *, where: str, precision: Literal["float32", "bf16"] = "float32") -> None:
         openvino = import_openvino(where)
+        if not model.with_suffix(".bin").is_file():
+            raise DataNotFoundError(
+                f"{where}: its weights, {model.with_suffix('.bin').name}, do not lie beside it. Copy both files of the "
+                "export."
+            )
         core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ConfigError(
+                f"{where}: this processor has no bf16 instructions. Leave --precision bf16 out: the file works in "
+                "float32."
+            )
+        hint = {"float32": "f32", "bf16": "bf16"}[precision]
         try:
             read = core.read_model(str(model))
-            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+            settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
             self._compiled = core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
-            raise ModelFileError(f"{where}: OpenVINO can't read it ({str(error)[:300]})") from error
+            raise ModelFileError(_unread(where, "OpenVINO", error)) from error
         self.header: str | None = None
         if read.has_rt_info(["fpn", "header"]):
             self.header = str(read.get_rt_info(["fpn", "header"]).astype(str))
@@ -135,7 +149,7 @@ class TorchRuntime:
             self._run = program.module()
         # Its errors have no base of their own that could be named.
         except Exception as error:
-            raise ModelFileError(f"{where}: PyTorch can't read it ({str(error)[:300]})") from error
+            raise ModelFileError(_unread(where, "PyTorch", error)) from error
         self.header: str | None = extra["fpn.json"] or None
         self.name = f"PyTorch {torch.__version__.split('+')[0]} (torch.export)"
 
@@ -168,7 +182,10 @@ def read_file_header(text: str | None, where: str) -> dict[str, Any]:
         ModelFileError: there is none, or it is damaged.
     """
     if text is None:
-        raise ModelFileError(f"{where}: says nothing about itself that fpn knows. Was it exported by another program?")
+        raise ModelFileError(
+            f"{where}: says nothing about itself that fpn knows. Was it exported by another program? Only files of "
+            "`fpn export` can be loaded."
+        )
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -181,3 +198,8 @@ def read_file_header(text: str | None, where: str) -> dict[str, Any]:
 def as_arrays(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
     """Tensors by name, as runtimes take them."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _unread(where: str, runtime: str, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return f"{where}: {runtime} can't read it ({said[:300]}). Copy it again from where it came, or export it again."

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fpn.detectors import Detector
@@ -16,9 +17,11 @@ from fpn.detectors.dialect import TwoStageDialect
 from fpn.errors import ConfigError
 from fpn.export import load
 from fpn.export.exported import ExportedDetector
-from fpn.inference.optimize import optimize
+from fpn.export.loading import load_exported
+from fpn.inference.optimize import OptimizedDetector, optimize
 from fpn.interop import convert_weights
 from fpn.preprocessing.resizing import network_frame
+from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
@@ -31,7 +34,7 @@ from fpn.studies.benchmark.turns import Side, in_turns
 from fpn.studies.tables import TextTable
 from fpn.wording import counted
 
-_THEIR_NAME = "torchvision"
+_THEIR_NAME, _IN_BF16 = "torchvision", " --precision bf16"
 # Drawn images, where none are given.
 DRAWN, DRAWN_SIZE = 4, Size(800, 1066)
 
@@ -41,7 +44,7 @@ class FileRow:
     """One way to the same detections.
 
     Attributes:
-        name: the file, or "torchvision".
+        name: the file, with " --precision bf16" where it works so; or "torchvision".
         works: what runs it, and how.
         seconds: an image, median of the turns.
         ratio: how many times as fast as the first file.
@@ -68,7 +71,7 @@ class FilesReport:
         images: how many, and whose.
         batch: images that go through the network together.
         rows: the files, in the order in which they were named, and torchvision.
-        recommended: the fastest file's name.
+        recommended: the name of the fastest row of a file.
         notes: what is absent, and why.
     """
 
@@ -150,6 +153,8 @@ def compare_files(
             shown = f"{len(images)} drawn images {size.width}x{size.height}"
         chunks = [images[begin : begin + batch] for begin in range(0, len(images), batch)]
         ways = {name: _way(detector, chunks) for name, detector in loaded.items()}
+        ways |= {f"{name}{_IN_BF16}": _way(detector, chunks) for name, detector in _in_bf16(loaded).items()}
+        ours = [*ways]
         if theirs is not None:
             ways[_THEIR_NAME] = _Way(partial(_their_way, theirs, chunks), "eager, float32 on cpu")
         progress(f"{', '.join(ways)}: {counted(len(images), 'image')}, {counted(repeats, 'turn')}")
@@ -160,7 +165,7 @@ def compare_files(
         images=shown,
         batch=batch,
         rows=tuple(rows),
-        recommended=min(loaded, key=lambda name: sides[name].seconds),
+        recommended=min(ours, key=lambda name: sides[name].seconds),
         notes=notes,
     )
 
@@ -187,8 +192,21 @@ def _check_one_model(loaded: Mapping[str, Detector]) -> None:
             )
 
 
+def _in_bf16(loaded: Mapping[str, Detector]) -> dict[str, ExportedDetector | OptimizedDetector]:
+    """Those that work in bf16, too, where the processor has it."""
+    if not has_fast_bf16(torch.device("cpu")):
+        return {}
+    found: dict[str, ExportedDetector | OptimizedDetector] = {}
+    for name, detector in loaded.items():
+        if not isinstance(detector, ExportedDetector):
+            found[name] = optimize(detector, "bf16")
+        elif name.endswith(".xml"):
+            found[name] = load_exported(Path(name), precision="bf16")
+    return found
+
+
 def _way(detector: Detector, chunks: Sequence[Sequence[Path]]) -> _Way:
-    quick = detector if isinstance(detector, ExportedDetector) else optimize(detector)
+    quick = detector if isinstance(detector, ExportedDetector | OptimizedDetector) else optimize(detector)
     return _Way(lambda: [found for chunk in chunks for found in our_detections(quick, chunk)], str(quick.info))
 
 
