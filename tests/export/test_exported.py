@@ -198,3 +198,36 @@ def test_a_file_is_told_by_its_ending(small, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="run on the cpu"):
         load(path, device="meta")
     assert torch.equal(fpn.load(fpn.save(small, tmp_path / "b.safetensors")).rpn.deltas.bias, small.rpn.deltas.bias)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.onnx": b"hello"}, r"a\.onnx: ONNX Runtime can't read it .*\. Copy it again from where it came, or export"),
+        ({"a.xml": b"hello", "a.bin": b""}, r"a\.xml: OpenVINO can't read it \(it is not in OpenVINO's form\)\. Copy"),
+        ({"a.xml": b"<net", "a.bin": b""}, r"a\.xml: OpenVINO can't read it .*\. Copy it again"),
+        ({"a.xml": b"<net"}, r"a\.xml: its weights, a\.bin, do not lie beside it\. Copy both files"),
+        ({"a.pt2": b"PK"}, r"a\.pt2: PyTorch can't read it \(it is not a whole archive\)\. Copy it again"),
+    ],
+)
+def test_files_that_are_none_say_what_helps(files, message, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    first = next(iter(files))
+    pytest.importorskip({"onnx": "onnxruntime", "xml": "openvino", "pt2": "torch"}[first.partition(".")[2]])
+    with pytest.raises((ModelFileError, DataNotFoundError), match=message):
+        load(tmp_path / first)
+
+
+def test_a_file_that_gives_less_than_it_says_is_told(small):
+    header = GraphInfo("original", (*OUTPUTS, "masks")).header(small)
+    exported = ExportedDetector(Runtime(), json.loads(json.dumps(header)), where="a.onnx")
+    with pytest.raises(ModelFileError, match=r"a\.onnx: gives 4 outputs and says 5\. Export it again"):
+        exported.predict([np.zeros((40, 60, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt2"])
+def test_bf16_is_of_openvinos_files(name, tmp_path):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=rf"{name}: --precision bf16 is of models and of OpenVINO's files"):
+        loading.load_exported(tmp_path / name, precision="bf16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -101,6 +102,8 @@ class OpenVINORuntime:
                 f"{where}: its weights, {model.with_suffix('.bin').name}, do not lie beside it. Copy both files of the "
                 "export."
             )
+        if not _begins_with(model, b"<net"):  # else it asks all that it can read, and these talk
+            raise ModelFileError(_unread(where, "OpenVINO", "it is not in OpenVINO's form"))
         core = openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError(
@@ -143,6 +146,8 @@ class TorchRuntime:
     def __init__(self, model: Path, *, where: str) -> None:
         import fpn.export.operators  # noqa: F401 - what the program calls
 
+        if not zipfile.is_zipfile(model):  # else PyTorch tells how it went astray
+            raise ModelFileError(_unread(where, "PyTorch", "it is not a whole archive"))
         extra = {"fpn.json": ""}
         try:
             program = torch.export.load(model, extra_files=extra)
@@ -200,6 +205,12 @@ def as_arrays(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in zip(names, tensors, strict=True)}
 
 
-def _unread(where: str, runtime: str, error: Exception) -> str:
+def _begins_with(path: Path, what: bytes) -> bool:
+    """Whether it comes among a file's first bytes."""
+    with path.open("rb") as file:
+        return what in file.read(1000)
+
+
+def _unread(where: str, runtime: str, error: object) -> str:
     said = " ".join(str(error).split())
     return f"{where}: {runtime} can't read it ({said[:300]}). Copy it again from where it came, or export it again."
