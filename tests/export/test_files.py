@@ -78,6 +78,28 @@ def _becomes_int8(folder, lean):
 SIZES = [(64, 64, 3), (70, 101, 3), (33, 64, 3), (70, 101, 3), (200, 130, 3)]
 
 
+def test_what_is_reshaped_is_rounded_before():
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    from onnx import helper
+
+    from fpn.export.int8 import round_before_reshaping
+
+    nodes = [
+        helper.make_node("Reshape", ["read", "shape"], ["flat"], "shaping"),
+        helper.make_node("QuantizeLinear", ["flat", "scale", "zero"], ["whole"], "rounding"),
+        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["given"], "back"),
+        helper.make_node("Gemm", ["given", "weight"], ["hidden"], "layer"),
+    ]
+    graph = helper.make_graph(nodes, "graph", [], [])
+    round_before_reshaping(graph)
+    assert [(node.name, node.input[0], node.output[0]) for node in graph.node] == [
+        ("rounding", "read", "whole"),
+        ("back", "whole", "given/flat"),
+        ("shaping", "given/flat", "given"),
+        ("layer", "given", "hidden"),
+    ]
+
+
 def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"a.pth: a file of format onnx ends in .onnx"):
         check_place(tmp_path / "a.pth", "onnx", replace=False)

@@ -242,7 +242,39 @@ def quantize(source: Path, target: Path, observed: Observed, kept: Sequence[str]
     made_up = onnx.ModelProto()
     made_up.CopyFrom(model)
     make_up(made_up, _rounded(model, observed, kept), observed.means)
-    onnx.save(_rounded(made_up, observed, kept), target)
+    quantized = _rounded(made_up, observed, kept)
+    round_before_reshaping(quantized.graph)
+    onnx.save(quantized, target)
+
+
+def round_before_reshaping(graph: onnx.GraphProto) -> None:
+    """What was read of RoIs is rounded as it comes: OpenVINO puts it from channels-last in order with 8 bits then.
+
+    With Lite0 at 320 pixels this took 16 of 88 ms in float32.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    uses: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            uses.setdefault(name, []).append(node)
+    behind: dict[str, onnx.NodeProto] = {}
+    for rounding in graph.node:
+        shaping = makers.get(rounding.input[0]) if rounding.op_type == "QuantizeLinear" else None
+        if shaping is None or shaping.op_type != "Reshape" or len(uses[shaping.output[0]]) > 1:
+            continue
+        (back, *others) = uses[rounding.output[0]]
+        if others or back.op_type != "DequantizeLinear":
+            continue
+        rounding.input[0], shaping.output[0] = shaping.input[0], back.output[0]
+        back.output[0] = shaping.input[0] = f"{back.output[0]}/flat"
+        behind[back.name] = shaping
+    moved = {node.name for node in behind.values()}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.name not in moved:
+            nodes += [node, *([behind[node.name]] if node.name in behind else [])]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rounded(model: onnx.ModelProto, observed: Observed, kept: Sequence[str]) -> onnx.ModelProto:
