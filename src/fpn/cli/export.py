@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fpn.cli.terminal import errors, say, say_warning
 from fpn.errors import ConfigError
+from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.detectors import Detector
@@ -137,7 +138,10 @@ def _export_int8(
 
     dataset = open_for((model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring")
     if len(dataset) < 2:
-        raise ConfigError(f"--int8 {data}: {len(dataset)} images, but some are for ranges and others to be measured")
+        found = counted(len(dataset), "image")
+        raise ConfigError(
+            f"--int8 {data}: {found}, but one is for ranges and another to be measured. Give some dozens."
+        )
     detector = load(model, device="cpu")
     first, others = dataset.subset(range(0, len(dataset), 2)), dataset.subset(range(1, len(dataset), 2))
     calibration = [first.image(number) for number in range(min(len(first), _MOST_CALIBRATION))]
