@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, cast
 
 import torch
@@ -13,6 +14,8 @@ from fpn.preprocessing.preprocessor import Preprocessor
 # Pillow's weights are whole 2 ** -22ths. Here they are two halves of eleven bits, so that float32 adds them up exactly
 # (up to 32 taps of a sample, that is, images up to fifteen times as large as in the network).
 _HALF = 2.0**11
+# So many samples of an axis are made of one window of pixels.
+_BLOCK = 32
 
 
 class NetworkImages(NamedTuple):
@@ -65,14 +68,14 @@ class InsidePreprocessor(nn.Module):
         sides = [torch.full((), float(1), dtype=torch.float64) * images.shape[axis] for axis in (1, 2)]
         inside, outside = torch.stack(sides), self._network(*sides)
         blocks = (outside + (config.size_multiple - 1)) // config.size_multiple
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        pixels = images.permute(0, 3, 2, 1).to(torch.float32)  # (B, H, W, 3) -> (B, 3, W, H)
         # Across, then down, as Pillow goes; but from 13 on down first where an image more than twice as high as wide
         # becomes lower. Then pixels differ by one step of 256.
         for axis in (1, 0):
             padded = cast(int, blocks[axis].item()) * config.size_multiple  # still open: int() would ask for it
             weigh = self._pillow if config.resize == "pillow" else self._bilinear
-            pixels = weigh(pixels.transpose(2, 3) if axis == 0 else pixels, outside[axis], padded)
-            pixels = pixels.transpose(2, 3) if axis == 0 else pixels
+            pixels = weigh(pixels, outside[axis], padded)
+            pixels = pixels.transpose(2, 3) if axis == 1 else pixels
         rows, columns = torch.arange(pixels.shape[2]), torch.arange(pixels.shape[3])
         within = (rows < outside[0])[:, None] & (columns < outside[1])
         sizes = outside[None].expand(images.shape[0], 2)
@@ -98,31 +101,48 @@ class InsidePreprocessor(nn.Module):
         return (pixels * (self.config.value_range / 255) - self.mean) / self.std
 
     def _pillow(self, pixels: Tensor, outside: Tensor, padded: int) -> Tensor:
-        """The last axis with `outside` samples, and zeros up to `padded`: antialiased bilinear, rounded to 8 bits."""
-        high, low = _pillow_weights(pixels.shape[3], outside, padded)
-        rest = torch.floor((pixels @ low + _HALF * _HALF / 2) / _HALF)
-        return torch.floor((pixels @ high + rest) / _HALF).clamp(0.0, 255.0)
+        """Axis 2 with `outside` samples, and zeros up to `padded`: antialiased bilinear, rounded to 8 bits.
+
+        Samples are made in blocks, each of those rows alone that it needs: a product with all of them takes a fifth of
+        the time of a ResNet-50 in int8.
+        """
+        side = math.gcd(self.config.size_multiple, _BLOCK)
+        index, samples = _windows(pixels.shape[2], outside, padded // side, side)
+        rows = pixels[:, :, index.clamp(max=pixels.shape[2] - 1).flatten()].unflatten(2, index.shape)
+        high, low = _pillow_weights(pixels.shape[2], outside, index[:, None], samples[:, :, None])
+        rest = torch.floor((low @ rows + _HALF * _HALF / 2) / _HALF)
+        return torch.floor((high @ rows + rest) / _HALF).clamp(0.0, 255.0).flatten(2, 3)
 
     def _bilinear(self, pixels: Tensor, outside: Tensor, padded: int) -> Tensor:
         """As `_pillow`, neither antialiased nor rounded."""
-        inside = pixels.shape[3]
+        inside = pixels.shape[2]
         place = ((torch.arange(padded) + 0.5) * (inside / outside.to(torch.float32)) - 0.5).clamp(min=0.0)
         place = place.clamp(max=inside - 1.0)
-        far = (torch.arange(inside)[:, None] - place).abs()
-        return pixels @ (1 - far).clamp(min=0.0)
+        far = (torch.arange(inside) - place[:, None]).abs()
+        return (1 - far).clamp(min=0.0) @ pixels
 
 
-def _pillow_weights(inside: int, outside: Tensor, padded: int) -> tuple[Tensor, Tensor]:
-    """Upper and lower eleven bits of Pillow's weights, each (inside, padded), in whole numbers throughout.
+def _windows(inside: int, outside: Tensor, blocks: int, side: int) -> tuple[Tensor, Tensor]:
+    """Which input pixels (blocks, L), some behind the last one, each block of output samples (blocks, side) needs."""
+    samples = torch.arange(blocks)[:, None] * side + torch.arange(side)
+    longer = torch.clamp(outside, min=inside)
+    # A weight is above 0 where |(2 * pixel + 1) * outside - (2 * sample + 1) * inside| < 2 * longer.
+    first = (2 * samples[:, 0] + 1) * inside - 2 * longer - outside
+    first = torch.div(first, 2 * outside, rounding_mode="floor").clamp(min=0)
+    length = torch.div(2 * (side - 1) * inside + 4 * longer, 2 * outside, rounding_mode="floor") + 2
+    return first[:, None] + torch.arange(cast(int, length.item())), samples
+
+
+def _pillow_weights(inside: int, outside: Tensor, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper and lower eleven bits of Pillow's weights of pixels (n, 1, L) in samples (n, s, 1), each (n, s, L).
 
     A weight is a triangle over the distance of two pixels' centres: with both in units of half a pixel over
-    `inside * outside`, it is 2 * longer - distance, and the sum of a sample's weights divides it.
+    `inside * outside`, it is 2 * longer - distance, and the sum of a sample's weights divides it. All in whole numbers.
     """
     longer = torch.clamp(outside, min=inside)
-    place = (2 * torch.arange(inside)[:, None] + 1) * outside
-    sample = (2 * torch.arange(padded) + 1) * inside
-    rest = (2 * longer - (place - sample).abs()).clamp(min=0)
-    total = rest.sum(dim=0).clamp(min=1)
+    rest = (2 * longer - ((2 * pixels + 1) * outside - (2 * samples + 1) * inside).abs()).clamp(min=0)
+    rest = rest * (pixels < inside)
+    total = rest.sum(dim=-1, keepdim=True).clamp(min=1)
     # Long division, so that no number passes 31 bits, which is what some runtimes have.
     digits = []
     for base in (2**8, 2**7, 2**7):
