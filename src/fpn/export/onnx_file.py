@@ -142,6 +142,7 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str])
     """The preprocessor, then the detector, then boxes brought back to original pixels."""
     # Only of the first: the second one's loops read values from around them, which a prefix would not reach.
     first = compose.add_prefix(first, _PREFIX)
+    _prefix_dimensions(first.graph)
     first.ir_version = second.ir_version = min(first.ir_version, second.ir_version)
     links = [(f"{_PREFIX}{name}", name) for name in ("pixels", "sizes")]
     frames = [f"{_PREFIX}{name}" for name in ("scales", "limits", "point_scales")]
@@ -165,6 +166,16 @@ def _joined(first: onnx.ModelProto, second: onnx.ModelProto, outputs: list[str])
         _rename(graph, "keypoints", "network_keypoints", values=False)
         graph.node.append(helper.make_node("Div", ["network_keypoints", f"{_PREFIX}point_scales"], ["keypoints"]))
     return whole
+
+
+def _prefix_dimensions(graph: onnx.GraphProto) -> None:
+    """Names of open dimensions are numbered in each graph anew: ONNX Runtime takes those of one name to be equal."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = f"{_PREFIX}{dimension.dim_param}"
+    for dimension, name in zip(graph.input[0].type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
+        dimension.dim_param = name
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str, *, values: bool = True) -> None:
