@@ -36,3 +36,21 @@ def test_a_batch_norm_takes_one_value_by_the_statistics_so_far() -> None:
     torch.testing.assert_close(norm(torch.full((1, 1, 1, 1), 8.0)), torch.full((1, 1, 1, 1), 3.0))
     assert norm.running_mean.item() == 2.0
     assert norm(torch.zeros(0, 1, 7, 7)).shape == (0, 1, 7, 7)
+
+
+def test_a_group_norm_goes_back_alike_in_either_order_of_memory():
+    """torch's own way back through bf16 in channels-last order is slow, so that a norm takes another there."""
+    torch.manual_seed(0)
+    norm = make_norm("group", 64)
+    assert norm is not None
+    nn.init.normal_(norm.weight)
+    x, grad = (torch.randn(2, 64, 5, 7).bfloat16() for _ in range(2))
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        own = x.contiguous(memory_format=order).requires_grad_()
+        y = norm(own)
+        found.append((y, *torch.autograd.grad(y, (own, norm.weight, norm.bias), grad.contiguous(memory_format=order))))
+    assert found[1][0].is_contiguous(memory_format=torch.channels_last)
+    for wanted, got in zip(*found, strict=True):
+        assert got.dtype == wanted.dtype
+        torch.testing.assert_close(got, wanted, rtol=0.01, atol=0.01)

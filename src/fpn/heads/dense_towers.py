@@ -15,9 +15,9 @@ from fpn.heads.dense import DenseConfig, DenseHead
 from fpn.heads.dense_losses import Learned, Normalizer, flat, focal_sums, gather_learned
 from fpn.heads.dense_selection import DenseCandidates, DenseMaps, Scoring, pick_candidates, suppress_candidates
 from fpn.heads.sampling import Randomness
-from fpn.heads.shared_convolution import convolve_levels
 from fpn.heads.tower import Tower, initialize_output
 from fpn.ops.matching import Match
+from fpn.ops.shared_convolution import convolve_levels
 from fpn.structures import Detections, Features, ImageBatch, Level, LossTerms, Targets
 
 # Which tower says how good a box is, if one does.

@@ -16,6 +16,7 @@ from fpn.heads.anchors import AnchorGenerator, AnchorsConfig
 from fpn.heads.box_coder import BoxCoder, BoxLoss, CoderConfig, CoderWeights
 from fpn.heads.sampling import Randomness, Sampled, Sampler, SamplingConfig, per_image
 from fpn.ops.nms import nms, top_k
+from fpn.ops.shared_convolution import convolve_levels
 from fpn.sections import Fraction, NotNegative, Positive, Section
 from fpn.shapes import Size
 from fpn.structures import Features, ImageBatch, Level, LossTerms, Proposals, Targets
@@ -181,7 +182,7 @@ class RPN(nn.Module):
 
     def forward(self, features: Features) -> RawProposals:
         """Objectness and deltas of every anchor."""
-        hidden = [self._hidden(features[level.name]) for level in self.levels]
+        hidden = self._hidden([features[level.name] for level in self.levels])
         logits = [self.objectness(x) for x in hidden]
         read = [read_objectness(x, self.config.objectness) for x in logits]
         # fpn.pytorch's loss takes the pairs as it reads them, without the mispaired softmax.
@@ -190,11 +191,10 @@ class RPN(nn.Module):
         )
         return RawProposals(read, [self.deltas(x) for x in hidden], learned)
 
-    def _hidden(self, map_: Tensor) -> Tensor:
-        hidden: Tensor = self.activation(self.shared(map_))
-        for convolution in self.further:
-            hidden = self.activation(convolution(hidden))
-        return hidden
+    def _hidden(self, maps: list[Tensor]) -> list[Tensor]:
+        for convolution in (self.shared, *self.further):
+            maps = [self.activation(x) for x in convolve_levels(convolution, maps)]
+        return maps
 
     def rewrite(self, fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]) -> None:
         """Put the activation into the convolutions before it; `fuse` makes one of both."""

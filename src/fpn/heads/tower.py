@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fpn.features.blocks import make_norm
 from fpn.heads.dense import DenseConfig
-from fpn.heads.shared_convolution import convolve_levels
+from fpn.ops.shared_convolution import convolve_levels
 
 
 class Tower(nn.Module):

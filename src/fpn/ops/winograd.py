@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from fpn.ops.matrix_products import add_products, multiply, multiply_pairs
+
 TILE = 4
 PATCH = TILE + 2
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2.0), -math.sqrt(2.0))
@@ -40,7 +42,7 @@ def transform_weight(weight: Float[Tensor, "o c 3 3"], *, exact: bool = True) ->
         moved = torch.einsum("ia,ocab,jb->ijco", kernel, weight.double(), kernel)
         return moved.flatten(0, 1).float().contiguous()
     both = torch.kron(kernel, kernel).float()
-    return (both @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(PATCH**2, weight.shape[1], -1)
+    return multiply(both, weight.permute(2, 3, 1, 0).reshape(9, -1)).view(PATCH**2, weight.shape[1], -1)
 
 
 def count_tiles(height: int, width: int) -> int:
@@ -118,11 +120,11 @@ def _add_image_gradient(total: Tensor, source: Tensor, grad: Tensor) -> None:
     for top in range(0, len(source), rows):
         own = grad[top : top + rows]
         patches, down, across = _patches(source, top, len(own))
-        moved = (into @ patches.reshape(PATCH**2, -1)).view(PATCH**2, down * across, -1)
+        moved = multiply(into, patches.reshape(PATCH**2, -1)).view(PATCH**2, down * across, -1)
         whole = functional.pad(own, (0, 0, 0, across * TILE - own.shape[1], 0, down * TILE - len(own)))
         tiles = whole.view(down, TILE, across, TILE, -1).permute(1, 3, 0, 2, 4)  # -> (4, 4, down, across, O)
-        wanted = (back.T @ tiles.reshape(TILE**2, -1)).view(PATCH**2, down * across, -1)
-        total.baddbmm_(moved.transpose(1, 2), wanted)
+        wanted = multiply(back.T, tiles.reshape(TILE**2, -1)).view(PATCH**2, down * across, -1)
+        add_products(total, moved.transpose(1, 2), wanted)
 
 
 def _rows(width: int) -> int:
@@ -144,9 +146,9 @@ def _strip(source: Tensor, target: Tensor, top: int, weight: Tensor, bias: Tenso
     """Some rows of one image: (H, W, C) -> (rows, W, O), from row `top` on."""
     _, into, back = _bases()
     patches, down, across = _patches(source, top, len(target))
-    moved = into.float() @ patches.reshape(PATCH**2, -1)
-    product = torch.bmm(moved.view(PATCH**2, down * across, -1), weight)
-    tiles = (back.float() @ product.flatten(1)).view(TILE, TILE, down, across, -1)
+    moved = multiply(into.float(), patches.reshape(PATCH**2, -1))
+    product = multiply_pairs(moved.view(PATCH**2, down * across, -1), weight)
+    tiles = multiply(back.float(), product.flatten(1)).view(TILE, TILE, down, across, -1)
     if bias is not None:
         tiles += bias
     if relu:

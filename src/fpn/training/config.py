@@ -169,8 +169,8 @@ class RunSettings(CheckedSettings):
     )
     channels_last: bool | None = Field(
         default=None,
-        description="Keep maps in NHWC order in memory. None: on a GPU and with bf16; float32 gradients on a CPU take "
-        "up to twice as long with it.",
+        description="Keep maps in NHWC order in memory. None: on a GPU, with bf16, and on a CPU with AVX-512; on one "
+        "without, float32 gradients take up to twice as long with it.",
     )
     compile: bool = Field(
         default=False,

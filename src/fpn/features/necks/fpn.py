@@ -13,6 +13,7 @@ from fpn.errors import ConfigError
 from fpn.features.blocks import Norm, convolution, initialize
 from fpn.features.extractor import Neck
 from fpn.features.necks.config import NeckConfig, TopDown
+from fpn.ops.shared_convolution import convolve_levels
 from fpn.structures import Features, Level
 
 
@@ -70,7 +71,7 @@ class FeaturePyramid(Neck):
             summed = self._sum(level.name, features[level.name], coarser)
             lateral = summed if coarser is None else lateral
             name = _merged_name(level)
-            maps[name] = cast(Tensor, self.smooths[name](summed)) if name in self.smooths else summed
+            maps[name] = convolve_levels(self.smooths[name], [summed])[0] if name in self.smooths else summed
             coarser = maps[name] if self.config.smooth_before_merge else summed
         return dict(reversed(maps.items())), lateral
 

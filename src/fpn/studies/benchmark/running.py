@@ -289,27 +289,35 @@ def _weigh(settings: BenchmarkSettings, report: BenchmarkReport, progress: Calla
 
 
 def _once(settings: BenchmarkSettings, part: str, side: str) -> None:
-    """Build one side and let it work once, for its memory."""
-    size, batch = settings.size, settings.batches[0]
-    pair = make_pair(settings)
+    """Build one side, and of the other nothing that stays, and let it work once, for its memory."""
     if part == "training":
-        step = training.make_step(
-            {"fpn": pair.ours.train(), "torchvision": pair.theirs.train()}[side],
-            training.make_losses(pair, size, batch=batch, precision=precisions(settings.device)[-1])[side],
-        )
-        step()
-        step()  # the optimizer's own memory exists from the first step on
-        return
-    _detect_once(pair, settings, side, size=size, batch=batch)
+        _train_once(settings, side)
+    else:
+        _detect_once(settings, side)
 
 
-def _detect_once(pair: Pair, settings: BenchmarkSettings, side: str, *, size: Size, batch: int) -> None:
+def _train_once(settings: BenchmarkSettings, side: str) -> None:
+    pair = make_pair(settings)
+    chosen = precisions(settings.device)[-1]
+    loss = training.make_losses(pair, settings.size, batch=settings.batches[0], precision=chosen)[side]
+    step = training.make_step({"fpn": pair.ours.train(), "torchvision": pair.theirs.train()}[side], loss)
+    del pair
+    step()
+    step()  # the optimizer's own memory exists from the first step on
+
+
+def _detect_once(settings: BenchmarkSettings, side: str) -> None:
+    """Of ours the optimized detector alone, as `fpn predict` has it: the one that it is a copy of is gone."""
+    pair = make_pair(settings)
+    theirs, ours = (pair.theirs.eval(), None) if side == "torchvision" else (None, optimize(pair.ours, "auto"))
+    del pair
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_jpegs(draw_noise(batch, size), Path(folder))
-        if side == "torchvision":
-            inference.their_detections(pair.theirs.eval(), paths)
+        paths = write_jpegs(draw_noise(settings.batches[0], settings.size), Path(folder))
+        if ours is None:
+            assert theirs is not None, "one of both is measured"
+            inference.their_detections(theirs, paths)
         else:
-            inference.our_detections(optimize(pair.ours, "auto"), paths)
+            inference.our_detections(ours, paths)
 
 
 def _row(work: str, ours: Side, theirs: Side, agreement: str) -> Row:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fpn.heads.shared_convolution import convolve_levels
+from fpn.ops.shared_convolution import convolve_levels
 
 # 1 level of 100 tiles, 1 of 64, and a small one, which stays as it is.
 SIZES = ((40, 40), (32, 32), (5, 7))
