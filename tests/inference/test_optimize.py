@@ -104,6 +104,15 @@ def test_the_original_is_left_alone(stirred) -> None:
     assert all(torch.equal(value, before[name]) for name, value in stirred.state_dict().items())
 
 
+def test_it_shares_no_memory_with_the_original_which_may_be_trained_on(stirred) -> None:
+    own, other = (
+        {each.untyped_storage().data_ptr() for each in (*part.parameters(), *part.buffers())}
+        for part in (optimize(stirred), stirred)
+    )
+    assert own
+    assert not own & other
+
+
 def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:
     (found,) = optimize(stirred, "bf16").predict([_image(64, 96)])
     (wanted,) = stirred.predict([_image(64, 96)])

@@ -70,14 +70,20 @@ class TowerHead(DenseHead):
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Logits of all levels, then deltas, then quality where there is such a branch; see `DenseMaps`."""
         maps = [features[level.name] for level in self.levels]
-        classes, boxes = self.class_tower(maps), self.box_tower(maps)
+        classes = self.class_tower(maps)
         logits = convolve_levels(self.scores, classes)
+        quality = self._judge(classes) if self.quality_of == "classes" else []
+        del classes  # without gradients the other tower needs their memory no more
+        boxes = self.box_tower(maps)
         deltas = [self.deltas(x) for x in boxes]
         if self.scales is not None:
             deltas = [delta * scale for delta, scale in zip(deltas, self.scales, strict=True)]
-        judged = classes if self.quality_of == "classes" else boxes
-        quality = [] if self.quality is None else [self.quality(x) for x in judged]
+        quality = self._judge(boxes) if self.quality_of == "boxes" else quality
         return (*logits, *deltas, *quality)
+
+    def _judge(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        assert self.quality is not None, "made where it is asked for"
+        return [self.quality(x) for x in maps]
 
     def maps(self, raw: tuple[Tensor, ...]) -> DenseMaps:
         """What `forward` gave, by meaning."""

@@ -193,7 +193,7 @@ def optimize(
     exact: Literal["float32", "bf16"] = _automatic(device) if precision == "auto" else precision
     # Parts are rewritten on the CPU, where float32 is that: a GPU may compute convolutions with ten bits (TF32), and
     # the folded path is compared with the original.
-    inner = copy.deepcopy(detector).eval().requires_grad_(False).cpu()
+    inner = _same_weights(detector).eval().cpu()
     notes: list[str] = []
     with torch.no_grad():
         was_folded = inner.rewrite(Rewriter(fold=folded, fuse=_fuse))
@@ -201,6 +201,7 @@ def optimize(
         _fuse_convolutions(inner)
     inner.to(device)
     inner.to(memory_format=torch.channels_last)
+    _own_weights(inner, detector)
     if exact == "bf16":
         _store_bf16(inner)
     _prepare(inner)
@@ -212,6 +213,22 @@ def optimize(
         _compile(inner, cuda_graphs)
     info = OptimizationInfo(exact, device.type, was_folded, compile and problem is None, tuple(notes))
     return OptimizedDetector(inner, info)
+
+
+def _same_weights(detector: Detector) -> Detector:
+    """A copy whose weights lie where the detector's do: most of them are about to be written down in another form."""
+    known: dict[int, Any] = {id(each): each.detach() for each in detector.buffers()}
+    known |= {id(each): nn.Parameter(each.detach(), requires_grad=False) for each in detector.parameters()}
+    return copy.deepcopy(detector, known)
+
+
+@torch.no_grad()
+def _own_weights(inner: Detector, detector: Detector) -> None:
+    """Copy what still lies where the detector's does: that one may be trained on."""
+    foreign = {each.untyped_storage().data_ptr() for each in (*detector.parameters(), *detector.buffers())}
+    for each in (*inner.parameters(), *inner.buffers()):
+        if each.untyped_storage().data_ptr() in foreign:
+            each.data = each.data.clone()
 
 
 def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
