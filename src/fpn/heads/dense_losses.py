@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 
 from fpn.heads.dense import DenseConfig
 from fpn.heads.dense_selection import DenseMaps
+from fpn.ops.focal_sums import background_sums
 from fpn.ops.losses import focal_of_background, focal_of_objects
 from fpn.ops.matching import Match
 from fpn.structures import Targets
@@ -60,12 +61,10 @@ def focal_sums(maps: DenseMaps, learned: Learned, config: DenseConfig) -> Float[
     put right behind. With 9 anchors and 80 classes at 800 x 1344 there are 19 million logits an image.
     """
     alpha, gamma = config.alpha, config.gamma
-    every = []
-    for logits, deltas in zip(maps.logits, maps.deltas, strict=True):
-        anchors = deltas.shape[1] // 4
-        losses = focal_of_background(logits, alpha=alpha, gamma=gamma)
-        losses = losses.reshape(len(logits), anchors, -1, *logits.shape[2:]).sum(dim=2)
-        every.append(losses.permute(0, 2, 3, 1).flatten(1))  # (B, A, H, W) -> (B, H*W*A)
+    every = [
+        background_sums(logits, anchors=deltas.shape[1] // 4, alpha=alpha, gamma=gamma)
+        for logits, deltas in zip(maps.logits, maps.deltas, strict=True)
+    ]
     sums = (torch.cat(every, dim=1) * learned.takes_part).sum(dim=1)
     picked = logits_of(maps, learned)
     objects = focal_of_objects(picked, alpha=alpha, gamma=gamma) - focal_of_background(picked, alpha=alpha, gamma=gamma)

@@ -18,24 +18,27 @@ def multiply(first: Float[Tensor, "m k"], second: Float[Tensor, "k n"]) -> Float
     """first @ second."""
     if first.is_cuda or not onednn_is_faster():
         return first @ second
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(first, second.t(), None, "none", [], "")
-    return found
+    return _by_onednn(first, second.t())
 
 
 def multiply_pairs(first: Float[Tensor, "b m k"], second: Float[Tensor, "b k n"]) -> Float[Tensor, "b m n"]:
     """The product of each pair of matrices."""
     if first.is_cuda or not onednn_is_faster():
         return torch.bmm(first, second)
-    return torch.stack([multiply(a, b) for a, b in zip(first, second, strict=True)])
+    return torch.stack([_by_onednn(a, b) for a, b in zip(first.unbind(), second.transpose(1, 2).unbind(), strict=True)])
 
 
 def add_products(total: Float[Tensor, "b m n"], first: Float[Tensor, "b m k"], second: Float[Tensor, "b k n"]) -> None:
     """Add the product of each pair of matrices to `total`."""
     if first.is_cuda or not onednn_is_faster():
         total.baddbmm_(first, second)
-        return
-    for sums, a, b in zip(total, first, second, strict=True):
-        sums += multiply(a, b)
+    else:
+        total += multiply_pairs(first, second)
+
+
+def _by_onednn(first: Tensor, turned: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(first, turned, None, "none", [], "")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +53,7 @@ def onednn_is_faster() -> bool:
         return False
     first, second = torch.linspace(-1, 1, 12).view(3, 4), torch.linspace(1, -1, 20).view(4, 5)
     try:
-        found = torch.ops.mkldnn._linear_pointwise(first, second.t(), None, "none", [], "")
+        found = _by_onednn(first, second.t())
     except (AttributeError, RuntimeError):
         return False
     return torch.allclose(found, first @ second, rtol=1e-5, atol=1e-6)
