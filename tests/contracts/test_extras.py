@@ -127,9 +127,9 @@ TRIALS = {
         without=f"fpn batch {MODEL} {SCENES}/images --output other --engine ray",
     ),
     "large": Trial(
-        works=(LARGE, f"fpn predict {MODEL} a.jp2 --output found"),
+        works=(LARGE, f"fpn predict {MODEL} a.jp2 --tiles 256 --output found"),
         leaves="found/detections.json",
-        without=f"fpn predict {MODEL} a.jp2 --output other",
+        without=f"fpn predict {MODEL} a.jp2 --tiles 256 --output other",
         tells=("other",),
     ),
     "serve": Trial(works=(SERVE,), without=f"fpn serve shapes={MODEL} --port 0"),

@@ -54,7 +54,7 @@ def weight(salt: str, name: str, shape: tuple[int, ...], factors: Factors = ()) 
     else:
         raise ValueError(f"the rule knows no leaf {leaf!r} (in {name!r})")
     factor = next((number for pattern, number in factors if re.search(pattern, name)), 1.0)
-    return (value if factor == 1 else np.asarray(value * factor)).astype(np.float32)
+    return np.asarray(value if factor == 1 else value * factor).astype(np.float32)
 
 
 def weights(salt: str, entries: Iterable[Entry], factors: Factors = ()) -> dict[str, np.ndarray]:
