@@ -108,7 +108,7 @@ class InsidePreprocessor(nn.Module):
         """
         side = math.gcd(self.config.size_multiple, _BLOCK)
         index, samples = _windows(pixels.shape[2], outside, padded // side, side)
-        rows = torch.unflatten(pixels[:, :, index.clamp(max=pixels.shape[2] - 1).flatten()], 2, index.shape)
+        rows = pixels[:, :, index.clamp(max=pixels.shape[2] - 1)]  # (B, 3, blocks, L, others)
         high, low = _pillow_weights(pixels.shape[2], outside, index[:, None], samples[:, :, None])
         rest = torch.floor((low @ rows + _HALF * _HALF / 2) / _HALF)
         return torch.floor((high @ rows + rest) / _HALF).clamp(0.0, 255.0).flatten(2, 3)
