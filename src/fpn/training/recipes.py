@@ -276,7 +276,8 @@ def choose_anchors(chooser: Chooser) -> None:
     if better is None:
         chooser.choose("anchor_sizes", usual, f"{100 * missed:.1f} % of the objects have no anchor, and none helps")
         return
-    told = f"reach all but {better['unreached']} of {facts.objects} objects; the usual ones miss {100 * missed:.1f} %"
+    rest = f"but {better['unreached']} of " if better["unreached"] else ""
+    told = f"reach all {rest}{facts.objects} objects; the usual ones miss {100 * missed:.1f} %"
     chooser.choose("anchor_sizes", tuple(float(sizes[0]) for sizes in better["anchor_sizes"]), told)
     chooser.choose("anchor_ratios", tuple(float(ratio) for ratio in better["anchor_ratios"]), "with these sizes")
 
