@@ -15,6 +15,7 @@ from fpn.training import saving, validation
 from fpn.training.checkpoint import write_checkpoint
 from fpn.training.config import TrainConfig
 from fpn.training.run import Run
+from fpn.training.run_lock import hold
 from fpn.training.run_record import read_record
 from fpn.training.setup import _compile
 from fpn.training.trainer import train
@@ -179,6 +180,14 @@ def test_an_output_folder_that_holds_something_is_refused_before_work_starts(tmp
         train(detector, tiny_scenes(), CONFIG, output=tmp_path, progress=False)
     assert detector.calls == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_run_that_is_being_trained_is_not_trained_by_another(tmp_path):
+    train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with hold(tmp_path / "run"), pytest.raises(OutputError, match="another training is at work there"):
+        train(tiny_detector(), tiny_scenes(), resume=tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_an_earlier_run_is_not_overwritten_but_can_be_resumed(tmp_path):

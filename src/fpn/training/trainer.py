@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from fpn.training.optimization import OptimizerFactory
 from fpn.training.pixel_range import agree_on_range
 from fpn.training.progress import Reporter, make_reporter
 from fpn.training.run import Run
+from fpn.training.run_lock import hold
 from fpn.training.run_record import (
     BEST,
     METRICS,
@@ -153,13 +154,13 @@ def train(
     with algorithms(config.deterministic):
         run = assemble(detector, dataset, config, folder, openings=openings)
         reporter = make_reporter(progress and run.processes.first)
-        with run.processes.together(), _ending(run, reporter):
+        with run.processes.together(), _ending(run, reporter), ExitStack() as held:
             warned = [*tell_crowded(detector, dataset, validation), *tell_unoutlined(detector, dataset)]
             warned += tell_padded(detector)
             for said in [*([] if carried is None else [carried]), *warned]:
                 reporter.note(str(said))
             record = describe(run, dataset, validation, notes)
-            record = _open_output(run, folder, record, before, allow_changes)
+            record = _open_output(run, folder, record, before, allow_changes, held)
             interrupt = Interrupt(speaks=progress and run.processes.first)
             measuring = None if validation is None else Validation(run, validation, interrupt, metric)
             best = BestWeights(run, metric, _model(folder), record)
@@ -214,15 +215,28 @@ def _ending(run: Run, reporter: Reporter) -> Iterator[None]:
 
 
 def _open_output(
-    run: Run, folder: Path | None, record: dict[str, Any], before: Mapping[str, Any] | None, allow_changes: bool
+    run: Run,
+    folder: Path | None,
+    record: dict[str, Any],
+    before: Mapping[str, Any] | None,
+    allow_changes: bool,
+    held: ExitStack,
 ) -> dict[str, Any]:
-    """Take the folder of a new run, or see that a resumed one is still what it was; what `run.json` then says."""
+    """Take the folder of a new run, or see that a resumed one is still what it was; what `run.json` then says.
+
+    Args:
+        run, folder, record, before, allow_changes: the training's.
+        held: gives the folder back.
+    """
     if folder is None:
         return record
     if before is None:
         if run.processes.first:
             claim_output(folder, record)
+            held.enter_context(hold(folder))
         return record
+    if run.processes.first:
+        held.enter_context(hold(folder))
     changes = list_changes(before, record)
     if not changes:
         return dict(before)
