@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fpn.errors import OutputError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows has none, and no lock of a folder
-    fcntl = None  # type: ignore[assignment]
 
 _held: set[int] = set()
 
@@ -21,12 +20,12 @@ _held: set[int] = set()
 def hold(run: Path) -> Iterator[None]:
     """Keep a run's folder for this process; the system takes it back however the process ends, and nothing stays there.
 
-    Where the file system knows no locks, nothing is kept.
+    On Windows, and where the file system knows no locks, nothing is kept.
 
     Raises:
         OutputError: another process trains there.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
     folder = os.open(run, os.O_RDONLY)
@@ -57,5 +56,5 @@ def _let_go() -> None:
     _held.clear()
 
 
-if fcntl is not None:
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=_let_go)
