@@ -116,6 +116,32 @@ def test_what_is_reshaped_is_rounded_before():
     ]
 
 
+def test_sums_take_what_convolutions_give_before_it_is_rounded():
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    from onnx import helper
+
+    from fpn.export.int8 import add_unrounded
+
+    def rounded(name: str) -> list[object]:
+        return [
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}/whole"]),
+            helper.make_node("DequantizeLinear", [f"{name}/whole", "scale", "zero"], [f"{name}/back"]),
+        ]
+
+    nodes = [
+        helper.make_node("Conv", ["image", "weight"], ["new"]),
+        helper.make_node("MaxPool", ["image"], ["old"]),
+        *rounded("new"),
+        *rounded("old"),
+        helper.make_node("Add", ["new/back", "old/back"], ["sum"]),
+        helper.make_node("Conv", ["new/back", "weight"], ["next"]),
+    ]
+    graph = helper.make_graph(nodes, "graph", [], [])
+    add_unrounded(graph)
+    assert list(graph.node[-2].input) == ["new", "old/back"]
+    assert graph.node[-1].input[0] == "new/back"
+
+
 def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"a.pth: a file of format onnx ends in .onnx"):
         check_place(tmp_path / "a.pth", "onnx", replace=False)
