@@ -49,7 +49,7 @@ def run(
     bar = partial(progress_bar, "writing")
     converted = write(data, to, output, split=split, images=images, limits=accepted, bar=bar, tiles=cut)
     splits = ", ".join(f"{name} {count}" for name, count in converted.splits.items())
-    say(f"{converted.folder}: {to.upper()}, images: {splits}")
+    say(f"{converted.folder}: {to.upper()}, {'images' if cut is None else 'tiles'}: {splits}")
     for loss in converted.losses:
         say_warning(f"not kept: {loss}")
     say_renamed(converted.renamed)

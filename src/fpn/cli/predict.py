@@ -265,6 +265,9 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
 
 def _report(predictions: Predictions, chosen: float | Thresholds) -> int:
     done, skipped = len(predictions.images), len(predictions.skipped)
+    if not done and skipped:
+        say_error(f"none of {counted(skipped, 'image')} could be read; see above")
+        return 1
     if isinstance(chosen, float):
         scores = dict.fromkeys(predictions.classes, chosen)
         say(f"{counted(done, 'image')}: {predictions.count(scores)} with a score of {chosen:g} or more")

@@ -18,7 +18,7 @@ from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors import Detector, faster_rcnn, save
 from fpn.drawing import contact_sheet, draw
 from fpn.evaluation import Evaluation, evaluate
-from fpn.files import atomic_path, write_text
+from fpn.files import atomic_path, refuse_unwritable, write_text
 from fpn.spreadsheets import beside, write_csv
 from fpn.structures import Detections
 from fpn.training.config import TrainConfig
@@ -131,12 +131,13 @@ def run_demo(
         OutputError: the folder can't be written to.
     """
     held_out = SceneDataset(recipe.held_out, seed=recipe.training.seed + _HELD_OUT_SEED, extent=recipe.extent)
-    _keep_scenes(folder / SCENES, held_out, recipe.kept)
+    refuse_unwritable(folder / MODEL)
     detector = _build(recipe, held_out)
     tell(f"Training on {recipe.scenes} drawn scenes of {', '.join(held_out.classes)} ...")
     scenes = SceneDataset(recipe.scenes, seed=recipe.training.seed, extent=recipe.extent)
     trained = train(detector, scenes, recipe.training, progress=progress)
     detector.training_record = {"demo": {"scenes": recipe.scenes, "config": recipe.training.model_dump(mode="json")}}
+    _keep_scenes(folder / SCENES, held_out, recipe.kept)  # now: a demo that is stopped leaves nothing
     save(detector, folder / MODEL)
     tell(f"Trained in {trained.seconds:.0f} seconds. Measuring on {recipe.held_out} scenes it has never seen ...")
     measured = evaluate(detector, held_out)

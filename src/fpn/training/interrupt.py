@@ -35,7 +35,7 @@ class Interrupt:
         self._restore()
         if self._speaks:
             # Not through a stream: the signal may have come while something is written to it.
-            os.write(2, b"\nstopping after this step, to save; once more to stop at once\n")
+            os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

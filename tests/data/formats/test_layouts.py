@@ -84,6 +84,16 @@ def test_label_studios_notes_beside_its_classes_are_no_coco_json(tmp_path: Path)
     assert boxes(root) == ALL
 
 
+def test_a_json_that_counts_images_is_no_coco_json(tmp_path: Path) -> None:
+    save_image(tmp_path / "scenes/images/1.png", 32, 32)
+    shot = {"id": 1, "file_name": "images/1.png", "width": 32, "height": 32}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 8, 8], "area": 64, "iscrowd": 0}
+    coco = {"images": [shot], "annotations": [box], "categories": [{"id": 1, "name": "disc"}]}
+    (tmp_path / "scenes/annotations.json").write_text(json.dumps(coco))
+    (tmp_path / "metrics.json").write_text(json.dumps({"images": 8, "ap": 0.5}))
+    assert len(open_dataset(tmp_path)) == 1
+
+
 def test_classes_without_any_names_are_numbers_and_told(tmp_path: Path) -> None:
     root = _twins(tmp_path)
     dataset = open_dataset(root)

@@ -71,7 +71,7 @@ def looks_like_coco(file: Path) -> bool:
     if len(start) < _PEEK:
         with suppress(DataError, DataNotFoundError):
             data = read_json(file, _PEEK)
-            return isinstance(data, dict) and bool(data.keys() & {"images", "annotations"})
+            return isinstance(data, dict) and any(isinstance(data.get(key), list) for key in ("images", "annotations"))
     return b'"images"' in start or b'"annotations"' in start
 
 

@@ -21,6 +21,8 @@ from fpn.studies.tables import TextTable
 _LARGEST = 2.0**15
 # So many fit into a terminal of 80 columns.
 _BOXES_A_TABLE = 6
+# Side of a cell of p2, network pixels.
+_FINEST_CELL = 4
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,18 @@ def _boxes_table(speaking: Sequence[tuple[TwoStageDialect, View]], boxes: Sequen
         title="Where boxes go (width x height in pixels of the image)",
         columns=("dialect", ">scale", *(f">{box}" for box in boxes)),
         rows=tuple((each.dialect, f"{each.scale:.2f}", *each.levels) for each in routes),
-        notes=("scale: network pixels a pixel of the image.",),
+        notes=("scale: network pixels a pixel of the image.", *_too_small(boxes, max(each.scale for each in routes))),
     )
+
+
+def _too_small(boxes: Sequence[Box], scale: float) -> list[str]:
+    """What is to be said of boxes that are less than a cell of the finest usual level."""
+    return [
+        f"{box}: at most {box.width * scale:.1f} x {box.height * scale:.1f} network pixels, less than a cell of p2 "
+        f"({_FINEST_CELL} x {_FINEST_CELL}). Next to nothing of it can be seen."
+        for box in boxes
+        if max(box.width, box.height) * scale < _FINEST_CELL
+    ]
 
 
 def with_rois(dialects: Iterable[Dialect]) -> list[TwoStageDialect]:
