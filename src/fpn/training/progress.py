@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 # Where output is a file, a line at most this often: a night's log stays readable.
@@ -39,12 +40,14 @@ class Bar(Reporter):
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.completed}/{task.total}"),
             _TimeLeft(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[values]}"),
+            # Where the terminal is narrow the last loss terms give way, not the rest.
+            TextColumn("{task.fields[values]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
         )
         self._task = self._progress.add_task("training", total=None, values="")
         self._epochs = 0
