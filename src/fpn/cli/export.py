@@ -67,8 +67,9 @@ def run(
         overwrite: Replace a file that is there.
     """
     from fpn.detectors import load
+    from fpn.export.loading import RUNTIMES
 
-    if model.suffix in (".onnx", ".xml", ".pt2"):
+    if model.suffix in RUNTIMES:
         raise ConfigError(f"{model}: is an exported file. Export the model that it was made of.")
     if int8 is not None:
         if (format != "onnx" and format != "openvino") or bare or images:

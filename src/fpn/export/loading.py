@@ -71,16 +71,16 @@ def load_exported(
         raise ConfigError(f"{path}: how many detections an exported file gives was decided when it was made")
     if device is not None and torch.device(device).type != "cpu":
         raise ConfigError(f"{path}: device {device}: exported files run on the cpu here")
-    if precision != "bf16":
-        runtime = RUNTIMES[path.suffix](path, str(path))
-        return ExportedDetector(runtime, read_file_header(runtime.header, str(path)), where=str(path))
-    if path.suffix != ".xml":
+    in_bf16 = precision == "bf16"
+    if in_bf16 and path.suffix != ".xml":
         raise ConfigError(
             f"{path}: --precision bf16 is of models and of OpenVINO's files (.xml); what runs this one has no bf16 on "
             "a CPU. Leave it out, or export the model with --format openvino."
         )
-    runtime = OpenVINORuntime(path, where=str(path), precision="bf16")
-    header = read_file_header(runtime.header, str(path))
-    own = header.get("precision", "float32")
-    header["precision"] = "bf16" if own == "float32" else f"{own} and bf16"
-    return ExportedDetector(runtime, header, where=str(path))
+    where = str(path)
+    runtime = OpenVINORuntime(path, where=where, precision="bf16") if in_bf16 else RUNTIMES[path.suffix](path, where)
+    header = read_file_header(runtime.header, where)
+    if in_bf16:
+        own = header.get("precision", "float32")
+        header["precision"] = "bf16" if own == "float32" else f"{own} and bf16"
+    return ExportedDetector(runtime, header, where=where)

@@ -38,10 +38,8 @@ class WholeGraph(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.inside, self.network = (
-            InsidePreprocessor(detector.preprocessor),
-            DetectorGraph(_with_plain_norms(detector)),
-        )
+        self.inside = InsidePreprocessor(detector.preprocessor)
+        self.network = DetectorGraph(_with_plain_norms(detector))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Prepare, detect, and bring back as `Preprocessor.restore` does."""

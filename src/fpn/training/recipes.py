@@ -320,10 +320,12 @@ def _small_data(chooser: Chooser) -> None:
     chooser.choose("suppression", "gaussian", "what overlaps a surer detection loses score instead of being dropped")
     choose_batch(chooser, 4 if cpu else 8)
     steps = _STEPS[cpu] * (2 if chooser.value("weights") == "none" else 1)
-    epochs = round(steps * _images_a_step(chooser) / max(1, facts.images))
-    wanted, epochs = epochs, min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
-    limited = f"the {'most' if epochs < wanted else 'least'} where {steps} steps are wanted"
-    chooser.choose_length(epochs, f"about {steps} steps" if epochs == wanted else limited)
+    wanted = round(steps * _images_a_step(chooser) / max(1, facts.images))
+    epochs = min(max(wanted, _FEWEST_EPOCHS), _MOST_EPOCHS)
+    why = f"about {steps} steps"
+    if epochs != wanted:
+        why = f"the {'most' if epochs < wanted else 'least'} where {steps} steps are wanted"
+    chooser.choose_length(epochs, why)
     choose_validations(chooser)
     chooser.choose("optimizer", "adamw", "needs less tuning in short runs than sgd")
     chooser.choose("ema_decay", 0.999, "averaged weights are measured and kept: steadier on few images")

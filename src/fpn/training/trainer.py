@@ -230,13 +230,12 @@ def _open_output(
     """
     if folder is None:
         return record
-    if before is None:
-        if run.processes.first:
-            claim_output(folder, record)
-            held.enter_context(hold(folder))
-        return record
     if run.processes.first:
+        if before is None:
+            claim_output(folder, record)
         held.enter_context(hold(folder))
+    if before is None:
+        return record
     changes = list_changes(before, record)
     if not changes:
         return dict(before)

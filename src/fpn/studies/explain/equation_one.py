@@ -21,8 +21,6 @@ from fpn.studies.tables import TextTable
 _LARGEST = 2.0**15
 # So many fit into a terminal of 80 columns.
 _BOXES_A_TABLE = 6
-# Side of a cell of p2, network pixels.
-_FINEST_CELL = 4
 
 
 @dataclass(frozen=True)
@@ -103,17 +101,21 @@ def _boxes_table(speaking: Sequence[tuple[TwoStageDialect, View]], boxes: Sequen
         title="Where boxes go (width x height in pixels of the image)",
         columns=("dialect", ">scale", *(f">{box}" for box in boxes)),
         rows=tuple((each.dialect, f"{each.scale:.2f}", *each.levels) for each in routes),
-        notes=("scale: network pixels a pixel of the image.", *_too_small(boxes, max(each.scale for each in routes))),
+        notes=("scale: network pixels a pixel of the image.", *_too_small(speaking, boxes, routes)),
     )
 
 
-def _too_small(boxes: Sequence[Box], scale: float) -> list[str]:
-    """What is to be said of boxes that are less than a cell of the finest usual level."""
+def _too_small(
+    speaking: Sequence[tuple[TwoStageDialect, View]], boxes: Sequence[Box], routes: Sequence[Route]
+) -> list[str]:
+    """What is to be said of boxes that are less than a cell of any level, under whichever dialect."""
+    finest, scale = min(each.neck.finest_level for each, _ in speaking), max(each.scale for each in routes)
+    cell = 2**finest
     return [
-        f"{box}: at most {box.width * scale:.1f} x {box.height * scale:.1f} network pixels, less than a cell of p2 "
-        f"({_FINEST_CELL} x {_FINEST_CELL}). Next to nothing of it can be seen."
+        f"{box}: at most {box.width * scale:.1f} x {box.height * scale:.1f} network pixels, less than a cell of "
+        f"p{finest} ({cell} x {cell}). Next to nothing of it can be seen."
         for box in boxes
-        if max(box.width, box.height) * scale < _FINEST_CELL
+        if max(box.width, box.height) * scale < cell
     ]
 
 
