@@ -50,6 +50,9 @@ def test_the_best_anchor_of_an_object_needs_an_overlap_of_best_iou():
     assert Sampler(config=SAMPLING).draw(anchors, truth).positive.tolist() == [0]
     strict = Sampler(config=SAMPLING.changed(best_iou=0.3)).draw(anchors, truth)
     assert (strict.positive.tolist(), sorted(strict.negative.tolist())) == ([], [0, 1])
+    for legacy, best in ((False, []), (True, [0])):  # 33 of 121 pixels where both ends count: 0.27
+        sampler = Sampler(config=SAMPLING.changed(best_iou=0.25), legacy_plus_one=legacy)
+        assert sampler.draw(anchors, truth).positive.tolist() == best
 
 
 def test_an_anchor_across_the_rim_is_nobodys_best():

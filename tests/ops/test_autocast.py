@@ -33,7 +33,7 @@ OPERATIONS: dict[str, Callable[[], Any]] = {
     "pairwise_coverage": lambda: boxes.pairwise_coverage(ONE, TWO),
     "paired_iou": lambda: boxes.paired_iou(ONE, TWO),
     "paired_giou": lambda: boxes.paired_giou(ONE, TWO),
-    "xyxy_to_cxcywh": lambda: boxes.xyxy_to_cxcywh(ONE),
+    "xyxy_to_xywh": lambda: boxes.xyxy_to_xywh(ONE),
     "encode": lambda: box_coding.encode(ONE, TWO),
     "decode": lambda: box_coding.decode(SCORES[:, None].expand(3, 4), ONE),
     "anchors": lambda: anchors.anchor_grid(3, 3, stride=(333, 333), cell=anchors.cell_anchors((33.0,), (0.5,))),

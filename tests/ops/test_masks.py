@@ -5,9 +5,10 @@ import pytest
 import torch
 from parity.golden.cases import case
 from torch import Tensor
+from torch.nn.functional import grid_sample
 from torchvision.ops import roi_align
 
-from fpn.ops.masks import crop_runs, paste_masks, paste_probabilities
+from fpn.ops.masks import crop_runs, paste_masks
 from fpn.ops.run_lengths import Runs, columns_of_runs, runs_of_mask
 from fpn.shapes import Size
 
@@ -68,8 +69,9 @@ def test_a_pasted_mask_fills_its_box() -> None:
 def test_pasting_interpolates_between_the_centres_of_cells() -> None:
     # Two cells over four pixels: centres of pixels at -0.25, 0.25, 0.75 and 1.25 cells, 0 beside the box.
     masks, box = torch.tensor([[[0.2, 1.0], [0.2, 1.0]]]), torch.tensor([[0.0, 0.0, 4.0, 1.0]])
-    probabilities = paste_probabilities(masks, box, Size(1, 4))
-    assert torch.allclose(probabilities, torch.tensor([[[0.15, 0.4, 0.8, 0.75]]]))
+    for threshold, first, last in ((0.14, 0, 4), (0.16, 1, 4), (0.39, 1, 4), (0.41, 2, 4), (0.74, 2, 4), (0.76, 2, 3)):
+        [mask] = pasted(masks, box, 1, 4, threshold=threshold)
+        assert mask[0].nonzero().flatten().tolist() == list(range(first, last))
 
 
 def test_the_threshold_itself_belongs_to_the_object() -> None:
@@ -101,11 +103,19 @@ def test_a_mask_is_pasted_in_portions_of_columns(monkeypatch: pytest.MonkeyPatch
     assert full.spans.tolist() == [[0, 80]]
 
 
+def sampled(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+    """The probability of every pixel of the image, by torch's own sampling."""
+    centres = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
+    places = (torch.stack(centres[::-1], dim=-1) - low) / (high - low) * 2 - 1
+    return grid_sample(masks[:, None], places, align_corners=False)[:, 0]
+
+
 def test_runs_are_those_of_all_pixels_at_once() -> None:
     random = torch.Generator().manual_seed(1)
     masks, corners = torch.rand(20, 28, 28, generator=random), torch.rand(20, 2, 2, generator=random) * 90 - 20
     boxes = corners.sort(dim=1).values.flatten(1)
-    dense = paste_probabilities(masks, boxes, Size(50, 60))
+    dense = sampled(masks, boxes, 50, 60)
     close = (dense - 0.5).abs() < 1e-5
     assert torch.equal(pasted(masks, boxes, 50, 60) | close, (dense >= 0.5) | close)
 
@@ -114,5 +124,3 @@ def test_pasted_masks_of_detectron2() -> None:
     figures = case("d2_9_masks")
     probabilities, boxes = (torch.from_numpy(figures[name]) for name in ("probs", "boxes"))
     assert np.array_equal(pasted(probabilities[:, 0], boxes, 90, 120).numpy(), figures["pasted"].astype(bool))
-    eighths = (paste_probabilities(probabilities[:, 0], boxes, Size(90, 120)) * 255).to(torch.uint8)
-    assert np.abs(eighths.numpy().astype(int) - figures["pasted_uint8"]).max() <= 1

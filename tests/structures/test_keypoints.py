@@ -6,7 +6,7 @@ import torch
 from fpn.errors import ConfigError
 from fpn.shapes import Size
 from fpn.structures import Skeleton
-from fpn.structures.keypoints import COCO_PERSON, cut_keypoints, flip_keypoints, map_keypoints
+from fpn.structures.keypoints import COCO_PERSON, cut_keypoints, map_keypoints
 
 FACE = Skeleton(("nose", "left eye", "right eye"), flip_pairs=((1, 2),))
 # Seen at (5, 2), hidden at (3, 1), not labelled.
@@ -47,13 +47,6 @@ def test_labelled_points_move_and_the_others_stay_zero() -> None:
     assert moved.tolist() == [[[11, 23, 2], [7, 13, 1], [0, 0, 0]]]
     scored = map_keypoints(POINTS, scale=(10.0, 2.0), offset=(3.0, 1.0), scored=True)
     assert scored[0, 2].tolist() == [1, 3, 0]
-
-
-def test_a_mirror_makes_left_right() -> None:
-    size = Size(6, 8)
-    assert flip_keypoints(POINTS, size, FACE).tolist() == [[[3, 2, 2], [0, 0, 0], [5, 1, 1]]]
-    assert flip_keypoints(POINTS, size, FACE, vertical=True).tolist() == [[[5, 4, 2], [0, 0, 0], [3, 5, 1]]]
-    assert flip_keypoints(flip_keypoints(POINTS, size, FACE), size, FACE).equal(POINTS)
 
 
 def test_points_outside_of_a_cut_are_no_longer_labelled() -> None:

@@ -53,11 +53,6 @@ class Task:
         """Names of its metrics, the one that says most first. All are fractions, more is better."""
         return tuple(self.prefix + field.name for field in fields(self.figures) if field.name != "per_class")
 
-    @property
-    def primary(self) -> str:
-        """The metric that says most, such as "ap"."""
-        return self.metrics[0]
-
     def with_sigmas(self, sigmas: Sequence[float]) -> Task:
         """The same task for objects whose points have these spreads; nothing changes where no points are compared."""
         if self.iou_type != "keypoints" or not sigmas:

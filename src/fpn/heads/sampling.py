@@ -113,7 +113,8 @@ class Sampler:
         )
         if self.config.best_iou <= 0 or len(targets) == 0:
             return found.gt_index, found.kind
-        overlap = box_ops.paired_iou(references, targets.boxes[found.gt_index])
+        partners = targets.boxes[found.gt_index]
+        overlap = box_ops.paired_iou(references, partners, legacy_plus_one=self.legacy_plus_one)
         weak = (found.kind == 1) & (overlap < self.config.best_iou)
         return found.gt_index, torch.where(
             weak, -(overlap >= self.config.negative_iou).to(found.kind.dtype), found.kind

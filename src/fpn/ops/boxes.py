@@ -68,12 +68,10 @@ def pairwise_iou(
     return shared / (areas - shared).clamp(min=SMALLEST_AREA)
 
 
-def pairwise_coverage(
-    boxes: Num[Tensor, "n 4"], regions: Num[Tensor, "m 4"], *, legacy_plus_one: bool = False
-) -> Float[Tensor, "n m"]:
+def pairwise_coverage(boxes: Num[Tensor, "n 4"], regions: Num[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
     """Which part of each box's own area lies in each region, 0..1: the measure for crowds."""
-    shared = pairwise_intersection(boxes, regions, legacy_plus_one=legacy_plus_one)
-    return shared / area(boxes, legacy_plus_one=legacy_plus_one).clamp(min=SMALLEST_AREA)[:, None]
+    shared = pairwise_intersection(boxes, regions)
+    return shared / area(boxes).clamp(min=SMALLEST_AREA)[:, None]
 
 
 def pairwise_intersection(
@@ -109,24 +107,22 @@ def paired_iou(
     boxes: Num[Tensor, "*n 4"], others: Num[Tensor, "*n 4"], *, legacy_plus_one: bool = False
 ) -> Float[Tensor, "*n"]:
     """Intersection over union of each box with its partner, 0..1; 0 where both are empty."""
-    shared, union, _ = _paired(boxes, others, legacy_plus_one)
+    shared, union, _ = _paired(boxes, others, legacy_plus_one=legacy_plus_one)
     return _ratio(shared, union)
 
 
-def paired_giou(
-    boxes: Num[Tensor, "*n 4"], others: Num[Tensor, "*n 4"], *, legacy_plus_one: bool = False
-) -> Float[Tensor, "*n"]:
+def paired_giou(boxes: Num[Tensor, "*n 4"], others: Num[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Generalised IoU of each box with its partner, -1..1.
 
     IoU minus the part of the smallest enclosing box that neither covers.
 
     Source: Rezatofighi et al. 2019, arXiv:1902.09630.
     """
-    shared, union, hull = _paired(boxes, others, legacy_plus_one)
+    shared, union, hull = _paired(boxes, others, legacy_plus_one=False)
     return _ratio(shared, union) - _ratio(hull - union, hull)
 
 
-def _paired(boxes: Tensor, others: Tensor, legacy_plus_one: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _paired(boxes: Tensor, others: Tensor, *, legacy_plus_one: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Areas (n,) of intersection, union and smallest enclosing box."""
     boxes, others = at_least_float32(boxes), at_least_float32(others)
     inner_low, inner_high = torch.maximum(boxes, others), torch.minimum(boxes, others)
@@ -156,15 +152,3 @@ def xywh_to_xyxy(boxes: Num[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """(x1, y1, width, height) -> (x1, y1, x2, y2)."""
     low, size = _halves(boxes)
     return torch.cat([low, low + size], dim=-1)
-
-
-def xyxy_to_cxcywh(boxes: Num[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """(x1, y1, x2, y2) -> (centre x, centre y, width, height), as YOLO writes boxes."""
-    low, high = _halves(boxes)
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
-def cxcywh_to_xyxy(boxes: Num[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """(centre x, centre y, width, height) -> (x1, y1, x2, y2)."""
-    centre, size = _halves(boxes)
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)

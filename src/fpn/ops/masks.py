@@ -128,17 +128,6 @@ def _reached(start: float, end: float, pixels: int, cells: int) -> range:
     return range(max(0, math.floor(start - beyond)), min(pixels, math.ceil(end + beyond)))
 
 
-def paste_probabilities(
-    masks: Float[Tensor, "n s s"], boxes: Float[Tensor, "n 4"], size: Size
-) -> Float[Tensor, "n h w"]:
-    """`paste_masks` before the threshold; all at once, so mind the memory: 4 bytes a pixel and mask."""
-    masks, boxes = masks.to(torch.float32), boxes.to(torch.float32)
-    rows, columns = (torch.arange(side, device=boxes.device) for side in size)
-    down = _pixel_weights(boxes[:, 1], boxes[:, 3], rows, masks.shape[1])
-    across = _pixel_weights(boxes[:, 0], boxes[:, 2], columns, masks.shape[2])
-    return down @ masks @ across.transpose(1, 2)
-
-
 def _range_weights(start: Tensor, end: Tensor, reached: Sequence[range], cells: int) -> Float[Tensor, "n p s"]:
     """`_pixel_weights` of as many pixels as the longest range has, from each one's first on."""
     most = max((len(each) for each in reached), default=0)

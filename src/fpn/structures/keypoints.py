@@ -85,17 +85,6 @@ def map_keypoints(
     return moved if scored else torch.where(keypoints[..., 2:] == 0, 0.0, moved)
 
 
-def flip_keypoints(
-    keypoints: Float[Tensor, "n j 3"], size: Size, skeleton: Skeleton, *, vertical: bool = False
-) -> Float[Tensor, "n j 3"]:
-    """The keypoints of the image mirrored left to right, or upside down: left ones become right ones in both."""
-    if vertical:
-        moved = map_keypoints(keypoints, scale=(-1.0, 1.0), offset=(float(size.height), 0.0))
-    else:
-        moved = map_keypoints(keypoints, scale=(1.0, -1.0), offset=(0.0, float(size.width)))
-    return moved[:, skeleton.flip_order()]
-
-
 def cut_keypoints(keypoints: Float[Tensor, "n j 3"], size: Size) -> Float[Tensor, "n j 3"]:
     """Those outside of an image of that size are no longer labelled."""
     x, y = keypoints[..., 0], keypoints[..., 1]

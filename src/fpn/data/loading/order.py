@@ -35,7 +35,8 @@ def repeat_factors(classes: Iterable[Iterable[int]], threshold: float) -> np.nda
 class Order:
     """Which images make which batch: a function of (seed, epoch), cut into equal shares for `world_size` processes.
 
-    An image that comes once is its number n; one that comes again is n + count, n + 2 * count, ...: see `number_of`.
+    An image that comes once is its number n; one that comes again is n + count, n + 2 * count, ..., so that an entry
+    modulo count is its image.
 
     Attributes:
         count: number of images.
@@ -70,10 +71,6 @@ class Order:
     def total(self) -> int:
         """Images an epoch, counted as often as they come."""
         return self.count if self.repeats is None else round(float(self.repeats.sum()))
-
-    def number_of(self, entry: int) -> int:
-        """Which image an entry of a batch is."""
-        return entry % self.count
 
     def batches(self, epoch: int) -> list[list[int]]:
         """This process's batches of entries."""

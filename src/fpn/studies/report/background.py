@@ -24,9 +24,6 @@ def training_chapter(figures: ReportFigures) -> Chapter:
     return chapter("training", "Training", grid(charts) if charts else None, empty, without)
 
 
-_NO_LOSSES = frozenset({"step", "epoch", "loss", "learning_rate", "images_per_second", "gradient_norm"})
-
-
 def _loss_charts(steps: Sequence[ReportFigures]) -> Iterator[Markup]:
     if len(steps) < 2:
         return
