@@ -1,4 +1,4 @@
-"""What necks and heads are built of: a convolution with what stands behind it, and a pool."""
+"""What networks are built of: a convolution with what stands behind it, a fully connected layer, and a pool."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from fpn.ops import matrix_products
 
 Norm: TypeAlias = Literal["none", "batch", "group", "layer"]
 
@@ -121,6 +123,24 @@ def convolution(
     first = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias and norm == "none")
     after = [part for part in (make_norm(norm, outputs, epsilon=epsilon), activation) if part is not None]
     return nn.Sequential(first, *after) if after else first
+
+
+class Linear(nn.Linear):
+    """A fully connected layer, by whichever library of a CPU is the faster."""
+
+    def forward(self, x: Float[Tensor, "*n k"]) -> Float[Tensor, "*n m"]:
+        """See `torch.nn.Linear`."""
+        return matrix_products.linear(x, self.weight, self.bias)
+
+
+def quicken_linear(net: nn.Module) -> None:
+    """Make the fully connected layers of a network `Linear`, with the weights that they have."""
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                layer = Linear(child.in_features, child.out_features, child.bias is not None, device="meta")
+                layer.weight, layer.bias = child.weight, child.bias
+                setattr(parent, name, layer.train(child.training))
 
 
 def initialize(part: nn.Module) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpn.features.blocks import Norm, convolution
+from fpn.features.blocks import Linear, Norm, convolution
 from fpn.features.frozen import FrozenNorm
 from fpn.heads.box_coder import BoxCoder, BoxLoss, CoderConfig, CoderWeights
 from fpn.heads.class_rows import ClassRows
@@ -156,7 +156,7 @@ class _FlattenCells(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, a=1)
     nn.init.zeros_(layer.bias)
     return layer
@@ -236,8 +236,8 @@ class BoxHead(nn.Module):
         self.coder = BoxCoder(config=coder, weights=config.weights)
         self.sampler = Sampler(config=config.sampling, legacy_plus_one=coder.legacy_plus_one)
         self.trunk = trunk
-        self.scores = nn.Linear(trunk.width, num_classes + 1)
-        self.deltas = nn.Linear(trunk.width, 4 * (1 if config.class_agnostic else num_classes))
+        self.scores = Linear(trunk.width, num_classes + 1)
+        self.deltas = Linear(trunk.width, 4 * (1 if config.class_agnostic else num_classes))
         nn.init.normal_(self.scores.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.scores.bias)

@@ -1,4 +1,4 @@
-"""Products of float32 matrices by whichever library of a CPU is the faster, without gradients.
+"""Products of float32 matrices by whichever library of a CPU is the faster; those of `linear` have gradients.
 
 torch multiplies float32 matrices by MKL, which on a processor that is not Intel's uses AVX2 where there is AVX-512: on
 one core of an AMD EPYC (family 26) 36 products of 192 x 256 by 256 x 256 run at 96 GFLOP/s, by oneDNN at 181. Which of
@@ -8,10 +8,13 @@ the two it is follows from the processor alone, so that a run gives the same bit
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 def multiply(first: Float[Tensor, "m k"], second: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
@@ -36,8 +39,42 @@ def add_products(total: Float[Tensor, "b m n"], first: Float[Tensor, "b m k"], s
         total += multiply_pairs(first, second)
 
 
-def _by_onednn(first: Tensor, turned: Tensor) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(first, turned, None, "none", [], "")
+def linear(x: Float[Tensor, "*n k"], weight: Float[Tensor, "m k"], bias: Float[Tensor, " m"] | None) -> Tensor:
+    """x @ weight.T + bias, (*n, m), as a fully connected layer has it; with gradients, and of any precision."""
+    if torch.compiler.is_compiling() or not _plain_float32(x, weight) or not onednn_is_faster():
+        return functional.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias)):
+        return cast(Tensor, _Linear.apply(x, weight, bias))
+    return _by_onednn(x, weight, bias)
+
+
+def _plain_float32(x: Tensor, weight: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu") or x.numel() == 0:
+        return False
+    return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (x, weight))
+
+
+class _Linear(torch.autograd.Function):
+    """Goes back by oneDNN, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        flat = grad.flatten(0, -2)
+        down = _by_onednn(flat, weight.t()).view(x.shape) if for_x else None
+        own = _by_onednn(flat.t(), x.flatten(0, -2).t()) if for_weight else None
+        return down, own, flat.sum(dim=0) if for_bias else None
+
+
+def _by_onednn(first: Tensor, turned: Tensor, bias: Tensor | None = None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(first, turned, bias, "none", [], "")
     return found
 
 

@@ -19,6 +19,7 @@ from fpn.features.backbones.plain_transformers import is_plain, plain_options
 from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
 from fpn.features.backbones.windowed_transformer import TRANSFORMER, ViTConfig, WindowedTransformer
+from fpn.features.blocks import quicken_linear
 from fpn.features.extractor import BottomUp
 from fpn.features.frozen import freeze, freeze_norms
 from fpn.structures import Features, Level
@@ -90,6 +91,7 @@ class Backbone(BottomUp):
         if frozen_norm:
             freeze_norms(net)
         freeze(net, _first_stages(net, frozen_stages, name))
+        quicken_linear(net)
         self.net = net
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from fpn.errors import ConfigError
 from fpn.features.backbones.plain_transformers import PATCH_PIXELS
+from fpn.features.blocks import Linear
 from fpn.features.extractor import BottomUp
 from fpn.features.frozen import freeze
 from fpn.sections import Positive, Section
@@ -184,7 +185,7 @@ class Block(nn.Module):
         self.attention = Attention(config.width, config.heads, side if config.relative_positions else None)
         self.norm2 = nn.LayerNorm(config.width, eps=_EPSILON)
         wide = 4 * config.width
-        self.mlp = nn.Sequential(nn.Linear(config.width, wide), nn.GELU(), nn.Linear(wide, config.width))
+        self.mlp = nn.Sequential(Linear(config.width, wide), nn.GELU(), Linear(wide, config.width))
         self.drop_path = DropPath(config.drop_path * number / max(config.depth - 1, 1))
 
     def forward(self, tokens: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h w C"]:
@@ -215,8 +216,8 @@ class Attention(nn.Module):
         """
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
         for name in ("rows", "columns"):
             table = None if side is None else nn.Parameter(torch.zeros(2 * side - 1, width // heads))
             self.register_parameter(name, table)
