@@ -55,7 +55,7 @@ def test_rois_are_read_up_to_level_five() -> None:
 def design(name: str, **changes: object) -> TwoStageDetector:
     return fpn.faster_rcnn(
         backbone="tf_efficientnet_lite0",
-        weights=None,
+        weights="none",
         classes=["cell"],
         short_side=64,
         channels=8,

@@ -272,7 +272,7 @@ def _build(
 
     torch.manual_seed(seed)  # the heads start from random weights
     if options.init is None:
-        weights = None if options.weights == "none" or going_on is not None else options.weights
+        weights = None if going_on is not None else options.weights
         told = told_by_data(options.detector, dataset)
         return named_preset(options.detector)(**told, weights=weights, **options.recipe()), {}
     if going_on is not None:  # the model to begin with may be gone by now

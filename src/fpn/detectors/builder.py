@@ -147,7 +147,7 @@ def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, 
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
     backbone = make_backbone(
         recipe.backbone,
-        weights=weights,
+        weights=None if weights == "none" else weights,
         frozen_stages=recipe.frozen_stages,
         frozen_norm=recipe.frozen_norm,
         config=dialect.backbone,

@@ -74,7 +74,8 @@ def faster_rcnn(
     Args:
         classes: names of what to find, or a dataset's `classes`, which keep their original ids.
         backbone: name of a timm model.
-        weights: "imagenet" (timm's hub), "offline" (from the package of the `offline` extra), a file, or None.
+        weights: "imagenet" (timm's hub), "offline" (from the package of the `offline` extra), a file, or None
+            ("none", as the command line has it): random.
         dialect: which toolkit's conventions to follow; a name or a `Dialect`.
         short_side: shorter side of an image inside the network, pixels; None: the dialect's.
         long_side: limit of the longer side, pixels; None: in the dialect's proportion to `short_side`.

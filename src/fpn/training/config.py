@@ -89,8 +89,6 @@ def detector_settings(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{name}: {kind} has no such part; it is for {having}. Leave it out.")
         known = () if name in _OF_PRESETS else MODEL_SETTINGS[kind].get(name, ())
         named[known[0] if known else name] = anchor_levels(kind, value) if name == "anchor_sizes" else value
-    if named.get("weights") == "none":
-        named["weights"] = None
     return {name: value for name, value in named.items() if name != "detector"}
 
 

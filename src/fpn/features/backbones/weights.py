@@ -143,7 +143,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise DataNotFoundError(
-            f"{path}: no such weights file. Weights are 'imagenet', 'offline', none, or a .safetensors or torch file."
+            f"{path}: no such weights file. Weights are 'imagenet', 'offline', 'none', or a .safetensors or torch file."
         )
     try:
         if path.suffix == ".safetensors":

@@ -146,8 +146,8 @@ def build_row(ablation: Ablation, row: str, seed: int) -> TwoStageDetector:
     options = ablation.detector.options()
     # A design whose backbone ends at C4 has no fifth stage to freeze.
     options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
-    weights = None if ablation.detector.weights == "none" else ablation.detector.weights
-    return faster_rcnn(classes=ablation.train_set.classes, weights=weights, neck=row, **options)
+    weights, classes = ablation.detector.weights, ablation.train_set.classes
+    return faster_rcnn(classes=classes, weights=weights, neck=row, **options)
 
 
 def _measure_costs(ablation: Ablation, folder: OutcomeFolder, screen: Screen) -> None:
