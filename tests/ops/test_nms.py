@@ -103,6 +103,16 @@ def test_top_k_is_sorted_and_takes_what_there_is() -> None:
     assert top_k(scores[:, :0], 10)[0].shape == (2, 0)
 
 
+@QUICK
+@given(st.lists(st.sampled_from([-2.0, -0.5, -0.0, 0.0, 0.25, 3.0, float("-inf")]), max_size=60), st.integers(0, 40))
+def test_of_equal_scores_top_k_takes_the_earlier(numbers: list[float], count: int) -> None:
+    scores = torch.tensor(numbers).reshape(-1)
+    order = scores.sort(descending=True, stable=True).indices[:count]
+    values, index = top_k(scores, count)
+    assert index.tolist() == order.tolist()
+    assert values.tolist() == scores[order].tolist()
+
+
 @st.composite
 def scored(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes close together, scores with ties, and groups."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fpn.detectors.one_stage import OneStageDetector
 from fpn.errors import ConfigError
-from fpn.export.operators import LOWEST, NEVER, nms_mask
-from fpn.export.padded import PaddedDetections, best, pick
+from fpn.export.operators import LOWEST, NEVER, best, nms_mask
+from fpn.export.padded import PaddedDetections, pick
 from fpn.export.uncut import features_for_graph
 from fpn.heads.dense_selection import DenseMaps
 from fpn.heads.dense_towers import TowerHead
@@ -50,17 +50,20 @@ class DenseGraph(nn.Module):
     def _best_of(self, maps: DenseMaps, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of a level (B, k) scores, places and classes of the best pairs; as `dense_selection.pick_best`."""
         config, scoring, classes = self.head.settings, self.head.scoring, self.head.num_classes
-        values = _flat(maps.logits[number], classes).float()
-        quality = _flat(maps.quality[number], 1).float().sigmoid() if maps.quality else None
+        batch, channels, height, width = maps.logits[number].shape
+        anchors, cells = channels // classes, height * width
+        values = maps.logits[number].float().reshape(batch, anchors, classes, cells)
+        quality = maps.quality[number].float().flatten(2).sigmoid() if maps.quality else None  # (B, A, H*W)
         least = math.log(config.score_limit / (1 - config.score_limit)) if config.score_limit > 0 else -math.inf
         if scoring == "root" and quality is not None:
-            values, least = (values.sigmoid() * quality).sqrt(), config.score_limit
+            values, least = (values.sigmoid() * quality[:, :, None]).sqrt(), config.score_limit
         values, index = best(values.masked_fill(values <= least, NEVER).flatten(1), config.before_nms)
-        place, there = index // classes, values > LOWEST
+        channel, cell, there = index // cells, index % cells, values > LOWEST
+        place = cell * anchors + channel // classes
         scores = values if scoring == "root" else values.sigmoid()
         if scoring == "product" and quality is not None:
-            scores = scores * quality.squeeze(2).gather(1, place)
-        return scores.masked_fill(~there, NEVER), place, index % classes
+            scores = scores * quality.transpose(1, 2).flatten(1).gather(1, place)
+        return scores.masked_fill(~there, NEVER), place, channel % classes
 
     def _select(self, boxes: Tensor, scores: Tensor, labels: Tensor, sizes: Tensor) -> PaddedDetections:
         """NMS within each class, and the limit; as `dense_selection._suppress`."""

@@ -14,6 +14,7 @@ from fpn.errors import ConfigError
 from fpn.export.dense_graph import DenseGraph
 from fpn.export.header import OUTPUT_NAMES
 from fpn.export.padded import PaddedDetections
+from fpn.export.tables import TablesByProducts
 from fpn.export.two_stage_graph import TwoStageGraph
 
 
@@ -48,7 +49,7 @@ class DetectorGraph(nn.Module):
         pixels, sizes = torch.zeros(2, 3, height, width), torch.tensor([[height, width - 1], [height - 2, width]])
         batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
         shapes = ({0: batch, 2: self.multiple * rows, 3: self.multiple * columns}, {0: batch})
-        with evaluating(self), torch.no_grad():
+        with evaluating(self), torch.no_grad(), TablesByProducts():
             return torch.export.export(self, (pixels, sizes), dynamic_shapes=shapes, strict=False)
 
 

@@ -72,7 +72,9 @@ class InsidePreprocessor(nn.Module):
         # Across, then down, as Pillow goes; but from 13 on down first where an image more than twice as high as wide
         # becomes lower. Then pixels differ by one step of 256.
         for axis in (1, 0):
-            padded = cast(int, blocks[axis].item()) * config.size_multiple  # still open: int() would ask for it
+            count = cast(int, blocks[axis].item())  # still open: int() would ask for it
+            torch._check(count >= 1)  # else a trace can't tell whether there are pixels
+            padded = count * config.size_multiple
             weigh = self._pillow if config.resize == "pillow" else self._bilinear
             pixels = weigh(pixels, outside[axis], padded)
             pixels = pixels.transpose(2, 3) if axis == 1 else pixels

@@ -12,16 +12,28 @@ import torch
 from onnxscript import BOOL, FLOAT, INT64, script
 from onnxscript import opset18 as op
 
+from fpn.export.operators import NEVER
+
 OPSET = 18
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What `torch.onnx.export` takes as `custom_translation_table`."""
     return {
+        torch.ops.fpn.best.default: _best,
         torch.ops.fpn.nms_mask.default: _nms_mask,
         torch.ops.fpn.soft_nms.default: _soft_nms,
         torch.ops.fpn.keypoint_peaks.default: _keypoint_peaks,
     }
+
+
+def _best(scores: Any, count: int) -> tuple[Any, Any]:
+    """(B, n) -> (B, count), (B, count): with padding behind the scores there are always so many."""
+    wanted = op.Constant(value_ints=[count])
+    shape = op.Concat(op.Shape(scores, start=0, end=1), wanted, axis=0)
+    filled = op.Concat(scores, op.Expand(op.Constant(value_float=NEVER), shape), axis=1)
+    values, place = op.TopK(filled, wanted, axis=1)
+    return values, op.Min(place, op.Sub(op.Shape(scores, start=1, end=2), op.Constant(value_ints=[1])))
 
 
 def _nms_mask(boxes: Any, scores: Any, threshold: float, least: float) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fpn.ops.heatmaps import keypoints_of_heatmaps
-from fpn.ops.nms import nms, soft_nms
+from fpn.ops.nms import nms, soft_nms, top_k
 
 # Scores of what is no candidate; and the least that a candidate can have.
 NEVER = -float("inf")
@@ -18,6 +19,27 @@ LOWEST = -1e30
 
 
 # Schemas are written out: under a checker of types annotations can't be read back.
+@torch.library.custom_op("fpn::best", mutates_args=(), schema="(Tensor scores, int count) -> (Tensor, Tensor)")
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores, of equal ones the earlier, see `fpn.ops.nms.top_k`.
+
+    Args:
+        scores: (B, n).
+        count: how many.
+
+    Returns:
+        (B, count) scores and (B, count) int64 their places; `NEVER`, and any place, beyond the last.
+    """
+    values, place = top_k(scores, count)
+    missing = (0, count - values.shape[1])
+    return functional.pad(values, missing, value=NEVER), functional.pad(place, missing)
+
+
+@best.register_fake
+def _(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    return scores.new_empty(scores.shape[0], count), scores.new_empty(scores.shape[0], count, dtype=torch.int64)
+
+
 @torch.library.custom_op(
     "fpn::nms_mask", mutates_args=(), schema="(Tensor boxes, Tensor scores, float threshold, float least) -> Tensor"
 )

@@ -9,7 +9,6 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from fpn.errors import ConfigError
-from fpn.export.operators import NEVER
 from fpn.heads.box_coder import BoxCoder
 from fpn.heads.roi_pooler import RoIPooler
 from fpn.shapes import Size
@@ -70,13 +69,6 @@ class Compact(NamedTuple):
     def at(self, index: Tensor) -> Compact:
         """Some of them, or in another order."""
         return Compact(self.place[index], self.image[index], self.boxes[index])
-
-
-def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest scores (B, count) of (B, n) and their places; `NEVER`, and any place, beyond the last."""
-    filled = torch.cat([scores, scores.new_full((scores.shape[0], count), NEVER)], dim=1)
-    values, place = filled.topk(count, dim=1)
-    return values, place.clamp(max=scores.shape[1] - 1)
 
 
 def pick(values: Tensor, place: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from fpn.detectors.modes import evaluating
 from fpn.export.graph import DetectorGraph
 from fpn.export.header import GraphInfo
 from fpn.export.inside import InsidePreprocessor
+from fpn.export.tables import TablesByProducts
 
 # Under this name the header lies in the archive.
 HEADER = "fpn.json"
@@ -100,7 +101,7 @@ def build_torch(detector: Detector, *, bare: bool) -> tuple[ExportedProgram, Gra
         return graph.trace(), GraphInfo("network", graph.outputs)
     whole, shapes = WholeGraph(detector), ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
     images = torch.zeros(2, 50, 70, 3, dtype=torch.uint8)
-    with evaluating(whole), torch.no_grad():
+    with evaluating(whole), torch.no_grad(), TablesByProducts():
         program = torch.export.export(whole, (images,), dynamic_shapes=shapes, strict=False)
     return program, GraphInfo("original", whole.network.outputs)
 

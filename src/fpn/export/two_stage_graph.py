@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.export.operators import LOWEST, NEVER, keypoint_peaks, nms_mask, soft_nms_picks
+from fpn.export.operators import LOWEST, NEVER, best, keypoint_peaks, nms_mask, soft_nms_picks
 from fpn.export.padded import (
     Compact,
     Frames,
     PaddedDetections,
-    best,
     by_place,
     check_pooler,
     clip_to_sizes,

@@ -15,9 +15,23 @@ Decay = Literal["linear", "gaussian"]
 
 
 def top_k(scores: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k"], Int[Tensor, "*b k"]]:
-    """The highest `k` scores of the last dimension, or all where there are fewer, best first, and their indices."""
-    values, index = scores.topk(min(k, scores.shape[-1]), dim=-1)
-    return values, index
+    """The highest `k` scores of the last dimension, or all where there are fewer, best first, and their indices.
+
+    Of equal ones the earlier is the better, as in `nms`: even parts of an image give many, and which of them count must
+    depend neither on the device nor on what else is in the batch. `torch.topk` leaves it open.
+
+    Args:
+        scores: float32 or narrower.
+        k: how many.
+    """
+    # One number of 64 bits each: the score's own bits, so that they rise with it, then the place, which falls. A
+    # stable sort takes fifty times as long (163 200 scores on a CPU).
+    bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 equals 0.0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    count = scores.shape[-1]
+    keys = (bits.to(torch.int64) << 32) + torch.arange(count - 1, -1, -1, device=scores.device)
+    index = keys.topk(min(k, count), dim=-1).indices
+    return scores.gather(-1, index), index
 
 
 @torch.no_grad()

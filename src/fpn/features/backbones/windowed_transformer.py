@@ -163,7 +163,8 @@ class Positions(nn.Module):
         if self.table is None:
             return tokens
         size = tokens.shape[1:3]
-        if self.table.shape[:2] == size:
+        # A graph whose sides are open can't ask; to resample to the same size changes nothing.
+        if not torch.compiler.is_exporting() and self.table.shape[:2] == size:
             return tokens + self.table
         resampled = functional.interpolate(self.table.permute(2, 0, 1)[None], size=size, mode="bicubic")[0]
         return tokens + resampled.permute(1, 2, 0)
@@ -249,7 +250,7 @@ def relative_table(table: Float[Tensor, "r c"], side: int) -> Float[Tensor, "s s
         table: for ways from -(r - 1) / 2 to (r - 1) / 2; resampled linearly where a row is not of that length.
         side: length of the row.
     """
-    if len(table) != 2 * side - 1:
+    if torch.compiler.is_exporting() or len(table) != 2 * side - 1:
         table = functional.interpolate(table.T[None], size=2 * side - 1, mode="linear")[0].T
     place = torch.arange(side, device=table.device)
     return table[place[:, None] - place + side - 1]
