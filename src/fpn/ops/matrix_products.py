@@ -35,8 +35,11 @@ def add_products(total: Float[Tensor, "b m n"], first: Float[Tensor, "b m k"], s
     """Add the product of each pair of matrices to `total`."""
     if first.is_cuda or not onednn_is_faster():
         total.baddbmm_(first, second)
-    else:
-        total += multiply_pairs(first, second)
+        return
+    # At once: oneDNN's product would bring each of them into this order alone, in twice the time.
+    first = first.contiguous()
+    for own, a, b in zip(total.unbind(), first.unbind(), second.transpose(1, 2).unbind(), strict=True):
+        own += _by_onednn(a, b)
 
 
 def linear(x: Float[Tensor, "*n k"], weight: Float[Tensor, "m k"], bias: Float[Tensor, " m"] | None) -> Tensor:

@@ -105,7 +105,8 @@ def weight_gradient(
         for source, target in pairs:
             _add_image_gradient(total, source, target)
     kernel = _bases()[0].to(total)
-    return torch.einsum("ia,ijco,jb->ocab", kernel, total.view(PATCH, PATCH, *total.shape[1:]), kernel)
+    found = multiply(torch.kron(kernel, kernel).T.contiguous(), total.flatten(1))
+    return found.view(3, 3, *total.shape[1:]).permute(3, 2, 0, 1)
 
 
 def _together(x: Tensor) -> bool:
