@@ -16,10 +16,10 @@ from fpn.detectors import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
-from fpn.inference import fused_convolution
 from fpn.inference.folding import fold_sequences, folded
 from fpn.inference.fused_convolution import FusedConvolution
 from fpn.inference.optimize import optimize
+from fpn.ops.onednn_convolution import has_onednn
 from fpn.structures import Detections, ImageBatch
 
 
@@ -129,17 +129,17 @@ def test_auto_is_float32_where_bf16_is_emulated(stirred, monkeypatch) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_processor_without_fused_convolutions_does_without(stirred, monkeypatch, precision) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("mkldnn_convolution: not on this processor")
 
-    monkeypatch.setattr(FusedConvolution, "_onednn", refuse)
-    fused_convolution._has_onednn.cache_clear()
+    monkeypatch.setattr("fpn.ops.onednn_convolution.convolve_and", refuse)
+    has_onednn.cache_clear()
     try:
         quick = optimize(stirred, precision)
         assert not any(part._native for part in quick.modules() if isinstance(part, FusedConvolution))
         assert len(quick.predict([_image(64, 96)])[0]) > 0
     finally:
-        fused_convolution._has_onednn.cache_clear()
+        has_onednn.cache_clear()
 
 
 def test_the_method_is_one_short_line(stirred) -> None:

@@ -54,13 +54,17 @@ class FrozenNorm(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Tensor:
-        """Scale and shift in the precision that `x` comes in."""
-        scale, shift = (value.to(x.dtype).view(1, -1, 1, 1) for value in self.affine())
-        x = torch.addcmul(shift, x, scale)
+        """Scale and shift in the precision that `x` comes in, then the tail."""
+        x = self.transform(x)
         if type(self.tail) is nn.ReLU6 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             relu6: Tensor = _ReLU6.apply(x)
             return relu6
         return x if self.tail is None else self.tail(x)
+
+    def transform(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What `forward` does before the tail."""
+        scale, shift = (value.to(x.dtype).view(1, -1, 1, 1) for value in self.affine())
+        return torch.addcmul(shift, x, scale)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         state_dict.pop(f"{prefix}num_batches_tracked", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -11,6 +10,8 @@ from torch.nn import functional
 
 from fpn.features.frozen import FrozenNorm
 from fpn.ops import winograd
+from fpn.ops.onednn_convolution import convolve_and, has_onednn
+from fpn.ops.same_padding import pad_same
 
 # With 64 channels and less, moving patches into the other basis costs what the products save.
 _WINOGRAD_CHANNELS = 128
@@ -61,12 +62,12 @@ class FusedConvolution(nn.Module):
         # In bf16 its sums would lose digits that the plain convolution keeps, and its transforms would cost more.
         if weight.dtype == torch.float32 and self._suits_winograd(weight):
             self.transformed = winograd.transform_weight(weight)
-        self._native = _has_onednn(weight.dtype)
+        self._native = has_onednn(weight.dtype)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """act(conv(x) + other)."""
         if self.same:
-            x = _pad_same(x, self.weight.shape[2:], self.options[1], self.options[2])
+            x = pad_same(x, self.weight.shape[2:], self.options[1], self.options[2])
         if self._native and x.dtype != self.weight.dtype and torch.is_autocast_enabled(x.device.type):
             x = x.to(self.weight.dtype)
         if x.dtype == self.weight.dtype and not torch.compiler.is_compiling():
@@ -82,14 +83,9 @@ class FusedConvolution(nn.Module):
         return y if self.activation is None else cast(Tensor, self.activation(y))
 
     def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        where = (self._weight_for(x.shape), self.bias, *self.options, self.groups)
-        if other is None:
-            arguments = (x, *where, self._name, self._scalars, self._algorithm)
-            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(*arguments))
-        other = other.to(x.dtype, memory_format=torch.channels_last)
-        after = (None if self._name == "none" else self._name, self._scalars, self._algorithm)
-        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
+        weight, activation = self._weight_for(x.shape), (cast(str, self._name), self._scalars, self._algorithm)
+        options = (*self.options, self.groups)
+        return convolve_and(x, weight, self.bias, options, other=other, activation=activation)
 
     def _weight_for(self, shape: torch.Size) -> Tensor:
         """The weight in oneDNN's order for maps of that shape, once two in a row had it; the last one is kept.
@@ -132,11 +128,6 @@ def fold(convolution: nn.Conv2d, norm: FrozenNorm | None) -> tuple[Tensor, Tenso
     return weight * scale.view(-1, 1, 1, 1), shift if bias is None else shift + bias * scale
 
 
-def plain_convolution(module: nn.Module) -> bool:
-    """Whether it is a convolution that `FusedConvolution` computes as it does."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
 def _known(activation: nn.Module | None) -> tuple[str | None, list[Any], str | None]:
     """How oneDNN calls an activation: name, numbers, variant. Name None: it does not know it."""
     if activation is None:
@@ -145,30 +136,3 @@ def _known(activation: nn.Module | None) -> tuple[str | None, list[Any], str | N
         return "hardtanh", [0.0, 6.0], None
     names = {nn.ReLU: "relu", nn.SiLU: "swish", nn.Hardswish: "hardswish", nn.Sigmoid: "sigmoid"}
     return names.get(type(activation)), [], None
-
-
-@lru_cache(maxsize=2)
-def _has_onednn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused convolution works here, as a small one shows; bf16 needs AVX-512 or AMX."""
-    if not (torch._C._has_mkldnn and torch.backends.mkldnn.enabled):
-        return False
-    convolution = FusedConvolution(nn.Conv2d(3, 8, 3, padding=1), activation=nn.ReLU())
-    x = torch.linspace(-1, 1, 3 * 8 * 8).view(1, 3, 8, 8).to(dtype)
-    with torch.inference_mode():
-        convolution.to(dtype)
-        plain = convolution(x)
-        try:
-            near = torch.allclose(convolution._onednn(x, None), plain, rtol=0.02, atol=0.02)
-            return near and torch.allclose(convolution._onednn(x, plain), convolution(x, plain), rtol=0.02, atol=0.02)
-        except (AttributeError, RuntimeError):
-            return False
-
-
-def _pad_same(x: Tensor, kernel: torch.Size, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
-    """As many zeros as make ceil(size / stride) cells, the odd one at the right and bottom."""
-    sides: list[int] = []
-    for axis in (1, 0):
-        size, step = x.shape[2 + axis], stride[axis]
-        missing = max((-(-size // step) - 1) * step + (kernel[axis] - 1) * dilation[axis] + 1 - size, 0)
-        sides += [missing // 2, missing - missing // 2]
-    return functional.pad(x, sides) if any(sides) else x

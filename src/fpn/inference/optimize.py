@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fpn.detectors.detector import Detector, Rewriter
 from fpn.detectors.prediction import Proposer, TaskName
 from fpn.errors import ConfigError
+from fpn.features.fused_graph import plain_convolution
 from fpn.inference.folding import fold_sequences, folded
-from fpn.inference.fused_convolution import FusedConvolution, plain_convolution
+from fpn.inference.fused_convolution import FusedConvolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 

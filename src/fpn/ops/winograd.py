@@ -17,14 +17,13 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from fpn.ops.matrix_products import add_products, multiply, multiply_pairs, onednn_is_faster
 
 TILE = 4
 PATCH = TILE + 2
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2.0), -math.sqrt(2.0))
-# So many maps of at most so many cells are convolved together.
+# So many maps of at most so many cells are convolved together, and fewer where they have few tiles.
 MANY, SMALL = 16, 256
 # Tiles a matrix product: more leave the cache (1088 took 1.6 times as long as 136), fewer leave the cores idle.
 _TILES, _TILES_BY_ONEDNN = 192, 384
@@ -110,7 +109,11 @@ def weight_gradient(
 
 
 def _together(x: Tensor) -> bool:
-    return len(x) >= MANY and x.shape[2] * x.shape[3] <= SMALL
+    """Whether the images of a batch go as one: those with so few tiles that their products would be small ones."""
+    batch, _, height, width = x.shape
+    if batch >= MANY and height * width <= SMALL:
+        return True
+    return batch > 1 and 2 * count_tiles(height + 1, width) <= _most_tiles()
 
 
 def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -128,16 +131,19 @@ def _add_image_gradient(total: Tensor, source: Tensor, grad: Tensor) -> None:
         own = grad[top : top + rows]
         patches, down, across = _patches(source, top, len(own))
         moved = multiply(into, patches.reshape(PATCH**2, -1)).view(PATCH**2, down * across, -1)
-        whole = functional.pad(own, (0, 0, 0, across * TILE - own.shape[1], 0, down * TILE - len(own)))
+        whole = _framed(own, (0, down * TILE - len(own)), (0, across * TILE - own.shape[1]))
         tiles = whole.view(down, TILE, across, TILE, -1).permute(1, 3, 0, 2, 4)  # -> (4, 4, down, across, O)
         wanted = multiply(back.T, tiles.reshape(TILE**2, -1)).view(PATCH**2, down * across, -1)
         add_products(total, moved.transpose(1, 2), wanted)
 
 
+def _most_tiles() -> int:
+    return _TILES_BY_ONEDNN if onednn_is_faster() else _TILES
+
+
 def _rows(width: int) -> int:
     """Rows of cells that are worked on together."""
-    together = _TILES_BY_ONEDNN if onednn_is_faster() else _TILES
-    return max(1, round(together / -(-width // TILE))) * TILE
+    return max(1, round(_most_tiles() / -(-width // TILE))) * TILE
 
 
 def _stack(cells: Tensor) -> Tensor:
@@ -175,10 +181,26 @@ def _patches(source: Tensor, top: int, rows: int) -> tuple[Tensor, int, int]:
     first, last = max(top - 1, 0), min(top + down * TILE + 1, height)
     above = first - (top - 1)
     below = down * TILE + 2 - above - (last - first)
-    padded = functional.pad(source[first:last], (0, 0, 1, across * TILE + 1 - width, above, below))
+    padded = _framed(source[first:last], (above, below), (1, across * TILE + 1 - width))
     row, column, channel = padded.stride()
     shape = (PATCH, PATCH, down, across, channels)
     return padded.as_strided(shape, (row, column, row * TILE, column * TILE, channel)), down, across
+
+
+def _framed(cells: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """(H, W, C) with so many rows of zeros above and below, and columns left and right, which alone are cleared."""
+    height, width, channels = cells.shape
+    (above, below), (left, right) = rows, columns
+    if not any((*rows, *columns)):
+        return cells
+    framed = cells.new_empty(above + height + below, left + width + right, channels)
+    framed[:above].zero_()
+    framed[above + height :].zero_()
+    inner = framed[above : above + height]
+    inner[:, :left].zero_()
+    inner[:, left + width :].zero_()
+    inner[:, left : left + width] = cells
+    return framed
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,7 @@ from fpn.features.backbones.windowed_transformer import TRANSFORMER, ViTConfig, 
 from fpn.features.blocks import quicken_linear
 from fpn.features.extractor import BottomUp
 from fpn.features.frozen import freeze, freeze_norms
+from fpn.features.trained_convolution import TrainedForms
 from fpn.structures import Features, Level
 from fpn.suggestions import nearest
 
@@ -93,11 +94,13 @@ class Backbone(BottomUp):
         freeze(net, _first_stages(net, frozen_stages, name))
         quicken_linear(net)
         self.net = net
+        self._trained = TrainedForms()
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """The maps of `levels`, finest first."""
         height, width = pixels.shape[-2:]
-        maps = self.net(_pad(pixels, self._multiple))
+        padded = _pad(pixels, self._multiple)
+        maps = self._trained.of(self.net, padded)(padded)
         features: Features = {}
         for index, level in zip(self._index, self.levels, strict=True):
             found = maps[index].permute(0, 3, 1, 2) if self._channels_last else maps[index]
