@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 # Comparing is quadratic in the length of names; nobody mistypes one of more than these.
 _MOST = 10_000
+# Names of a folder that are told where none is near.
+_TOLD = 6
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 1) -> str:
@@ -23,3 +27,55 @@ def spelling(name: str) -> str:
     """
     plain = re.sub(r"[\s_-]+", "", name)
     return plain.casefold() if len(plain) > 1 else name
+
+
+def nearest_path(path: str | os.PathLike[str]) -> str:
+    """What to say after "no such file.": the path that was meant, or what there is where it was looked for.
+
+    Each part that is not there is taken for the nearest name in its folder, whatever its case or ending. Where none is
+    near, the names in the deepest folder that there is are told.
+    """
+    found, mistyped = Path(), False
+    for part in Path(path).parts:
+        meant = part
+        if not os.path.lexists(found / part):
+            names = _names(found)
+            alike = _alike(part, names)
+            if alike is None:
+                return f" Did you mean '{found}'? It {_told(names)}" if mistyped else f" {_named(found)} {_told(names)}"
+            meant, mistyped = alike, True
+        found /= meant
+    return f" Did you mean '{found}'?" if mistyped else ""
+
+
+def _names(folder: Path) -> list[str]:
+    """What may be meant in a folder; nothing of one that can't be read."""
+    try:
+        return sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _alike(part: str, names: list[str]) -> str | None:
+    wanted = part.casefold()
+    stem, ending = os.path.splitext(wanted)  # noqa: PTH122  of a name
+    same, others = {}, {}  # an ending that both have makes no two names alike
+    for name in reversed(names):
+        plain = name.casefold()
+        if plain.endswith(ending):
+            same[plain.removesuffix(ending)] = name
+        else:
+            others[plain] = name
+    for text, known in ((stem, same), (wanted, others)):
+        if close := get_close_matches(text, list(known)[:_MOST], n=1):
+            return known[close[0]]
+    return next((name for name in names if Path(name).stem.casefold() == wanted), None)
+
+
+def _named(folder: Path) -> str:
+    return "The current folder" if folder == Path() else f"'{folder}'"
+
+
+def _told(names: list[str]) -> str:
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return f"has {', '.join(names[:_TOLD])}{more}." if names else "has nothing in it."

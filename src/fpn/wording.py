@@ -10,5 +10,8 @@ def counted(number: int, what: str) -> str:
 
 
 def describe_seconds(seconds: float) -> str:
-    """To the minute where it is long."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    """To the minute where it is long, in hours and minutes where it is very long, such as "2:05 hours"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60}:{minutes % 60:02} hours"

@@ -53,10 +53,10 @@ def test_trackers_are_named_one_after_the_other() -> None:
     assert bound.arguments["training"].best == "ap50"
 
 
-def test_an_unknown_metric_is_refused_before_the_data_is_looked_for(fpn: Shell) -> None:
-    ended = fpn("train", "absent", "--output", "run", "--best", "ap_smal")
+def test_an_unknown_metric_is_refused_before_the_data_is_read(fpn: Shell, tmp_path: Path) -> None:
+    ended = fpn("train", tmp_path, "--output", "run", "--best", "ap_smal")
     assert ended.status == 1
-    assert "best 'ap_smal': no such metric. Did you mean 'ap_small'?" in ended.err
+    assert "--best 'ap_smal': no such metric. Did you mean 'ap_small'?" in ended.err
 
 
 def test_lists_take_all_their_values_at_once() -> None:
@@ -86,9 +86,9 @@ def test_an_unknown_verb_is_a_usage_error_that_says_the_nearest(fpn: Shell) -> N
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--epochs", "0"], "epochs '0': input should be greater than or equal to 1"),
-        (["--batch-size", "many"], "batch_size 'many': input should be a valid integer"),
-        (["--scale", "2", "1"], "expected least and greatest"),
+        (["--epochs", "0"], "--epochs '0': input should be greater than or equal to 1"),
+        (["--batch-size", "many"], "--batch-size 'many': input should be a valid integer"),
+        (["--scale", "2", "1"], "--scale 2 1: expected least and greatest"),
         (["--optimizer", "adam"], "'adam'"),
     ],
 )
@@ -105,12 +105,13 @@ def test_a_missing_argument_is_a_usage_error(fpn: Shell) -> None:
     assert "DATA" in ended.err
 
 
-def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fpn.cli.fast_models.load_fast", interrupted)
-    ended = fpn("evaluate", "model.safetensors", "data")
+    (tmp_path / "model.safetensors").touch()
+    ended = fpn("evaluate", tmp_path / "model.safetensors", tmp_path)
     assert (ended.status, ended.err) == (130, "stopped by Ctrl-C\n")
 
 
@@ -120,7 +121,7 @@ LONG = "x" * 256  # one more than file systems take
 @pytest.mark.parametrize(
     "words",
     [
-        ["predict", "model", LONG],
+        ["predict", "{model}", LONG],
         ["evaluate", "{model}", "{data}", "--output", f"{LONG}.json"],
         ["train", "{data}", "--output", LONG],
         ["split", "{data}", LONG],
@@ -144,9 +145,9 @@ def test_who_reads_no_further_is_no_error_of_the_command(fpn: Shell, monkeypatch
     def left(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("fpn.cli.app.make_app", lambda _: left)
+    monkeypatch.setattr("fpn.cli.doctor.run", left)
     with pytest.raises(BrokenPipeError):
-        run_command(["check"])
+        run_command(["doctor"])
 
 
 @pytest.mark.parametrize(

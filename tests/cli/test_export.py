@@ -20,7 +20,8 @@ def test_a_model_is_written_compared_live_and_its_call_is_printed(tmp_path, caps
     ).eval()
     monkeypatch.setattr("fpn.detectors.load", lambda *_, **__: detector)
     output = tmp_path / "cells.pth"
-    words = ["export", "model.safetensors", "--format", "torchvision", "--output", str(output)]
+    (tmp_path / "model.safetensors").touch()
+    words = ["export", str(tmp_path / "model.safetensors"), "--format", "torchvision", "--output", str(output)]
     assert run_command(words) == 0
     said = capsys.readouterr().out
     assert f"# {output}: 348 arrays for torchvision's fasterrcnn_resnet50_fpn" in said

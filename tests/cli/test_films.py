@@ -133,8 +133,16 @@ def test_a_sigterm_leaves_nothing_of_the_film_at_hand(
     ids=["mixed", "image", "every", "tiles"],
 )
 def test_what_does_not_go_together_is_said_before_any_work(
-    words: Callable[[str], list[str]], told: str, street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: Callable[[str], list[str]],
+    told: str,
+    street: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("no.safetensors", "photo.jpg"):
+        Path(name).touch()
     assert run_command(["predict", "no.safetensors", *words(str(street)), "--output", str(tmp_path / "out")]) == 1
     assert told in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()

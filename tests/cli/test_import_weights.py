@@ -64,9 +64,11 @@ def test_detections_that_are_others_than_the_toolkits_are_a_warning_and_no_proof
 
 
 def test_what_results_to_compare_with_are_missing_is_said_first(tmp_path, capsys):
-    words = ["import", "no.pth", "--output", str(tmp_path / "a.safetensors"), "--verify", str(tmp_path / "no.npz")]
+    (tmp_path / "weights.pth").touch()
+    words = ["import", str(tmp_path / "weights.pth"), "--output", str(tmp_path / "a.safetensors")]
+    words += ["--verify", str(tmp_path / "no.npz")]
     assert run_command(words) == 1
-    assert "no.npz: no such file of results" in capsys.readouterr().err
+    assert "no.npz: no such file. " in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_and_a_wrong_suffix_is_named_before_any_work(checkpoint, tmp_path, capsys):

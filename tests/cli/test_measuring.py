@@ -88,7 +88,7 @@ def test_compare_says_that_equal_ones_are_equal(fpn: Shell, cells: Path, tmp_pat
 
 def test_compare_refuses_before_any_work(fpn: Shell, cells: Path, tmp_path: Path, small: Any) -> None:
     a = results(tmp_path / "a.json", 1)
-    assert "no such file of detections" in fpn.fails("compare", a, tmp_path / "gone.json", cells)
+    assert "no such model file or file of detections" in fpn.fails("compare", a, tmp_path / "gone.json", cells)
     assert "no such model file" in fpn.fails("compare", a, tmp_path / "gone.safetensors", cells)
     assert "confidence 95" in fpn.fails("compare", a, a, cells, "--confidence", 95)
     strange = results(tmp_path / "strange.json", 99)

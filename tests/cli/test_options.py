@@ -33,7 +33,9 @@ def test_an_option_wins_also_when_it_says_the_default(tmp_path: Path) -> None:
     assert Given(None, file, {"training": TrainConfig(epochs=12)}).training == {"epochs": 12}
 
 
-def test_yaml_and_hyphens_are_fine_and_data_may_be_named(tmp_path: Path) -> None:
+def test_yaml_and_hyphens_are_fine_and_data_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cells").mkdir(parents=True)
     file = written(tmp_path, "run.yaml", "data: photos/cells\nbatch-size: 8\nmilestones: [0.5, 0.9]\nshort-side: 320\n")
     given = Given(None, file, {})
     assert given.path == Path("photos/cells")
@@ -51,9 +53,9 @@ def test_trackers_and_the_metric_that_decides_may_stand_in_the_file(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("learning_rat = 0.1\n", "run.toml: unknown setting 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("learning_rat = 0.1\n", "run.toml, line 1: unknown setting 'learning_rat'. Did you mean 'learning_rate'?"),
         ("bakbone = 'resnet18'\n", "Did you mean 'backbone'?"),
-        ("epochs = 0\n", "run.toml: epochs 0: input should be greater than or equal to 1"),
+        ("epochs = 0\n", "run.toml, line 1: epochs 0: input should be greater than or equal to 1"),
         ("short_side = 1\n", "short_side 1: input should be greater than or equal to 16"),
         ('tracker = "wandbb"\n', "tracker.0 'wandbb': input should be 'aim', 'clearml'"),
         ('tracker = "wandbb"\n', "Did you mean 'wandb'?"),
@@ -97,5 +99,5 @@ def test_options_of_augmentation_are_settings_of_the_run_and_may_stand_in_its_fi
 
 
 def test_a_settings_file_with_a_range_that_falls_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run\.toml: jitter 2 1: expected least and greatest"):
+    with pytest.raises(ConfigError, match=r"run\.toml, line 1: jitter 2 1: expected least and greatest"):
         Given(None, written(tmp_path, "run.toml", "jitter = [2, 1]\n"), {})

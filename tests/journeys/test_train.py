@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,18 +70,19 @@ def test_train_then_evaluate_then_predict_agree_with_each_other(
         assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
 
 
-def test_an_interrupted_run_goes_on_without_saying_its_options_again(
+def test_a_terminated_run_goes_on_without_saying_its_options_again(
     fpn: Shell, tmp_path: Path, data: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, take_step = tmp_path / "run", Run.take_step
 
-    def interrupted(self: Run, group: list) -> None:
-        if self.position.step == 1:
-            raise KeyboardInterrupt
+    def terminated(self: Run, group: list) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
         take_step(self, group)
 
-    monkeypatch.setattr(Run, "take_step", interrupted)
-    assert fpn("train", data, "--config", settings, "--output", run).status == 130
+    monkeypatch.setattr(Run, "take_step", terminated)
+    ended = fpn("train", data, "--config", settings, "--output", run)
+    assert ended.status == 143
+    assert ended.err.endswith(f"go on with: fpn train --resume {run}\nstopped by SIGTERM\n")
     assert len(epochs(run)) <= 1
     monkeypatch.undo()
 

@@ -14,6 +14,7 @@ from fpn.errors import ConfigError, OutputError, TrainingError
 from fpn.training import saving, validation
 from fpn.training.checkpoint import write_checkpoint
 from fpn.training.config import TrainConfig
+from fpn.training.interrupt import Terminated
 from fpn.training.run import Run
 from fpn.training.run_lock import hold
 from fpn.training.run_record import read_record
@@ -254,15 +255,17 @@ def test_composed_and_repeated_images_are_the_same_for_any_workers_and_after_a_s
     assert equal(straight, resumed)
 
 
-def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_ctrl_c_saves_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch, number, raised):
     def take_and_press(self, group):
         TAKE_STEP(self, group)
         if self.position.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Run, "take_step", take_and_press)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as ended:
         train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
+    assert ended.type is raised
     kill_at(monkeypatch, None)
     assert (tmp_path / "run/last/step-00000004").is_dir()
     resumed, straight = tiny_detector(), tiny_detector()

@@ -16,6 +16,7 @@ from typing import Any
 from fpn.batch.arrow import pyarrow_parquet
 from fpn.errors import ConfigError, DataError, DataNotFoundError
 from fpn.image_io import IMAGE_SUFFIXES, ImageBytes
+from fpn.suggestions import nearest_path
 
 # ResultColumns of a Parquet file that hold images, and that hold their names, unless told otherwise.
 _IMAGES = ("image", "bytes", "content", "data", "jpg", "jpeg", "png", "path", "file_name", "filename", "file")
@@ -74,7 +75,7 @@ def _files(source: str) -> Iterator[Path]:
     elif path.exists() or path.is_symlink():
         yield path
     else:
-        raise DataNotFoundError(f"{source}: no such file or folder")
+        raise DataNotFoundError(f"{source}: no such file or folder.{nearest_path(source)}")
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:

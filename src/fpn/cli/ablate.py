@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
@@ -23,18 +24,18 @@ SCENES = "scenes"
 
 
 def run(
-    data: Annotated[str, Parameter(name="DATA")],
+    data: Annotated[str, Parameter(name="DATA"), paths.DATA_OR_SCENES],
     /,
     *,
     output: Path,
     rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs or necks: {', '.join(DESIGNS)}.")] = PAPER_ROWS,
     seeds: int = 3,
     split: str | None = None,
-    held_out: Path | None = None,
+    held_out: Annotated[Path | None, paths.dataset("--held-out")] = None,
     held_out_split: str | None = None,
     drop_invalid: bool = False,
     scenes: tuple[int, int] = (480, 100),
-    page: Path | None = None,
+    page: Annotated[Path | None, paths.file("--page")] = None,
     detector: Annotated[DetectorSettings | None, Parameter(name="*", group="Detector, the same for all rows")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
     budget: Annotated[BudgetSettings | None, Parameter(name="*", group="Budget, the same for all rows")] = None,

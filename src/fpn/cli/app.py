@@ -14,9 +14,12 @@ from importlib import import_module
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
-from fpn.cli.stopping import Terminated, ended_by_sigterm
+from fpn.cli.complaints import of_options
+from fpn.cli.paths import hints_of, refuse_absent
+from fpn.cli.stopping import ended_by_sigterm
 from fpn.cli.terminal import errors, say_error, warnings_as_lines
-from fpn.errors import FpnError
+from fpn.errors import ConfigError, FpnError
+from fpn.training.interrupt import Terminated
 from fpn.version import __version__
 
 # Verb -> where it is and what `fpn --help` says of it. The files are imported when their verb is asked for.
@@ -91,14 +94,15 @@ def run_command(words: Sequence[str]) -> int:
         return MISUSED
     try:
         with warnings_as_lines(), ended_by_sigterm():
-            status = make_app(words[0] if words else None)(
-                list(words), exit_on_error=False, print_error=False, result_action="return_value"
-            )
+            status = _run(words)
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
-        say_error(_plain(error))
+        say_error(of_options(_plain(error), words))
         _hint_at_help(words)
         return MISUSED
+    except ConfigError as error:
+        say_error(of_options(str(error), words))
+        return FAILED
     except FpnError as error:
         say_error(str(error))
         return FAILED
@@ -113,6 +117,15 @@ def run_command(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         errors().print("stopped by Ctrl-C")
         return INTERRUPTED
+
+
+def _run(words: Sequence[str]) -> object:
+    """What the verb returns. Wrong words are told first, then paths that are not there."""
+    app = make_app(words[0] if words else None)
+    verb, given, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    if words and words[0] in COMMANDS:  # and not --version
+        refuse_absent(given.arguments, hints_of(verb))
+    return verb(*given.args, **given.kwargs)
 
 
 def _empty_word(words: Sequence[str]) -> str | None:

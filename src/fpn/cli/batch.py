@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from fpn.batch.forked_workers import worker_context
+from fpn.cli import paths
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
 from fpn.wording import counted
 
 
 def run(
-    model: Path,
-    sources: Annotated[tuple[str, ...], Parameter(name="SOURCES")] = (),
+    model: Annotated[Path, paths.MODEL],
+    sources: Annotated[tuple[str, ...], Parameter(name="SOURCES"), paths.SOURCES] = (),
     /,
     *,
     output: Path,

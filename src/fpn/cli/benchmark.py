@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from fpn.cli import paths
 from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
 from fpn.training.config import DetectorName
@@ -20,7 +21,7 @@ def run(
     *,
     detector: DetectorName = "faster_rcnn",
     backbone: str = "resnet50",
-    weights: str | None = None,
+    weights: Annotated[str | None, paths.weights("--weights")] = None,
     size: str = "1066x800",
     batch_sizes: tuple[int, ...] = (),
     parts: tuple[Literal["inference", "training", "pooling", "memory"], ...] = (
@@ -37,8 +38,8 @@ def run(
     compile: bool | None = None,
     threads: int | None = None,
     device: str | None = None,
-    exported: tuple[Path, ...] = (),
-    images: tuple[str, ...] = (),
+    exported: Annotated[tuple[Path, ...], paths.file("--exported")] = (),
+    images: Annotated[tuple[str, ...], paths.image_words("--images")] = (),
     output: Path | None = None,
 ) -> None:
     """Measure this machine: fpn side by side with torchvision, the same weights and images, in turns.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import say, say_error, say_warning
 from fpn.errors import ConfigError, OutputError
@@ -21,8 +22,8 @@ _FEW = 20
 
 
 def run(
-    model: Path,
-    data: Path,
+    model: Annotated[Path, paths.MODEL],
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     f1: bool = False,
@@ -33,7 +34,7 @@ def run(
     sure: float = 0.95,
     together: bool = False,
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     report: Path | None = None,
     drop_invalid: bool = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import Given, LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.data.loading.augmentation.config import AugmentationConfig
@@ -30,11 +31,11 @@ _LEGEND = (
 
 
 def run(
-    data: Path,
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     fix: Path | None = None,
     all_entries: bool = False,
@@ -46,7 +47,7 @@ def run(
     anchor_ratios: tuple[float, ...] | None = None,
     workers: int | None = None,
     augment_preview: Path | None = None,
-    config: Path | None = None,
+    config: Annotated[Path | None, paths.file("--config")] = None,
     augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Preview of augmentation")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.errors import ConfigError, DataError
@@ -21,13 +22,13 @@ BELOW = 3
 
 
 def run(
-    a: Path,
-    b: Path,
-    data: Path,
+    a: Annotated[Path, paths.MODEL_OR_RESULTS],
+    b: Annotated[Path, paths.MODEL_OR_RESULTS],
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     fail_below: float | None = None,
     metric: Literal["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"] = "ap",

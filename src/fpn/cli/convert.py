@@ -8,18 +8,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_renamed, say_warning
 
 
 def run(
-    data: Path,
+    data: Annotated[Path, paths.DATA],
     output: Annotated[Path, Parameter(name="OUT")],
     /,
     *,
     to: Literal["coco", "voc", "yolo"],
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     tiles: int | None = None,
     overlap: float | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,

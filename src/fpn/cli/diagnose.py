@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError, OutputError
@@ -21,12 +22,12 @@ _DRAWINGS = "missed"
 
 
 def run(
-    model: Path,
-    data: Path,
+    model: Annotated[Path, paths.MODEL],
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     draw: int = 0,
     score: float = 0.5,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.cli.tiles import TileOptions
@@ -22,12 +23,12 @@ _RESAMPLES = 1000
 
 
 def run(
-    model: Path,
-    data: Path,
+    model: Annotated[Path, paths.MODEL],
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     split: str | None = None,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     detections: Path | None = None,
     proposals: bool = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.terminal import say
 from fpn.errors import ConfigError
 from fpn.training.config import DetectorName
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL")] = None,
+    what: Annotated[str | None, Parameter(name="SIZE-OR-MODEL"), paths.MODEL_OR_SIZE] = None,
     /,
     *,
     detector: DetectorName = "faster_rcnn",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.text import Text
 
+from fpn.cli import paths
 from fpn.cli.terminal import errors, say, say_warning
 from fpn.errors import ConfigError
 from fpn.wording import counted
@@ -24,14 +25,14 @@ _MOST_CALIBRATION = 64
 
 
 def run(
-    model: Path,
+    model: Annotated[Path, paths.MODEL],
     /,
     *,
     format: Literal["onnx", "openvino", "torch", "torchvision", "detectron2"],
     output: Path,
-    images: tuple[str, ...] = (),
+    images: Annotated[tuple[str, ...], paths.image_words("--images")] = (),
     bare: Annotated[bool, Parameter(negative=())] = False,
-    int8: Path | None = None,
+    int8: Annotated[Path | None, paths.dataset("--int8")] = None,
     split: str | None = None,
     allow_inexact: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Annotated[bool, Parameter(negative=())] = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.model_settings import read_assignments
 from fpn.cli.terminal import say, say_warning
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
@@ -21,15 +22,15 @@ _SUFFIX = ".safetensors"
 
 
 def run(
-    checkpoint: str,
+    checkpoint: Annotated[str, paths.beginning()],
     /,
     *,
     output: Path,
     classes: str | None = None,
-    config: Path | None = None,
+    config: Annotated[Path | None, paths.file("--config")] = None,
     set: tuple[str, ...] = (),
     allow_missing: Annotated[bool, Parameter(negative=())] = False,
-    verify: Path | None = None,
+    verify: Annotated[Path | None, paths.file("--verify")] = None,
 ) -> None:
     """Turn another toolkit's checkpoint into a model that predict, evaluate and train --init take.
 

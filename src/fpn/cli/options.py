@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fpn.cli import paths
 from fpn.cli.beginning import resolve_beginning
+from fpn.cli.complaints import given_name, of_file
 from fpn.cli.model_settings import combine, kind_of, read_assignments
 from fpn.errors import ConfigError
 from fpn.features.necks.designs import DESIGNS, FPN, PAPER_ROWS
@@ -56,10 +59,10 @@ class DataOptions(LimitOptions):
     split: str | None = Field(
         None, description="Split to train on. None: the only one, else all, else trainval, else train."
     )
-    images: Path | None = Field(
+    images: Annotated[Path | None, paths.folder("--images")] = Field(
         None, description="Folder of DATA's images, if they lie elsewhere than their annotations."
     )
-    validation: Path | None = Field(
+    validation: Annotated[Path | None, paths.dataset("--validation")] = Field(
         None, description="Dataset to measure on after each epoch, if it is another one than DATA."
     )
     validation_split: str | None = Field(
@@ -107,11 +110,11 @@ class ModelOptions(CheckedSettings):
 
     detector: DetectorName = Field("faster_rcnn", description="Kind of detector.")
     backbone: str = Field("resnet50", description="Name of a timm model, such as tf_efficientnet_lite0.")
-    weights: str = Field(
+    weights: Annotated[str, paths.weights("--weights")] = Field(
         "imagenet",
         description="Backbone weights: imagenet (timm's hub), offline (from the extra of that name), none, or a file.",
     )
-    init: Path | None = Field(
+    init: Annotated[Path | None, paths.beginning("--init")] = Field(
         None,
         description="Begin with an earlier model (.safetensors) instead, also one of other classes: weights of classes "
         "follow their names. Options of this group are then the model's, unless given. torchvision/NAME, such as "
@@ -255,6 +258,7 @@ class Given:
         path: DATA, or None.
         data, model, training, planning: names and values of each group of options.
         sources: who gave each of them: "option", or the file.
+        file: of settings, or None.
         held_out: what an earlier run with the same wishes held out; None: it has to be chosen.
         begun: what is to be said of the backbone that it begins with; nothing, where there is none.
     """
@@ -274,7 +278,9 @@ class Given:
             DataNotFoundError: no such file.
             ConfigError: an unknown name in the file.
         """
-        from_file = {} if file is None else _read(file)
+        own = {name for asked in options.values() for name in _asked(asked)}
+        from_file = {} if file is None else _read(file, own if path is None else {*own, _POSITIONAL})
+        self.file = file
         from_path = from_file.pop(_POSITIONAL, None)
         self.path = path if path is not None or from_path is None else Path(from_path)
         self.sources = dict.fromkeys(from_file, str(file))
@@ -299,17 +305,34 @@ class Given:
             self.sources |= dict.fromkeys(("backbone", "weights"), "--init")
         return combine(*(values for values, _ in found))
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Complaints about a setting of the file name the file and its line."""
+        try:
+            yield
+        except ConfigError as error:
+            names = [name for name, source in self.sources.items() if source not in ("option", "--init")]
+            setting = str(error).partition(" ")[0].rstrip(":")
+            if self.file is None or given_name(setting, names) is None:
+                raise
+            raise ConfigError(of_file(str(error), self.file, names)) from error
+
     def take(self, chosen: Mapping[str, Any]) -> None:
         """Add what a recipe chose to what was asked for."""
         self.model |= _pick(chosen, ModelOptions)
         self.training |= _pick(chosen, TrainConfig)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, given: Set[str]) -> dict[str, Any]:
+    """A file's names and values; its paths are looked for, unless an option or DATA was given in their place."""
     known = [_POSITIONAL, *(name for kind in GROUPS.values() for name in kind.model_fields)]
     try:
         # As on the command line, --batch-size may be written with hyphens.
         values = {name.replace("-", "_"): value for name, value in read_settings(file).items()}
+        hints = {_POSITIONAL: Annotated[str, paths.dataset("data")]}
+        for kind in GROUPS.values():
+            hints |= paths.hints_of(kind)
+        paths.refuse_absent({name: value for name, value in values.items() if name not in given}, hints, file)
         values = _sections(values)
         refuse_unknown(values, known)
         if not isinstance(values.get(_POSITIONAL, ""), str):
@@ -319,7 +342,7 @@ def _read(file: Path) -> dict[str, Any]:
         for kind in GROUPS.values():
             kind(**_pick(values, kind))
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(of_file(str(error), file, known)) from None
     return values
 
 

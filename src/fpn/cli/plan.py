@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions, read_duration
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError
 from fpn.studies.label_budget.settings import PilotSettings
+from fpn.wording import describe_seconds
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -19,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def run(
-    data: Annotated[Path, Parameter(name="DATA")],
+    data: Annotated[Path, Parameter(name="DATA"), paths.DATA],
     /,
     *,
     output: Path | None = None,
     time_budget: str | None = None,
     confidence: float = 0.9,
     split: str | None = None,
-    validation: Path | None = None,
+    validation: Annotated[Path | None, paths.dataset("--validation")] = None,
     validation_split: str | None = None,
     validation_share: float = 0.25,
     by_group: str | None = None,
     similar: bool = True,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     drop_invalid: bool | None = None,
     pilots: Annotated[PilotSettings | None, Parameter(name="*", group="Pilots, the same for all")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
@@ -147,7 +149,6 @@ def _hold_out(dataset: Dataset, wishes: dict[str, Any]) -> tuple[Dataset, Datase
 
 
 def _show(found: LabelForecast) -> None:
-    from fpn.cli.planning import describe_duration
     from fpn.studies.label_budget.report import budget_table
 
     say()
@@ -157,6 +158,6 @@ def _show(found: LabelForecast) -> None:
         say(sentence)
     time = found.time
     say(
-        f"A whole training on the {found.images} images (fpn train) takes about {describe_duration(time.full_seconds)} "
+        f"A whole training on the {found.images} images (fpn train) takes about {describe_seconds(time.full_seconds)} "
         f"here: {time.full_steps} steps of {time.full_step:.2g} s."
     )

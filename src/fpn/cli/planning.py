@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,18 +210,12 @@ def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
     seconds = pace.seconds(plan.config, validated=validated)
     steps = plan.config.steps or plan.config.epochs * pace.epoch
     measured = f", validations on {validated} images included" if validated else ""
-    say(f"time: about {describe_duration(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
+    say(f"time: about {describe_seconds(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
     for name, (options, other) in alternatives(plan, seconds).items():
         if options:
-            say(f"  {name}: about {describe_duration(other)} with {options}")
+            say(f"  {name}: about {describe_seconds(other)} with {options}")
     if pace.caution:
         say_note(pace.caution)
-
-
-def describe_duration(seconds: float) -> str:
-    """To the minute where it is long, in hours and minutes where it is very long."""
-    minutes = round(seconds / 60)
-    return describe_seconds(seconds) if minutes < 120 else str(timedelta(minutes=minutes))[:-3] + " hours"
 
 
 def note_of(plan: TrainingPlan | None) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.cli.tiles import TileOptions
-from fpn.errors import ConfigError, FpnError
+from fpn.errors import ConfigError, DataNotFoundError, FpnError
+from fpn.suggestions import nearest_path
 from fpn.wording import counted
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ _Job = tuple[ImageSource, PurePosixPath | None]
 
 
 def run(
-    model: Path,
-    images: Annotated[tuple[str, ...], Parameter(name="IMAGES")] = (),
+    model: Annotated[Path, paths.MODEL],
+    images: Annotated[tuple[str, ...], Parameter(name="IMAGES"), paths.IMAGES] = (),
     /,
     *,
     output: Path = Path("predictions"),
@@ -41,7 +43,7 @@ def run(
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     drawn: Annotated[bool, Parameter(name="--images")] = True,
-    ids: Path | None = None,
+    ids: Annotated[Path | None, paths.file("--ids")] = None,
     max_pixels: int = 2**27,
     every: Annotated[int, Parameter(group="Films")] = 1,
     track: Annotated[bool, Parameter(group="Films", negative=())] = False,
@@ -250,7 +252,8 @@ def _keep(job: _Job, prediction: Prediction, predictions: Predictions, chosen: f
     (source, name), found = job, prediction.found
     if isinstance(found, FpnError):
         predictions.skip(source.path, str(found))
-        say_error(f"skipped: {found}")
+        meant = f".{nearest_path(source.path)}" if isinstance(found, DataNotFoundError) else ""
+        say_error(f"skipped: {found}{meant}")
         return
     assert prediction.size is not None, "an image that was read has a size"
     if name is not None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fpn.cli.planning import describe_duration, refuse_others_file
+from fpn.cli.planning import refuse_others_file
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
 from fpn.files import write_text
+from fpn.wording import describe_seconds
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -76,7 +77,7 @@ def run_rate_test(
     if pace is not None and pace.step > 0:
         _refuse_slow(FEWEST_STEPS * pace.step, longest)
         steps = min(_STEPS, max(FEWEST_STEPS, int(longest / pace.step)))
-        say(f"range test: {steps} steps at rising rates, about {describe_duration(steps * pace.step)}; nothing is kept")
+        say(f"range test: {steps} steps at rising rates, about {describe_seconds(steps * pace.step)}; nothing is kept")
     with progress_bar("range test", steps) as progress:
         found = find_learning_rate(
             detector, dataset, plan.config, steps=steps, seconds=_SLACK * longest, progress=progress
@@ -90,7 +91,7 @@ def _refuse_slow(least: float, longest: float) -> None:
     """Stop where even the shortest test would be cut off before it says anything."""
     if least > _SLACK * longest:
         raise ConfigError(
-            f"a range test takes about {describe_duration(least)} here, and has {describe_duration(longest)}. Give it "
+            f"a range test takes about {describe_seconds(least)} here, and has {describe_seconds(longest)}. Give it "
             f"more, --time-budget {math.ceil(least / 60)}m, or make steps cheaper (--short-side, --batch-size)."
         )
 

@@ -9,20 +9,21 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError
 
 
 def run(
-    model: Path,
-    data: Path,
+    model: Annotated[Path, paths.MODEL],
+    data: Annotated[Path, paths.DATA],
     /,
     *,
     output: Path,
     split: str | None = None,
-    images: Path | None = None,
-    run_folder: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
+    run_folder: Annotated[Path | None, paths.folder("--run-folder")] = None,
     budget: bool = True,
     check: bool = True,
     worst: int = 12,

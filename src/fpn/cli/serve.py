@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.terminal import say, say_error, say_note, say_warning
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _OWN = ("127.0.0.1", "localhost", "::1")
 
 
 def run(
-    models: Annotated[tuple[str, ...], Parameter(name="MODELS")] = (),
+    models: Annotated[tuple[str, ...], Parameter(name="MODELS"), paths.MODELS] = (),
     /,
     *,
     host: str = "127.0.0.1",

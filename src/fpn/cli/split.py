@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_renamed, say_warning
 from fpn.wording import counted
@@ -22,7 +23,7 @@ _CLASSES = 30
 
 
 def run(
-    data: Path,
+    data: Annotated[Path, paths.DATA],
     output: Annotated[Path, Parameter(name="OUT")],
     /,
     *,
@@ -35,7 +36,7 @@ def run(
     to: Literal["coco", "voc", "yolo"] | None = None,
     copy: bool = False,
     drop_invalid: bool = False,
-    images: Path | None = None,
+    images: Annotated[Path | None, paths.folder("--images")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
     """Divide a dataset into train, val and test, so that each has its share of every class.

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. What cleans up, or saves, after a Ctrl-C does so now."""
+from fpn.training.interrupt import Terminated
 
 
 @contextmanager

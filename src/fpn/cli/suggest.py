@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.inputs import find_images
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
 from fpn.errors import ConfigError, DataNotFoundError
@@ -28,12 +29,12 @@ _ROWS = 40
 
 
 def run(
-    model: Path,
-    images: Annotated[tuple[str, ...], Parameter(name="FOLDER")] = (),
+    model: Annotated[Path, paths.MODEL],
+    images: Annotated[tuple[str, ...], Parameter(name="FOLDER"), paths.SOURCES] = (),
     /,
     *,
     count: int = 20,
-    labelled: Path | None = None,
+    labelled: Annotated[Path | None, paths.dataset("--labelled")] = None,
     split: str | None = None,
     output: Path = Path("suggestions"),
     to: Literal["coco", "voc", "yolo", "label-studio"] = "coco",

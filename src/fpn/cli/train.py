@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fpn.cli import paths
 from fpn.cli.decoding import advising, check_images, say_unreadable
 from fpn.cli.held_out import NOTE, HeldOut, hold_out, untrained_split
 from fpn.cli.labelled import open_labelled
@@ -20,7 +21,7 @@ from fpn.cli.terminal import say, say_warning
 from fpn.data.loading.augmentation.config import AugmentationConfig
 from fpn.errors import ConfigError
 from fpn.training.config import RunSettings, TrainConfig
-from fpn.wording import counted
+from fpn.wording import counted, describe_seconds
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 
 def run(
-    path: Annotated[Path | None, Parameter(name="DATA")] = None,
+    path: Annotated[Path | None, Parameter(name="DATA"), paths.DATA] = None,
     /,
     *,
-    config: Path | None = None,
-    resume: Path | None = None,
+    config: Annotated[Path | None, paths.file("--config")] = None,
+    resume: Annotated[Path | None, paths.folder("--resume")] = None,
     allow_changes: bool = False,
     planning: Annotated[PlanOptions | None, Parameter(name="*", group="Recipe")] = None,
     data: Annotated[DataOptions | None, Parameter(name="*", group="Data and output")] = None,
@@ -57,11 +58,16 @@ def run(
         resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
         allow_changes: Resume though data, detector or settings changed.
     """
+    groups = {"data": data, "model": model, "training": training, "augmentation": augmentation, "planning": planning}
+    given = Given(path, config, groups)
+    with given.told():
+        _train(given, resume, allow_changes=allow_changes)
+
+
+def _train(given: Given, resume: Path | None, *, allow_changes: bool) -> None:
     from fpn.training.run_record import begun_before_restart
     from fpn.training.validation import find_metric
 
-    groups = {"data": data, "model": model, "training": training, "augmentation": augmentation, "planning": planning}
-    given = Given(path, config, groups)
     find_metric(TrainConfig(**given.training).best)  # reading the data may take long
     _refuse_new_plan(given, resume)
     resume = resume or begun_before_restart(DataOptions(**given.data).output)
@@ -315,11 +321,10 @@ def _notes(given: Given) -> dict[str, Any]:
 
 
 def _report(given: Given, result: TrainResult) -> None:
-    time = f"{result.seconds:.0f} seconds" if result.seconds < 90 else f"{result.seconds / 60:.1f} minutes"
     best = ""
     if result.best_value is not None:
         best = f", best {result.best_metric} {result.best_value:.3f} after epoch {result.best_epoch}"
-    say(f"trained {counted(result.steps, 'step')} in {time}{best}")
+    say(f"trained {counted(result.steps, 'step')} in {describe_seconds(result.seconds)}{best}")
     say(f"model: {result.model}")
     say_unreadable(result.unreadable, f"all are named in {result.output}/run.json")
     say("Next:")

@@ -21,6 +21,7 @@ from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputErr
 from fpn.files import atomic_path
 from fpn.structures import Thresholds
 from fpn.structures.thresholds import read_thresholds
+from fpn.suggestions import nearest_path
 from fpn.version import __version__
 
 # Raised when a file of this version could not be read by an older `fpn`.
@@ -190,12 +191,12 @@ def _of_stopped_run(folder: Path) -> str:
     """What to do where a training was stopped before it wrote a model."""
     if not (folder / "run.json").is_file() or any(folder.glob("*.safetensors")):
         return ""
-    return f". The run in {folder} has not written one: it does at its first validation. fpn train --resume {folder}"
+    return f" The run in {folder} has not written one: it does at its first validation. fpn train --resume {folder}"
 
 
 def _open(path: Path, use: Callable[[Any], T]) -> T:
     if not path.exists():
-        raise DataNotFoundError(f"{path}: no such model file{_of_stopped_run(path.parent)}")
+        raise DataNotFoundError(f"{path}: no such model file.{_of_stopped_run(path.parent) or nearest_path(path)}")
     if path.is_dir():
         raise ModelFileError(f"{path}: is a folder; a model is one .safetensors file, such as {path}/best.safetensors")
     _refuse_pickle(path)

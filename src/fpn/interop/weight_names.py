@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.suggestions import nearest
+from fpn.suggestions import nearest, nearest_path
 
 TORCHVISION, TIMM = "torchvision/", "timm/"
 # Of torchvision.models.detection, those with a pyramid.
@@ -80,12 +80,11 @@ def check_source(source: str) -> None:
 
 
 def meant(source: str) -> str:
-    """ " Did you mean 'x'?" for the name or the file beside it that is nearest, or nothing."""
+    """ " Did you mean 'x'?" for the nearest name or file, or what there is where the file was looked for."""
     place, _, rest = source.partition("/")
     prefix = next((each for each in (TORCHVISION, TIMM) if nearest(place, [each.rstrip("/")])), "")
     if prefix == TIMM and rest:
         return nearest(source, [TIMM + rest])
-    path = Path(source)
-    beside = () if prefix or not path.parent.is_dir() else (each.name for each in path.parent.iterdir())
     named = nearest(rest if prefix else source, (*NAMES, *BACKBONES)).replace("'", f"'{TORCHVISION}", 1)
-    return nearest(path.name, beside) or named
+    beside = "" if prefix else nearest_path(source)
+    return beside if "Did you mean" in beside else named or beside

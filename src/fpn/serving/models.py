@@ -15,6 +15,7 @@ from fpn.batch.worker import load_predictor
 from fpn.errors import ConfigError, DataNotFoundError, FpnError
 from fpn.export.exported import ExportedDetector
 from fpn.inference.optimize import OptimizedDetector
+from fpn.suggestions import nearest_path
 
 logger = logging.getLogger("fpn.serving")
 
@@ -162,7 +163,7 @@ def name_models(given: Sequence[str]) -> dict[str, Path]:
         path = Path(file) if equals and not Path(each).exists() else Path(each)
         name = name if path != Path(each) else path.stem
         if not path.is_file():
-            raise DataNotFoundError(f"{path}: no such model file")
+            raise DataNotFoundError(f"{path}: no such model file.{nearest_path(path)}")
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{each}: {name!r} can't be a model's name (letters, digits, ., _ and -): give one, NAME={path}"

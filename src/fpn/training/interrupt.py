@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop after this step."""
+"""Ctrl-C, or a scheduler's SIGTERM, as a wish to stop after this step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from types import FrameType
 from typing import Any
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. What cleans up, or saves, after a Ctrl-C does so now."""
+
+
 class Interrupt:
     """Turns the first Ctrl-C (or a scheduler's SIGTERM) into a wish to stop after this step; a second stops at once.
+
+    Attributes:
+        wished: whether one has come.
 
     Args:
         speaks: whether this process answers the wish on standard error.
@@ -18,6 +25,7 @@ class Interrupt:
 
     def __init__(self, *, speaks: bool) -> None:
         self.wished = False
+        self._terminated = False
         self._speaks = speaks
         self._before: dict[int, Any] = {}
 
@@ -30,8 +38,12 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _wish(self, _number: int, _frame: FrameType | None) -> None:
-        self.wished = True
+    def end(self) -> KeyboardInterrupt:
+        """What to raise when the wish is granted: by it the command tells which of the two has come."""
+        return Terminated() if self._terminated else KeyboardInterrupt()
+
+    def _wish(self, number: int, _frame: FrameType | None) -> None:
+        self.wished, self._terminated = True, number == signal.SIGTERM
         self._restore()
         if self._speaks:
             # Not through a stream: the signal may have come while something is written to it.

@@ -137,10 +137,10 @@ class Loop:
         self.metrics.leave_out(time.monotonic() - began)  # images a second are of training alone
 
     def _stop(self) -> None:
-        """Save and leave, as Ctrl-C asked.
+        """Save and leave, as Ctrl-C or SIGTERM asked.
 
         Raises:
             KeyboardInterrupt: always.
         """
         self.checkpoints.save()
-        raise KeyboardInterrupt
+        raise self.interrupt.end()

@@ -150,7 +150,7 @@ def test_a_time_budget_becomes_steps_and_stays_when_it_goes_on(trained: list[str
     found = forecast_labels(*both, tmp_path / "plan", settings=settings, seconds=400.0)
     assert found.settings["training"]["steps"] == 83
     assert forecast_labels(*both, tmp_path / "plan", settings=settings).settings["training"]["steps"] == 83
-    with pytest.raises(ConfigError, match=r"pilots of at least 40 steps need about 3\.2"):
+    with pytest.raises(ConfigError, match=r"pilots of at least 40 steps need about 4 minutes"):
         forecast_labels(*both, settings=settings, seconds=60.0)
 
 

@@ -21,7 +21,7 @@ from fpn.data.issues import Finding
 from fpn.data.limits import Limits
 from fpn.errors import DataError, DataNotFoundError, FpnError
 from fpn.image_values import PixelRange, check_pixel_range
-from fpn.suggestions import nearest
+from fpn.suggestions import nearest, nearest_path
 
 # A COCO json or a data.yaml was written to describe the dataset; bare label files may be left over from a conversion.
 DATASET_FORMATS: Mapping[str, Callable[[Path, Path | None], Layout | str]] = {
@@ -117,7 +117,7 @@ def _image_folder(images: str | os.PathLike[str] | None) -> Path | None:
     if images is None:
         return None
     if not Path(images).is_dir():
-        raise DataNotFoundError(f"{images}: no such folder of images")
+        raise DataNotFoundError(f"{images}: no such folder of images.{nearest_path(images)}")
     return Path(images)
 
 
@@ -199,12 +199,11 @@ def _check_exists(path: Path) -> None:
         if path.is_dir() or path.is_file():
             return
         special = path.exists()
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
         raise DataNotFoundError(f"{path}: can't be opened ({error})") from error
     if special:
         raise DataError(f"{path}: neither a file nor a folder")
-    raise DataNotFoundError(f"{path}: no such file or folder.{nearest(path.name, siblings)}")
+    raise DataNotFoundError(f"{path}: no such file or folder.{nearest_path(path)}")
 
 
 def _only_folder(path: Path) -> Path | None:

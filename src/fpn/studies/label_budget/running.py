@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -268,9 +269,10 @@ def _steps(study: LabelStudy, before: _Begun, timed: TimeHere, pilots: Sequence[
     )
     if steps < _FEWEST_STEPS:
         least = len(pilots) * timed.pilot_seconds(_FEWEST_STEPS, len(study.held_out)) / _SPENT
+        needed = describe_seconds(60.0 * math.ceil(least / 60))
         raise ConfigError(
-            f"--time-budget of {seconds / 60:.1f} minutes: {len(pilots)} pilots of at least {_FEWEST_STEPS} steps need "
-            f"about {least / 60:.1f}. Give more time, or make them cheaper (--short-side)."
+            f"--time-budget of {describe_seconds(seconds)}: {len(pilots)} pilots of at least {_FEWEST_STEPS} steps "
+            f"need about {needed}. Give more time, or make them cheaper (--short-side)."
         )
     return min(steps, 5 * _USUAL_STEPS)
 
