@@ -133,7 +133,7 @@ def seeing(**changes) -> tuple[SegmentHead, dict[str, torch.Tensor]]:
 
 def test_the_best_windows_are_given_in_order_with_boxes_around_their_masks() -> None:
     head, maps = seeing(before_nms=2)
-    (found,) = head.detect(maps, head(maps), images())
+    (found,) = head.detect(maps, images())
     assert found.scores.tolist() == pytest.approx([0.9526, 0.8808], abs=1e-4)  # sigmoids of 3 and 2
     assert found.boxes.tolist() == [[12, 12, 32, 32], [16, 12, 36, 32]]
     assert found.mask_regions.tolist() == [[2, 2, 42, 42], [6, 2, 46, 42]]
@@ -145,18 +145,33 @@ def test_nothing_is_suppressed_unless_asked_for() -> None:
     # Of two squares of 20 pixels, 4 apart, 16 * 20 are shared: an IoU of 320 / 480.
     for threshold, kept in ((None, 2), (0.7, 2), (0.6, 1)):
         head, maps = seeing(before_nms=2, nms=threshold)
-        assert len(head.detect(maps, head(maps), images())[0]) == kept
+        assert len(head.detect(maps, images())[0]) == kept
     head, maps = seeing(limit=7)
-    assert len(head.detect(maps, head(maps), images())[0]) == 7
+    assert len(head.detect(maps, images())[0]) == 7
 
 
 def test_windows_beyond_the_image_and_masks_without_a_cell_in_it_are_not_given() -> None:
     head, maps = seeing()
-    (found,) = head.detect(maps, head(maps), images(side=20))
+    (found,) = head.detect(maps, images(side=20))
     assert len(found) == 25  # 5 x 5 cells
     assert float(found.boxes.max()) <= 20
     blank = silent(make_head(), torch.full((4, 4), -1.0))
-    assert len(blank.detect(maps, blank(maps), images())[0]) == 0
+    assert len(blank.detect(maps, images())[0]) == 0
+
+
+def test_looking_again_gives_what_was_kept() -> None:
+    torch.manual_seed(0)
+    head = make_head(P2, P3, windows=(3, 5), before_nms=50)
+    maps, batch = features(2), ImageBatch(torch.zeros(2, 3, 64, 64), torch.tensor([[64, 64], [40, 24]]))
+    with torch.no_grad():
+        for window in head.windows:
+            window.mask.weight.normal_()
+            window.objectness.weight.normal_()
+    for kept, again in zip(head.detect(maps, batch), head.choose(maps, head(maps), batch), strict=True):
+        assert 10 < len(kept) <= 50
+        assert torch.equal(kept.boxes, again.boxes)
+        torch.testing.assert_close(kept.scores, again.scores)
+        torch.testing.assert_close(kept.mask_probabilities, again.mask_probabilities)
 
 
 def test_two_objects_are_learned_by_heart() -> None:
@@ -171,7 +186,7 @@ def test_two_objects_are_learned_by_heart() -> None:
         optimizer.zero_grad()
         head.losses(maps, images(), targets).total.backward()
         optimizer.step()
-    (found,) = head.detect(maps, head(maps), images())
+    (found,) = head.detect(maps, images())
     pasted = Masks.from_probabilities(found.mask_probabilities, found.mask_regions, Size(64, 64)).dense()
     for wanted in masks.dense():
         shared = (pasted & wanted).flatten(1).sum(1) / (pasted | wanted).flatten(1).sum(1)

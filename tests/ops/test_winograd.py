@@ -9,23 +9,25 @@ from fpn.ops import winograd
 
 @pytest.mark.parametrize("size", [(4, 4), (1, 1), (5, 9), (3, 200), (17, 12)])
 @pytest.mark.parametrize("relu", [False, True])
-def test_it_is_a_3x3_convolution_of_padding_1(size: tuple[int, int], relu: bool) -> None:
+@pytest.mark.parametrize("side", [3, 5, 7])
+def test_it_is_a_convolution_that_keeps_the_maps_size(size: tuple[int, int], relu: bool, side: int) -> None:
     random = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(2, 8, *size, generator=random), torch.randn(6, 8, 3, 3, generator=random)
+    x, weight = torch.randn(2, 8, *size, generator=random), torch.randn(6, 8, side, side, generator=random)
     bias = torch.randn(6, generator=random)
-    wanted = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    wanted = functional.conv2d(x.double(), weight.double(), bias.double(), padding=side // 2)
     wanted = wanted.relu() if relu else wanted
     got = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=relu)
     assert got.shape == wanted.shape
-    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-4)  # sums of 72 products, up to 30
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol={3: 1e-4, 5: 5e-4, 7: 2e-3}[side])  # sums up to 75
 
 
-def test_it_rounds_no_worse_than_the_plain_sum() -> None:
+@pytest.mark.parametrize(("side", "bound"), [(3, 5e-6), (5, 2e-5), (7, 4e-5)])
+def test_it_rounds_little_worse_than_the_plain_sum(side: int, bound: float) -> None:
     random = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(1, 128, 16, 16, generator=random), torch.randn(32, 128, 3, 3, generator=random)
-    exact = functional.conv2d(x.double(), weight.double(), padding=1)
+    x, weight = torch.randn(1, 128, 16, 16, generator=random), torch.randn(32, 128, side, side, generator=random)
+    exact = functional.conv2d(x.double(), weight.double(), padding=side // 2)
     got = winograd.convolve(x, winograd.transform_weight(weight))
-    assert float((got - exact).abs().max() / exact.abs().max()) < 5e-6  # points 0, 1, -1, 2, -2 reach 1e-5
+    assert float((got - exact).abs().max() / exact.abs().max()) < bound  # 3x3 with points 0, 1, -1, 2, -2: 1e-5
 
 
 def test_a_image_does_not_see_its_neighbour() -> None:
@@ -39,17 +41,19 @@ def test_a_image_does_not_see_its_neighbour() -> None:
 def test_tiles_are_counted_with_those_at_the_rim() -> None:
     assert winograd.count_tiles(8, 8) == 4
     assert winograd.count_tiles(9, 8) == 6
+    assert winograd.count_tiles(9, 8, kernel=7) == 9  # of 3 cells
 
 
 def test_many_small_maps_are_convolved_together() -> None:
     # 7x7 and 14x14 as in heads on RoIs, and 4x4, where a row of zeros is a tile more.
     torch.manual_seed(0)
-    weight, bias = torch.randn(5, 3, 3, 3), torch.randn(5)
-    for side in (7, 14, 4):
+    bias = torch.randn(5)
+    for side, kernel in ((7, 3), (14, 3), (4, 3), (7, 5), (9, 7)):
+        weight = torch.randn(5, 3, kernel, kernel)
         x = torch.randn(20, 3, side, side).contiguous(memory_format=torch.channels_last)
-        wanted = functional.conv2d(x, weight, bias, padding=1).relu()
+        wanted = functional.conv2d(x, weight, bias, padding=kernel // 2).relu()
         found = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=True)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 if kernel == 3 else 1e-3)
 
 
 def test_a_kernels_gradient_is_that_of_the_plain_convolution() -> None:

@@ -31,9 +31,11 @@ class SegmentProposer(SingleHeadDetector[SegmentHead]):
 
     def detect(self, images: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
+        if self.compiled_dense is None:
+            return self.head.detect(self.features(images.pixels), images)
         found, levels = self.run_dense(images.pixels), self.features.levels
         features = {level.name: maps for level, maps in zip(levels, found, strict=False)}
-        return self.head.detect(features, found[len(levels) :], images)
+        return self.head.choose(features, found[len(levels) :], images)
 
     def dense_part(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See `Detector.dense_part`: the maps of all levels, then the scores of all windows."""

@@ -15,8 +15,9 @@ from fpn.ops.same_padding import pad_same
 
 # With 64 channels and less, moving patches into the other basis costs what the products save.
 _WINOGRAD_CHANNELS = 128
-# And memory that a transformed kernel is worth: with 512 channels it takes 36 MiB, to save 5 ms of 15 on 25 x 34 cells.
-_WINOGRAD_BYTES = 32 << 20
+# And memory that a transformed kernel is worth, by its side: a 3x3 one of 512 channels takes 36 MiB, to save 5 ms of 15
+# on 25 x 34 cells; larger ones save more.
+_WINOGRAD_BYTES = {3: 32 << 20, 5: 64 << 20, 7: 64 << 20}
 # The transformed kernel is read as a whole: it has to pay for this many tiles at least.
 _WINOGRAD_TILES = 20
 
@@ -107,15 +108,17 @@ class FusedConvolution(nn.Module):
         return weight
 
     def _suits_winograd(self, weight: Tensor) -> bool:
-        plain = self.options == ((1, 1), (1, 1), (1, 1)) and self.groups == 1 and not self.same
-        if not plain or tuple(weight.shape[2:]) != (3, 3) or min(weight.shape[:2]) < _WINOGRAD_CHANNELS:
+        outputs, channels, side, width = weight.shape
+        if side != width or side not in winograd.FORMS or min(outputs, channels) < _WINOGRAD_CHANNELS:
             return False
-        return weight[..., 0, 0].numel() * winograd.PATCH**2 * weight.element_size() <= _WINOGRAD_BYTES
+        plain = self.options == ((side // 2, side // 2), (1, 1), (1, 1)) and self.groups == 1 and not self.same
+        size = outputs * channels * winograd.FORMS[side].patch ** 2 * weight.element_size()
+        return plain and size <= _WINOGRAD_BYTES[side]
 
     def _worth_tiles(self, x: Tensor) -> bool:
         batch, _, height, width = x.shape
         together = batch if batch >= winograd.MANY and height * width <= winograd.SMALL else 1
-        return together * winograd.count_tiles(height, width) >= _WINOGRAD_TILES
+        return together * winograd.count_tiles(height, width, kernel=self.weight.shape[2]) >= _WINOGRAD_TILES
 
 
 def fold(convolution: nn.Conv2d, norm: FrozenNorm | None) -> tuple[Tensor, Tensor | None]:
