@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -95,6 +96,40 @@ def test_frames_are_turned_counterclockwise_as_players_do(degrees: int, place: t
     assert [tuple(each) for each in np.argwhere(np.asarray(upright)[..., 0] == 255)] == [place]  # row, column
 
 
+@pytest.mark.parametrize(("degrees", "corner"), [(90, (0, 47)), (180, (47, 63)), (270, (63, 0))])
+def test_a_phones_film_is_read_upright(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None:
+    # Its matrix says how players turn it clockwise: the upper left corner comes to the upper right one, and so on.
+    path, one = film(tmp_path / "a.mp4", 3), 1 << 16
+    before, usual, behind = path.read_bytes().rpartition(struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30))
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    x, y = {90: (48, 0), 180: (64, 48), 270: (0, 64)}[degrees]
+    matrix = (cosine * one, sine * one, 0, -sine * one, cosine * one, 0, x * one, y * one, 1 << 30)
+    (tmp_path / "b.mp4").write_bytes(before + struct.pack(">9i", *matrix) + behind)
+    assert usual, "the track's own; that of the whole film stands before it"
+    plain, (first, *_) = next(iter(Film(path))).image, Film(tmp_path / "b.mp4")
+    assert first.image.size == ((64, 48) if degrees == 180 else (48, 64))
+    assert first.image.getpixel(corner[::-1]) == plain.getpixel((0, 0))
+
+
+def test_a_film_whose_frames_change_size_says_where(tmp_path: Path) -> None:
+    both = tmp_path / "both.ts"
+    for number, (width, height) in enumerate(((64, 48), (96, 80))):
+        with av.open(str(tmp_path / f"{number}.ts"), "w") as made:
+            images = made.add_stream("mpeg2video", rate=10)
+            images.width, images.height, images.pix_fmt = width, height, "yuv420p"
+            for k in range(4):
+                made.mux(images.encode(av.VideoFrame.from_image(frame(k, width, height))))
+            made.mux(images.encode())
+    both.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
+    told = Film(both)
+    frames = list(told)
+    assert {each.image.size for each in frames} == {(64, 48), (96, 80)}
+    assert [size for _, size in told.sizes] == [(48, 64), (80, 96)]
+    assert frames[told.sizes[1][0]].image.size == (96, 80)
+    with pytest.raises(ImageError, match="its frames have 96 x 80 pixels, more than 4000"):
+        list(Film(both, max_pixels=4000))
+
+
 def test_a_film_that_breaks_off_gives_what_can_be_read_and_says_so(tmp_path: Path) -> None:
     whole = film(tmp_path / "a.mp4", 20, movflags="faststart").read_bytes()
     (tmp_path / "half.mp4").write_bytes(whole[: len(whole) * 6 // 10])
@@ -110,6 +145,14 @@ def test_what_is_no_film_is_refused_with_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its table of contents was at the end
     with pytest.raises(ImageError, match=r"cut\.mp4: is no film that can be read .* copy or download it again"):
         Film(tmp_path / "cut.mp4")
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(ImageError, match=r"empty\.mp4: is empty, 0 bytes"):
+        Film(tmp_path / "empty.mp4")
+    with av.open(str(tmp_path / "begun.mp4"), "w") as made:
+        made.add_stream("libx264", rate=10)
+        made.start_encoding()
+    with pytest.raises(ImageError, match=r"begun\.mp4: has neither images nor sound"):
+        Film(tmp_path / "begun.mp4")
     with pytest.raises(DataNotFoundError, match=r"no\.mp4: no such file"):
         fpn.video_frames(tmp_path / "no.mp4")
     with pytest.raises(ImageError, match="is a folder"):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fpn.errors import ConfigError, DataNotFoundError, ImageError, MissingExtraError, OutputError
 from fpn.image_io import MAX_PIXELS
+from fpn.shapes import Size
 
 FILM_SUFFIXES = frozenset(
     (
@@ -62,6 +63,7 @@ class Film:
         has_sound: whether it has a track of sound.
         start: when its first frame is shown, in seconds by its clock; known once that is read.
         damage: what could not be read, once all was; "" where nothing was wrong.
+        sizes: number and size of the first frame handed out, and of each that has another size than the one before.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1, max_pixels: int = MAX_PIXELS) -> None:
@@ -80,15 +82,15 @@ class Film:
             raise ConfigError(f"every {every}: expected 1 (each frame) or more")
         self.path, self.every = Path(path), every
         self.damage, self.start = "", 0.0
+        self.sizes: list[tuple[int, Size]] = []
+        self._max_pixels = max_pixels
         with _opened(self.path) as film:
             if not film.streams.video:
-                raise ImageError(f"{self.path}: has no images, only {_kinds(film)}. Give a film.")
+                raise ImageError(f"{self.path}: has {_instead(film)}. Give a film.")
             stream = film.streams.video[0]
-            if stream.width * stream.height > max_pixels:
-                raise ImageError(
-                    f"{self.path}: its frames have {stream.width} x {stream.height} pixels, more than {max_pixels} "
-                    "(--max-pixels, max_pixels)"
-                )
+            if stream.codec_context is None:
+                raise ImageError(f"{self.path}: PyAV has no decoder for its kind of images. Convert it, say to H.264.")
+            self._refuse_large(stream.width, stream.height)
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or _USUAL_RATE)
             self.has_sound = bool(film.streams.audio)
             self._said = int(stream.frames)  # 0: the file has no such number
@@ -99,8 +101,9 @@ class Film:
         """The frames in the order in which they are shown. A film that breaks off ends there, and `damage` says so.
 
         Raises:
-            ImageError: not one frame could be read.
+            ImageError: not one frame could be read, or one has too many pixels.
         """
+        self.sizes = []
         number, before, broken, clock = 0, -1.0, 0, _Clock(self.rate)
         with _opened(self.path) as film:
             for frame in self._decoded(film):
@@ -112,11 +115,23 @@ class Film:
                     self.start = seconds
                 if number % self.every == 0:
                     before = max(seconds - self.start, before + 1 / _TICKS)
-                    yield FilmFrame(_upright(frame), number, before)
+                    self._refuse_large(frame.width, frame.height)
+                    image = _upright(frame)
+                    size = Size(image.height, image.width)
+                    if not self.sizes or self.sizes[-1][1] != size:
+                        self.sizes.append((number, size))
+                    yield FilmFrame(image, number, before)
                 number += 1
         if number == 0:
             raise ImageError(f"{self.path}: not one frame can be read. Copy or download it again.")
         self._tell(number, broken)
+
+    def _refuse_large(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise ImageError(
+                f"{self.path}: its frames have {width} x {height} pixels, more than {self._max_pixels} "
+                "(--max-pixels, max_pixels)"
+            )
 
     def _decoded(self, film: Any) -> Iterator[Any]:
         """Frames; None for what can't be decoded. What breaks the file itself ends it."""
@@ -128,13 +143,13 @@ class Film:
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, av.error.FFmpegError) as ending:
+            except (StopIteration, av.error.FFmpegError, OSError) as ending:
                 if not isinstance(ending, StopIteration):
                     self.damage = f"breaks off ({ending.strerror})"
                 return
             try:
                 yield from packet.decode()
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OSError):
                 yield None
 
     def _tell(self, read: int, broken: int) -> None:
@@ -306,7 +321,9 @@ def _opened(path: Path) -> Iterator[Any]:
             film = opened.enter_context(av.open(opened.enter_context(path.open("rb")), options=_NOTHING_ELSE))
         except PermissionError:
             raise ImageError(f"{path}: no permission to read it") from None
-        except (av.error.FFmpegError, ValueError) as error:
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            if not path.stat().st_size:
+                raise ImageError(f"{path}: is empty, 0 bytes. Copy or download it again.") from None
             raise ImageError(
                 f"{path}: is no film that can be read ({getattr(error, 'strerror', None) or error}). One that was cut "
                 "short may have lost its table of contents: copy or download it again."
@@ -314,8 +331,9 @@ def _opened(path: Path) -> Iterator[Any]:
         yield film
 
 
-def _kinds(film: Any) -> str:
-    return ", ".join(sorted({stream.type for stream in film.streams})) or "nothing"
+def _instead(film: Any) -> str:
+    kinds = ", ".join(sorted({stream.type for stream in film.streams}))
+    return f"no images, only {kinds}" if kinds else "neither images nor sound, as if its recording never began"
 
 
 def _upright(frame: Any) -> Image.Image:

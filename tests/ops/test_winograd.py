@@ -18,10 +18,10 @@ def test_it_is_a_convolution_that_keeps_the_maps_size(size: tuple[int, int], rel
     wanted = wanted.relu() if relu else wanted
     got = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=relu)
     assert got.shape == wanted.shape
-    torch.testing.assert_close(got.double(), wanted, rtol=0, atol={3: 1e-4, 5: 5e-4, 7: 2e-3}[side])  # sums up to 75
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol={3: 1e-4, 5: 5e-4, 7: 4e-3}[side])  # sums up to 75
 
 
-@pytest.mark.parametrize(("side", "bound"), [(3, 5e-6), (5, 2e-5), (7, 4e-5)])
+@pytest.mark.parametrize(("side", "bound"), [(3, 5e-6), (5, 2e-5), (7, 1e-4)])
 def test_it_rounds_little_worse_than_the_plain_sum(side: int, bound: float) -> None:
     random = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 128, 16, 16, generator=random), torch.randn(32, 128, side, side, generator=random)
@@ -41,7 +41,7 @@ def test_a_image_does_not_see_its_neighbour() -> None:
 def test_tiles_are_counted_with_those_at_the_rim() -> None:
     assert winograd.count_tiles(8, 8) == 4
     assert winograd.count_tiles(9, 8) == 6
-    assert winograd.count_tiles(9, 8, kernel=7) == 9  # of 3 cells
+    assert winograd.count_tiles(9, 8, kernel=7) == 6
 
 
 def test_many_small_maps_are_convolved_together() -> None:
@@ -53,7 +53,7 @@ def test_many_small_maps_are_convolved_together() -> None:
         x = torch.randn(20, 3, side, side).contiguous(memory_format=torch.channels_last)
         wanted = functional.conv2d(x, weight, bias, padding=kernel // 2).relu()
         found = winograd.convolve(x, winograd.transform_weight(weight), bias, relu=True)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 if kernel == 3 else 1e-3)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 if kernel == 3 else 2e-3)
 
 
 def test_a_kernels_gradient_is_that_of_the_plain_convolution() -> None:

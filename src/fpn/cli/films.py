@@ -148,8 +148,20 @@ def _one_film(path: Path, target: Path, job: FilmJob) -> dict[str, Any]:
                 show(draw(image, found[sure], classes, skeleton=skeleton, ids=shown), frame.seconds)
     if film.damage:
         say_warning(f"{path}: {film.damage}; what was read is kept")
+    if len(film.sizes) > 1:
+        say_warning(
+            f"{path}: {_tell_sizes(film)}. Boxes are in each frame's own pixels, drawn frames as large as the first"
+        )
+    sizes = [{"frame": number, "height": size.height, "width": size.width} for number, size in film.sizes]
     about = {"file_name": str(path), "rate": float(film.rate), "every": job.every, "damage": film.damage}
-    return about | notes.tell(path)
+    return about | {"sizes": sizes} | notes.tell(path)
+
+
+def _tell_sizes(film: Film) -> str:
+    (_, first), *later = film.sizes
+    changes = ", ".join(f"{size.width} x {size.height} from frame {number} on" for number, size in later[:3])
+    more = f" and {counted(len(later) - 3, 'more change')}" if len(later) > 3 else ""
+    return f"its frames change size, {first.width} x {first.height} at first, {changes}{more}"
 
 
 @contextmanager

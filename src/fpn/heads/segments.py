@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -120,8 +120,9 @@ class WindowHead(nn.Module):
 
 
 def _product(layer: nn.Module, rows: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-    """What a convolution says of patches that are as large as its kernel: a matrix product takes a third of the time."""
-    return functional.linear(rows, layer.weight.flatten(1), layer.bias)
+    """What a convolution says of patches as large as its kernel: as a matrix product twice as fast."""
+    weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
+    return functional.linear(rows, weight.flatten(1), bias)
 
 
 class _Best(NamedTuple):
@@ -256,6 +257,7 @@ class SegmentHead(nn.Module):
         best, start = None, 0
         for level in self.levels:
             for kind, window in enumerate(self.windows):
+                assert isinstance(window, WindowHead), "made above"
                 hidden, logits = window.read(features[level.name])
                 scores = logits.flatten(1).float().sigmoid()
                 here = inside[:, start : start + scores.shape[1]]
