@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fpn.errors import DataError
 from fpn.heads.sampling import Randomness, per_image
@@ -22,6 +21,7 @@ from fpn.ops.boxes import clip
 from fpn.ops.losses import binary_cross_entropy
 from fpn.ops.masks import boxes_of_grids
 from fpn.ops.matching import sample
+from fpn.ops.matrix_products import linear
 from fpn.ops.nms import nms, top_k
 from fpn.ops.windows import Grid, cut_windows, locate_windows, match_windows, window_centres
 from fpn.sections import Fraction, NotNegative, Positive, Section
@@ -122,7 +122,7 @@ class WindowHead(nn.Module):
 def _product(layer: nn.Module, rows: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
     """What a convolution says of patches as large as its kernel: as a matrix product twice as fast."""
     weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
-    return functional.linear(rows, weight.flatten(1), bias)
+    return linear(rows, weight.flatten(1), bias)
 
 
 class _Best(NamedTuple):

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from fpn.ops.matrix_products import add_products, multiply, multiply_pairs, onednn_is_faster
 
@@ -65,7 +64,7 @@ FORMS = {
 }
 _BY_PRODUCTS = {form.patch**2: form for form in FORMS.values()}
 _THREE = FORMS[3]
-# So many maps of at most so many cells are convolved together.
+# So many maps of at most so many cells are convolved together, and fewer where they have few tiles.
 MANY, SMALL = 16, 256
 # Tiles a matrix product: more leave the cache (1088 took 1.6 times as long as 136), fewer leave the cores idle.
 _TILES, _TILES_BY_ONEDNN = 192, 384
@@ -124,7 +123,7 @@ def convolve(
     layout = torch.channels_last
     result = torch.empty((batch, weight.shape[2], height, width), dtype=x.dtype, device=x.device, memory_format=layout)
     cells, found = x.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1)
-    if _together(x):
+    if _together(x, form):
         tall = _stack(cells, form)
         whole = x.new_empty(*tall.shape[:2], weight.shape[2])
         _image(tall, whole, weight, bias, relu)
@@ -147,17 +146,21 @@ def weight_gradient(
     total = maps[0].new_zeros(_THREE.patch**2, maps[0].shape[1], grads[0].shape[1])
     for x, grad in zip(maps, grads, strict=True):
         cells, wanted = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-        pairs = (
-            [(_stack(cells, _THREE), _stack(wanted, _THREE))] if _together(x) else list(zip(cells, wanted, strict=True))
-        )
+        together = _together(x, _THREE)
+        pairs = [(_stack(cells, _THREE), _stack(wanted, _THREE))] if together else zip(cells, wanted, strict=True)
         for source, target in pairs:
             _add_image_gradient(total, source, target)
-    kernel, side = _bases(_THREE)[0].to(total), _THREE.patch
-    return torch.einsum("ia,ijco,jb->ocab", kernel, total.view(side, side, *total.shape[1:]), kernel)
+    kernel = _bases(_THREE)[0].to(total)
+    found = multiply(torch.kron(kernel, kernel).T.contiguous(), total.flatten(1))
+    return found.view(3, 3, *total.shape[1:]).permute(3, 2, 0, 1)
 
 
-def _together(x: Tensor) -> bool:
-    return len(x) >= MANY and x.shape[2] * x.shape[3] <= SMALL
+def _together(x: Tensor, form: WinogradForm) -> bool:
+    """Whether the images of a batch go as one: those with so few tiles that their products would be small ones."""
+    batch, _, height, width = x.shape
+    if batch >= MANY and height * width <= SMALL:
+        return True
+    return batch > 1 and 2 * count_tiles(height + form.rim, width, kernel=form.kernel) <= _most_tiles()
 
 
 def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -176,15 +179,19 @@ def _add_image_gradient(total: Tensor, source: Tensor, grad: Tensor) -> None:
         own = grad[top : top + rows]
         patches, down, across = _patches(source, top, len(own), _THREE)
         moved = multiply(into, patches.reshape(len(into), -1)).view(len(into), down * across, -1)
-        whole = functional.pad(own, (0, 0, 0, across * tile - own.shape[1], 0, down * tile - len(own)))
+        whole = _framed(own, (0, down * tile - len(own)), (0, across * tile - own.shape[1]))
         tiles = whole.view(down, tile, across, tile, -1).permute(1, 3, 0, 2, 4)  # -> (4, 4, down, across, O)
         wanted = multiply(back.T, tiles.reshape(tile**2, -1)).view(len(into), down * across, -1)
         add_products(total, moved.transpose(1, 2), wanted)
 
 
+def _most_tiles() -> int:
+    return _TILES_BY_ONEDNN if onednn_is_faster() else _TILES
+
+
 def _rows(width: int, form: WinogradForm, outputs: int) -> int:
     """Rows of cells that are worked on together."""
-    together = min(_TILES_BY_ONEDNN if onednn_is_faster() else _TILES, _BYTES // (4 * outputs * form.patch**2))
+    together = min(_most_tiles(), _BYTES // (4 * outputs * form.patch**2))
     return max(1, round(together / -(-width // form.tile))) * form.tile
 
 
@@ -225,10 +232,26 @@ def _patches(source: Tensor, top: int, rows: int, form: WinogradForm) -> tuple[T
     first, last = max(top - rim, 0), min(top + down * tile + rim, height)
     above = first - (top - rim)
     below = down * tile + 2 * rim - above - (last - first)
-    padded = functional.pad(source[first:last], (0, 0, rim, across * tile + rim - width, above, below))
+    padded = _framed(source[first:last], (above, below), (rim, across * tile + rim - width))
     row, column, channel = padded.stride()
     shape = (form.patch, form.patch, down, across, channels)
     return padded.as_strided(shape, (row, column, row * tile, column * tile, channel)), down, across
+
+
+def _framed(cells: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """(H, W, C) with so many rows of zeros above and below, and columns left and right, which alone are cleared."""
+    height, width, channels = cells.shape
+    (above, below), (left, right) = rows, columns
+    if not any((*rows, *columns)):
+        return cells
+    framed = cells.new_empty(above + height + below, left + width + right, channels)
+    framed[:above].zero_()
+    framed[above + height :].zero_()
+    inner = framed[above : above + height]
+    inner[:, :left].zero_()
+    inner[:, left + width :].zero_()
+    inner[:, left : left + width] = cells
+    return framed
 
 
 @lru_cache(maxsize=len(FORMS))
