@@ -29,17 +29,20 @@ COMMANDS = {
     "evaluate": ("fpn.cli.evaluate", "Measure a model: COCO average precision and recall."),
     "compare": ("fpn.cli.compare", "Say whether one model is better than another, and how sure that is."),
     "calibrate": ("fpn.cli.calibrate", "Choose each class's threshold, and write it into the model."),
-    "report": ("fpn.cli.report", "Say on one page what a model can do, what it can't, and why."),
-    "predict": ("fpn.cli.predict", "Find objects in images, folders and globs."),
-    "batch": ("fpn.cli.batch", "Find objects in millions of images; Parquet out, going on after any stop."),
-    "serve": ("fpn.cli.serve", "Find objects in images that come over HTTP."),
+    "report": ("fpn.cli.report", "Write one page on what a model can do, what it can't, and why."),
+    "predict": ("fpn.cli.predict", "Find objects in images or films."),
+    "batch": ("fpn.cli.batch", "Find objects in millions of images, as Parquet files; goes on after any stop."),
+    "serve": ("fpn.cli.serve", "Run a server that finds objects in images sent over HTTP."),
     "suggest": ("fpn.cli.suggest", "Choose which images to label next, and draft their labels."),
     "explain": ("fpn.cli.explain", "Show shapes, receptive fields, equation 1, and how toolkits differ."),
-    "diagnose": ("fpn.cli.diagnose", "Say which stage lost what a model misses, and what it costs in AP."),
-    "plan": ("fpn.cli.plan", "Say what more labels would bring, and how long it takes, by training cheap pilots."),
+    "diagnose": (
+        "fpn.cli.diagnose",
+        "Trace missed objects to the stage that lost them, and say what that costs in AP.",
+    ),
+    "plan": ("fpn.cli.plan", "Estimate what more labels would bring, by training small pilot models."),
     "ablate": ("fpn.cli.ablate", "Compare the designs of the paper's figure 1 and tables on your data."),
-    "check": ("fpn.cli.check", "Say what is wrong with your labels, before it costs you a night."),
-    "benchmark": ("fpn.cli.benchmark", "Measure this machine, side by side with torchvision."),
+    "check": ("fpn.cli.check", "Find what is wrong with your labels, before it costs you a night."),
+    "benchmark": ("fpn.cli.benchmark", "Measure speed on this machine, side by side with torchvision."),
     "split": ("fpn.cli.split", "Divide a dataset into train, val and test, each with its share of every class."),
     "import": ("fpn.cli.import_weights", "Turn a checkpoint of another toolkit into a model."),
     "export": (
@@ -47,8 +50,8 @@ COMMANDS = {
         "Write a model for ONNX Runtime or OpenVINO, or its weights for torchvision or Detectron2.",
     ),
     "convert": ("fpn.cli.convert", "Write a dataset as COCO, VOC or YOLO."),
-    "completion": ("fpn.cli.completion", "Print what a shell needs to finish words with the Tab key."),
-    "doctor": ("fpn.cli.doctor", "Say what this machine has and what is wrong with it, for a report of trouble."),
+    "completion": ("fpn.cli.completion", "Print a script for Tab completion in bash, zsh or fish."),
+    "doctor": ("fpn.cli.doctor", "Report what this machine has and what is wrong with it, to paste into a bug report."),
 }
 
 FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -58,7 +61,8 @@ _EMPTY = "Was a variable of the shell not set? Write a name, or . for the curren
 _PROLOGUE = """\
 Feature Pyramid Network object detectors: train one on your own images, measure it, use it.
 
-Begin with `fpn demo`; then `fpn train DATA --output runs/first` with a COCO, VOC, YOLO or LabelMe folder.
+Begin with `fpn demo`. Then run `fpn train DATA --output runs/first`, where DATA is a folder in COCO, VOC, YOLO or \
+LabelMe format.
 """
 
 

@@ -35,9 +35,9 @@ def run(
 ) -> int:
     """Find objects in any number of images and write them as Parquet files, a shard each.
 
-    Killed at any moment, the same command goes on with the shards that are missing, and gives the same rows. A row is
-    an image: name, width, height, boxes (x1, y1, x2, y2 in its pixels), scores, labels, category_ids, masks (COCO's
-    run lengths) or keypoints; one that can't be read has its error instead, and the exit status is then 1.
+    It can be killed at any moment: the same command then does the shards that are missing, and the rows are the same.
+    A row is an image: name, width, height, boxes (x1, y1, x2, y2 in its pixels), scores, labels, category_ids, masks
+    (COCO's run lengths) or keypoints. One that can't be read has its error instead, and the exit status is then 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
@@ -55,9 +55,9 @@ def run(
         shard_size: Images a shard.
         batch_size: Images that go through the network together.
         column: Of .parquet files: which holds the images' bytes or paths. None: recognised by its name.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
-            works as it was proven, one of OpenVINO also in bf16 if that is said.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32. An exported file keeps the format in which it was proven; only OpenVINO's also takes bf16.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
         max_pixels: Largest image that is read, height times width.
     """
     if engine == "local" and workers != 1 and device in (None, "cpu"):

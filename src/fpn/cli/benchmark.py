@@ -42,10 +42,10 @@ def run(
     images: Annotated[tuple[str, ...], paths.image_words("--images")] = (),
     output: Path | None = None,
 ) -> None:
-    """Measure this machine: fpn side by side with torchvision, the same weights and images, in turns.
+    """Measure speed on this machine: fpn and torchvision in turns, with the same weights and images.
 
     Inference goes from a JPEG file to boxes in its pixels, with the time of each stage; outputs are compared. Times
-    are medians. Everything runs in this process, but the memory on a CPU, which takes one of its own for each side.
+    are medians. Everything runs in this process, except that memory on a CPU is measured in a process for each side.
 
     With --exported, a model and what fpn export made of it are measured instead, on the CPU, and the fastest is named:
 
@@ -66,7 +66,7 @@ def run(
         head_width: Width of our box head's two layers; torchvision's are 1024 wide.
         compile: Also measure torch.compile, on a GPU with CUDA graphs as well. None: on a GPU.
         threads: Of torch on a CPU. None: as torch chooses.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
         exported: Files of one model, the model itself (which is optimized) first; of the other options --images,
             --size, --batch-sizes (one number), --repeats, --threads and --output go with it.
         images: With --exported, what is measured on: files, folders or globs, of which the first 20 are taken. None:

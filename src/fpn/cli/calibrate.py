@@ -45,16 +45,17 @@ def run(
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> int:
-    """Choose from which score on detections of each class count, and write it into the model file.
+    """Choose for each class the score from which on detections count, and write it into the model file.
 
     `fpn predict` and `predict` in Python then show what reaches its class's threshold. The images must be ones that the
-    model was not trained on. Found is an object of which a detection of its class covers half (IoU 0.5) or more.
+    model was not trained on. An object counts as
+    found if a detection of its class overlaps it with an IoU of 0.5 or more.
 
     --f1, --precision and --recall describe the images at hand. --guarantee and --false-alarms are bounds for images to
     come, of the same kind as these: they hold in 95 of 100 such calibrations (--sure), whatever the model is, and need
     more images the more they promise.
 
-    Stopped, the same command goes on with what was found until then.
+    If it is stopped, the same command goes on from what was found until then.
 
     A class that can't reach the goal gets the nearest threshold, a star and a warning. If none can, nothing is written,
     and the exit status is 1.
@@ -78,9 +79,9 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
-        workers: Processes that read images. None: half of the cores. 0: none.
+        workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
         arithmetic: Precision of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.devices import check_device
     from fpn.cli.measuring import Measuring, common_truth, open_for

@@ -48,10 +48,10 @@ def run(
 ) -> int:
     """Say whether model B is better than model A on labelled images, and how sure that is.
 
-    The images are drawn over again with replacement, the same for both models; what differs from one draw to the next
-    tells how far the difference of average precision may lie from what other images of this kind would show.
+    The images are resampled with replacement, the same ones for both models (bootstrap). How much the difference of
+    average precision varies from one sample to the next tells how far it may be off on other images of this kind.
 
-    Stopped, the same command goes on with what was found until then.
+    If it is stopped, the same command goes on from what was found until then.
 
     The exit status is 0, or 3 if --fail-below is given and B is not that good.
 
@@ -76,9 +76,10 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
-        workers: Processes that read images. None: half of the cores. 0: none.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.devices import check_device
     from fpn.cli.measuring import Measuring, common_truth, open_for

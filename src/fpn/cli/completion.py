@@ -6,11 +6,11 @@ from typing import Literal
 
 
 def run(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print what a shell needs to finish verbs and options with the Tab key.
+    """Print a script for completing verbs and options with the Tab key.
 
-    For good: `fpn completion bash > ~/.local/share/bash-completion/completions/fpn`,
+    To install it: `fpn completion bash > ~/.local/share/bash-completion/completions/fpn`,
     `fpn completion zsh > ~/.zfunc/_fpn` (with ~/.zfunc in fpath, before compinit), or
-    `fpn completion fish > ~/.config/fish/completions/fpn.fish`. It is made anew after an update of fpn.
+    `fpn completion fish > ~/.config/fish/completions/fpn.fish`. Repeat this after an update of fpn.
 
     Args:
         shell: Which one.

@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Write a dataset in another format, and say what that format can't hold.
 
-    Images are copied as they are, or cut into tiles, all into one folder a split; DATA stays as it is.
+    Images are copied unchanged or cut into tiles, into one folder for each split; DATA stays as it is.
 
     Args:
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.

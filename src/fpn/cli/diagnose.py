@@ -46,7 +46,7 @@ def run(
     classified wrongly, box poor, centre-ness low, cut by top-k, suppressed in the end, below the threshold. Detections
     that found nothing are sorted into TIDE's kinds.
 
-    Stopped, the same command goes on with what was traced until then.
+    If it is stopped, the same command goes on from what was traced until then.
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
@@ -60,8 +60,8 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
-        workers: Processes that read images. None: half of the cores. 0: none.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     _refuse(score, draw, output)
     from fpn.cli.decoding import advising, say_unreadable

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def run(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
-    """Say which versions, devices, threads, memory, folders and extras there are, and what is wrong with them.
+    """Report versions, devices, threads, memory, folders and extras, and what is wrong with them.
 
-    Paste it into a report of trouble. What is broken is told and does not fail the command; the home folder and
-    secrets are left out.
+    Paste its output into a bug report. The command succeeds even if something is broken. The home folder and secrets
+    are left out.
 
     Args:
         as_json: Write JSON in place of text.

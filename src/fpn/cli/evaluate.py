@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Measure a model on labelled images: COCO average precision and recall.
 
-    Stopped, the same command goes on with what was found until then.
+    If it is stopped, the same command goes on from what was found until then.
 
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
@@ -62,10 +62,10 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
-        workers: Processes that read images. None: half of the cores. 0: none.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
-            works as it was proven, one of OpenVINO also in bf16 if that is said.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32. An exported file keeps the format in which it was proven; only OpenVINO's also takes bf16.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.decoding import advising
     from fpn.cli.fast_models import load_fast

@@ -9,6 +9,7 @@ import io
 import json
 from typing import Any
 
+from cyclopts import App
 from cyclopts.help import HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
@@ -76,7 +77,17 @@ def _make_page(verb: str) -> Page:
     recorder, app = Recorder(), make_app(verb or None)
     app.help_formatter = recorder
     app.help_print([verb] if verb else [], console=Console(file=io.StringIO()))
-    return recorder.page
+    page = recorder.page
+    if verb:
+        page["usage"] = page["usage"].replace("[ARGS]", _optional(app[verb]))
+    return page
+
+
+def _optional(verb: App) -> str:
+    """Arguments that may be left out, by name: [DATA], and [IMAGES ...] of several."""
+    arguments = verb.assemble_argument_collection()
+    found = [each for each in arguments if each.field_info.is_positional and not each.required]
+    return " ".join(f"[{each.name} ...]" if "tuple" in str(each.hint) else f"[{each.name}]" for each in found)
 
 
 if __name__ == "__main__":

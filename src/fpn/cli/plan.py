@@ -38,13 +38,13 @@ def run(
     pilots: Annotated[PilotSettings | None, Parameter(name="*", group="Pilots, the same for all")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
-    """Say what more labelled images would bring, before anybody labels them.
+    """Estimate what more labelled images would bring, before anybody labels them.
 
     Small detectors are trained on quarters, halves and all of the images, and measured on held-out ones. A learning
-    curve through them says what twice and four times the labels would bring, with an interval; what no number of them
-    would exceed; and how long a whole training takes here.
+    curve through the results estimates what twice and four times the labels would bring, with an interval; what no
+    number of them would exceed; and how long a whole training takes here.
 
-    How one model would be trained on the images at hand says fpn train DATA --plan.
+    To see how one model would be trained on the images at hand, use fpn train DATA --plan.
 
     With --output, Ctrl-C or a kill costs one pilot: repeat the command to go on.
 

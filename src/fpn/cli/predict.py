@@ -55,8 +55,8 @@ def run(
     category ids of the training data, and boxes in pixels of the image as it stands upright. An image that can't be
     read is reported and skipped; the exit status is then 1.
 
-    Of a film (.mp4, .mov, .mkv, ...; extra video) FILM.mp4 is drawn, FILM.jsonl has a line for each frame with its time
-    and what was found, and FILM.csv the same as rows:
+    A film (.mp4, .mov, .mkv, ...; needs the extra video) becomes FILM.mp4 with what was found drawn in, FILM.jsonl with
+    a line for each frame, and FILM.csv with a row for each detection:
 
     fpn predict model.safetensors street.mov --track --output street
 
@@ -64,19 +64,19 @@ def run(
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
         images: Files, folders (with all inside of them) and globs in quotes; or films, by their names.
         output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
-        score: Draw and count detections from this score on, 0 to 1. calibrated: from each class's own threshold, that
-            `fpn calibrate` chose. None: calibrated where the model has that, else 0.5. The lists always hold all.
+        score: Draw and count detections with at least this score, 0 to 1. calibrated: with at least the threshold of
+            their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
-            works as it was proven, one of OpenVINO also in bf16 if that is said.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32. An exported file keeps the format in which it was proven; only OpenVINO's also takes bf16.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
         drawn: Write the drawn images.
-        ids: COCO json that lists these images: its ids are taken, and coco_results.json is written, which pycocotools
-            compares with it (COCO.loadRes).
+        ids: COCO json that lists these images: their ids are taken from it, and coco_results.json is written for
+            pycocotools (COCO.loadRes).
         max_pixels: Largest image that is read, height times width.
-        every: Take each n-th frame of films.
+        every: Take every n-th frame of films.
         track: Follow objects through a film (extra track): each has an id, and its colour.
     """
     from fpn.cli.fast_models import load_fast

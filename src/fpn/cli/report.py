@@ -38,13 +38,13 @@ def run(
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
-    """Say on one page what a model can do, what it can't, and why; all figures as JSON beside it.
+    """Write one page on what a model can do, what it can't, and why, with all figures as JSON beside it.
 
-    AP with intervals, curves and thresholds by class, confusion, calibration, sizes and levels, where objects are lost
-    and what helps, the worst images, labels that look wrong, the training, the data, speed. The page is one file that
-    opens anywhere without a network.
+    It shows AP with intervals, curves and thresholds by class, confusion, calibration, sizes and levels, where objects
+    are lost and what helps, the worst images, labels that look wrong, the training, the data, and speed. The page is
+    one file that opens anywhere without a network.
 
-    Stopped, the same command goes on with what was measured until then.
+    If it is stopped, the same command goes on from what was measured until then.
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
@@ -62,9 +62,10 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
-        workers: Processes that read images. None: half of the cores. 0: none.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.decoding import advising
     from fpn.cli.devices import check_device

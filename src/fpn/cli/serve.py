@@ -40,33 +40,33 @@ def run(
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
 ) -> int:
-    """Find objects in images that come over HTTP.
+    """Run a server that finds objects in images sent over HTTP.
 
-    POST /predict takes an image's bytes or a form of several files, and gives JSON; /v2 is the Open Inference
-    Protocol, /metrics is for Prometheus, /health says how it is. docs/serving.md has all of it. A model's file that
-    changes is loaded anew. SIGTERM or Ctrl-C finishes what was accepted.
+    POST /predict takes an image's bytes or a form of several files, and answers with JSON. /v2 is the Open Inference
+    Protocol, /metrics is for Prometheus, /health is for health checks; docs/serving.md describes all of it. When a
+    model's file changes, the new one is loaded. SIGTERM or Ctrl-C finishes what was accepted, and ends the server.
 
     Args:
-        models: Files of any kind that fpn predict takes. NAME=FILE gives one a name; else it is called as its file.
-        host: Address to listen at. 0.0.0.0: all of this machine's; then give a --token.
-        port: Port to listen at; 0 takes any that is free.
-        token: What requests have to say, as `Authorization: Bearer TOKEN`, for all but /health and the text of the
-            page, which asks for it. Or set FPN_TOKEN, which no list of processes shows.
-        score: Give detections from this score on, where a request says nothing. calibrated: from each class's own
-            threshold. None: calibrated where the model has that, else all that it reports.
-        batch_size: Images that go through the network together, at most.
-        wait_ms: Longest that an image waits for others, in milliseconds.
-        queue: Images that are accepted and not answered, at most; then others get 429.
-        max_bytes: Largest body of a request.
+        models: Model files of any kind that fpn predict takes. NAME=FILE names one; else its name is its file's.
+        host: Address to listen at. 0.0.0.0: all addresses of this machine; then also give a --token.
+        port: Port to listen at. 0: any that is free.
+        token: What requests have to send, as `Authorization: Bearer TOKEN`, for all but /health and the page itself,
+            which asks for it. Or set FPN_TOKEN, which does not show in lists of processes.
+        score: Give detections with at least this score, unless the request has its own. calibrated: with at least
+            their class's own threshold. None: calibrated if the model is, else all that it reports.
+        batch_size: Most images that go through the network together.
+        wait_ms: Longest time that an image waits for others, in milliseconds.
+        queue: Most images that are accepted and not yet answered; beyond that, requests get 429.
+        max_bytes: Largest body of a request, in bytes.
         max_pixels: Largest image, height times width.
-        max_images: Images of a request, at most.
-        max_tiles: Tiles of an image, at most.
-        seconds: Longest that a request takes once its body is there; then it gets 504.
-        body_seconds: Longest that a body may take to come; then it gets 408.
+        max_images: Most images of a request.
+        max_tiles: Most tiles of an image.
+        seconds: Longest time for a request once its body has arrived; then it gets 504.
+        body_seconds: Longest time for a body to arrive; then the request gets 408.
         max_detections: Most detections of an image. None: the model's own setting.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware; an exported file
-            works as it was proven, one of OpenVINO also in bf16 if that is said.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32. An exported file keeps the format in which it was proven; only OpenVINO's also takes bf16.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.devices import check_device
     from fpn.serving import ServerSettings, build_app, open_models

@@ -41,8 +41,8 @@ def run(
 ) -> None:
     """Divide a dataset into train, val and test, so that each has its share of every class.
 
-    A new folder is written; DATA stays as it is. `fpn train DATA --validation-share 0.2` divides in the same way and
-    writes none.
+    A new folder is written; DATA stays as it is. `fpn train DATA --validation-share 0.2` divides in the same way, but
+    writes nothing.
 
     Args:
         data: A folder or file in COCO, VOC, YOLO or LabelMe format.

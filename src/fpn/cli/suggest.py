@@ -49,8 +49,8 @@ def run(
 ) -> int:
     """Choose the images whose labels would teach a model most, say why, and write drafts of their labels.
 
-    Chosen are images with detections of which the model is unsure, above all of classes that have few labels, and that
-    look unlike each other and unlike what is labelled. Of images that show the same, one is chosen.
+    It chooses images in which the model is unsure of its detections, above all of classes that have few labels, and
+    which look unlike each other and unlike what is labelled. Of images that show the same, only one is chosen.
 
     The folder of --output gets suggestions.json and suggestions.csv, the ranking of all images with the reason for
     each, and the folder prelabels with drafts: a dataset of the chosen images that `fpn check` and labelling tools
@@ -74,8 +74,9 @@ def run(
             done. Label Studio's drafts have no images.
         mirror: Look at each image and at its mirror image: what only one shows is unsure. Takes twice as long.
         batch_size: Images that go through the network together.
-        precision: Of the network's arithmetic. auto: bf16 where the chip multiplies it in hardware.
-        device: Such as cpu, cuda or cuda:1. None: the GPU where there is one.
+        precision: Number format of the network's arithmetic. auto: bf16 where the processor multiplies it in hardware,
+            else float32.
+        device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
         max_pixels: Largest image that is read, height times width.
     """
     from fpn.cli.devices import check_device

@@ -46,17 +46,17 @@ def run(
 ) -> None:
     """Train a detector on labelled images.
 
-    What is not given is chosen by a recipe, which looks at the data and the machine and is printed with its reasons and
-    the time it will take; --plan stops there. --find-lr tries learning rates and stops, too.
+    A recipe chooses every setting that you don't give, by your data and this machine, and prints each with its reason
+    and the time that training will take. --plan stops there. --find-lr tries learning rates, and then stops.
 
-    All annotations are read and checked first, so that a broken one costs seconds, not a night. On several GPUs, with N
-    of them: torchrun --standalone --nproc-per-node N -m fpn train ...
+    All annotations are read and checked first, so that a broken one costs seconds, not a night. To use several GPUs,
+    where N is how many: torchrun --standalone --nproc-per-node N -m fpn train ...
 
     Args:
         path: A folder or file in COCO, VOC, YOLO or LabelMe format, recognised by itself.
         config: TOML or YAML file with the same names as the options below (and `data`). Options win over the file.
-        resume: Folder of an earlier run to go on with, bit by bit as if it had not stopped.
-        allow_changes: Resume though data, detector or settings changed.
+        resume: Folder of an earlier run to go on with; the result is the same to the bit as if it had not stopped.
+        allow_changes: Resume even if the data, the detector or settings have changed.
     """
     groups = {"data": data, "model": model, "training": training, "augmentation": augmentation, "planning": planning}
     given = Given(path, config, groups)
