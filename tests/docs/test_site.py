@@ -38,6 +38,7 @@ def test_the_navigation_leads_to_every_page_once() -> None:
 def test_the_site_builds_without_a_warning_and_takes_nothing_from_the_net(tmp_path: Path) -> None:
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copy(SETTINGS, tmp_path)
+    shutil.copytree(ROOT / "docs_tools" / "theme", tmp_path / "docs_tools" / "theme")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -47,3 +48,5 @@ def test_the_site_builds_without_a_warning_and_takes_nothing_from_the_net(tmp_pa
         address for page in pages for each in LOADED.findall(page.read_text("utf-8")) for address in each if address
     }
     assert taken == set()
+    rooted = [page for page in pages if re.search(r"(?:href|src)=\"/", page.read_text("utf-8"))]
+    assert rooted == []  # it may lie in any folder of a server
