@@ -12,7 +12,7 @@ from fpn.export.inside import InsidePreprocessor
 from fpn.preprocessing.config import PixelsConfig
 from fpn.preprocessing.preprocessor import Preprocessor
 
-SIZES = [(96, 160), (50, 70), (333, 201), (37, 500), (1, 1), (3, 5), (641, 480)]
+SIZES = [(96, 160), (50, 70), (333, 201), (37, 500), (1, 1), (3, 5), (641, 480), (463, 201), (90, 41)]
 
 
 def _preprocessor(**settings: object) -> Preprocessor:

@@ -16,6 +16,8 @@ from fpn.structures import Features
 
 # Height of the bands in which RoIs are read from left to right, network pixels.
 _BAND = 32
+# No level gets more RoIs.
+_MOST_ROIS = 2**31 - 1
 
 
 class Frames(NamedTuple):
@@ -142,6 +144,8 @@ def pool(pooler: RoIPooler, features: Features, chosen: Compact) -> tuple[Tensor
         return pooled, chosen, None
     assigned = pooler.assign(chosen.boxes)
     places = [(assigned == number).nonzero().squeeze(1) for number in range(len(pooler.levels))]
+    for place in places:
+        torch._check(place.shape[0] <= _MOST_ROIS)  # else their sum has no bound that fits into 64 bits
     parts = [
         _align(features[level.name], _rois(chosen.at(place)), 1 / level.stride, side, ratio, config.aligned)
         for level, place in zip(pooler.levels, places, strict=True)

@@ -6,7 +6,6 @@ that such a file is run where `fpn.export.operators` has been imported.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from fpn.detectors.modes import evaluating
 from fpn.export.graph import DetectorGraph
 from fpn.export.header import GraphInfo
 from fpn.export.inside import InsidePreprocessor
+from fpn.export.plain_norms import with_plain_norms
 from fpn.export.tables import TablesByProducts
 
 # Under this name the header lies in the archive.
@@ -40,7 +40,7 @@ class WholeGraph(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.inside = InsidePreprocessor(detector.preprocessor)
-        self.network = DetectorGraph(_with_plain_norms(detector))
+        self.network = DetectorGraph(with_plain_norms(detector))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Prepare, detect, and bring back as `Preprocessor.restore` does."""
@@ -50,40 +50,6 @@ class WholeGraph(nn.Module):
         if "keypoints" in found:
             found["keypoints"] = found["keypoints"] / inside.point_scales
         return tuple(found.values())
-
-
-class _PlainNorm(nn.Module):
-    """A batch norm by what it has gathered, which does not ask whether there is anything to norm.
-
-    Args:
-        norm: the batch norm.
-    """
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        assert norm.running_mean is not None, "gathered"
-        assert norm.running_var is not None, "gathered"
-        scale = (norm.running_var + norm.eps).rsqrt() * norm.weight
-        self.register_buffer("scale", scale.detach()[:, None, None])
-        self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach()[:, None, None])
-
-    scale: Tensor
-    shift: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), the same."""
-        return x * self.scale + self.shift
-
-
-def _with_plain_norms(detector: Detector) -> Detector:
-    """A copy; no trace could decide whether sides that a tensor says, or a number of RoIs, are 0."""
-    made = copy.deepcopy(detector)
-    for parent in list(made.modules()):
-        for name, child in list(parent.named_children()):
-            # timm's norms have an activation in them, and sides that are known not to be 0 before them.
-            if isinstance(child, nn.BatchNorm2d) and not hasattr(child, "act"):
-                setattr(parent, name, _PlainNorm(child))
-    return made
 
 
 def build_torch(detector: Detector, *, bare: bool) -> tuple[ExportedProgram, GraphInfo]:

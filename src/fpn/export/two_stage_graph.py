@@ -20,6 +20,7 @@ from fpn.export.padded import (
     pool,
     spread,
 )
+from fpn.export.plain_norms import with_plain_norms
 from fpn.export.uncut import features_for_graph
 from fpn.heads.box import BoxHead
 from fpn.heads.cascade import box_heads
@@ -41,7 +42,7 @@ class TwoStageGraph(nn.Module):
     def __init__(self, detector: TwoStageDetector) -> None:
         super().__init__()
         self.features = features_for_graph(detector.features)
-        self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
+        self.rpn, self.roi_heads = detector.rpn, with_plain_norms(detector.roi_heads)
         multiple = detector.preprocessor.size_multiple
         for head in box_heads(detector.roi_heads.box):
             check_pooler(head.pooler, multiple)
