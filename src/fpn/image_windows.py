@@ -24,6 +24,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 # No file beside the one that was named is opened.
 _SURROUNDINGS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+# Decoded blocks that are kept, MiB: tiles side by side share them, and 640 rows of strips 60 000 pixels long fit. Left
+# to itself GDAL keeps a twentieth of the machine's memory, so that memory grew with the image.
+_CACHE = {"GDAL_CACHEMAX": 128}
 
 
 @runtime_checkable
@@ -75,7 +78,7 @@ def open_windows(
     path = Path(source)
     rasterio = _rasterio(path)
     # A scan that says nothing of where on Earth it was made is no reason for a warning.
-    with warnings.catch_warnings(), rasterio.Env(**_SURROUNDINGS):
+    with warnings.catch_warnings(), rasterio.Env(**_SURROUNDINGS, **_CACHE):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             opened = rasterio.open(path, driver=_driver(path), sharing=False)

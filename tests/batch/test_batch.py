@@ -22,6 +22,7 @@ from fpn.batch import shards
 from fpn.batch.running import MANIFEST, run_batch
 from fpn.batch.sources import ImageItem, ItemReader, iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
+from fpn.cli import batch as cli_batch
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors.tiling import Tiling
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
@@ -302,3 +303,18 @@ def test_images_in_results_are_as_the_files_stand(model: Path, tmp_path: Path) -
     run_batch(model, [str(tmp_path / "a.jpg")], tmp_path / "out", ON_CPU, workers=1)
     (row,) = _rows(tmp_path / "out")
     assert (row["width"], row["height"]) == (30, 40)
+
+
+def test_processes_are_made_ready_only_where_several_have_something_to_do(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(workers: int | None, cores: int, shard_size: int) -> bool:
+        monkeypatch.setattr(cli_batch, "usable_cores", lambda: cores)
+        return cli_batch._has_many_workers([str(images)], None, workers, None, shard_size)
+
+    assert many(None, 8, 2)
+    assert many(2, 1, 2)
+    assert not many(None, 3, 2)  # two cores a process
+    assert not many(1, 8, 2)
+    assert not many(None, 8, 1000)
+    assert not many(None, 8, 0)  # refused later

@@ -258,6 +258,12 @@ class TestLimits:
         assert asyncio.run(leave())[0] == 499
         assert app.state.service.waiting == 0
 
+    def test_a_body_that_breaks_off_is_no_fault_of_the_server(self, app_of: Callable[..., Any]) -> None:
+        async def break_off() -> Any:
+            return await talk(app_of(), "/predict", [FILE[:10]], wait=0.01)
+
+        assert asyncio.run(break_off())[0] == 499
+
 
 class TestAccess:
     def test_all_but_health_needs_the_token(self, serve: Serve) -> None:
@@ -272,6 +278,10 @@ class TestAccess:
                 assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert client.get("/v2", headers=known).status_code == 200
             assert client.post("/predict", content=FILE, headers=known).status_code == 200
+            counted = client.get("/metrics", headers=known).text
+            assert 'fpn_requests_total{code="401",path="/predict"} 1.0' in counted
+            assert 'fpn_requests_total{code="401",path="/v2/health/ready"} 1.0' in counted
+            assert 'fpn_requests_total{code="401",path="other"} 1.0' in counted
             assert client.get("/health", headers=known).json()["models"]["first"]["number"] == 1
 
     def test_health_tells_of_a_file_that_could_not_be_loaded(self, app_of: Callable[..., Any]) -> None:

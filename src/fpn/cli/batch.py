@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from fpn.batch.forked_workers import worker_context
+from fpn.batch.sources import iterate_items
 from fpn.cli import paths
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
+from fpn.runtime.cores import usable_cores
 from fpn.wording import counted
 
 
@@ -60,7 +64,8 @@ def run(
         device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
         max_pixels: Largest image that is read, height times width.
     """
-    if engine == "local" and workers != 1 and device in (None, "cpu"):
+    local = engine == "local" and device in (None, "cpu")
+    if local and _has_many_workers(sources, column, workers, threads, shard_size):
         worker_context()  # it imports while this process does
     from fpn.batch.running import run_batch
     from fpn.batch.worker import BatchSettings
@@ -98,3 +103,13 @@ def run(
     if summary.failed:
         say_error(f"{summary.failed} of {summary.images} images could not be read; see the column `error`")
     return 1 if summary.failed else 0
+
+
+def _has_many_workers(
+    sources: Sequence[str], column: str | None, workers: int | None, threads: int | None, shard_size: int
+) -> bool:
+    """Whether several processes would share the work; a small job does not wait for the one they are forked from."""
+    if (workers or usable_cores() // (threads or 2)) < 2 or shard_size < 1:
+        return False
+    more_than_one_shard = islice(iterate_items(sources, column=column), shard_size, None)
+    return next(more_than_one_shard, None) is not None

@@ -24,7 +24,7 @@ from fpn.detectors.modes import evaluating
 from fpn.errors import ConfigError, FpnError
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike, read_image
 from fpn.preprocessing.preprocessor import Prepared, Preprocessor
-from fpn.runtime.capacity import usable_cores
+from fpn.runtime.cores import usable_cores
 from fpn.runtime.memory import keep_freed_memory
 from fpn.runtime.turns import NETWORKS
 from fpn.runtime.waiting import considerate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from fpn.runtime.cores import usable_cores
 
 _GIB = 2**30
 # What is taken to be free where the system does not say.
@@ -46,11 +47,6 @@ def find_capacity(*, cpu: bool = False) -> Capacity:
     if device.type == "cuda":
         return Capacity("cuda", torch.cuda.get_device_name(), cores, torch.cuda.mem_get_info()[0] / _GIB)
     return Capacity(device.type, device.type.upper(), cores, _UNKNOWN_GIB)
-
-
-def usable_cores() -> int:
-    """Cores of the CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_of_cpu() -> float:

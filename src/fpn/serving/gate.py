@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fpn.serving.metrics import ServerMetrics
@@ -76,7 +77,7 @@ class Gate:
             await self._answer(scope, exchange)
         finally:
             self._door.inside -= 1
-            path = getattr(scope.get("route"), "path", "other")
+            path = _counted_as(scope)
             self._metrics.requests.labels(path, exchange.status).inc()
             self._metrics.latency.labels(path).observe(time.monotonic() - began)
 
@@ -115,6 +116,15 @@ class Gate:
                 )
         if int(headers.get(b"content-length", b"0")) > self._settings.max_bytes:
             raise body_too_large(self._settings)
+
+
+def _counted_as(scope: Scope) -> str:
+    """The path that a request is counted under, also where it was refused before anything looked for one."""
+    route = scope.get("route")
+    if route is None:
+        matching = (each for each in scope["app"].routes if each.matches(scope)[0] is not Match.NONE)
+        route = next(matching, None)
+    return getattr(route, "path", "other")
 
 
 class _Exchange:

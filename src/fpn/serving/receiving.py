@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from fpn.image_io import ImageBytes
 from fpn.serving.problems import RequestError
@@ -54,7 +55,7 @@ class BodyReader:
         """All of a body, held for as long as the `with` lasts.
 
         Raises:
-            RequestError: 408, 413, 429.
+            RequestError: 408, 413, 429; 499, the client left, or sent what is no HTTP, before it was complete.
         """
         with _Held(self) as held:
             chunks = [chunk async for chunk in self._chunks(request, held)]
@@ -112,6 +113,8 @@ class BodyReader:
                 "Send a smaller image, or try again over a faster connection.",
                 {"Connection": "close"},
             ) from None
+        except ClientDisconnect:
+            raise RequestError(_GONE, "the body was not sent to its end", "Send it again.") from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -89,7 +89,7 @@ def _outputs(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not value:
         raise RequestError(400, "outputs has to be a list of tables with a name", "Leave it out for all of them.")
-    names = [_table(each, "outputs", {"name", "parameters"}).get("name") for each in value[:100]]
+    names = [_table(each, "each of outputs", {"name", "parameters"}).get("name") for each in value[:100]]
     unknown = [name for name in names if not isinstance(name, str) or name not in _KINDS]
     if unknown:
         raise RequestError(400, f"no output is called {unknown[0]!r:.100}", f"There are: {', '.join(_KINDS)}.")
@@ -112,7 +112,7 @@ def _images(tensor: dict[str, Any], settings: ServerSettings) -> tuple[tuple[str
     if name != INPUT:
         raise RequestError(400, f"no input is called {name!r:.100}", _HOW)
     if not isinstance(shape, list) or not 1 <= len(shape) <= 4 or not all(_is_side(side) for side in shape):
-        raise RequestError(400, f"shape {shape!r:.100}: expected one to four whole numbers of 1 and more", _HOW)
+        raise RequestError(400, f"shape {shape!r:.100}: expected one to four whole numbers from 1 to 2**31", _HOW)
     if not isinstance(data, list):
         raise RequestError(400, "data has to be a list", _HOW)
     readers: dict[str, Callable[[list[Any], list[int], ServerSettings], list[Sent]]] = {

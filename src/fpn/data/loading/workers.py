@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fpn.runtime.capacity import usable_cores
+from fpn.runtime.cores import usable_cores
 
 
 def default_workers(world_size: int = 1) -> int:

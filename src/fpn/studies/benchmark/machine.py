@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from fpn.runtime.capacity import usable_cores
+from fpn.runtime.cores import usable_cores
 from fpn.studies.benchmark.turns import in_turns
 
 # Large enough that the rate is that of the arithmetic: smaller ones measure the cost of the call.
