@@ -230,3 +230,47 @@ def test_optimizing_waits_for_another_thread_that_detects_and_has_it_wait(stirre
     assert len(stirred.predict([_image(64, 96)])[0]) > 0
     other.join()
     assert traced.is_set()
+
+
+@pytest.mark.skipif(not has_onednn(torch.float32), reason="a torch without oneDNN's fused convolutions")
+def test_a_weight_is_kept_once_in_the_order_of_the_size_that_comes_and_back_without_a_loss() -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(16, 24, 3, padding=1)
+    fused = FusedConvolution(convolution, activation=nn.ReLU())
+    fused.prepare()
+    before, small, large = fused.weight.clone(), torch.randn(1, 16, 5, 7), torch.randn(1, 16, 20, 30)
+    with torch.inference_mode():
+        for x, packed in ((small, False), (small, True), (small, True), (large, False), (small, False), (small, True)):
+            torch.testing.assert_close(fused(x), convolution(x).relu(), rtol=0, atol=1e-5)
+            assert fused.weight.is_mkldnn is packed
+        assert torch.equal(fused.weight.to_dense(), before)
+
+
+def test_a_sum_is_written_over_a_map_that_nobody_else_needs() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third, self.fourth = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+
+        def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            first = self.first(pixels)
+            second = self.third(self.second(first)) + first
+            third = self.fourth(second) + second
+            return [third, third + self.first(self.second(third))]
+
+    torch.manual_seed(0)
+    original = Twice().eval()
+    net = folded(original)
+    assert net is not None
+    parts = [part for part in net.modules() if isinstance(part, FusedConvolution)]
+    for part in parts:
+        part.prepare()
+    # The second sum adds what is being convolved, the third what is given out.
+    sums = {"third": True, "fourth": False, "first": False}
+    for name, over in sums.items():
+        kernel = getattr(original, name).weight
+        assert [part.over for part in parts if torch.equal(part.weight, kernel)][-1] is over
+    pixels = torch.randn(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(net(pixels), original(pixels), rtol=0, atol=1e-5)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.ops import roi_align
 
-from fpn.ops.masks import crop_runs, paste_masks
+from fpn.ops.masks import crop_pixels, crop_runs, paste_masks
 from fpn.ops.run_lengths import Runs, columns_of_runs, runs_of_mask
 from fpn.shapes import Size
 
@@ -57,6 +57,12 @@ def test_crops_are_torchvisions_roi_align_of_the_pixels(aligned: bool, cells: in
     expected = roi_align(masks[:, None].float(), rois, cells, 1.0, 0, aligned)[:, 0]
     crops = crop_runs(runs_of(masks), boxes, Size(37, 29), cells=cells, aligned=aligned)
     assert torch.allclose(crops, expected, atol=1e-5)
+    which = torch.arange(39, -1, -1)
+    whole = crop_pixels(masks.flip(0), boxes, which, cells=cells, aligned=aligned)
+    assert torch.allclose(whole, crops, atol=1e-6)
+    by_runs = crop_runs(runs_of(masks.flip(0)), boxes, Size(37, 29), which=which, cells=cells, aligned=aligned)
+    assert torch.equal(by_runs, crops)
+    assert crop_pixels(masks, boxes[:0], which[:0], cells=cells).shape == (0, cells, cells)
 
 
 def test_a_pasted_mask_fills_its_box() -> None:

@@ -199,6 +199,19 @@ def test_a_crop_by_pixels_is_soft_without_a_threshold() -> None:
     assert both()[0].crop(boxes, 2, sampling="pixels").tolist() == [[[0, 1], [0, 1]]]
 
 
+@pytest.mark.parametrize("sampling", ["outline", "pixels"])
+def test_many_boxes_of_few_masks_are_cut_as_each_alone(sampling, monkeypatch) -> None:
+    random = torch.Generator().manual_seed(0)
+    boxes = (torch.rand(9, 2, 2, generator=random) * torch.tensor([6.0, 5.0])).sort(dim=1).values.flatten(1)
+    which = torch.tensor([1, 0, 0, 1, 1, 0, 1, 1, 0])
+    apart = [both()[int(k)].crop(box[None], 3, sampling=sampling) for box, k in zip(boxes, which, strict=True)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(both().crop(boxes, 3, which=which, sampling=sampling), torch.cat(apart))
+    monkeypatch.setattr("fpn.structures.masks._DENSE_TOGETHER", 1)
+    exact = both().crop(boxes, 3, which=which, sampling="pixels", threshold=None)
+    torch.testing.assert_close(both()._crop_pixels(boxes, which, 3, True), exact, rtol=0, atol=1e-6)  # as a GPU does
+
+
 def test_a_crop_needs_a_box_a_mask_and_a_known_sampling() -> None:
     with pytest.raises(AssertionError, match="1 boxes for 2 masks"):
         both().crop(torch.zeros(1, 4), 2)

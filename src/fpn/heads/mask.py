@@ -170,9 +170,10 @@ class MaskHead(nn.Module):
             return boxes.new_zeros(0, side, side)
         if truth.masks is None:
             raise DataError("a detector with masks can't learn from objects without them: label outlines")
-        return truth.masks[drawn.gt_index].crop(
+        return truth.masks.crop(
             boxes,
             side,
+            which=drawn.gt_index,
             sampling=self.config.sampling,
             aligned=self.config.aligned,
             threshold=self.config.threshold,

@@ -20,7 +20,22 @@ def folded(net: nn.Module) -> fx.GraphModule | None:
     Norms with fixed statistics, sums of two maps and common activations go into the convolution before them. The
     weights are copies.
     """
-    return fused_graph(net, FusedConvolution, _ACTIVATIONS)
+    result = fused_graph(net, FusedConvolution, _ACTIVATIONS)
+    if result is not None:
+        _write_over(result)
+    return result
+
+
+def _write_over(result: fx.GraphModule) -> None:
+    """A sum takes the place of the map that is added, where that is not needed any more, nor is what was convolved."""
+    modules, order = dict(result.named_modules()), {node: place for place, node in enumerate(result.graph.nodes)}
+    for node in result.graph.nodes:
+        part = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(part, FusedConvolution) or len(node.args) != 2:
+            continue
+        x, other = node.args
+        made = other.op == "call_module" and isinstance(modules.get(str(other.target)), FusedConvolution)
+        part.over = made and x is not other and max(other.users, key=order.__getitem__) is node
 
 
 def fold_sequences(part: nn.Module) -> None:

@@ -50,7 +50,8 @@ class FusedConvolution(nn.Module):
         self.options: tuple[Any, ...] = (convolution.padding, convolution.stride, convolution.dilation)
         self.groups, self.same, self.activation = convolution.groups, same, activation
         self._native = False
-        self._packed: tuple[torch.Size, Tensor | None] | None = None
+        self._kept: tuple[torch.Size, Tensor] | None = None
+        self.over = False  # set where nobody else needs the map that is added
         self.transformed: Tensor | None = None
         self._name, self._scalars, self._algorithm = _known(activation)
 
@@ -79,32 +80,36 @@ class FusedConvolution(nn.Module):
             if self._native and self._name is not None:
                 return self._onednn(x, other)
         padding, stride, dilation = self.options
-        y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, self.groups)
+        y = functional.conv2d(x, _plain(self.weight), self.bias, stride, padding, dilation, self.groups)
         y = y if other is None else y.add_(other)
         return y if self.activation is None else cast(Tensor, self.activation(y))
 
     def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
         weight, activation = self._weight_for(x.shape), (cast(str, self._name), self._scalars, self._algorithm)
         options = (*self.options, self.groups)
-        return convolve_and(x, weight, self.bias, options, other=other, activation=activation)
+        return convolve_and(x, weight, self.bias, options, other=other, activation=activation, over=self.over)
 
     def _weight_for(self, shape: torch.Size) -> Tensor:
-        """The weight in oneDNN's order for maps of that shape, once two in a row had it; the last one is kept.
+        """The weight in oneDNN's order for maps of that shape, once two in a row had it, until another one comes.
 
         The order depends on the shape, and one of another shape is far worse than none: 512 to 512 channels, 3x3, on
         3x4 cells takes 0.8 ms in its own order, 1.8 from channels-last, and 146 in the order of larger maps. To put it
-        into its order takes longer than a small map: not for levels that take turns, as those of a head do.
+        into its order takes longer than a small map: not for levels that take turns, as those of a head do. It is kept
+        in one order alone, and goes back without a loss.
         """
-        kept = self._packed
+        kept = self._kept
         if kept is None or kept[0] != shape:
-            self._packed = shape, None  # at once: another thread may look
-            return self.weight
-        if kept[1] is not None:
+            # Both at once: another thread may look.
+            self._kept = kept = shape, _plain(self.weight if kept is None else kept[1])
+            self.weight = kept[1]
+            return kept[1]
+        if kept[1].is_mkldnn:
             return kept[1]
         padding, stride, dilation = self.options
         reorder = cast(Any, torch._C._nn).mkldnn_reorder_conv2d_weight  # the stub lacks the shape
-        weight: Tensor = reorder(self.weight.to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
-        self._packed = shape, weight
+        weight: Tensor = reorder(kept[1].to_mkldnn(), padding, stride, dilation, self.groups, list(shape))
+        self._kept = shape, weight
+        self.weight = weight
         return weight
 
     def _suits_winograd(self, weight: Tensor) -> bool:
@@ -129,6 +134,11 @@ def fold(convolution: nn.Conv2d, norm: FrozenNorm | None) -> tuple[Tensor, Tenso
         return weight.clone(), None if bias is None else bias.clone()
     scale, shift = norm.affine()
     return weight * scale.view(-1, 1, 1, 1), shift if bias is None else shift + bias * scale
+
+
+def _plain(weight: Tensor) -> Tensor:
+    """In channels-last order, if it is in oneDNN's own."""
+    return weight.to_dense().contiguous(memory_format=torch.channels_last) if weight.is_mkldnn else weight
 
 
 def _known(activation: nn.Module | None) -> tuple[str | None, list[Any], str | None]:

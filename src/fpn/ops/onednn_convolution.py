@@ -26,6 +26,7 @@ def convolve_and(
     *,
     other: Float[Tensor, "b o _ _"] | None = None,
     activation: FusedActivation = NOTHING,
+    over: bool = False,
 ) -> Float[Tensor, "b o _ _"]:
     """act(conv(x) + other), without gradients, in channels-last order.
 
@@ -36,13 +37,19 @@ def convolve_and(
         options: of the convolution.
         other: a map that is added, of any type and order.
         activation: what follows.
+        over: the result may be written over `other`, whose memory it then has.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     where = (weight, bias, *options)
     if other is None:
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *where, *activation))
+    if options[3] > 1 and activation[0] in ("none", "relu"):  # bf16 in groups would be refused (torch 2.15)
+        y = cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *where, *NOTHING)).add_(other)
+        return y if activation[0] == "none" else y.relu_()
     other = other.to(x.dtype, memory_format=torch.channels_last)
     after = (None if activation[0] == "none" else activation[0], *activation[1:])
+    if over:
+        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *where, "add", 1.0, *after))
     return cast(Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, other, *where, "add", 1.0, *after))
 
 
@@ -59,7 +66,8 @@ def has_onednn(dtype: torch.dtype) -> bool:
         try:
             alone = convolve_and(x, weight, None, options, activation=("relu", [], None))
             added = convolve_and(x, weight, None, options, other=plain, activation=("relu", [], None))
+            over = convolve_and(x, weight, None, options, other=plain.clone(), activation=("relu", [], None), over=True)
         except (AttributeError, RuntimeError):
             return False
-        pairs = ((alone, plain.relu()), (added, (plain + plain).relu()))
+        pairs = ((alone, plain.relu()), (added, (plain + plain).relu()), (over, added))
         return all(torch.allclose(found, wanted, rtol=0.02, atol=0.02) for found, wanted in pairs)

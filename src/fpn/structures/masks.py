@@ -33,6 +33,8 @@ MAX_CORNERS = 1 << 17
 MAX_TRAVEL = 1 << 21
 # Pixels that `dense` makes unless asked for more: a byte each.
 DENSE_PIXELS = 1 << 28
+# Masks that are images on another device at a time.
+_DENSE_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,15 +207,17 @@ class Masks:
         boxes: Float[Tensor, "n 4"],
         size: int,
         *,
+        which: Int[Tensor, " n"] | None = None,
         sampling: Literal["outline", "pixels"] = "outline",
         aligned: bool = True,
         threshold: float | None = 0.5,
     ) -> Float[Tensor, "n s s"]:
-        """What each box shows of its mask, as target of a mask head; box i is of mask i.
+        """What each box shows of its mask, as target of a mask head. Pixels are read on the boxes' device.
 
         Args:
             boxes: xyxy, pixels of the image, within it.
             size: S.
+            which: the mask that each box is of; None: box i is of mask i.
             sampling: `outline`: polygons are filled on the grid of the box (Detectron2), and only codes are read by
                 RoIAlign; `pixels`: everything is read by RoIAlign from the mask's pixels (torchvision).
             aligned: of RoIAlign: True as Detectron2, False as torchvision.
@@ -225,19 +229,47 @@ class Masks:
         Source: Detectron2's PolygonMasks.crop_and_resize and BitMasks.crop_and_resize, torchvision's
         project_masks_on_boxes.
         """
-        assert len(boxes) == len(self), f"{len(boxes)} boxes for {len(self)} masks"
+        if which is None:
+            assert len(boxes) == len(self), f"{len(boxes)} boxes for {len(self)} masks"
+            which = torch.arange(len(self))
         if sampling not in ("outline", "pixels"):
             raise ConfigError(f"sampling={sampling!r}: must be 'outline' or 'pixels'")
-        here = boxes.detach().cpu()
-        filled = polygon_ops.rasterised_in_boxes(self.polygons, here.numpy(), size)
-        crops = torch.from_numpy(filled).to(torch.float32)
-        read = self.coded if sampling == "outline" else np.ones(len(self), dtype=np.bool_)
-        if read.any():
-            which = torch.from_numpy(read)
-            some = self[which]
-            pixels = mask_ops.crop_runs(some.rasterised(), here[which], self.size, cells=size, aligned=aligned)
-            crops[which] = pixels if threshold is None else (pixels >= threshold).to(torch.float32)
-        return crops.to(boxes.device)
+        boxes, which = boxes.detach(), which.cpu()
+        if sampling == "pixels":
+            return self._read(boxes, which, size, aligned, threshold)
+        own = self[which]
+        filled = polygon_ops.rasterised_in_boxes(own.polygons, boxes.cpu().numpy(), size)
+        crops = torch.from_numpy(filled).to(torch.float32).to(boxes.device)
+        if own.coded.any():
+            coded = torch.from_numpy(own.coded)
+            crops[coded.to(boxes.device)] = self._read(
+                boxes[coded.to(boxes.device)], which[coded], size, aligned, threshold
+            )
+        return crops
+
+    def _read(
+        self, boxes: Tensor, which: Tensor, cells: int, aligned: bool, threshold: float | None
+    ) -> Float[Tensor, "n s s"]:
+        """By RoIAlign, of masks whose pixels are made once, however many boxes are of them."""
+        used, place = torch.unique(which, return_inverse=True)
+        some = self[used]
+        with torch.autocast(boxes.device.type, enabled=False):
+            if boxes.device.type == "cpu":
+                runs = some.rasterised()
+                pixels = mask_ops.crop_runs(runs, boxes, self.size, which=place, cells=cells, aligned=aligned)
+            else:
+                pixels = some._crop_pixels(boxes, place.to(boxes.device), cells, aligned)
+        return pixels if threshold is None else (pixels >= threshold).to(torch.float32)
+
+    def _crop_pixels(self, boxes: Tensor, which: Tensor, cells: int, aligned: bool) -> Float[Tensor, "n s s"]:
+        """Some masks after the others, each as an image on the boxes' device."""
+        crops = torch.zeros(len(boxes), cells, cells, device=boxes.device)
+        for first in range(0, len(self), _DENSE_TOGETHER):
+            some = self[first : first + _DENSE_TOGETHER]
+            dense = some.dense(max_pixels=len(some) * self.size.height * self.size.width).to(boxes.device)
+            (here,) = torch.where((which >= first) & (which < first + _DENSE_TOGETHER))
+            crops[here] = mask_ops.crop_pixels(dense, boxes[here], which[here] - first, cells=cells, aligned=aligned)
+        return crops
 
     # --- elsewhere in another image ---
 
