@@ -57,13 +57,13 @@ def light_model(path: Path) -> Path:
     return path
 
 
-def peak(command: Sequence[str]) -> tuple[float, float]:
-    """The most memory a process has resident, MiB, and the seconds that it runs.
+def peak(command: Sequence[str]) -> float:
+    """The most memory a process has resident, MiB.
 
     Raises:
         SystemExit: it failed.
     """
-    began, most = time.perf_counter(), 0
+    most = 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
@@ -72,7 +72,7 @@ def peak(command: Sequence[str]) -> tuple[float, float]:
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "failed")
-    return most / 1024, time.perf_counter() - began
+    return most / 1024
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -93,9 +93,8 @@ def main(words: Sequence[str] | None = None) -> None:
             draw(image, width, height)
             command = [sys.executable, "-m", "fpn", "predict", str(model), str(image), "--output", str(folder / size)]
             options = ["--tiles", str(asked.tile), "--no-images", "--max-pixels", str(_HELD), "--device", "cpu"]
-            most, seconds = peak([*command, *options])
-            rows.append({"size": size, "pixels": 3 * width * height / 2**20, "peak": most, "seconds": seconds})
-            print(f"{size}: {rows[-1]['pixels']:.0f} MiB of pixels, peak {most:.0f} MiB, {seconds:.0f} s", flush=True)
+            rows.append({"size": size, "pixels": 3 * width * height / 2**20, "peak": peak([*command, *options])})
+            print("{size}: {pixels:.0f} MiB of pixels, peak {peak:.0f} MiB".format(**rows[-1]), flush=True)
             image.unlink()
     turns.keep("tiles_memory", {"tile": asked.tile, "rows": rows})
 
