@@ -33,8 +33,8 @@ def test_the_nearest_name_is_said(source: str, suggested: str, tmp_path: Path, m
 
 def test_a_file_beside_it_is_nearer_than_a_name(tmp_path: Path) -> None:
     (tmp_path / "epoch_12.pth").touch()
-    assert meant(str(tmp_path / "epoch_21.pth")) == " Did you mean 'epoch_12.pth'?"
-    assert meant(str(tmp_path / "nowhere" / "zzz.pth")) == ""
+    assert meant(str(tmp_path / "epoch_21.pth")) == f" Did you mean '{tmp_path / 'epoch_12.pth'}'?"
+    assert meant(str(tmp_path / "nowhere" / "zzz.pth")) == f" '{tmp_path}' has epoch_12.pth."
 
 
 def test_known_names_and_files_pass_and_a_detector_that_torchvision_lacks_does_not(tmp_path: Path) -> None:

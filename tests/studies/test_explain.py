@@ -359,13 +359,19 @@ def test_two_dialects_side_by_side(shell):
         (["64x64", "--dialect", "minimal", "--backbone", "resnet18"], "dialect minimal has a backbone of its own"),
         (["1x1", "--as-is", "--dialect", "fpn_pytorch", "--backbone", "resnet26"], "size 1x1 is too small"),
         (["m.safetensors"], "m.safetensors: no such model file"),
-        (["m.safetensors", "--backbone", "resnet18"], "--backbone: has no meaning here"),
         (["--dialects", "--against", "paper"], "--against: has no meaning here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_words_are_answered(shell, words, said):
     assert said in shell.fails("explain", *words)
+
+
+def test_what_a_model_says_itself_is_not_taken_from_an_option(shell, tmp_path):
+    (tmp_path / "m.safetensors").touch()
+    assert "--backbone: has no meaning here" in shell.fails(
+        "explain", tmp_path / "m.safetensors", "--backbone", "resnet18"
+    )
 
 
 @pytest.mark.parametrize("text", ["0x3", "3", "axb", "4x", "-4x4"])
