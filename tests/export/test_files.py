@@ -187,6 +187,9 @@ def test_what_is_left_of_int8_in_float32_is_told_by_names_of_weights():
         (["--format", "onnx", "--split", "test"], "--split: goes with --int8"),
     ],
 )
-def test_options_that_do_not_go_together_are_told(words, message, tmp_path, capsys):
+def test_options_that_do_not_go_together_are_told(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").touch()
+    Path("data").mkdir()
     assert run_command(["export", "a.safetensors", "--output", str(tmp_path / "a.onnx"), *words]) == 1
     assert message in capsys.readouterr().err
