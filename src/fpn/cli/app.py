@@ -2,7 +2,8 @@
 
 To add a verb: one file beside this one with a function `run`, and one line in `COMMANDS`. The function imports what it
 needs inside its body, and returns None or an exit status. Its signature and docstring are its help, of which
-`python -m fpn.cli.help_pages` makes the page that is shown.
+`python -m fpn.cli.help_pages` makes the page that is shown. A path that has to be there says so in the signature, by a
+word of `fpn.cli.paths`.
 """
 
 from __future__ import annotations
