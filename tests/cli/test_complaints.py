@@ -17,6 +17,8 @@ from fpn.cli.complaints import of_file, of_options
         ("tracker.0 'wandbb': wrong", "--tracker wandbb", "--tracker 'wandbb': wrong"),
         ("pixels.short_side -1: wrong", "--short-side -1", "--short-side -1: wrong"),
         ("anchors.sizes 0.0: wrong", "--anchor-sizes 0", "--anchor-sizes 0.0: wrong"),
+        ("anchors.sizes has 2 entries", "--anchor-sizes 1 2", "--anchor-sizes has 2 entries"),
+        ("output is full", "--seed 1", "output is full"),
         ("plan and find_lr: choose one", "--plan --find-lr", "--plan and --find-lr: choose one"),
         ("repeats 0, rois 2048: at least 1", "--repeats 0", "--repeats 0, rois 2048: at least 1"),
         ("rpn.nms 7: wrong", "--set rpn.nms=7", "--set rpn.nms 7: wrong"),

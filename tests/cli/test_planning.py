@@ -31,7 +31,7 @@ def test_a_plan_is_printed_with_reasons_time_and_alternatives_and_nothing_is_wri
     assert any(line.startswith("  better: about ") and "--epochs 90" in line for line in lines)
     told = ended.err.splitlines()
     assert sum(line.startswith("warning: the backbone begins WITHOUT pretrained weights") for line in told) == 1
-    assert "note: if objects have no up, as cells and aerial photographs: --vertical-flip 0.5 may help" in told
+    assert "note: if objects may lie any way up, as in aerial photographs: --vertical-flip 0.5 may help" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "small.yaml"]
 
 

@@ -18,7 +18,7 @@ def of_options(message: str, words: Sequence[str]) -> str:
     """A complaint that says `--batch-size 0` where it said `batch_size 0`, if that option is among the words.
 
     Args:
-        message: settings first, then a colon and what is wrong, as `fpn.sections` writes it.
+        message: settings first, then what is wrong, mostly after a colon, as `fpn.sections` writes it.
         words: of the command.
     """
     given = {_setting(word) for word in words if word.startswith("--")}
@@ -32,7 +32,10 @@ def of_options(message: str, words: Sequence[str]) -> str:
         return found[0] if name is None else f"--{name.replace('_', '-')}"
 
     settings, colon, rest = message.partition(": ")
-    return f"{_NAME.sub(option, settings)}{colon}{rest}" if colon else message
+    if colon:
+        return f"{_NAME.sub(option, settings)}{colon}{rest}"
+    first = _NAME.match(message)
+    return message if first is None else f"{option(first)}{message[first.end() :]}"
 
 
 def of_file(message: str, file: Path, names: Collection[str]) -> str:

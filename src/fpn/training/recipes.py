@@ -338,7 +338,7 @@ def _small_data(chooser: Chooser) -> None:
         chooser.choose("colour", 0.2, "a moderate change of light and colour")
     _choose_repeats(chooser)
     if "vertical_flip" not in chooser.given:
-        chooser.notes.append("if objects have no up, as cells and aerial photographs: --vertical-flip 0.5 may help")
+        chooser.notes.append("if objects may lie any way up, as in aerial photographs: --vertical-flip 0.5 may help")
 
 
 def _shorten(chooser: Chooser, shown: int) -> None:
