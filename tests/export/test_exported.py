@@ -157,6 +157,9 @@ def test_each_difference_alone_refuses_a_file(change, failure):
         seconds_model=1.0,
     )
     assert exact.exact
+    assert "neither the file nor the model finds anything; 1.000 seconds" in str(
+        replace(exact, theirs=0, ours=0, same=0)
+    )
     assert replace(exact, **change).failures == (failure,)
     assert replace(exact, **change).to_json()["failures"] == [failure]
 

@@ -116,7 +116,13 @@ def _export_graph(
     say(str(exported.certificate))
     if not exported.certificate.exact:
         say_warning(f"{output} finds something else than the model, and was allowed to (--allow-inexact)")
+    if exported.certificate.empty:
+        say_warning(
+            "neither finds anything in these images, which proves little: "
+            "compare them on yours that show objects (--images, --overwrite)"
+        )
     say(f"certificate: {exported.certificate_path}")
+    say(f"It takes the model's place: fpn predict {output} IMAGES --output FOLDER")
 
 
 def _export_int8(

@@ -72,6 +72,11 @@ class Certificate:
         return self.same / most if most else 1.0
 
     @property
+    def empty(self) -> bool:
+        """Whether neither found anything, so that little is proven."""
+        return self.theirs == self.ours == 0
+
+    @property
     def exact(self) -> bool:
         """Whether it is near enough."""
         return not self.failures
@@ -102,10 +107,15 @@ class Certificate:
             more += f", {self.keypoint:.2g} pixels of a keypoint ({self.keypoint_share:.1%} are the same)"
         if self.mask is not None:
             more += f", {self.mask:.2g} of a mask's cell"
+        most = max(self.theirs, self.ours)
+        found = (
+            "neither the file nor the model finds anything"
+            if self.empty
+            else f"{self.same} of {most} detections are the same; largest differences {self.box:.2g} pixels and "
+            f"{self.score:.2g} of the score{more}"
+        )
         return (
-            f"{self.runtime} on {count} {self.images} ({sizes}): {self.same} of "
-            f"{max(self.theirs, self.ours)} detections are the same; largest differences "
-            f"{self.box:.2g} pixels and {self.score:.2g} of the score{more}; "
+            f"{self.runtime} on {count} {self.images} ({sizes}): {found}; "
             f"{self.seconds_file / count:.3f} seconds an image, the model {self.seconds_model / count:.3f}"
         )
 
