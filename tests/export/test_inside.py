@@ -11,6 +11,8 @@ from fpn.errors import ConfigError
 from fpn.export.inside import InsidePreprocessor
 from fpn.preprocessing.config import PixelsConfig
 from fpn.preprocessing.preprocessor import Preprocessor
+from fpn.preprocessing.resizing import FRAMES
+from fpn.shapes import Size
 
 SIZES = [(96, 160), (50, 70), (333, 201), (37, 500), (1, 1), (3, 5), (641, 480), (463, 201), (90, 41)]
 
@@ -43,6 +45,20 @@ def test_torchs_resize_is_the_same_but_for_rounding() -> None:
     pixels, sizes, *_ = InsidePreprocessor(preprocessor)(torch.from_numpy(images))
     assert torch.equal(sizes, wanted.sizes)
     torch.testing.assert_close(pixels, wanted.pixels, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("doubles", [True, False])
+@pytest.mark.parametrize("resize", ["pillow", "torch"])
+def test_sides_are_those_of_the_preprocessor_also_without_float64(
+    resize: str, doubles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = InsidePreprocessor(_preprocessor(resize=resize))
+    if not doubles:  # as in OpenVINO
+        monkeypatch.setattr(torch, "float64", torch.float32)
+    random = np.random.default_rng(0)
+    for size in [(height, height + 36) for height in range(1, 300)] + random.integers(1, 900, (400, 2)).tolist():
+        frame = FRAMES[resize](Size(*size), 96, 160)
+        assert inside._network(torch.tensor(size)).tolist() == list(frame.network), size
 
 
 def test_a_resize_that_no_graph_holds_is_refused() -> None:

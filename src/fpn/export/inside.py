@@ -17,6 +17,8 @@ from fpn.preprocessing.preprocessor import Preprocessor
 # (up to 32 taps of a sample, that is, images up to fifteen times as large as in the network).
 _HALF = 2.0**11
 _PILLOW = int(PIL.__version__.partition(".")[0])
+# Longest side of which a table says whether float64 makes it a pixel less than its limit.
+_TOLD_SIDES = 8192
 # So many samples of an axis are made of one window of pixels.
 _BLOCK = 32
 
@@ -60,16 +62,18 @@ class InsidePreprocessor(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
         self.register_buffer("padding", preprocessor.padding, persistent=False)
+        self.register_buffer("less_by_one", _less_by_one(config.short_side, config.long_side), persistent=False)
 
     mean: Tensor
     std: Tensor
     padding: Tensor
+    less_by_one: Tensor
 
     def forward(self, images: Tensor) -> NetworkImages:
         """Resize, normalise and pad."""
         config = self.config
-        sides = [torch.full((), float(1), dtype=torch.float64) * images.shape[axis] for axis in (1, 2)]
-        inside, outside = torch.stack(sides), self._network(*sides)
+        sides = torch.stack([torch.ones((), dtype=torch.int64) * images.shape[axis] for axis in (1, 2)])
+        inside, outside = sides.to(torch.float64), self._network(sides)
         blocks = (outside + (config.size_multiple - 1)) // config.size_multiple
         counts = [cast(int, blocks[axis].item()) for axis in (0, 1)]  # still open: int() would ask for them
         for count in counts:
@@ -98,16 +102,31 @@ class InsidePreprocessor(nn.Module):
         limits = inside.to(torch.float32).flip(0).repeat(2)
         return NetworkImages(normal, sizes, scales, limits, torch.cat([scales[:2], scales.new_ones(1)]))
 
-    def _network(self, height: Tensor, width: Tensor) -> Tensor:
-        """(2,) int64: height and width in the network, by the arithmetic of `scale_for`, in float64 as there."""
+    def _network(self, sides: Tensor) -> Tensor:
+        """(2,) int64, height and width in the network, of those of the image: by the arithmetic of `scale_for`.
+
+        OpenVINO has float32 for float64, in which 61 * (64 / 61) is less than 64. There whole numbers decide, which are
+        exact where float64 is not (in 0.02 % of all sizes), but for the side that a limit is for: a table says of it
+        where float64 leaves a pixel of the limit out.
+        """
         config = self.config
-        scale = config.short_side / torch.minimum(height, width)
-        if config.long_side is not None:
-            scale = torch.minimum(scale, config.long_side / torch.maximum(height, width))
         more = 0.5 if config.resize == "pillow" else 0.0
-        return torch.stack([torch.floor(side * scale + more).clamp(min=1.0) for side in (height, width)]).to(
-            torch.int64
-        )
+        short, long = sides.min(), sides.max()
+        limited = torch.zeros_like(short, dtype=torch.bool)
+        if config.long_side is not None:
+            limited = long * config.short_side > short * config.long_side
+        side = torch.where(limited, long, short)
+        limit = torch.where(limited, config.long_side or 0, config.short_side)
+        scale = limit.to(torch.float64) / side.to(torch.float64)
+        doubles = sides.to(torch.float64)
+        exact = torch.floor(doubles * scale + more).to(torch.int64)
+        if more:
+            whole = (2 * sides * limit + side) // (2 * side)
+        else:
+            less = self.less_by_one[limited.to(torch.int64), side.clamp(max=_TOLD_SIDES)]
+            whole = sides * limit // side - torch.where(sides == side, less, 0)
+        has_doubles = doubles * (2**24 + 1) > doubles * 2**24  # float32 has no number between them
+        return torch.where(has_doubles, exact, whole).clamp(min=1)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         if self.config.channel_order == "bgr":
@@ -134,6 +153,13 @@ class InsidePreprocessor(nn.Module):
         place = place.clamp(max=inside - 1.0)
         far = (torch.arange(inside) - place[:, None]).abs()
         return (1 - far).clamp(min=0.0) @ pixels
+
+
+def _less_by_one(short_side: int, long_side: int | None) -> Tensor:
+    """(2, sides) int64: 1 where side * (limit / side) is less than the shorter side's limit, and the longer one's."""
+    sides = torch.arange(_TOLD_SIDES + 1, dtype=torch.float64).clamp(min=1)
+    limits = torch.tensor([[short_side], [long_side or 0]], dtype=torch.float64)
+    return (torch.floor(sides * (limits / sides)) < limits).to(torch.int64)
 
 
 def _down_first(images: Tensor, outside: Tensor) -> Tensor:
