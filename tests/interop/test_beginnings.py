@@ -246,7 +246,9 @@ def test_what_the_dialect_has_already_is_not_set_and_what_a_person_sets_stays(ca
     assert told["set"] == ["pixels.std=[2, 2, 2]"]
 
 
-def test_a_dialect_of_the_options_counts_for_a_beginning_of_the_file(caffe, tmp_path):
+def test_a_dialect_of_the_options_counts_for_a_beginning_of_the_file(caffe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "R-50.pkl").touch()
     (tmp_path / "a.toml").write_text('init = "R-50.pkl"\n')
     assert "set" not in given(tmp_path / "a.toml", dialect="detectron2").model
     assert given(tmp_path / "a.toml", init="timm/other").model["backbone"] == "resnet50"

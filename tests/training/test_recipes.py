@@ -112,7 +112,7 @@ def test_without_weights_all_is_trained_and_it_is_said_how_to_get_some(machine):
     machine.clear()
     chosen = plan(CountedDataset(250, square(60)))
     assert (chosen.detector["weights"], chosen.detector["frozen_stages"], chosen.detector["frozen_norm"]) == (
-        None,
+        "none",
         0,
         False,
     )

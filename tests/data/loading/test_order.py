@@ -34,7 +34,7 @@ def test_an_image_without_objects_comes_once():
 def test_whole_factors_are_kept_in_each_epoch_and_copies_are_told_apart():
     assert sorted(entries([1, 3, 1, 2], 0)) == [0, 1, 2, 3, 5, 7, 9]  # 1, 1 + 4, 1 + 8; 3, 3 + 4
     order = Order(count=4, batch_size=4)
-    assert [order.number_of(entry) for entry in (1, 5, 9, 7)] == [1, 1, 1, 3]
+    assert [entry % order.count for entry in (1, 5, 9, 7)] == [1, 1, 1, 3]
 
 
 def test_fractions_are_chances_and_every_epoch_is_as_long():

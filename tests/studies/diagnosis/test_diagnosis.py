@@ -110,16 +110,21 @@ def test_the_largest_lost_objects_are_drawn_first(unseen: tuple[Diagnosis, Datas
     assert drawn.height > 480
 
 
-def test_what_is_asked_wrongly_is_refused_before_the_model_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["diagnose", "none.safetensors", "nowhere", "--draw", "3"]) == 1
+def test_what_is_asked_wrongly_is_refused_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.safetensors").touch()
+    given = ["diagnose", str(tmp_path / "empty.safetensors"), str(tmp_path)]
+    assert main([*given, "--draw", "3"]) == 1
     assert "Name one with --output" in capsys.readouterr().err
-    assert main(["diagnose", "none.safetensors", "nowhere", "--score", "2"]) == 1
+    assert main([*given, "--score", "2"]) == 1
     assert "expected 0 to 1" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert main(["diagnose", "none.safetensors", "nowhere", "--output", str(tmp_path)]) == 1
+    (tmp_path / "empty.safetensors").touch()
+    assert main(["diagnose", str(tmp_path / "empty.safetensors"), str(tmp_path), "--output", str(tmp_path)]) == 1
     assert "no `fpn diagnose` wrote" in capsys.readouterr().err
 
 

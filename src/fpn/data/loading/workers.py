@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 
 from fpn.runtime.cores import usable_cores
 
+# That a worker still lives after a SIGTERM.
+_SECONDS_TO_SAVE = 60
+
 
 def default_workers(world_size: int = 1) -> int:
     """Half of this process's share of the cores, 1 to 8.
@@ -56,8 +59,11 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 
 def begin_work(_: int) -> None:
     """What a loader worker does first."""
-    # Ctrl-C reaches all processes of a terminal; the main one decides what happens.
+    # Ctrl-C reaches all processes of a terminal, and a scheduler's SIGTERM all of a job: the main one decides what
+    # happens. It needs its workers until its step is done and saved; torch sends SIGTERM to those that outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_SAVE))
     torch.set_num_threads(1)
 
 
