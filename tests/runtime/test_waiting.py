@@ -164,7 +164,7 @@ def test_each_who_listens_is_told_once():
     with attendant.at_work(one.append), attendant.at_work(), attendant.at_work(two.append), attendant.at_work():
         pass
     assert len(one) == len(two) == 1
-    assert one[0].startswith("other processes use 1.2 cores: until they need less")
+    assert one[0].startswith("other processes use 1.2 cores of this machine: work keeps to those that are left")
     with attendant.at_work():
         assert len(one) == 1
 

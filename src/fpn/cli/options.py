@@ -86,7 +86,9 @@ class DataOptions(LimitOptions):
         True, description="With --validation-share: keep images on one side that look alike. All are read for it."
     )
     drop_invalid: bool = Field(
-        False, description="Leave out boxes that are empty, not finite or outside of their image, and count them."
+        False,
+        description="Leave out boxes that are empty, not finite or outside of their image, and count them. `fpn train` "
+        "leaves out a few without being asked and says so; --no-drop-invalid stops at them.",
     )
     pixel_range: tuple[float, float] | None = Field(
         None,

@@ -16,7 +16,7 @@ from fpn.cli.options import Given, ModelOptions, PlanOptions
 from fpn.cli.terminal import errors, say, say_note, say_warning
 from fpn.errors import ConfigError, OutputError
 from fpn.files import write_text
-from fpn.wording import describe_seconds
+from fpn.wording import counted, describe_seconds
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -209,7 +209,7 @@ def _show_time(plan: TrainingPlan, pace: Pace, validated: int) -> None:
 
     seconds = pace.seconds(plan.config, validated=validated)
     steps = plan.config.steps or plan.config.epochs * pace.epoch
-    measured = f", validations on {validated} images included" if validated else ""
+    measured = f", validations on {counted(validated, 'image')} included" if validated else ""
     say(f"time: about {describe_seconds(seconds)} for {steps} steps of {pace.step:.2g} s{measured} (timed just now)")
     for name, (options, other) in alternatives(plan, seconds).items():
         if options:

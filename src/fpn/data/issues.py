@@ -104,7 +104,12 @@ KINDS: Mapping[str, Kind] = {
         "A model trained on it can't be measured on them: list the same classes in each split.",
     ),
     "box-not-finite": Kind("error", "boxes that are no finite numbers", "Label these objects again.", _LEFT_OUT),
-    "box-empty": Kind("error", "boxes without width or height", "Label again, or use --drop-invalid.", _LEFT_OUT),
+    "box-empty": Kind(
+        "error",
+        "boxes without width or height",
+        "Label again. Training leaves a few out; --drop-invalid: all.",
+        _LEFT_OUT,
+    ),
     "box-reversed": Kind(
         "error",
         "boxes whose corners are swapped",
@@ -118,7 +123,10 @@ KINDS: Mapping[str, Kind] = {
         "removes the confidence",
     ),
     "box-outside": Kind(
-        "error", "boxes wholly outside of their image", "Label again, or use --drop-invalid.", _LEFT_OUT
+        "error",
+        "boxes wholly outside of their image",
+        "Label again. Training leaves a few out; --drop-invalid: all.",
+        _LEFT_OUT,
     ),
     "outline-broken": Kind(
         "error", "outlines that can't be made into masks", "Draw them again.", "removes the outline, keeps the box"

@@ -324,8 +324,8 @@ def _choose_bound(table: ClassMatches, cuts: _Cuts, goal: Goal) -> tuple[float, 
         return float(cuts.scores[chosen]), ""
     images, needed = len(losses), _images_needed(level, goal.sure)
     if images < needed:
-        what = "images with it" if missing else "images"
-        return float(cuts.scores[-1 if missing else 0]), f"{images} {what} are too few for any bound: {needed} at least"
+        few = f"{counted(images, 'image')}{' with it' if missing else ''} {'is' if images == 1 else 'are'} too few"
+        return float(cuts.scores[-1 if missing else 0]), f"{few} for any bound: {needed} at least"
     missed = f"at any score {first:.1%} of an image's objects are missed, in {images} images"
     if first <= level:  # The images at hand keep to it; only the bound does not follow from so few.
         missed += f": too few to be sure of at most {level:.1%} in others"

@@ -219,8 +219,8 @@ class Attendant:
         """Once to each who listens."""
         while self._listeners:
             self._listeners.pop()(
-                f"other processes use {others:.1f} cores: until they need less, threads stay on the cores that these "
-                "leave, and sleep while they wait for one another; results stay the same"
+                f"other processes use {others:.1f} cores of this machine: work keeps to those that are left until they "
+                "need less, and takes longer; results stay the same"
             )
 
 

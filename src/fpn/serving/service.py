@@ -255,7 +255,7 @@ def decode_image(
         raise RequestError(
             413 if too_large else 422,
             str(error),
-            "Images are JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF files, as they are (curl --data-binary, not -d).",
+            "Send a whole JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF file (curl: --data-binary, not -d).",
         ) from error
     cut = image.info.get(CUT_SHORT)
     return DecodedImage(image, () if cut is None else (f"the file is cut short: {cut}",))

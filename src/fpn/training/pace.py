@@ -20,6 +20,7 @@ from fpn.training.openings import Openings
 from fpn.training.planned import PlannedSetting, TrainingPlan
 from fpn.training.run import Run, steps_an_epoch
 from fpn.training.setup import assemble
+from fpn.wording import describe_seconds
 
 # Of a time budget that is spent on steps and validations; the rest is for starting, saving, and being wrong.
 _SPENT = 0.9
@@ -133,7 +134,7 @@ def fit_to_time(plan: TrainingPlan, pace: Pace, seconds: float, *, validated: in
     epochs = room / (epoch + (measuring if every is None else measuring / max(1, every)))
     if every is None and epochs > _VALIDATIONS:
         epochs = max(_VALIDATIONS, (room - _VALIDATIONS * measuring) / epoch)
-    told = f"as many as {seconds / 60:.0f} minutes allow, with steps of {pace.step:.2g} seconds"
+    told = f"as many as {describe_seconds(seconds)} allow, with steps of {pace.step:.2g} seconds"
     rows = {each.name: each for each in plan.settings if each.name not in ("epochs", "steps", "validate_every")}
     if epochs >= 1:
         rows["epochs"] = PlannedSetting("epochs", int(epochs), told)

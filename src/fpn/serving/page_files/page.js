@@ -29,7 +29,7 @@ async function ask(path, options = {}) {
     $("token-form").hidden = false;
     $("token").focus();
   }
-  throw new Error([said.error ?? `The server answers ${response.status} ${response.statusText}`, said.remedy].filter(Boolean).join(". "));
+  throw new Error([said.error ?? `The server answers ${response.status} ${response.statusText}`, said.remedy].filter(Boolean).map((part) => part.replace(/\.?$/, ".")).join(" "));
 }
 
 function complain(error) {
