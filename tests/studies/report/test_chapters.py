@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fpn.studies.report.chapters import precision_chapter
+from fpn.studies.report.chapters import precision_chapter, thresholds_chapter
 
 GRADES = {"ap": 0.5, "ap50": 0.75, "ap75": 0.25, "ap_small": None, "ap_medium": 0.125, "ap_large": 1.0}
 RECALL = {"ar": 0.6, "ar50": 0.8, "ar75": 0.4, "ar_medium": 0.3, "ar_large": 0.9}
@@ -37,3 +37,17 @@ def test_keypoints_have_precision_and_recall() -> None:
 
 def test_boxes_alone_have_one_table() -> None:
     assert list(rows()) == ["AP by class"]
+
+
+def test_a_curve_along_the_threshold_holds_each_value_down_to_the_next_score() -> None:
+    now = {"name": "a", "objects": 4, "threshold": 0.5, "precision": 1.0, "recall": 0.5, "f1": 0.75, "false_alarms": 0}
+    point = {"per_class": [now], "overall": now, "how": "usual", "thresholds": {"a": 0.5}}
+    point |= dict.fromkeys(("best_f1", "best_f1_overall"))
+    curve = {"score": [0.75, 0.25], "precision": [1.0, 0.5], "recall": [0.5, 0.5], "f1": [0.75, 0.5]}
+    body = thresholds_chapter({"operating_point": point, "curves": [{"class": "a", "objects": 4, **curve}]}).body
+    drawn = re.findall(r'<polyline class="line s1" points="([^"]*)"', body)[-1]
+    x, y = zip(*(map(float, each.split(",")) for each in drawn.split()), strict=True)
+    assert x[1] == x[2]
+    assert (y[0], y[2]) == (y[1], y[3])
+    assert x[0] > x[1] > x[3]
+    assert y[0] < y[2]  # a better precision is higher up

@@ -204,7 +204,7 @@ def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
         f"Precision, recall and F1 of {name} by threshold",
         f"F1 is highest, {highest:.2f}, at a threshold of {score[curve['f1'].index(highest)]:.2f}.",
         [
-            ChartLine(what, list(zip(score, curve[what.lower()], strict=True)), series)
+            ChartLine(what, list(_steps(score, curve[what.lower()])), series)
             for series, what in enumerate(("F1", "precision", "recall"))
         ],
         share_axis("threshold"),
@@ -212,6 +212,12 @@ def _class_curves(curve: ReportFigures, threshold: float) -> Markup:
         [Marker(f"threshold in use, {threshold:.2f}", threshold)],
     )
     return tag("div", title, figure(both, "Precision by recall"), figure(along, "Along the threshold"))
+
+
+def _steps(scores: Sequence[float], values: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """A value holds for all thresholds from its score down to the next one; the last for all that are lower."""
+    for score, value, lower in zip(scores, values, [*scores[1:], 0.0], strict=True):
+        yield from ((score, value), (lower, value))
 
 
 def confusion_chapter(figures: ReportFigures) -> Chapter:
