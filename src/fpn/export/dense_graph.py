@@ -58,7 +58,8 @@ class DenseGraph(nn.Module):
         if scoring == "root" and quality is not None:
             values, least = (values.sigmoid() * quality[:, :, None]).sqrt(), config.score_limit
         values, index = best(values.masked_fill(values <= least, NEVER).flatten(1), config.before_nms)
-        channel, cell, there = index // cells, index % cells, values > LOWEST
+        channel, there = index // cells, values > LOWEST
+        cell = index - channel * cells  # ONNX has no remainder by a number that is open
         place = cell * anchors + channel // classes
         scores = values if scoring == "root" else values.sigmoid()
         if scoring == "product" and quality is not None:
