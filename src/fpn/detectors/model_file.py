@@ -208,9 +208,10 @@ def _open(path: Path, use: Callable[[Any], T]) -> T:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(
-            f"{path}: damaged or not a .safetensors file ({_shortened(error)}). Copy it again from where it came."
-        ) from error
+        remedy = "Copy it again from where it came."
+        if path.suffix != ".safetensors":
+            remedy = "A model is one such file; on the command line it comes before images and data."
+        raise ModelFileError(f"{path}: damaged or not a .safetensors file ({_shortened(error)}). {remedy}") from error
 
 
 def _refuse_numbers(state: Mapping[str, Tensor], detector: Detector, path: Path) -> None:
