@@ -100,9 +100,10 @@ def test_a_value_out_of_range_is_one_plain_sentence(fpn: Shell, words: list[str]
 
 
 def test_a_missing_argument_is_a_usage_error(fpn: Shell) -> None:
-    ended = fpn("evaluate", "model.safetensors")
+    ended = fpn("evaluate", "cells")  # it is the model that was forgotten
     assert ended.status == 2
     assert "DATA" in ended.err
+    assert "Usage: fpn evaluate [OPTIONS] MODEL DATA" in ended.err
 
 
 def test_ctrl_c_ends_with_130_and_a_short_message(fpn: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

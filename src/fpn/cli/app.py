@@ -12,10 +12,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from rich.text import Text
 
 from fpn.cli.complaints import of_options
+from fpn.cli.help import read_pages
 from fpn.cli.paths import hints_of, refuse_absent
 from fpn.cli.stopping import ended_by_sigterm
 from fpn.cli.terminal import errors, say_error, warnings_as_lines
@@ -103,6 +104,8 @@ def run_command(words: Sequence[str]) -> int:
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
         say_error(of_options(_plain(error), words))
+        if isinstance(error, MissingArgumentError) and words[0] in COMMANDS:  # the one that is missing may be another
+            errors().print(f"Usage: {read_pages()[words[0]]['usage']}", markup=False, highlight=False)
         _hint_at_help(words)
         return MISUSED
     except ConfigError as error:

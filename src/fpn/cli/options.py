@@ -217,7 +217,8 @@ class PlanOptions(CheckedSettings):
     )
     time_budget: str | None = Field(
         None,
-        description="Train about this long, such as 45m or 1h30m: as many epochs as fit, with the whole schedule.",
+        description="Train about this long, such as 45m or 1h30m: as many epochs as fit, with the whole schedule. "
+        "Steps and validations count; starting, reading labels and timing a few steps come before it.",
     )
 
     @field_validator("time_budget")
