@@ -48,8 +48,8 @@ def run(
     """Choose for each class the score from which on detections count, and write it into the model file.
 
     `fpn predict` and `predict` in Python then show what reaches its class's threshold. The images must be ones that the
-    model was not trained on. An object counts as
-    found if a detection of its class overlaps it with an IoU of 0.5 or more.
+    model was not trained on. An object counts as found if a detection of its class overlaps it with an IoU of 0.5 or
+    more.
 
     --f1, --precision and --recall describe the images at hand. --guarantee and --false-alarms are bounds for images to
     come, of the same kind as these: they hold in 95 of 100 such calibrations (--sure), whatever the model is, and need

@@ -29,6 +29,7 @@ class Kind:
     repair: str = ""
 
 
+_LABEL_AGAIN = "Label again. Training leaves a few out; --drop-invalid: all."
 _LEFT_OUT = "leaves them out"
 
 # In the order of the report.
@@ -107,7 +108,7 @@ KINDS: Mapping[str, Kind] = {
     "box-empty": Kind(
         "error",
         "boxes without width or height",
-        "Label again. Training leaves a few out; --drop-invalid: all.",
+        _LABEL_AGAIN,
         _LEFT_OUT,
     ),
     "box-reversed": Kind(
@@ -125,7 +126,7 @@ KINDS: Mapping[str, Kind] = {
     "box-outside": Kind(
         "error",
         "boxes wholly outside of their image",
-        "Label again. Training leaves a few out; --drop-invalid: all.",
+        _LABEL_AGAIN,
         _LEFT_OUT,
     ),
     "outline-broken": Kind(

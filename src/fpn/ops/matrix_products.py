@@ -44,17 +44,18 @@ def add_products(total: Float[Tensor, "b m n"], first: Float[Tensor, "b m k"], s
 
 def linear(x: Float[Tensor, "*n k"], weight: Float[Tensor, "m k"], bias: Float[Tensor, " m"] | None) -> Tensor:
     """x @ weight.T + bias, (*n, m), as a fully connected layer has it; with gradients, and of any precision."""
-    if torch.compiler.is_compiling() or not _plain_float32(x, weight) or not onednn_is_faster():
+    if torch.compiler.is_compiling() or x.numel() == 0 or not plain_float32(x, weight) or not onednn_is_faster():
         return functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias)):
         return cast(Tensor, _Linear.apply(x, weight, bias))
     return _by_onednn(x, weight, bias)
 
 
-def _plain_float32(x: Tensor, weight: Tensor) -> bool:
-    if torch.is_autocast_enabled("cpu") or x.numel() == 0:
+def plain_float32(*factors: Tensor) -> bool:
+    """Whether a CPU multiplies them in float32, and autocast does not say otherwise."""
+    if torch.is_autocast_enabled("cpu"):
         return False
-    return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (x, weight))
+    return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in factors)
 
 
 class _Linear(torch.autograd.Function):

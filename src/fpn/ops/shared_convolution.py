@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fpn.ops import winograd
+from fpn.ops.matrix_products import plain_float32
 
 # Below these, moving patches and the kernel into the other basis costs what the products save.
 _CHANNELS, _OUTPUTS = 128, 64
@@ -38,9 +39,9 @@ def _suits(convolution: nn.Module, x: Tensor) -> bool:
     shape = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
     if shape != ((3, 3), (1, 1), (1, 1), (1, 1)) or convolution.groups != 1 or convolution.padding_mode != "zeros":
         return False
-    if convolution.in_channels < _CHANNELS or convolution.out_channels < _OUTPUTS or torch.is_autocast_enabled("cpu"):
+    if convolution.in_channels < _CHANNELS or convolution.out_channels < _OUTPUTS:
         return False
-    return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in (convolution.weight, x))
+    return plain_float32(convolution.weight, x)
 
 
 class _Convolution(torch.autograd.Function):

@@ -18,6 +18,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from fpn.runtime.cores import usable_cores
 from fpn.version import __version__
 
 _GIB = 2**30
@@ -189,7 +190,7 @@ def _processor() -> str:
 def _threads() -> list[Fact]:
     import torch
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     threads = torch.get_num_threads()
     trouble = f"more than the {usable} cores of this process: they wait for one another" if threads > usable else None
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""

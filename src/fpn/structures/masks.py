@@ -242,9 +242,8 @@ class Masks:
         crops = torch.from_numpy(filled).to(torch.float32).to(boxes.device)
         if own.coded.any():
             coded = torch.from_numpy(own.coded)
-            crops[coded.to(boxes.device)] = self._read(
-                boxes[coded.to(boxes.device)], which[coded], size, aligned, threshold
-            )
+            here = coded.to(boxes.device)
+            crops[here] = self._read(boxes[here], which[coded], size, aligned, threshold)
         return crops
 
     def _read(
