@@ -67,6 +67,8 @@ def test_maps_and_gradients_are_those_of_the_network(name, options, threads_choo
     backbone, pixels = _backbone(name, **options), _pixels()
     found, wanted = list(backbone(pixels).values()), _plainly(backbone, pixels)
     assert len(_fused(backbone._trained._form)) > 10
+    read = [map_ is not None for map_ in _form(backbone, pixels)(pixels)]
+    assert read == [place in backbone._index for place in range(len(read))]  # no other is held
     for got, same in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, same, rtol=0, atol=1e-5 * float(same.detach().abs().max()))
     ours, theirs = _gradients(backbone, found), _gradients(backbone, wanted)

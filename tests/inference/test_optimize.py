@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -274,3 +275,28 @@ def test_a_sum_is_written_over_a_map_that_nobody_else_needs() -> None:
     with torch.no_grad():
         for _ in range(3):
             torch.testing.assert_close(net(pixels), original(pixels), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+def test_a_folded_path_makes_the_maps_that_are_read_and_holds_no_other(name: str) -> None:
+    backbone = Backbone(name, out=(3, 4)).eval()
+    pixels = torch.randn(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = backbone(pixels)
+        assert backbone.rewrite(folded)
+        made: list[weakref.ref[torch.Tensor]] = []
+        held: list[torch.Size] = []
+
+        def look(*_: object) -> None:
+            held.extend(map_.shape[2:] for each in made if (map_ := each()) is not None)
+
+        parts = [part for part in backbone.net.modules() if isinstance(part, FusedConvolution)]
+        for part in parts:
+            part.register_forward_hook(lambda part, args, result: made.append(weakref.ref(result)))
+        parts[-1].register_forward_pre_hook(look)
+        maps = backbone(pixels)
+    assert list(maps) == ["c3", "c4"]
+    for level, map_ in maps.items():
+        torch.testing.assert_close(map_, wanted[level], rtol=0, atol=1e-4 * float(wanted[level].abs().max()))
+    assert len(made) == len(parts)
+    assert set(held) == {maps["c3"].shape[2:], maps["c4"].shape[2:]}

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import platform
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +177,17 @@ def test_a_contiguous_tensor_is_itself_and_another_is_copied():
     tensor = torch.arange(6.0).view(2, 3)
     assert memory.contiguous(tensor) is tensor
     assert memory.contiguous(tensor.T).tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_holes_in_memory_are_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    held = [(bytearray(b"x" * 100_000), bytearray(2000)) for _ in range(1000)]  # too small for places of their own
+    between = [small for _, small in held]
+    del held
+    before = resident()
+    memory.give_back_freed_memory()
+    assert before - resident() > 50e6
+    assert len(between) == 1000

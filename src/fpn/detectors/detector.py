@@ -15,6 +15,7 @@ from fpn.detectors.operating_point import Score, choose_score, sure_ones
 from fpn.detectors.prediction import TaskName, predict_images, reading_threads
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, FpnError
+from fpn.features.extractor import Fold
 from fpn.heads.class_rows import ClassRows
 from fpn.heads.sampling import Randomness
 from fpn.image_io import MAX_BYTES, MAX_PIXELS, ImageLike
@@ -31,11 +32,12 @@ class Rewriter:
     """What makes faster forms of parts: the parts know where, it knows how.
 
     Attributes:
-        fold: a network with its norms inside its convolutions, or None if that can't be.
+        fold: a network with its norms inside its convolutions, which gives the maps that are read, or None if that
+            can't be.
         fuse: a convolution and the activation behind it, as one.
     """
 
-    fold: Callable[[nn.Module], nn.Module | None]
+    fold: Fold
     fuse: Callable[[nn.Conv2d, nn.Module], nn.Module]
 
 

@@ -7,12 +7,17 @@ else of where they come from, so every neck goes on every bottom-up path.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fpn.errors import ConfigError
 from fpn.structures import Features, Level
+
+# A network and the positions of those of its maps that are read -> a faster form that gives these, others or None in
+# the other places; None: there is no such form.
+Fold: TypeAlias = Callable[[nn.Module, Sequence[int]], nn.Module | None]
 
 
 class BottomUp(nn.Module):
@@ -29,7 +34,7 @@ class BottomUp(nn.Module):
         """The maps of all levels, finest first, keyed by level name."""
         raise NotImplementedError
 
-    def rewrite(self, change: Callable[[nn.Module], nn.Module | None]) -> bool:
+    def rewrite(self, change: Fold) -> bool:
         """Put what `change` makes of the network inside in its place, such as a faster form that computes the same.
 
         Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -39,7 +39,9 @@ class Affine(nn.Module):
         return self.norm.transform(x)
 
 
-def fused_graph(net: nn.Module, make: Fuser, activations: tuple[type[nn.Module], ...]) -> fx.GraphModule | None:
+def fused_graph(
+    net: nn.Module, make: Fuser, activations: tuple[type[nn.Module], ...], *, wanted: Sequence[int] | None = None
+) -> fx.GraphModule | None:
     """A network that computes the same with fewer passes over memory; None: it can't be traced.
 
     It is compared with the original before it is given out. What is not replaced is the original's own.
@@ -48,10 +50,14 @@ def fused_graph(net: nn.Module, make: Fuser, activations: tuple[type[nn.Module],
         net: without norms whose statistics change: in eval mode, or all frozen.
         make: what it makes is given x, or x and another map to be added: act(norm(conv(x)) + other).
         activations: that it can take in, by their exact type.
+        wanted: positions of those of its maps that are read, None: all. In place of another one it gives None, and the
+            map's memory is free as soon as the network itself needs it no more.
     """
     try:
         with NETWORKS.alone():
             graph = _Tracer().trace(net)
+        if wanted is not None:
+            _leave_out_all_but(graph, wanted)
         result = fx.GraphModule(net, graph)
         _remove_identities(result)
         _split_tails(result)
@@ -79,6 +85,12 @@ def in_place(module: nn.Module | None) -> nn.Module | None:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None or isinstance(m, FrozenNorm | _BatchNorm)
+
+
+def _leave_out_all_but(graph: fx.Graph, wanted: Sequence[int]) -> None:
+    output = graph.output_node()
+    if isinstance(output.args[0], list | tuple):
+        output.args = ([node if place in wanted else None for place, node in enumerate(output.args[0])],)
 
 
 def _remove_identities(result: fx.GraphModule) -> None:
@@ -192,7 +204,8 @@ def _same(net: nn.Module, result: nn.Module) -> bool:
 def _same_maps(net: nn.Module, result: nn.Module, size: tuple[int, int], device: torch.device) -> bool:
     random = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, *size, generator=random).to(device)
-    return all(_close(wanted, got) for wanted, got in zip(net(pixels), result(pixels), strict=True))
+    pairs = zip(net(pixels), result(pixels), strict=True)
+    return all(got is None or _close(wanted, got) for wanted, got in pairs)
 
 
 def _close(wanted: Tensor, got: Tensor) -> bool:

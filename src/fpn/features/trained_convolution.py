@@ -7,6 +7,7 @@ their names stay where they are, in the network that is trained.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -30,15 +31,19 @@ _ACTIVATIONS: dict[type[nn.Module], FusedActivation] = {
 class TrainedForms:
     """The form in which a network is trained, made when it first is, and again when its modules are others."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Sequence[int]) -> None:
+        """Args:
+        wanted: positions of those of the network's maps that are read; see `fused_graph`.
+        """
+        self._wanted = tuple(wanted)
         self._modules: list[nn.Module] = []
         self._form: fx.GraphModule | None = None
 
     def __deepcopy__(self, memo: object) -> TrainedForms:
-        return TrainedForms()
+        return TrainedForms(self._wanted)
 
-    def __reduce__(self) -> tuple[type[TrainedForms], tuple[()]]:
-        return TrainedForms, ()
+    def __reduce__(self) -> tuple[type[TrainedForms], tuple[tuple[int, ...]]]:
+        return TrainedForms, (self._wanted,)
 
     def of(self, net: nn.Module, pixels: Tensor) -> nn.Module:
         """The form for these pixels; the network itself where there is none, or where it would not be the faster."""
@@ -46,7 +51,7 @@ class TrainedForms:
             return net
         modules = list(net.modules())
         if len(modules) != len(self._modules) or any(a is not b for a, b in zip(modules, self._modules, strict=True)):
-            self._modules, self._form = modules, _form(modules)
+            self._modules, self._form = modules, _form(modules, self._wanted)
         if self._form is None or any(module._forward_hooks or module._forward_pre_hooks for module in modules):
             return net
         return self._form
@@ -122,13 +127,13 @@ class _Convolution(torch.autograd.Function):
         return down, own, None, shift, added, None, None
 
 
-def _form(modules: list[nn.Module]) -> fx.GraphModule | None:
+def _form(modules: list[nn.Module], wanted: Sequence[int]) -> fx.GraphModule | None:
     """Of the first of these, which holds the others."""
     if any(isinstance(module, _BatchNorm) for module in modules):  # one that learns: trying out would change it
         return None
     if not any(isinstance(module, FrozenNorm) for module in modules):
         return None
-    return fused_graph(modules[0], TrainedConvolution, tuple(_ACTIVATIONS))
+    return fused_graph(modules[0], TrainedConvolution, tuple(_ACTIVATIONS), wanted=wanted)
 
 
 def _suits(pixels: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import fx, nn
@@ -14,13 +15,13 @@ from fpn.inference.fused_convolution import FusedConvolution
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid)
 
 
-def folded(net: nn.Module) -> fx.GraphModule | None:
+def folded(net: nn.Module, wanted: Sequence[int] | None = None) -> fx.GraphModule | None:
     """A network in eval mode that computes the same with fewer passes over memory; None: it can't be traced.
 
     Norms with fixed statistics, sums of two maps and common activations go into the convolution before them. The
-    weights are copies.
+    weights are copies. Of its maps those of the positions `wanted` are made; see `fused_graph`.
     """
-    result = fused_graph(net, FusedConvolution, _ACTIVATIONS)
+    result = fused_graph(net, FusedConvolution, _ACTIVATIONS, wanted=wanted)
     if result is not None:
         _write_over(result)
     return result

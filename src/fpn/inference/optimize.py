@@ -19,6 +19,7 @@ from fpn.features.fused_graph import plain_convolution
 from fpn.inference.folding import fold_sequences, folded
 from fpn.inference.fused_convolution import FusedConvolution
 from fpn.runtime.device import has_fast_bf16, no_compiler
+from fpn.runtime.memory import give_back_freed_memory
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class OptimizedDetector(Detector):
         self.inner = inner
         self.info = info
         self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket
+        self._began = False
         self.eval()
 
     @property
@@ -144,6 +146,9 @@ class OptimizedDetector(Detector):
                 self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
+        if not self._began:  # by now the original is gone, where nobody needs it
+            self._began = True
+            give_back_freed_memory()
         with self._cast():
             return verb(self._enter(images))
 

@@ -100,3 +100,13 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library give the system all pages that nothing uses, where it is glibc's.
+
+    Worth its time once, where much was made and dropped: holes that a detector's weights leave are too small for its
+    maps, so the maps would come on top of them.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # Windows, macOS, musl
+        ctypes.CDLL(None).malloc_trim(0)

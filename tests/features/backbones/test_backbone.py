@@ -125,13 +125,13 @@ def test_maps_that_timm_emits_with_channels_last_come_out_with_channels_second()
 def test_rewriting_puts_another_network_in_place_unless_there_is_none() -> None:
     backbone = Backbone("resnet18", out=(2,)).eval()
     net = backbone.net
-    assert not backbone.rewrite(lambda net: None)
+    assert not backbone.rewrite(lambda net, wanted: None)
     assert backbone.net is net
     twice = torch.nn.Sequential()
     twice.forward = lambda pixels: [2 * map_ for map_ in net(pixels)]
     pixels = torch.randn(1, 3, 32, 32)
     once = backbone(pixels)["c2"]
-    assert backbone.rewrite(lambda net: twice)
+    assert backbone.rewrite(lambda net, wanted: twice)
     assert torch.equal(backbone(pixels)["c2"], 2 * once)
 
 

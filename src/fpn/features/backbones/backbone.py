@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fpn.features.backbones.resnet_variants import BackboneConfig, adapt_resnet
 from fpn.features.backbones.weights import load_weights, network_with_imagenet_weights
 from fpn.features.backbones.windowed_transformer import TRANSFORMER, ViTConfig, WindowedTransformer
 from fpn.features.blocks import quicken_linear
-from fpn.features.extractor import BottomUp
+from fpn.features.extractor import BottomUp, Fold
 from fpn.features.frozen import freeze, freeze_norms
 from fpn.features.trained_convolution import TrainedForms
 from fpn.structures import Features, Level
@@ -94,7 +94,7 @@ class Backbone(BottomUp):
         freeze(net, _first_stages(net, frozen_stages, name))
         quicken_linear(net)
         self.net = net
-        self._trained = TrainedForms()
+        self._trained = TrainedForms(self._index)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """The maps of `levels`, finest first."""
@@ -109,9 +109,9 @@ class Backbone(BottomUp):
             features[level.name] = found
         return features
 
-    def rewrite(self, change: Callable[[nn.Module], nn.Module | None]) -> bool:
+    def rewrite(self, change: Fold) -> bool:
         """Replace `net` by what `change` makes of it; see `BottomUp.rewrite`."""
-        changed = change(self.net)
+        changed = change(self.net, self._index)
         if changed is None:
             return False
         self.net = changed
