@@ -74,6 +74,17 @@ def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() ->
     torch.testing.assert_close(fused(few), convolution(few).relu(), rtol=0, atol=2e-5)
 
 
+def test_weights_of_winograds_form_take_no_more_than_all_others_those_of_heads_first() -> None:
+    detector = fpn.retinanet(backbone="resnet50", weights=None, classes=["thing"]).eval()
+    fast = optimize(detector)
+    plain = sum(each.nbytes for each in (*fast.parameters(), *fast.buffers()))
+    parts = {name: part for name, part in fast.named_modules() if isinstance(part, FusedConvolution)}
+    moved = {name: part.transformed.nbytes for name, part in parts.items() if part.transformed is not None}
+    assert 0.8 * plain < sum(moved.values()) <= plain
+    assert sum("smooths" in name for name in moved) == 3
+    assert sum("tower" in name for name in moved) == 8
+
+
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100"])
 def test_a_folded_path_has_no_norms_and_the_same_maps(name: str) -> None:
     backbone = Backbone(name).eval()

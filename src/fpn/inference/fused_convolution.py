@@ -55,16 +55,25 @@ class FusedConvolution(nn.Module):
         self.transformed: Tensor | None = None
         self._name, self._scalars, self._algorithm = _known(activation)
 
-    def prepare(self) -> None:
-        """Put the weights into the form that this machine's CPU multiplies fastest."""
+    def prepare(self, spare: int | None = None) -> int:
+        """Put the weights into the form that this machine's CPU multiplies fastest.
+
+        Args:
+            spare: bytes that the weights of Winograd's form, which come on top of the plain ones, may take; None: any.
+
+        Returns:
+            The bytes that they take.
+        """
         weight = self.weight
         if weight.device.type != "cpu":
-            return
+            return 0
         self.weight = weight.contiguous(memory_format=torch.channels_last)
-        # In bf16 its sums would lose digits that the plain convolution keeps, and its transforms would cost more.
-        if weight.dtype == torch.float32 and self._suits_winograd(weight):
-            self.transformed = winograd.transform_weight(weight)
         self._native = has_onednn(weight.dtype)
+        size = self._winograd_bytes(weight)
+        if size == 0 or (spare is not None and size > spare):
+            return 0
+        self.transformed = winograd.transform_weight(weight)
+        return size
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """act(conv(x) + other)."""
@@ -112,13 +121,17 @@ class FusedConvolution(nn.Module):
         self.weight = weight
         return weight
 
-    def _suits_winograd(self, weight: Tensor) -> bool:
+    def _winograd_bytes(self, weight: Tensor) -> int:
+        """What the weights of that form would take; 0: they would not be worth it."""
+        # In bf16 its sums would lose digits that the plain convolution keeps, and its transforms would cost more.
         outputs, channels, side, width = weight.shape
-        if side != width or side not in winograd.FORMS or min(outputs, channels) < _WINOGRAD_CHANNELS:
-            return False
+        if weight.dtype != torch.float32 or side != width or side not in winograd.FORMS:
+            return 0
         plain = self.options == ((side // 2, side // 2), (1, 1), (1, 1)) and self.groups == 1 and not self.same
+        if not plain or min(outputs, channels) < _WINOGRAD_CHANNELS:
+            return 0
         size = outputs * channels * winograd.FORMS[side].patch ** 2 * weight.element_size()
-        return plain and size <= _WINOGRAD_BYTES[side]
+        return size if size <= _WINOGRAD_BYTES[side] else 0
 
     def _worth_tiles(self, x: Tensor) -> bool:
         batch, _, height, width = x.shape

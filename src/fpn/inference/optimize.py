@@ -254,9 +254,11 @@ def _fuse_convolutions(inner: nn.Module) -> None:
 
 
 def _prepare(inner: nn.Module) -> None:
-    for part in inner.modules():
+    """Last ones first, as heads work on all levels: weights of Winograd's form take no more than the plain ones do."""
+    spare = sum(each.nbytes for each in (*inner.parameters(), *inner.buffers()))
+    for part in reversed(list(inner.modules())):
         if isinstance(part, FusedConvolution):
-            part.prepare()
+            spare -= part.prepare(spare)
 
 
 def _store_bf16(inner: nn.Module) -> None:

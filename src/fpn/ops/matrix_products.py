@@ -28,7 +28,10 @@ def multiply_pairs(first: Float[Tensor, "b m k"], second: Float[Tensor, "b k n"]
     """The product of each pair of matrices."""
     if first.is_cuda or not onednn_is_faster():
         return torch.bmm(first, second)
-    return torch.stack([_by_onednn(a, b) for a, b in zip(first.unbind(), second.transpose(1, 2).unbind(), strict=True)])
+    found = first.new_empty(len(first), first.shape[1], second.shape[2])
+    for own, a, b in zip(found.unbind(), first.unbind(), second.transpose(1, 2).unbind(), strict=True):
+        own.copy_(_by_onednn(a, b))  # one after the other: all at once would take their memory twice
+    return found
 
 
 def add_products(total: Float[Tensor, "b m n"], first: Float[Tensor, "b m k"], second: Float[Tensor, "b k n"]) -> None:
