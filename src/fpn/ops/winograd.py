@@ -107,6 +107,7 @@ def convolve(
     bias: Float[Tensor, " o"] | None = None,
     *,
     relu: bool = False,
+    tiles: int | None = None,
 ) -> Float[Tensor, "b o h w"]:
     """A convolution of stride 1, padded so that the map stays as large as it is, without gradients.
 
@@ -115,6 +116,7 @@ def convolve(
         weight: of `transform_weight`.
         bias: added.
         relu: negative results become 0.
+        tiles: the most that are worked on together; None: as many as are fastest, which take the most memory.
 
     Returns:
         The map, in channels-last order.
@@ -126,11 +128,11 @@ def convolve(
     if _together(x, form):
         tall = _stack(cells, form)
         whole = x.new_empty(*tall.shape[:2], weight.shape[2])
-        _image(tall, whole, weight, bias, relu)
+        _image(tall, whole, weight, bias, relu, tiles)
         found.copy_(whole.view(batch, -1, width, weight.shape[2])[:, :height])
         return result
     for source, target in zip(cells, found, strict=True):
-        _image(source, target, weight, bias, relu)
+        _image(source, target, weight, bias, relu, tiles)
     return result
 
 
@@ -163,10 +165,10 @@ def _together(x: Tensor, form: WinogradForm) -> bool:
     return batch > 1 and 2 * count_tiles(height + form.rim, width, kernel=form.kernel) <= _most_tiles()
 
 
-def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
+def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, tiles: int | None) -> None:
     """One image (H, W, C) -> (H, W, O), a few rows of tiles at a time."""
     form = _BY_PRODUCTS[len(weight)]
-    rows = _rows(source.shape[1], form, weight.shape[2])
+    rows = _rows(source.shape[1], form, weight.shape[2], tiles)
     for top in range(0, len(source), rows):
         _strip(source, target[top : top + rows], top, weight, bias, relu)
 
@@ -174,7 +176,7 @@ def _image(source: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, 
 def _add_image_gradient(total: Tensor, source: Tensor, grad: Tensor) -> None:
     """Of one image (H, W, C) whose result got (H, W, O), into (36, C, O)."""
     _, into, back = (basis.to(total) for basis in _bases(_THREE))
-    tile, rows = _THREE.tile, _rows(source.shape[1], _THREE, grad.shape[2])
+    tile, rows = _THREE.tile, _rows(source.shape[1], _THREE, grad.shape[2], None)
     for top in range(0, len(source), rows):
         own = grad[top : top + rows]
         patches, down, across = _patches(source, top, len(own), _THREE)
@@ -189,9 +191,9 @@ def _most_tiles() -> int:
     return _TILES_BY_ONEDNN if onednn_is_faster() else _TILES
 
 
-def _rows(width: int, form: WinogradForm, outputs: int) -> int:
+def _rows(width: int, form: WinogradForm, outputs: int, tiles: int | None) -> int:
     """Rows of cells that are worked on together."""
-    together = min(_most_tiles(), _BYTES // (4 * outputs * form.patch**2))
+    together = min(_most_tiles(), tiles or _most_tiles(), _BYTES // (4 * outputs * form.patch**2))
     return max(1, round(together / -(-width // form.tile))) * form.tile
 
 
