@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fpn.errors import OutputError
-from fpn.spreadsheets import beside, detection_row, refuse_other_csv, write_csv
+from fpn.files import maker, write_figures
+from fpn.spreadsheets import beside, detection_row, refuse_others, write_csv
 
 
 def test_a_table_holds_what_its_rows_say_in_any_script_with_commas_quotes_and_gaps(tmp_path: Path) -> None:
@@ -52,15 +53,37 @@ def test_a_detection_is_corners_in_pixels() -> None:
     }
 
 
-def test_a_csv_that_came_without_the_json_is_never_replaced(tmp_path: Path) -> None:
+def test_figures_replace_only_what_the_same_command_wrote(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert beside(file) == tmp_path / "figures.csv"
-    refuse_other_csv(None)
-    refuse_other_csv(file)
+    refuse_others(None)
+    refuse_others(file)
     beside(file).write_text("mine")
     with pytest.raises(OutputError, match=r"figures\.csv: is already there, and figures\.json"):
-        refuse_other_csv(file)
-    file.write_text("{}")
-    refuse_other_csv(file)
+        refuse_others(file)
+    write_figures(file, "fpn compare", {"ap": 0.5})
+    refuse_others(file, "fpn compare", "-images.csv")
+    for other in ("fpn evaluate", ""):
+        with pytest.raises(OutputError, match=r"figures\.json: is already there.*\. Name a new file; nothing of yours"):
+            refuse_others(file, other)
+    (tmp_path / "new-images.csv").write_text("mine")
+    with pytest.raises(OutputError, match=r"new-images\.csv: is already there"):
+        refuse_others(tmp_path / "new.json", "fpn compare", "-images.csv")
     with pytest.raises(OutputError, match=r"Call it \.json"):
-        refuse_other_csv(tmp_path / "other.csv")
+        refuse_others(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "whose"),
+    [
+        (
+            '[{"image_id": 1, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4], "file_name": "a"}, {}]',
+            "fpn evaluate",
+        ),
+        ('[{"image_id": 1, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}, {"file_name": "a"}]', ""),
+        ('{"images": [], "annotations": [], "info": {"made_by": "fpn evaluate"}}', ""),
+    ],
+)
+def test_labels_and_others_results_are_nobodys_figures(tmp_path: Path, text: str, whose: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert maker(tmp_path / "a.json") == whose

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Literal
 
 from fpn.errors import OutputError
+from fpn.version import __version__
 
 # Seconds without a byte after which a temporary file is nobody's: a batch of large images may take minutes.
 _ABANDONED = 600.0
+# So many characters of a file are read to know who wrote it: a detection's outline may take thousands.
+_HEAD = 2**20
+_MADE_BY = re.compile(r'\{\s*"made_by": "([^"]+)"')
 
 
 @contextmanager
@@ -71,6 +77,27 @@ def remove_abandoned(target: str | os.PathLike[str], suffixes: Collection[str]) 
                 each.unlink()
 
 
+def taken(
+    target: str | os.PathLike[str], what: Literal["folder", "file"], *, by: str = "", otherwise: str = ""
+) -> OutputError:
+    """The one complaint of a place where something is that a user may have made.
+
+    Args:
+        target: the place.
+        what: is to be written there.
+        by: the command that may replace what it wrote itself; "": none may.
+        otherwise: another way than a new name, as the end of a sentence, such as "say --overwrite".
+    """
+    new = "a new or empty folder" if what == "folder" else "a new file"
+    named = f"{new}, or {otherwise}" if otherwise else new
+    if by:
+        return OutputError(
+            f"{target}: is already there, and no earlier `{by}` wrote it. Name {named}; nothing of yours is ever "
+            "written over."
+        )
+    return OutputError(f"{target}: is already there. Name {named}; nothing of yours is ever written over.")
+
+
 def refuse_unwritable(target: str | os.PathLike[str]) -> None:
     """Stop before any work if nothing can be written where `target`, a file or a folder, is or would be.
 
@@ -92,6 +119,34 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically (see `atomic_path`)."""
     with atomic_path(target) as path:
         path.write_text(text, encoding="utf-8")
+
+
+def write_figures(target: str | os.PathLike[str], by: str, values: Mapping[str, Any]) -> None:
+    """Write figures as JSON, atomically, which say first what made them: `maker` knows them again.
+
+    Args:
+        target: the file.
+        by: the command, such as "fpn evaluate".
+        values: JSON-able.
+    """
+    write_text(target, json.dumps({"made_by": by, "version": __version__, **values}, indent=2) + "\n")
+
+
+def maker(target: Path) -> str:
+    """Which command wrote the JSON that is there; "": none did, or it does not say so.
+
+    A list of detections, which has no place for that, is `fpn evaluate`'s where its records name their files.
+    """
+    try:
+        with target.open(encoding="utf-8") as stream:
+            head = stream.read(_HEAD)
+    except (OSError, ValueError):
+        return ""
+    if found := _MADE_BY.match(head):
+        return found[1]
+    record = head[: head.find("}, {") if "}, {" in head else None]
+    named = all(f'"{name}": ' in record for name in ("image_id", "category_id", "score", "file_name"))
+    return "fpn evaluate" if (head.startswith("[{") and named) or head.strip() == "[]" else ""
 
 
 def read_umask() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpn.errors import OutputError
-from fpn.files import atomic_path, refuse_unwritable
+from fpn.files import atomic_path, maker, refuse_unwritable, taken
 
 # What makes a spreadsheet take a cell for a formula, which may fetch or run something: names come from anyone's files.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -78,11 +78,13 @@ def beside(target: str | os.PathLike[str]) -> Path:
     return Path(target).with_suffix(".csv")
 
 
-def refuse_other_csv(target: Path | None) -> None:
-    """Stop before the work if the CSV beside a JSON file would replace one that came without it.
+def refuse_others(target: Path | None, by: str = "", *endings: str) -> None:
+    """Stop before the work if figures would replace what the same command did not write.
 
     Args:
         target: the JSON file; None: nothing will be written.
+        by: the command that may replace its own earlier figures, such as "fpn evaluate"; "": none may.
+        endings: of more tables beside it than its CSV, such as "-images.csv".
 
     Raises:
         OutputError: there is such a file, the JSON itself is called .csv or is a folder, or can't be written.
@@ -93,11 +95,14 @@ def refuse_other_csv(target: Path | None) -> None:
         raise OutputError(f"{target}: is a folder. Name a file, such as {target / 'figures.json'}.")
     if target.suffix.lower() == ".csv":
         raise OutputError(f"{target}: this is the JSON file; a .csv is written beside it. Call it .json.")
-    if beside(target).exists() and not target.exists():
-        raise OutputError(
-            f"{beside(target)}: is already there, and {target.name}, beside which it would be written, is not. "
-            "Move it, or choose another name."
-        )
+    if target.exists() and not (by and maker(target) == by):
+        raise taken(target, "file", by=by)
+    for table in (beside(target), *(target.with_name(f"{target.stem}{ending}") for ending in endings)):
+        if table.exists() and not target.exists():
+            raise OutputError(
+                f"{table}: is already there, and {target.name}, beside which it would be written, is not. Move it, or "
+                "choose another name."
+            )
     refuse_unwritable(target)
 
 

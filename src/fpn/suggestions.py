@@ -15,8 +15,11 @@ _TOLD = 6
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 1) -> str:
-    """ " Did you mean 'x'?" for the closest of `known` (or the closest `count`), or nothing."""
-    close = get_close_matches(name, list(known)[:_MOST], n=count)
+    """ " Did you mean 'x'?" for the closest of `known` (or the closest `count`), or one that begins so."""
+    known = list(known)[:_MOST]
+    close = (
+        get_close_matches(name, known, n=count) or [each for each in known if name and each.startswith(name)][:count]
+    )
     return f" Did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
 
 

@@ -247,7 +247,7 @@ class TestRun:
 
     def test_a_folder_of_the_users_is_left_alone(self, model: Path, images: Path, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-        with pytest.raises(OutputError, match="not empty"):
+        with pytest.raises(OutputError, match="no earlier `fpn batch` wrote it"):
             run_batch(model, [str(images)], tmp_path, ON_CPU, workers=1)
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -31,7 +31,7 @@ def test_a_model_is_written_compared_live_and_its_call_is_printed(tmp_path, caps
     compile(said, "cells.py", "exec")  # all that is printed is Python
     output.write_bytes(b"mine")
     assert run_command(words) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "is already there" in capsys.readouterr().err
     assert output.read_bytes() == b"mine"
 
 

@@ -75,7 +75,7 @@ def test_nothing_is_replaced_and_a_wrong_suffix_is_named_before_any_work(checkpo
     there = tmp_path / "there.safetensors"
     there.write_text("mine")
     assert run_command(["import", str(checkpoint), "--output", str(there)]) == 1
-    assert "is there already, and nothing is replaced" in capsys.readouterr().err
+    assert "is already there. Name a new file" in capsys.readouterr().err
     assert there.read_text() == "mine"
     assert run_command(["import", str(checkpoint), "--output", str(tmp_path / "a.pth")]) == 1
     assert "a model is one .safetensors file" in capsys.readouterr().err

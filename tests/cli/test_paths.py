@@ -117,3 +117,56 @@ def test_of_a_file_of_settings_the_file_is_named_unless_a_word_wins(fpn: Shell) 
 )
 def test_where_no_name_is_near_the_folder_is_told(path: str, hint: str) -> None:
     assert nearest_path(path) == hint
+
+
+@pytest.mark.usefixtures("beside")
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (
+            "predict a.png",
+            1,
+            "a.png: is an image, and not a model file. A model is the .safetensors file that `fpn train`",
+        ),
+        ("predict cells a.png", 1, "cells: is a folder, and not a model file."),
+        ("evaluate cells", 2, "cells: is a folder, and not a model file."),
+        (
+            "compare runs/first/best.safetensors cells",
+            2,
+            "cells: is a folder, and not a model file or file of detections.",
+        ),
+        ("evaluate runs/first/best.safetensors", 2, "DATA is missing."),
+        ("evaluate runs/first/best.safetensors a.png", 1, "a.png: is an image, and not a file or folder of labelled"),
+        (
+            "check runs/first/best.safetensors",
+            1,
+            "is a model file, and not a file or folder of labelled images. Name the",
+        ),
+        ("export a.png --format onnx --output o.onnx", 1, "a.png: is an image, and not a model file."),
+    ],
+)
+def test_what_stands_in_anothers_place_is_named_with_the_usage(fpn: Shell, words: str, status: int, said: str) -> None:
+    Path("a.png").touch()
+    ended = fpn(*words.split())
+    assert (ended.status, ended.out) == (status, "")
+    assert said in " ".join(ended.err.split())
+    assert f"Usage: fpn {words.split()[0]} " in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("predict m --classes cell", "Unknown option: --classes. Classes need not be named: they are those of the"),
+        ("predict m --scroe 0.4", "Unknown option: --scroe. Did you mean --score?"),
+        ("predict m --conf=0.4", "Unknown option: --conf. Did you mean --score?"),
+        ("train d --lr 0.1", "Unknown option: --lr. Did you mean --learning-rate?"),
+        ("train d --budget 1h", "Unknown option: --budget. Did you mean --time-budget?"),
+        ("train d --tilt", "Unknown option: --tilt.\nSee: fpn train --help"),
+        ("report m d --outptu r", "--output is missing. Did you mean it by --outptu?"),
+        ("predict m --score", "--score has no value."),
+    ],
+)
+def test_an_unknown_option_is_told_with_one_that_is_really_near(fpn: Shell, words: str, said: str) -> None:
+    ended = fpn(*words.split())
+    assert ended.status == 2
+    assert said in ended.err

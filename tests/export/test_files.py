@@ -146,10 +146,10 @@ def test_nothing_is_overwritten_and_endings_must_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"a.pth: a file of format onnx ends in .onnx"):
         check_place(tmp_path / "a.pth", "onnx", replace=False)
     (tmp_path / "a.bin").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"a\.bin: is there already"):
+    with pytest.raises(OutputError, match=r"a\.bin: is already there"):
         check_place(tmp_path / "a.xml", "openvino", replace=False)
     (tmp_path / "b.onnx.certificate.json").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"certificate\.json: is there already"):
+    with pytest.raises(OutputError, match=r"certificate\.json: is already there"):
         check_place(tmp_path / "b.onnx", "onnx", replace=False)
     with pytest.raises(OutputError, match="can't write there"):
         check_place(tmp_path / "a.bin" / "c.onnx", "onnx", replace=False)  # before minutes of work

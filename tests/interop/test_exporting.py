@@ -325,9 +325,7 @@ def test_nothing_is_replaced_unless_told(small, tmp_path, monkeypatch):
     export_weights(small, path, format="torchvision")
     assert load_file(path)["a"].tolist() == [1.0, 1.0]
     path.write_bytes(b"mine")
-    with pytest.raises(
-        OutputError, match=r"a\.safetensors: is there already\. Choose another name, or say --overwrite"
-    ):
+    with pytest.raises(OutputError, match=r"a\.safetensors: is already there\. Name a new file, or say --overwrite"):
         export_weights(small, path, format="torchvision")
     assert path.read_bytes() == b"mine"
     export_weights(small, path, format="torchvision", replace=True)

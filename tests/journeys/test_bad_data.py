@@ -131,7 +131,7 @@ def test_a_class_that_the_model_does_not_know_is_named_and_the_rest_is_measured(
 def test_training_into_a_folder_that_holds_something_is_refused(fpn: Shell, tmp_path: Path) -> None:
     write_text(tmp_path / "run" / "thesis.txt", "mine")
     words = ["--weights", "none", "--backbone", "tf_efficientnet_lite0", "--output", tmp_path / "run"]
-    assert "is not empty" in fpn.fails("train", write_coco(tmp_path / "set"), *words)
+    assert "is already there. Name a new or empty folder" in fpn.fails("train", write_coco(tmp_path / "set"), *words)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

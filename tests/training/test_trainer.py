@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_names_step_term_and_images_and_spares_the_las
 def test_an_output_folder_that_holds_something_is_refused_before_work_starts(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     detector = tiny_detector()
-    with pytest.raises(OutputError, match=r"is not empty\. Choose another --output\."):
+    with pytest.raises(OutputError, match=r"is already there\. Name a new or empty folder; nothing"):
         train(detector, tiny_scenes(), CONFIG, output=tmp_path, progress=False)
     assert detector.calls == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
@@ -193,7 +193,7 @@ def test_a_run_that_is_being_trained_is_not_trained_by_another(tmp_path):
 
 def test_an_earlier_run_is_not_overwritten_but_can_be_resumed(tmp_path):
     train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
-    with pytest.raises(OutputError, match="go on with that run: --resume"):
+    with pytest.raises(OutputError, match=r"or go on with the run in it \(--resume"):
         train(tiny_detector(), tiny_scenes(), CONFIG, output=tmp_path / "run", progress=False)
 
 

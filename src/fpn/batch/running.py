@@ -21,7 +21,7 @@ from fpn.batch.shards import NumberedItems, ShardJob
 from fpn.batch.sources import iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.errors import ConfigError, OutputError
-from fpn.files import write_text
+from fpn.files import taken, write_text
 from fpn.version import __version__
 
 EngineName = Literal["local", "ray"]
@@ -195,7 +195,7 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
             )
         return
     if output.is_dir() and any(output.iterdir()):
-        raise OutputError(f"{output}: is not empty, and holds no batch run to go on with. Choose another --output.")
+        raise taken(output, "folder", by="fpn batch")
     write_text(manifest, json.dumps(identity, indent=1) + "\n")
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
-from rich.text import Text
 
 from fpn.cli.complaints import of_options
 from fpn.cli.help import read_pages
-from fpn.cli.paths import hints_of, refuse_absent
+from fpn.cli.misuse import misplaced, told
+from fpn.cli.paths import MisplacedError, hints_of, refuse_absent
 from fpn.cli.stopping import ended_by_sigterm
 from fpn.cli.terminal import errors, say_error, warnings_as_lines
 from fpn.errors import ConfigError, FpnError
@@ -103,9 +103,9 @@ def run_command(words: Sequence[str]) -> int:
             status = _run(words)
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
-        say_error(of_options(_plain(error), words))
-        if isinstance(error, MissingArgumentError) and words[0] in COMMANDS:  # the one that is missing may be another
-            errors().print(f"Usage: {read_pages()[words[0]]['usage']}", markup=False, highlight=False)
+        say_error(of_options(misplaced(error, words[1:]) or told(error), words))
+        if isinstance(error, MissingArgumentError):
+            _show_usage(words)
         _hint_at_help(words)
         return MISUSED
     except ConfigError as error:
@@ -113,6 +113,8 @@ def run_command(words: Sequence[str]) -> int:
         return FAILED
     except FpnError as error:
         say_error(str(error))
+        if isinstance(error, MisplacedError):
+            _show_usage(words)
         return FAILED
     except BrokenPipeError:
         raise  # is no error of the command; see `fpn.cli.main`
@@ -177,22 +179,15 @@ def flowing(docstring: str) -> str:
     return "\n".join(lines)
 
 
-def _plain(error: CycloptsError) -> str:
-    """What is wrong, without pydantic's frame around it."""
-    cause = error.__cause__
-    while cause is not None:
-        if hasattr(cause, "errors") and callable(cause.errors):
-            reasons = [detail.get("ctx", {}).get("error") or detail["msg"] for detail in cause.errors()]
-            return "; ".join(str(reason) for reason in reasons)
-        cause = cause.__cause__
-    message = error.__rich__()
-    return message.plain if isinstance(message, Text) else str(error)
-
-
 def _plain_system(error: OSError) -> str:
     """What the system refused, and of which file."""
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _show_usage(words: Sequence[str]) -> None:
+    if words[0] in COMMANDS:
+        errors().print(f"Usage: {read_pages()[words[0]]['usage']}", markup=False, highlight=False)
 
 
 def _hint_at_help(words: Sequence[str]) -> None:

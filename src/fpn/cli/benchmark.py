@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -71,7 +70,8 @@ def run(
             --size, --batch-sizes (one number), --repeats, --threads and --output go with it.
         images: With --exported, what is measured on: files, folders or globs, of which the first 20 are taken. None:
             noise is drawn.
-        output: Also write all figures to this JSON file, and the rows as a table to a .csv beside it.
+        output: Also write all figures to this JSON file, and the rows as a table to a .csv beside it. A file that is
+            there is replaced only if an earlier `fpn benchmark` wrote it.
     """
     import torch
 
@@ -177,17 +177,17 @@ def _run_files(
 
 
 def _refuse_place(output: Path | None) -> None:
-    from fpn.spreadsheets import refuse_other_csv
+    from fpn.spreadsheets import refuse_others
 
-    refuse_other_csv(output)
+    refuse_others(output, "fpn benchmark")
     if output is not None and not output.parent.is_dir():
         raise OutputError(f"{output}: its folder does not exist. Make it first.")
 
 
 def _save(report: BenchmarkReport | FilesReport, output: Path) -> None:
-    from fpn.files import write_text
+    from fpn.files import write_figures
     from fpn.spreadsheets import beside, write_csv
 
-    write_text(output, json.dumps(report.to_dict(), indent=1) + "\n")
+    write_figures(output, "fpn benchmark", report.to_dict())
     write_csv(beside(output), [{k: v for k, v in vars(row).items() if k != "turns"} for row in report.rows])
     say(f"figures: {output} and {beside(output).name}")

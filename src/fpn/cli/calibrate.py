@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import say, say_error, say_warning
-from fpn.errors import ConfigError, OutputError
-from fpn.files import refuse_unwritable
+from fpn.errors import ConfigError
+from fpn.files import refuse_unwritable, taken
 
 if TYPE_CHECKING:
     from fpn.evaluation import Calibration, Goal
@@ -75,7 +75,8 @@ def run(
             else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
         output: Write the model with its thresholds to this new file. None: into MODEL; its weights stay as they are.
-        report: Also write the figures to this JSON file, and as a table to a .csv beside it.
+        report: Also write the figures to this JSON file, and as a table to a .csv beside it. A file that is there is
+            replaced only if an earlier `fpn calibrate` wrote it.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
@@ -88,13 +89,13 @@ def run(
     from fpn.detectors import load
     from fpn.detectors.model_file import save_thresholds
     from fpn.evaluation import calibrate, match_detections
-    from fpn.spreadsheets import refuse_other_csv
+    from fpn.spreadsheets import refuse_others
 
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: at least 1")
     goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
     target = _target(model, output)
-    refuse_other_csv(report)
+    refuse_others(report, "fpn calibrate")
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
     dataset = open_for((model,), data, split, reading, doing="calibrating")
@@ -144,7 +145,7 @@ def _target(model: Path, output: Path | None) -> Path:
         refuse_unwritable(model)
         return model
     if output.exists():
-        raise OutputError(f"{output}: is already there. Move it, or choose another --output.")
+        raise taken(output, "file")
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output}: a model's name ends with .safetensors")
     refuse_unwritable(output)

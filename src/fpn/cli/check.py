@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,16 +15,28 @@ from fpn.cli import paths
 from fpn.cli.options import Given, LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.data.loading.augmentation.config import AugmentationConfig
-from fpn.errors import ConfigError, OutputError
+from fpn.errors import ConfigError, FpnError
+from fpn.files import taken
 from fpn.training.config import DetectorName, detector_settings
 
 if TYPE_CHECKING:
-    from fpn.data import Dataset
+    from fpn.data import Dataset, Limits
     from fpn.data.checks.inspection import CheckReport, Inspected
     from fpn.data.issues import Finding
 
 FAULTY = 1
 _SHEETS = (".jpg", ".jpeg", ".png")
+# Settings of training that anchors are tried with.
+_SIDES = ("short_side", "long_side")
+_TRIED = (*_SIDES, "anchor_sizes", "anchor_ratios")
+_THEIRS = (
+    "Size and anchors are those that fpn train would choose for these images on this machine (--plan says why); "
+    "--short-side and --anchor-sizes try others."
+)
+_OURS = (
+    "Size and anchors are the dialect's: what fpn train would choose can't be told of these data as they are; "
+    "--short-side and --anchor-sizes try others."
+)
 _LEGEND = (
     "  grey and dashed: too little of it is left to learn from (--min-visible). All images are drawn equally large, so "
     "that --scale, which resizes what the network sees, does not show."
@@ -65,10 +78,12 @@ def run(
         all_entries: Show every finding, not the first few of each kind.
         detector: Kind of detector that will be trained. Of one without anchors none are tried.
         dialect: Conventions whose anchors are tried on the objects.
-        short_side: Shorter side of images in the network, in pixels. None: the dialect's, 800.
+        short_side: Shorter side of images in the network, in pixels. None: as `fpn train` would choose it, and anchors
+            that go with it, for these images on this machine.
         long_side: Limit of the longer side. None: in the dialect's proportion.
-        anchor_sizes: Anchor side of each level, finest first, in network pixels. None: the dialect's.
-        anchor_ratios: Aspect ratios (height / width) of the anchors. None: the dialect's.
+        anchor_sizes: Anchor side of each level, finest first, in network pixels. None: with --short-side the
+            dialect's, else as `fpn train` would choose them.
+        anchor_ratios: Aspect ratios (height / width) of the anchors. None: the same.
         workers: Threads that look at images. None: one a core, at most 8.
         augment_preview: Also draw augmented images with their objects onto one sheet, this new JPEG or PNG file: as
             training would see them with the augmentation's options below, or each kind alone if none is given.
@@ -84,16 +99,22 @@ def run(
 
     _refuse(output, fix, split, workers)
     changes = _refuse_preview(augment_preview, config, augmentation)
-    asked = {"anchor_sizes": anchor_sizes, "anchor_ratios": anchor_ratios}
-    given = detector_settings(detector, {key: value for key, value in asked.items() if value is not None})
-    spoken = adapt_dialect(dialect, detector, short_side=short_side, long_side=long_side, **given)
+    asked: dict[str, Any] = {"anchor_sizes": anchor_sizes, "anchor_ratios": anchor_ratios}
+    asked |= {"short_side": short_side, "long_side": long_side}
     accepted = (limits or LimitOptions()).limits()
+    detector_settings(detector, _named(asked))  # stops at one of another kind
     bar = partial(progress_bar, "images")
     report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
+    planned: dict[str, Any] = {}
+    if short_side is None:
+        planned = _as_trained(data, images, accepted, {"detector": detector, "dialect": dialect, **_named(asked)})
+    sides, given = _apart(detector, {**_named(asked), **planned})
+    spoken = adapt_dialect(dialect, detector, **sides, **given)
     fit = fit_dataset(report.inspected, spoken) if isinstance(spoken, AnchorDialect) and spoken.anchor_ious else None
     crowded = _crowding(report.inspected, spoken.max_detections)
     report = report.with_findings([*(fit.findings if fit else ()), *crowded])
-    for each in show(report, fit, every=all_entries):
+    whose = _THEIRS if planned else _OURS if short_side is None else ""
+    for each in show(report, fit, whose=whose, every=all_entries):
         say(each)
     if fit is None:
         say(f"Anchors: not tried, as none decide by their overlap what {detector} learns.")
@@ -115,6 +136,31 @@ def run(
     return 0 if report.passed else FAULTY
 
 
+def _named(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _apart(detector: str, named: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sides of images, and settings as the detector's conventions have them."""
+    sides: dict[str, Any] = {name: value for name, value in named.items() if name in _SIDES}
+    return sides, detector_settings(detector, {name: value for name, value in named.items() if name not in _SIDES})
+
+
+def _as_trained(data: Path, images: Path | None, limits: Limits, given: dict[str, Any]) -> dict[str, Any]:
+    """Size and anchors that `fpn train DATA` would choose; none where the data can't be trained on as they are."""
+    from fpn.data import open_dataset
+    from fpn.data.formats.open import usual_split
+    from fpn.training.recipes import plan_training
+
+    try:
+        split = usual_split(data, "train", images=images)
+        dataset = open_dataset(data, split=split, images=images, drop_invalid=True, skip_unreadable=True, limits=limits)
+        chosen = plan_training(dataset, given=given, ask_hub=False).chosen
+    except FpnError:
+        return {}
+    return {name: chosen[name] for name in _TRIED if chosen.get(name) is not None}
+
+
 def _crowding(inspected: Inspected, limit: int | None) -> list[Finding]:
     from fpn.data.checks.boxes import check_crowding
 
@@ -127,14 +173,12 @@ def _crowding(inspected: Inspected, limit: int | None) -> list[Finding]:
 def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:
     """Stop before the work if its results can't be kept."""
     from fpn.data.formats.writer import refuse_filled
-    from fpn.spreadsheets import refuse_other_csv
+    from fpn.spreadsheets import refuse_others
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected at least 1")
     if output is not None:
-        refuse_other_csv(output)
-        if output.exists():
-            raise OutputError(f"{output}: is already there. Name a new file; nothing is ever written over.")
+        refuse_others(output)
     if fix is not None:
         if split is not None:
             raise ConfigError("--fix repairs a whole dataset: leave --split out")
@@ -154,7 +198,7 @@ def _refuse_preview(
     if sheet.suffix.lower() not in _SHEETS:
         raise ConfigError(f"--augment-preview {sheet}: expected a name that ends in {', '.join(_SHEETS)}")
     if sheet.exists():
-        raise OutputError(f"{sheet}: is already there. Name a new file; nothing is ever written over.")
+        raise taken(sheet, "file")
     return AugmentationConfig(**changes) if changes else None
 
 

@@ -27,14 +27,24 @@ _HEADINGS = {
 }
 
 
-def show(report: CheckReport, fit: AnchorFit | None, *, every: bool = False) -> Iterator[RenderableType]:
-    """The parts of the report in order, anchors where they were tried; `every`: all findings instead of the first few
-    of a kind."""
+def show(
+    report: CheckReport, fit: AnchorFit | None, *, whose: str = "", every: bool = False
+) -> Iterator[RenderableType]:
+    """The parts of the report in order, anchors where they were tried.
+
+    Args:
+        report: what was found.
+        fit: of anchors; None: they were not tried.
+        whose: who chose size and anchors, as a sentence.
+        every: all findings instead of the first few of a kind.
+    """
     yield Text(f"{report.name}: {report.format}", style="bold")
     for part in (_splits(report), _classes(report), _sizes(report), *([] if fit is None else [_anchors(fit)])):
         yield Text()
         yield part
     if fit is not None:
+        if whose:
+            yield Text(whose)
         yield from _suggestion(fit)
     for severity, heading in _HEADINGS.items():
         kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.of(kind)]

@@ -63,7 +63,8 @@ def run(
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
-        output: Also write the figures to this JSON file, and beside it as .csv and, image by image, as -images.csv.
+        output: Also write the figures to this JSON file, and beside it as .csv and, image by image, as -images.csv. A
+            file that is there is replaced only if an earlier `fpn compare` wrote it.
         fail_below: End with exit status 3 if B less A is below this, such as -0.01 or 0.
         metric: What --fail-below looks at.
         fail_by: Whether --fail-below looks at the difference itself, or at an end of its interval. low: B must surely
@@ -86,11 +87,11 @@ def run(
     from fpn.evaluation import match_detections
     from fpn.evaluation.bootstrap import check_confidence, check_resamples
     from fpn.evaluation.comparison import compare_matches, count_steps
-    from fpn.spreadsheets import refuse_other_csv
+    from fpn.spreadsheets import refuse_others
 
     _refuse(resamples, batch_size, worst, fail_below)
     check_confidence(confidence)
-    refuse_other_csv(output)
+    refuse_others(output, "fpn compare", "-images.csv")
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
     dataset = open_for((a, b), data, split, reading, doing="comparing")

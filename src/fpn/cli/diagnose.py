@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from fpn.cli import paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
-from fpn.errors import ConfigError, OutputError
-from fpn.files import refuse_unwritable
+from fpn.errors import ConfigError
+from fpn.files import maker, refuse_unwritable, taken
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RESULT = "diagnosis.json"
 _DRAWINGS = "missed"
+_MADE_BY = "fpn diagnose"
 
 
 def run(
@@ -112,10 +113,9 @@ def _refuse(score: float, draw: int, output: Path | None) -> None:
         if draw:
             raise ConfigError("--draw: needs a folder for the drawings. Name one with --output.")
         return
-    if output.is_dir() and any(output.iterdir()) and not (output / _RESULT).is_file():
-        raise OutputError(f"{output}: holds files that no `fpn diagnose` wrote. Choose another --output.")
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"{output}: is a file. Choose a folder as --output.")
+    is_file = output.exists() and not output.is_dir()
+    if is_file or (output.is_dir() and any(output.iterdir()) and maker(output / _RESULT) != _MADE_BY):
+        raise taken(output, "folder", by=_MADE_BY)
     refuse_unwritable(output)
 
 
@@ -133,9 +133,10 @@ def _draw(found: Diagnosis, dataset: Dataset, output: Path, count: int) -> int:
     from fpn.cli.outputs import save_image
     from fpn.studies.diagnosis.miss_drawings import draw_miss, most_telling
 
-    for old in (output / _DRAWINGS).glob("[0-9]*-*.jpg"):
-        old.unlink()
     titles = {line.name: line.title for line in found.stages}
+    for stage in titles:
+        for old in (output / _DRAWINGS).glob(f"[0-9][0-9][0-9]-{stage}.jpg"):
+            old.unlink()
     chosen = most_telling(found, count)
     for number, miss in enumerate(chosen, start=1):
         drawn = draw_miss(dataset.image(miss.index), miss, titles[miss.lost.stage])

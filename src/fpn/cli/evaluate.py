@@ -53,7 +53,8 @@ def run(
         split: Which split of it. None: the images that the model's training held out (--validation-share), if it did;
             else one that it was not trained on; else the only split, else all, else trainval, else val, else test.
         images: Folder of the images, if they lie elsewhere than their annotations.
-        output: Also write the figures to this JSON file, and as a table to a .csv beside it.
+        output: Also write the figures to this JSON file, and as a table to a .csv beside it. A file that is there is
+            replaced only if an earlier `fpn evaluate` wrote it, here and of --detections.
         detections: Also write all detections to this COCO results file (.json), and to a .csv beside it.
         proposals: Also measure the proposals: recall with 100 and 1000 an image.
         intervals: Also give 95 % intervals of the boxes' AP, by drawing the images 1000 times with replacement.
@@ -75,10 +76,10 @@ def run(
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.runtime.unheard import unheard
     from fpn.runtime.waiting import considerate
-    from fpn.spreadsheets import refuse_other_csv
+    from fpn.spreadsheets import refuse_others
 
     for path in (output, detections):
-        refuse_other_csv(path)
+        refuse_others(path, "fpn evaluate")
     tiling = (tiles or TileOptions()).tiling()
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fpn.cli.inputs import ImageSource, name_results, refuse_overwriting
 from fpn.cli.outputs import MADE_BY, list_categories, real_paths, written_before
-from fpn.cli.terminal import progress_bar, say, say_error, say_warning
+from fpn.cli.terminal import progress_bar, say, say_error, say_note, say_warning
 from fpn.detectors.operating_point import are_sure
 from fpn.detectors.prediction import predict_images
 from fpn.drawing import draw
@@ -94,6 +94,8 @@ def name_films(films: Sequence[Path], output: Path, *, drawn: bool, track: bool)
     files = [NAME, *(str(name.with_suffix(ending)) for name in names for ending in endings)]
     earlier = written_before(output, NAME)
     refuse_overwriting([output / name for name in files], sources, real_paths(output, earlier))
+    if any((output / name).exists() for name in files):
+        say_note(f"{output}: an earlier `fpn predict` wrote here, and its files of the same names will be replaced")
     return FilmNames(names, files, earlier)
 
 

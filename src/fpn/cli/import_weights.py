@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from fpn.cli import paths
 from fpn.cli.model_settings import read_assignments
 from fpn.cli.terminal import say, say_warning
-from fpn.errors import ConfigError, DataNotFoundError, OutputError
-from fpn.files import refuse_unwritable
+from fpn.errors import ConfigError, DataNotFoundError
+from fpn.files import refuse_unwritable, taken
 from fpn.wording import counted
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _check_output(output: Path) -> None:
     if output.suffix != _SUFFIX:
         raise ConfigError(f"--output {output}: a model is one {_SUFFIX} file")
     if output.exists():
-        raise OutputError(f"{output}: is there already, and nothing is replaced. Choose another --output.")
+        raise taken(output, "file")
     refuse_unwritable(output)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fpn.errors import ConfigError, DataNotFoundError, OutputError
+from fpn.files import taken
 from fpn.image_io import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _GLOB_SIGNS = frozenset("*?[")
@@ -96,10 +97,7 @@ def refuse_overwriting(targets: Iterable[Path], sources: Iterable[ImageSource], 
         if where in inputs:
             raise OutputError(f"{target}: the result would replace the image itself. Choose another --output.")
         if target.exists() and where not in own:
-            raise OutputError(
-                f"{target}: is already there, and no earlier `fpn predict` wrote it. Move it, or choose another "
-                "--output."
-            )
+            raise taken(target, "folder", by="fpn predict", otherwise="move the file")
 
 
 def _expand(word: str, own: frozenset[str]) -> list[ImageSource]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fpn.cli.terminal import progress_bar, say, say_warning
-from fpn.errors import ConfigError, DataNotFoundError
+from fpn.errors import ConfigError, DataError, DataNotFoundError
 from fpn.structures import Classes
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def open_measured(
     pixel_range: PixelRange | None,
     reading: dict[str, Any],
     *,
+    known: Sequence[Classes] = (),
     doing: str = "measuring",
 ) -> Dataset:
     """What to measure on, and what is to be said of it.
@@ -36,6 +37,7 @@ def open_measured(
         record: how the model was trained.
         pixel_range: what the model learned with.
         reading: as `open_dataset` takes it.
+        known: the classes of each model; of a dataset that is about others, its broken boxes are not worth telling.
         doing: what is done, such as "measuring".
     """
     from fpn.cli.held_out import find_held_out, find_untrained
@@ -50,7 +52,11 @@ def open_measured(
             say(f"{doing} on the split {split}, as {used} was trained on; --split names another")
         elif split is None and (split := usual_split(data, "val", "test", images=reading["images"])) is not None:
             say(f"{doing} on the split {split}; --split names another")
-        dataset = open_dataset(data, split=split, **reading)
+        try:
+            dataset = open_dataset(data, split=split, **reading)
+        except DataError:
+            _refuse_others_classes(data, split, reading, known)
+            raise
     for remark in dataset.remarks:
         say_warning(remark)
     if dataset.dropped:
@@ -59,6 +65,21 @@ def open_measured(
     if (warning := unfitting(dataset.name, paths, pixel_range)) is not None:
         say_warning(warning)
     return dataset
+
+
+def _refuse_others_classes(data: Path, split: str | None, reading: dict[str, Any], known: Sequence[Classes]) -> None:
+    """Stop where a dataset that can't be read as it is has no class that a model knows.
+
+    Raises:
+        ConfigError: so it is.
+        DataError: it can't be read, whatever is left out.
+    """
+    from fpn.data import open_dataset
+    from fpn.evaluation.known_truth import shared_ids
+
+    dataset = open_dataset(data, split=split, **{**reading, "drop_invalid": True, "skip_unreadable": True})
+    for classes in known:
+        shared_ids(classes, dataset)
 
 
 def open_for_detector(detector: Detector, data: Path, split: str | None, reading: dict[str, Any]) -> Dataset:
@@ -71,7 +92,8 @@ def open_for_detector(detector: Detector, data: Path, split: str | None, reading
     from fpn.evaluation.known_truth import told_apart
 
     pixel_range = detector.preprocessor.config.pixel_range
-    opened = open_measured(data, split, detector.training_record, pixel_range, reading)
+    known = [] if detector.class_free else [detector.classes]
+    opened = open_measured(data, split, detector.training_record, pixel_range, reading, known=known)
     dataset = told_apart(detector, opened)
     _tell_unknown(detector.classes, dataset)
     warn_of_learned("the model", detector.training_record, data, opened, **reading)
@@ -109,7 +131,7 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
 
     records: dict[str, Mapping[str, Any]] = {}
     pixel_range = None
-    class_free = []
+    class_free, known = [], []
     for path in models:
         if is_results(path):
             if not path.is_file():
@@ -119,11 +141,12 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
         recipe = recipe_of(header, str(path))
         pixel_range = recipe.dialect.pixels.pixel_range
         class_free.append(recipe.class_free)
+        known += [] if recipe.class_free else [recipe.found]
         records[path.name if len(models) == 1 else str(path)] = header.get("training", {})
     if len(set(class_free)) > 1:
         raise ConfigError(f"{' and '.join(map(str, models))}: only one of them tells classes apart. Compare equals.")
     first = next((record for record in records.values() if record), {})
-    dataset = open_measured(data, split, first, pixel_range, reading, doing=doing)
+    dataset = open_measured(data, split, first, pixel_range, reading, known=known, doing=doing)
     for name, record in records.items():
         warn_of_learned(name, record, data, dataset, **reading)
     return dataset.without_classes() if any(class_free) else dataset

@@ -19,8 +19,15 @@ from fpn.suggestions import nearest, nearest_path
 _GLOB_SIGNS = frozenset("*?[")
 # What runs write their settings into; their models are told about where they are read.
 _RUN = "run.json"
+_BEST = "best.safetensors"
+# Endings that are of nothing else: an .xml may be a model or labels.
+_MODELS = (".safetensors", ".onnx", ".pt2")
 # Backbone weights that are no file.
 _WEIGHTS = ("imagenet", "offline", "none")
+
+
+class MisplacedError(DataNotFoundError):
+    """A word of a command is there and something else than its place asks for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class There:
         path_of: the path that a word has; None: the word is none, such as a name of torchvision's.
         all_of_them: of several paths, whether each has to be there, or one of them.
         hint: what may have been meant.
+        about: what to say of such a path to a person who named something else.
     """
 
     what: str
@@ -42,6 +50,7 @@ class There:
     path_of: Callable[[str], Path | None] = Path
     all_of_them: bool = True
     hint: Callable[[Path], str] = nearest_path
+    about: str = ""
 
     def look(self, value: Any) -> None:
         """Stop where a path, or one of several, is not there; other values are passed over.
@@ -57,7 +66,9 @@ class There:
             return
         absent = [path for path in paths if not self._is_there(path)]
         if absent and (self.all_of_them or len(absent) == len(words)):
-            raise DataNotFoundError(f"{self.option} {self._complaint(absent[0])}".strip())
+            misplaced = absent[0].exists() and not self.option and not _in_run(absent[0])
+            kind = MisplacedError if misplaced else DataNotFoundError
+            raise kind(f"{self.option} {self._complaint(absent[0])}".strip())
 
     def _is_there(self, path: Path) -> bool:
         try:
@@ -67,13 +78,33 @@ class There:
 
     def _complaint(self, path: Path) -> str:
         if path.exists():
-            return f"{path}: is a {'folder' if path.is_dir() else 'file'}, and not a {self.what}.{_in_run(path)}"
+            return f"{path}: is {_kind(path)}, and not a {self.what}.{_in_run(path) or self.about}"
         return f"{path}: no such {self.what}.{self.hint(path)}"
 
 
 def _in_run(path: Path) -> str:
-    model = path / "best.safetensors"
-    return f" Did you mean '{model}'?" if model.is_file() else ""
+    models = sorted(path.glob("*.safetensors"))
+    best = next((each for each in models if each.name == _BEST or len(models) == 1), None)
+    return f" Did you mean '{best}'?" if best is not None else ""
+
+
+def _kind(path: Path) -> str:
+    """What is there, in words, told by its name alone."""
+    if path.is_dir():
+        return "a folder"
+    ending = path.suffix.lower()
+    if ending in _MODELS:
+        return "a model file"
+    return _picture(path) or "a file"
+
+
+def _picture(path: Path) -> str:
+    """ "an image" or "a film", told by the name; else nothing."""
+    from fpn.films import FILM_SUFFIXES
+    from fpn.image_io import IMAGE_SUFFIXES
+
+    ending = path.suffix.lower()
+    return "an image" if ending in IMAGE_SUFFIXES else "a film" if ending in FILM_SUFFIXES else ""
 
 
 def refuse_absent(values: Mapping[str, Any], hints: Mapping[str, Any], file: Path | None = None) -> None:
@@ -109,7 +140,9 @@ def hints_of(what: object) -> dict[str, Any]:
 def _is_model(path: Path) -> bool:
     # That a run was stopped before it wrote one is told where models are read.
     folder = path.parent
-    return path.is_file() or ((folder / _RUN).is_file() and not any(folder.glob("*.safetensors")))
+    if path.is_file():
+        return path.suffix.lower() in _MODELS or not _picture(path)
+    return (folder / _RUN).is_file() and not any(folder.glob("*.safetensors"))
 
 
 def _served(word: str) -> Path:
@@ -132,7 +165,11 @@ def _nearest_weights(path: Path) -> str:
 
 
 def _size_or_model(word: str) -> Path | None:
-    return Path(word) if word.endswith(".safetensors") else None
+    return Path(word) if word.endswith(".safetensors") or Path(word).exists() else None
+
+
+def _may_be_labelled(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.suffix.lower() not in _MODELS and not _picture(path))
 
 
 def _beginning(word: str) -> Path | None:
@@ -148,12 +185,15 @@ def _nearest_beginning(path: Path) -> str:
     return f" Weights with a name are torchvision/NAME and timm/NAME.{meant(str(path))}"
 
 
-MODEL = There("model file", _is_model)
-MODELS = There("model file", _is_model, path_of=_served)
-MODEL_OR_RESULTS = There("model file or file of detections", _is_model)
-MODEL_OR_SIZE = There("model file", _is_model, path_of=_size_or_model)
-DATA = There("file or folder")
-DATA_OR_SCENES = There("file or folder", path_of=_unless("scenes"))
+_OF_MODELS = " A model is the .safetensors file that `fpn train` or `fpn demo` wrote"
+_FIRST = f"{_OF_MODELS}, and comes first."
+MODEL = There("model file", _is_model, about=_FIRST)
+MODELS = There("model file", _is_model, path_of=_served, about=f"{_OF_MODELS}.")
+MODEL_OR_RESULTS = There("model file or file of detections", _is_model, about=_FIRST)
+MODEL_OR_SIZE = There("model file", _is_model, path_of=_size_or_model, about=f"{_OF_MODELS}.")
+_SETS = " Name the folder with images and labels, a COCO .json or a YOLO data.yaml."
+DATA = There("file or folder of labelled images", _may_be_labelled, about=_SETS)
+DATA_OR_SCENES = There(DATA.what, _may_be_labelled, path_of=_unless("scenes"), about=_SETS)
 # Of images named one by one, one that is gone does not stop the others.
 IMAGES = There("image, film or folder", path_of=_of_images, all_of_them=False)
 SOURCES = There("file or folder", path_of=_of_images)

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from fpn.cli.options import Given, ModelOptions, PlanOptions
 from fpn.cli.terminal import errors, say, say_note, say_warning
-from fpn.errors import ConfigError, OutputError
-from fpn.files import write_text
+from fpn.errors import ConfigError
+from fpn.files import maker, taken, write_text
 from fpn.wording import counted, describe_seconds
 
 if TYPE_CHECKING:
@@ -42,14 +42,8 @@ def refuse_others_file(path: Path, figures: Path, made_by: str) -> None:
     Raises:
         OutputError: if so.
     """
-    if not path.exists():
-        return
-    try:
-        ours = json.loads(figures.read_text(encoding="utf-8"))["made_by"] == made_by
-    except (OSError, ValueError, TypeError, KeyError):
-        ours = False
-    if not ours:
-        raise OutputError(f"{path}: is there, and no `{made_by}` wrote it. Move it, or choose another --output.")
+    if path.exists() and maker(figures) != made_by:
+        raise taken(path, "file", by=made_by, otherwise="move it")
 
 
 def refuse_other_plan(run: Path | None) -> None:

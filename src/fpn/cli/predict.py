@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from fpn.cli import paths
 from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_overwriting
-from fpn.cli.terminal import progress_bar, say, say_error, say_warning
+from fpn.cli.terminal import progress_bar, say, say_error, say_note, say_warning
 from fpn.cli.tiles import TileOptions
 from fpn.errors import ConfigError, DataNotFoundError, FpnError
 from fpn.suggestions import nearest_path
@@ -63,7 +63,7 @@ def run(
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
         images: Files, folders (with all inside of them) and globs in quotes; or films, by their names.
-        output: Folder for the results. Nothing in it is replaced but what an earlier `fpn predict` wrote.
+        output: Folder for the results. In it nothing is replaced but what an earlier `fpn predict` wrote there.
         score: Draw and count detections with at least this score, 0 to 1. calibrated: with at least the threshold of
             their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
@@ -105,6 +105,7 @@ def run(
     chosen = _choose(score, detector.thresholds)
     say(f"network: {detector.info}")
     _warn_of_brightness(detector, sources)
+    _tell_earlier(output, earlier, names)
     about = {"model": str(model), **_about(chosen, detector.classes)}
     known = [*(str(name) for name in names if name is not None), *earlier]
     predictions = _begin(output, detector, about, ids, sources, known, drawn=drawn)
@@ -175,6 +176,16 @@ def _name_drawings(
     lists = (NAME, TABLE, RESULTS) if listed else (NAME, TABLE)
     refuse_overwriting([output / name for name in (*lists, *names) if name is not None], sources, own)
     return names
+
+
+def _tell_earlier(output: Path, earlier: Sequence[str], names: Sequence[PurePosixPath | None]) -> None:
+    """Say what becomes of an earlier run's results in the same folder."""
+    from fpn.cli.outputs import NAME, RESULTS, TABLE
+
+    if earlier:
+        stay = len(set(earlier) - {NAME, TABLE, RESULTS} - {str(name) for name in names})
+        drawings = f"; {counted(stay, 'drawing')} of images that are not named now will stay" if stay else ""
+        say_note(f"{output}: an earlier `fpn predict` wrote here, and its lists will be replaced{drawings}")
 
 
 def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds | None) -> float | Thresholds:

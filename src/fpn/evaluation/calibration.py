@@ -15,7 +15,6 @@ within 0..B and can only grow with the threshold (or only fall). The highest (lo
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from rich.table import Table
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation.matches import ClassMatches, Matches
 from fpn.evaluation.report import without_nan
-from fpn.files import write_text
+from fpn.files import write_figures
 from fpn.spreadsheets import beside, write_csv
 from fpn.structures import Thresholds
 from fpn.wording import counted
@@ -169,7 +168,7 @@ class Calibration:
         Raises:
             OutputError: a file can't be written.
         """
-        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_figures(path, "fpn calibrate", self.to_dict())
         return Path(path), write_csv(beside(path), (without_nan(asdict(each)) for each in self.classes))
 
     def table(self) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from fpn.evaluation.bootstrap import (
 )
 from fpn.evaluation.matches import Matches
 from fpn.evaluation.report import without_nan
-from fpn.files import write_text
+from fpn.files import write_figures
 from fpn.spreadsheets import beside, write_csv
 from fpn.wording import counted
 
@@ -144,7 +143,7 @@ class Comparison:
         """
         path = Path(path)
         images = path.with_name(f"{path.stem}-images.csv")
-        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_figures(path, "fpn compare", self.to_dict())
         table = write_csv(beside(path), (without_nan(asdict(each)) for each in self.differences))
         return path, table, write_csv(images, (without_nan(asdict(each)) for each in self.by_image))
 

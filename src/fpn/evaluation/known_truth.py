@@ -50,9 +50,16 @@ def shared_ids(classes: Classes, dataset: Dataset) -> dict[int, int]:
     ids = dict(zip(dataset.classes.names, dataset.classes.ids, strict=True))
     shared = {label: ids[name] for label, name in enumerate(classes.names) if name in ids}
     if not shared:
+        both = f"Its classes: {_listed(list(ids))}. The model's: {_listed(list(classes.names))}."
+        if hints := _hints(ids, classes):
+            raise ConfigError(
+                f"{dataset.name}: none of its classes is called as one of the model's. {both}{hints} If they are the "
+                "same, rename them in the annotations."
+            )
         raise ConfigError(
-            f"{dataset.name}: the detector knows none of its classes ({_listed(list(ids))}); it was trained on "
-            f"{_listed(list(classes.names))}.{_hints(ids, classes)} Rename the classes in the annotations."
+            f"{dataset.name}: seems to be another dataset than this model is for, as they have no class in common. "
+            f"{both} Name the dataset, or the model, that belongs to it; or, if the classes are the same under other "
+            "names, rename them in the annotations."
         )
     return shared
 

@@ -16,7 +16,7 @@ from fpn.evaluation.bootstrap import Intervals
 from fpn.evaluation.coco import CocoMetrics, KeypointMetrics, LimitMetrics, ProposalRecall, SegmentRecall
 from fpn.evaluation.limits import LimitReport
 from fpn.evaluation.tasks import TASKS, Figures
-from fpn.files import write_text
+from fpn.files import write_figures, write_text
 from fpn.spreadsheets import DETECTION_COLUMNS, beside, detection_row, write_csv
 from fpn.wording import counted
 
@@ -110,7 +110,7 @@ class Evaluation(CocoMetrics):
         Raises:
             OutputError: a file can't be written.
         """
-        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_figures(path, "fpn evaluate", self.to_dict())
         write_csv(beside(path), self.rows())
         return Path(path)
 

@@ -19,7 +19,7 @@ from fpn.export.exported import ExportedDetector
 from fpn.export.header import ExportFormat, GraphInfo
 from fpn.export.loading import RUNTIMES
 from fpn.export.runtimes import Runtime, import_openvino
-from fpn.files import atomic_path, refuse_unwritable, write_text
+from fpn.files import atomic_path, refuse_unwritable, taken, write_text
 from fpn.image_io import read_image
 
 ENDINGS: Mapping[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -125,7 +125,7 @@ def check_place(path: Path, format: ExportFormat, *, replace: bool) -> None:
         if each.is_dir():
             raise OutputError(f"{each}: is a folder")
         if each.exists() and not replace:
-            raise OutputError(f"{each}: is there already. Choose another name, or say --overwrite (replace=True).")
+            raise taken(each, "file", otherwise="say --overwrite (replace=True)")
     refuse_unwritable(path)
 
 

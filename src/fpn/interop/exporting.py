@@ -19,7 +19,7 @@ from fpn.detectors.model_file import load
 from fpn.detectors.recipe import Recipe
 from fpn.errors import ConfigError, OutputError
 from fpn.features.backbones.windowed_transformer import TRANSFORMER
-from fpn.files import atomic_path
+from fpn.files import atomic_path, taken
 from fpn.interop.detectron2_export import describe_detectron2, name_for_detectron2
 from fpn.interop.export_settings import refuse_unlike
 from fpn.interop.key_rules import new_name
@@ -104,7 +104,7 @@ def check_output(output: Path, *, replace: bool) -> None:
     if output.is_dir():
         raise OutputError(f"{output}: is a folder")
     if output.exists() and not replace:
-        raise OutputError(f"{output}: is there already. Choose another name, or say --overwrite (replace=True).")
+        raise taken(output, "file", otherwise="say --overwrite (replace=True)")
 
 
 def convert_weights(detector: Detector, *, format: WeightsFormat | str, file: str = "weights.pth") -> ExportedWeights:

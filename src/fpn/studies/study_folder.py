@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from fpn.data.dataset import Dataset
 from fpn.errors import ConfigError, OutputError
-from fpn.files import refuse_unwritable, write_text
+from fpn.files import refuse_unwritable, taken, write_text
 from fpn.training.run_record import fingerprint
 
 _SETTINGS = "settings.json"
@@ -24,10 +24,10 @@ class StudyFolder:
     Attributes:
         root: the folder.
         settings: all that decides the outcomes but which part it is, as JSON has it.
-        study, part: what messages call the study and a part of it.
+        verb, part: the command that makes the study, and what messages call a part of it.
     """
 
-    study: ClassVar[str]
+    verb: ClassVar[str]
     part: ClassVar[str]
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ class StudyFolder:
         """
         begun = (root / _SETTINGS).exists()
         if not begun and root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise OutputError(f"{root}: holds something that is no {cls.study}. Choose another --output.")
+            raise taken(root, "folder", by=cls.verb)
         refuse_unwritable(root)
 
     def _claim(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from fpn.data.dataset import Dataset
 from fpn.detectors.detector import IMPORTED, Detector
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError, OutputError
-from fpn.files import write_text
+from fpn.files import taken, write_text
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.run import Run
@@ -126,12 +126,12 @@ def refuse_taken(run: Path) -> None:
         OutputError: it does, or can't be read.
     """
     try:
-        taken = run.exists() and (not run.is_dir() or any(not _is_left_over(path) for path in run.iterdir()))
+        filled = run.exists() and (not run.is_dir() or any(not _is_left_over(path) for path in run.iterdir()))
     except OSError as error:
         raise OutputError(f"{run}: can't be read ({error.strerror}). Choose another --output.") from error
-    if taken:
-        going_on = f", or go on with that run: --resume {run}" if (run / RUN).exists() else ""
-        raise OutputError(f"{run}: is not empty. Choose another --output{going_on}.")
+    if filled:
+        going_on = f"go on with the run in it (--resume {run})" if (run / RUN).exists() else ""
+        raise taken(run, "folder", otherwise=going_on)
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:

@@ -125,7 +125,7 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path, capsys: py
     (tmp_path / "thesis.txt").write_text("mine")
     (tmp_path / "empty.safetensors").touch()
     assert main(["diagnose", str(tmp_path / "empty.safetensors"), str(tmp_path), "--output", str(tmp_path)]) == 1
-    assert "no `fpn diagnose` wrote" in capsys.readouterr().err
+    assert "no earlier `fpn diagnose` wrote" in capsys.readouterr().err
 
 
 def test_a_threshold_out_of_range_is_refused(unseen: tuple[Diagnosis, Dataset]) -> None:

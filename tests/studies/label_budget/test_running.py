@@ -135,7 +135,7 @@ def test_other_settings_other_folders_and_damaged_outcomes_are_refused(trained: 
         forecast_labels(*both, tmp_path / "plan", settings=other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no label budget"):
+    with pytest.raises(OutputError, match="no earlier `fpn plan` wrote"):
         forecast_labels(*both, tmp_path / "mine", settings=SETTINGS)
     (tmp_path / "plan" / "pilots" / "all-2.json").write_text("{")
     with pytest.raises(OutputError, match=r"all-2\.json: can't be read"):

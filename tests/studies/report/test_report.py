@@ -187,7 +187,7 @@ def test_classes_that_the_model_does_not_know_are_named(tmp_path: Path) -> None:
 
 def test_no_class_in_common_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     dataset = labelled(tmp_path / "set", [[("cog", LEFT)]], ("cog",))
-    with pytest.raises(ConfigError, match="knows none of its classes"):
+    with pytest.raises(ConfigError, match="another dataset than this model is for"):
         fpn.report(finder(NAMES, {1: SEEN}), dataset, tmp_path / "out", workers=0)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 

@@ -117,7 +117,7 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no images to choose from"):
         suggested([])
     detector = Seer(("cat",), {})
-    with pytest.raises(ConfigError, match="knows none of its classes"):
+    with pytest.raises(ConfigError, match="another dataset than this model is for"):
         suggest(detector, paths, labelled=greys(tmp_path / "labelled"))
 
 

@@ -22,7 +22,7 @@ from fpn.data.formats.files import shorten
 from fpn.data.formats.segmentation import unpack
 from fpn.data.formats.survey import Survey
 from fpn.errors import DataError, OutputError
-from fpn.files import read_umask, refuse_unwritable
+from fpn.files import read_umask, refuse_unwritable, taken
 from fpn.shapes import Size
 from fpn.structures import Classes, Skeleton
 from fpn.structures.masks import Segmentation
@@ -260,7 +260,7 @@ def refuse_filled(output: Path) -> None:
             "is running, remove it."
         )
     if output.exists() or output.is_symlink():
-        raise OutputError(f"{output}: is already there. Name a new or empty folder; nothing is ever written over.")
+        raise taken(output, "folder")
     refuse_unwritable(output)
 
 

@@ -61,7 +61,7 @@ class Cost:
 class OutcomeFolder(StudyFolder):
     """An ablation's output folder: `settings.json`, then `results/` and `models/` with a file a row and seed."""
 
-    study, part = "ablation", "row"
+    verb, part = "fpn ablate", "row"
 
     def model(self, row: str, seed: int) -> Path:
         """Where the trained detector is."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from fpn.files import write_text
+from fpn.files import write_figures
 from fpn.spreadsheets import write_csv
 from fpn.studies.diagnosis.budget import SIZE_NAMES, BudgetLine
 from fpn.studies.diagnosis.diagnosis import Diagnosis, FalseAlarm, Miss
 from fpn.studies.tables import TextTable
-from fpn.version import __version__
 from fpn.wording import counted
 
 # Stages or kinds that a row of a class or level names.
@@ -97,8 +95,6 @@ def _groups(
 def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
     """All of it, JSON-able."""
     return {
-        "made_by": "fpn diagnose",
-        "version": __version__,
         "dataset": found.dataset,
         "threshold": found.threshold,
         "images": found.images,
@@ -128,7 +124,7 @@ def save_diagnosis(found: Diagnosis, folder: Path) -> list[Path]:
         "misses.csv": (_MISS_COLUMNS, map(_miss_row, found.misses)),
         "false_alarms.csv": (_ALARM_COLUMNS, map(_alarm_row, found.alarms)),
     }
-    write_text(folder / "diagnosis.json", json.dumps(diagnosis_json(found), indent=1) + "\n")
+    write_figures(folder / "diagnosis.json", "fpn diagnose", diagnosis_json(found))
     for name, (columns, rows) in tables.items():
         write_csv(folder / name, (dict(zip(columns, row, strict=True)) for row in rows), columns)
     return [folder / name for name in ("diagnosis.json", *tables)]

@@ -75,7 +75,7 @@ class PilotOutcome:
 class PilotFolder(StudyFolder):
     """The folder of a label budget: `settings.json`, then `pilots/` with a file each."""
 
-    study, part = "label budget of `fpn plan`", "pilot"
+    verb, part = "fpn plan", "pilot"
 
     def write(self, pilot: Pilot, outcome: PilotOutcome) -> None:
         """Keep an outcome."""
