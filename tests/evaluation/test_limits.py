@@ -72,3 +72,15 @@ def test_up_to_a_hundred_cocos_own_figures_are_these() -> None:
     assert (report.figures, report.advice) == (None, "1 image has more than 100 objects (up to 150)")
     assert report_limit(full(100, 40, 2), {**TRUTH, "annotations": TRUTH["annotations"][:90]}, []).advice == ""
     assert report_limit(FullImages(None), TRUTH, []) is None
+
+
+@pytest.mark.parametrize(("objects", "surest", "told"), [(40, 0.3, False), (40, 0.6, True), (60, 0.3, True)])
+def test_a_limit_that_unsure_guesses_reach_among_few_objects_is_no_news(
+    objects: int, surest: float, told: bool
+) -> None:
+    seen = FullImages(100)
+    scores = torch.linspace(0.9, surest, 100)
+    seen.look(Detections(torch.zeros(100, 4), scores, torch.zeros(100, dtype=torch.int64)), "0.jpg")
+    report = report_limit(seen, {**TRUTH, "annotations": TRUTH["annotations"][:objects]}, [])
+    assert report is not None
+    assert (report.reached, bool(report.advice)) == (1, told)

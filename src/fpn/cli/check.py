@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fpn.data import Dataset, Limits
     from fpn.data.checks.inspection import CheckReport, Inspected
     from fpn.data.issues import Finding
+    from fpn.detectors import Dialect
 
 FAULTY = 1
 _SHEETS = (".jpg", ".jpeg", ".png")
@@ -90,11 +91,8 @@ def run(
         config: Settings file of `fpn train`, whose augmentation is previewed. Options win over it.
     """
     from fpn.cli.check_tables import show
-    from fpn.data import open_dataset
     from fpn.data.checks.inspection import check as look_through
-    from fpn.data.formats.open import usual_split
     from fpn.detectors.dialect import AnchorDialect
-    from fpn.detectors.presets import adapt_dialect
     from fpn.studies.anchor_fit import fit_dataset
 
     _refuse(output, fix, split, workers)
@@ -105,15 +103,10 @@ def run(
     detector_settings(detector, _named(asked))  # stops at one of another kind
     bar = partial(progress_bar, "images")
     report = look_through(data, split=split, images=images, workers=workers, limits=accepted, bar=bar)
-    planned: dict[str, Any] = {}
-    if short_side is None:
-        planned = _as_trained(data, images, accepted, {"detector": detector, "dialect": dialect, **_named(asked)})
-    sides, given = _apart(detector, {**_named(asked), **planned})
-    spoken = adapt_dialect(dialect, detector, **sides, **given)
+    spoken, whose = _tried(data, images, accepted, detector, dialect, _named(asked))
     fit = fit_dataset(report.inspected, spoken) if isinstance(spoken, AnchorDialect) and spoken.anchor_ious else None
     crowded = _crowding(report.inspected, spoken.max_detections)
     report = report.with_findings([*(fit.findings if fit else ()), *crowded])
-    whose = _THEIRS if planned else _OURS if short_side is None else ""
     for each in show(report, fit, whose=whose, every=all_entries):
         say(each)
     if fit is None:
@@ -121,14 +114,7 @@ def run(
     if output is not None:
         _save(report, fit.to_dict() if fit else None, output)
     if augment_preview is not None:
-        dataset = open_dataset(
-            data,
-            split=split or usual_split(data, "train", images=images),
-            images=images,
-            drop_invalid=True,
-            limits=accepted,
-        )
-        _preview(dataset, changes, augment_preview)
+        _preview(_trained_on(data, split, images, accepted), changes, augment_preview)
     if fix is not None:
         _repair(report, fix)
     elif not report.passed:
@@ -140,21 +126,38 @@ def _named(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _apart(detector: str, named: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sides of images, and settings as the detector's conventions have them."""
-    sides: dict[str, Any] = {name: value for name, value in named.items() if name in _SIDES}
-    return sides, detector_settings(detector, {name: value for name, value in named.items() if name not in _SIDES})
+def _tried(
+    data: Path, images: Path | None, limits: Limits, detector: str, dialect: str, named: dict[str, Any]
+) -> tuple[Dialect, str]:
+    """The conventions whose anchors are tried, and who chose size and anchors, as a sentence."""
+    from fpn.detectors.presets import adapt_dialect
+
+    sized = "short_side" in named
+    planned = {} if sized else _as_trained(data, images, limits, {"detector": detector, "dialect": dialect, **named})
+    every = {**named, **planned}
+    sides: dict[str, Any] = {name: value for name, value in every.items() if name in _SIDES}
+    rest = detector_settings(detector, {name: value for name, value in every.items() if name not in _SIDES})
+    return adapt_dialect(dialect, detector, **sides, **rest), "" if sized else _THEIRS if planned else _OURS
+
+
+def _trained_on(
+    data: Path, split: str | None, images: Path | None, limits: Limits, *, skip_unreadable: bool = False
+) -> Dataset:
+    """The images that `fpn train DATA` would learn from."""
+    from fpn.data import open_dataset
+    from fpn.data.formats.open import usual_split
+
+    split = split or usual_split(data, "train", images=images)
+    reading: dict[str, Any] = {"images": images, "limits": limits, "skip_unreadable": skip_unreadable}
+    return open_dataset(data, split=split, drop_invalid=True, **reading)
 
 
 def _as_trained(data: Path, images: Path | None, limits: Limits, given: dict[str, Any]) -> dict[str, Any]:
     """Size and anchors that `fpn train DATA` would choose; none where the data can't be trained on as they are."""
-    from fpn.data import open_dataset
-    from fpn.data.formats.open import usual_split
     from fpn.training.recipes import plan_training
 
     try:
-        split = usual_split(data, "train", images=images)
-        dataset = open_dataset(data, split=split, images=images, drop_invalid=True, skip_unreadable=True, limits=limits)
+        dataset = _trained_on(data, None, images, limits, skip_unreadable=True)
         chosen = plan_training(dataset, given=given, ask_hub=False).chosen
     except FpnError:
         return {}

@@ -107,7 +107,7 @@ def run(
     _warn_of_brightness(detector, sources)
     _tell_earlier(output, earlier, names)
     about = {"model": str(model), **_about(chosen, detector.classes)}
-    known = [*(str(name) for name in names if name is not None), *earlier]
+    known = [*map(str, filter(None, names)), *earlier]
     predictions = _begin(output, detector, about, ids, sources, known, drawn=drawn)
     full = FullImages(detector.max_detections, always=detector.class_free, what="images" if tiling is None else "tiles")
     looking: dict[str, Any] = {"batch_size": batch_size, "keep_images": drawn, "max_pixels": max_pixels}
@@ -119,8 +119,7 @@ def run(
                     full.look(each.found, str(job[0].path))
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
-    if full.count:
-        say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
+    _warn_of_limit(full, chosen, detector.classes)
     return _report(predictions, chosen)
 
 
@@ -192,6 +191,13 @@ def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds 
     from fpn.detectors.operating_point import USUAL_SCORE, choose_score
 
     return choose_score(USUAL_SCORE if score is None and thresholds is None else score, thresholds)
+
+
+def _warn_of_limit(full: FullImages, chosen: float | Thresholds, classes: Classes) -> None:
+    """Say that detections may be missing, where such would be drawn and counted."""
+    lowest = chosen if isinstance(chosen, float) else min(chosen.by_class(classes).values())
+    if full.count and full.floor >= lowest:
+        say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
 
 
 def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:

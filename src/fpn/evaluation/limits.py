@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpn.detectors.full_images import FullImages
+from fpn.detectors.operating_point import USUAL_SCORE
 from fpn.evaluation.coco import LimitMetrics, limit_metrics
 
-# COCO's own figures are of so many detections of a class in an image.
+# COCO's own figures are of so many detections of a class in an image. What a larger limit, reached by unsure guesses
+# where there are few objects, takes away changes them by next to nothing, and is not worth a warning.
 _COCO = 100
 
 
@@ -61,7 +63,8 @@ def report_limit(
     limit = of_image or full.limit
     objects = Counter(each["image_id"] for each in truth["annotations"] if not each["iscrowd"])
     crowded, most = sum(count > limit for count in objects.values()), max(objects.values(), default=0)
-    said = [str(full)] if full.count else []
+    told = full.count and (limit < _COCO or full.floor >= USUAL_SCORE or 2 * most > limit)
+    said = [str(full)] if told else []
     said += [describe_crowded(crowded, most, limit)] if crowded else []
     return LimitReport(
         limit=limit,

@@ -98,7 +98,7 @@ class Validation:
     def advice(self) -> str:
         """What the latest measurement says of the detector's limit of detections; empty if nothing."""
         limit = self._limit
-        if limit is None or not limit.reached:
+        if limit is None or not limit.reached or not limit.advice:
             return ""
         return f"warning: {limit.advice}. Allow more: --max-detections {limit.larger}"
 
