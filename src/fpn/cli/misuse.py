@@ -66,7 +66,7 @@ def meant_option(option: str, known: Collection[str]) -> str:
     """ " Did you mean --x?" for an option that there is not, or nothing where none is near.
 
     Args:
-        option: as it was typed, such as "--lr".
+        option: as it was typed, hyphens included.
         known: those of the verb.
     """
     word = option.lstrip("-").casefold().replace("_", "-")

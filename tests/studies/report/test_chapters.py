@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fpn.studies.report.chapters import precision_chapter, thresholds_chapter
+from fpn.studies.report.chapters import precision_chapter, recall_steps, thresholds_chapter
 
 GRADES = {"ap": 0.5, "ap50": 0.75, "ap75": 0.25, "ap_small": None, "ap_medium": 0.125, "ap_large": 1.0}
 RECALL = {"ar": 0.6, "ar50": 0.8, "ar75": 0.4, "ar_medium": 0.3, "ar_large": 0.9}
@@ -51,3 +51,16 @@ def test_a_curve_along_the_threshold_holds_each_value_down_to_the_next_score() -
     assert (y[0], y[2]) == (y[1], y[3])
     assert x[0] > x[1] > x[3]
     assert y[0] < y[2]  # a better precision is higher up
+
+
+def test_precision_by_recall_is_drawn_in_steps_as_coco_takes_it() -> None:
+    """Right, wrong, right, right, wrong, of five objects: 3 of 4 is better than 2 of 3, and holds back to there."""
+    found = [(0.2, 1.0), (0.2, 0.5), (0.4, 2 / 3), (0.6, 0.75), (0.6, 0.6)]
+    corners = list(dict.fromkeys(recall_steps(found)))
+    assert corners == [(0.0, 1.0), (0.2, 1.0), (0.2, 0.75), (0.4, 0.75), (0.6, 0.75), (0.6, 0.6), (0.6, 0.0)]
+
+
+def test_without_intervals_the_page_says_why_and_what_would_help() -> None:
+    measured = {**GRADES, "objects": 8, "ar1": 0.1, "ar10": 0.2, "ar100": 0.3, "per_class": []}
+    html = precision_chapter({"figures": measured, "intervals": None}).body
+    assert "this is one image. Measure on more" in html

@@ -40,7 +40,8 @@ def test_one_is_one_and_a_caution_begins_as_a_sentence() -> None:
     told["figures"] |= {"limit": {"advice": "the limit of 10 was reached"}, "objects": 1}
     told["check"] = {"findings": [{"severity": "error", "what": "images that can't be read", "count": 1}]}
     assert verdict(told)["cautions"] == [
-        "These are few: 1 image, 1 object. Another sample may tell another story.",
+        "These are few: 1 image, 1 object. Another sample may tell another story. With one image there are no "
+        "intervals, either: nothing tells how far these figures may be off.",
         "Left out, as it can't be read: 1 image.",
         "The limit of 10 was reached. Allow more with --max-detections.",
         "The data have faults that fpn check names: images that can't be read (1).",

@@ -37,8 +37,8 @@ def worst_chapter(gathered: Gathered, most: int, room: ImageRoom) -> Chapter:
         "worst",
         "Worst images",
         note(
-            f"{len(drawn)} of the {faulty} images with faults, most faults first: labels on the left, on the right "
-            "what the model says at the thresholds in use. All are listed in report.json."
+            f"{len(drawn)} of the {faulty} images with faults, most faults first: the labels, then what the "
+            "model says at the thresholds in use. All are listed in report.json."
         ),
         drawn,
     )

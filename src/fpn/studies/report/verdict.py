@@ -114,7 +114,8 @@ def _cautions(figures: Mapping[str, Any]) -> list[str]:
         )
     if data["images"] < _FEW_IMAGES or 0 < numbers["objects"] < _FEW_OBJECTS:
         few = f"{counted(data['images'], 'image')}, {counted(numbers['objects'], 'object')}"
-        said.append(f"These are few: {few}. Another sample may tell another story.")
+        alone = " With one image there are no intervals, either: nothing tells how far these figures may be off."
+        said.append(f"These are few: {few}. Another sample may tell another story.{alone * (data['images'] == 1)}")
     if data["unreadable"]:
         said.append(f"Left out, as it can't be read: {counted(len(data['unreadable']), 'image')}.")
     left_out = {name: count for name, count in numbers["left_out"].items() if count}
