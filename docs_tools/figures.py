@@ -1,4 +1,4 @@
-"""Draws the figures of the pages under docs/learn from what `fpn explain` computes.
+"""Draws figures of pages: those under docs/learn from what `fpn explain` computes.
 
 python -m docs_tools.figures
 """
@@ -149,10 +149,48 @@ def _points(start: float, end: float, cells: int) -> Iterator[float]:
             yield float((both * cell[one, [other, other + points]]).sum() / both.sum()) + 0.5
 
 
+def server() -> str:
+    """Who asks whom, and what a detection in the answer is."""
+    parts: list[Markup] = []
+    whose = (
+        ("your program", "sends a request"),
+        ("the server", "fpn serve: answers it"),
+        ("the model", "a .safetensors file"),
+    )
+    for place, (name, what) in enumerate(whose):
+        x = 10 + place * 250
+        parts.append(tag("rect", x=x, y=40, width=150, height=64, fill=PLAIN, fill_opacity="0.18", stroke=PLAIN))
+        parts.append(_words(x + 75, 62, name, INK, anchor="middle", bold=True))
+        parts.append(_words(x + 75, 84, what, INK, anchor="middle"))
+    asked = ("image", "pixels"), ("JSON", "detections")
+    for place in (0, 1):
+        start = 165.0 + place * 250
+        parts += [*_arrow(start, 58, start + 90, asked[0][place]), *_arrow_back(start, 92, start + 90, asked[1][place])]
+    parts.append(_words(10, 150, "One detection of the answer:", INK, bold=True))
+    parts.append(_words(10, 176, '"label": "cell"', STRONG))
+    parts.append(_words(130, 176, "its class", INK))
+    parts.append(_words(10, 200, '"score": 0.98', STRONG))
+    parts.append(_words(130, 200, "how sure the model is, 0 to 1", INK))
+    parts.append(_words(10, 224, '"box": [x1, y1, x2, y2]', STRONG))
+    parts.append(_words(170, 224, "its corners, in pixels", INK))
+    parts.append(tag("rect", x=420, y=130, width=240, height=120, fill="none", stroke=FAINT, stroke_width=2))
+    parts.append(_words(652, 142, "the image", INK, anchor="end"))
+    parts.append(tag("rect", x=480, y=160, width=90, height=60, fill="none", stroke=STRONG, stroke_width=2))
+    parts += [_words(474, 152, "x1, y1", STRONG, anchor="middle"), _words(576, 229, "x2, y2", STRONG, anchor="middle")]
+    parts.append(_words(525, 190, "cell 0.98", STRONG, anchor="middle"))
+    return svg_document("A request goes to the server, which asks the model; detections come back", 670.0, 260.0, parts)
+
+
+def _arrow_back(start: float, y: float, end: float, text: str) -> list[Markup]:
+    head = tag("path", d=f"M{start + 7:g} {y - 4:g} L{start:g} {y:g} L{start + 7:g} {y + 4:g}", fill="none", stroke=INK)
+    return [_line((start, y), (end, y), INK), head, _words((start + end) / 2, y + 12, text, INK, anchor="middle")]
+
+
 FIGURES: Mapping[str, Callable[[], str]] = {
     "pyramid.svg": pyramid,
     "equation-one.svg": equation_one,
     "roi-align.svg": roi_align,
+    "server.svg": server,
 }
 
 

@@ -46,7 +46,7 @@ def test_a_plan_goes_beside_the_folder_that_the_run_would_have(fpn: Shell, tmp_p
     assert told["time"]["alternatives"]["faster"]["seconds"] < told["time"]["seconds"]
     assert not (tmp_path / "run").exists()
     (tmp_path / "run-plan.json").write_text("{}")
-    assert "no `fpn train --plan` wrote it" in fpn.fails(*words)
+    assert "no earlier `fpn train --plan` wrote it" in fpn.fails(*words)
 
 
 def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(

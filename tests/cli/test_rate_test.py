@@ -41,7 +41,7 @@ def test_files_of_somebody_else_and_a_plan_beside_it_are_refused(
     fpn: Shell, tmp_path: Path, words: list[object]
 ) -> None:
     (tmp_path / "run-find-lr.svg").write_text("mine")
-    assert "no `fpn train --find-lr` wrote it" in fpn.fails(*words, "--output", tmp_path / "run")
+    assert "no earlier `fpn train --find-lr` wrote it" in fpn.fails(*words, "--output", tmp_path / "run")
     assert (tmp_path / "run-find-lr.svg").read_text() == "mine"
     assert "each stops before the other. Choose one" in fpn(*words, "--plan").err
 

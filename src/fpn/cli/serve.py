@@ -126,13 +126,24 @@ def _tell(address: str, models: ServedModels, settings: ServerSettings) -> None:
     say(f"  access   {'whoever reaches it' if settings.token is None else 'with the token'}")
     bearer = "" if settings.token is None else " -H 'Authorization: Bearer TOKEN'"
     say(f"  page     {address}/")
-    say(f"  try      curl{bearer} --data-binary @photo.jpg {address}/predict")
+    every = any(_gives_all(model.now.predictor.thresholds, settings) for model in models.values())
+    place = f"'{address}/predict?score=0.5'" if every else f"{address}/predict"
+    say(f"  try      curl{bearer} --data-binary @photo.jpg {place}")
+
+
+def _gives_all(thresholds: Thresholds | None, settings: ServerSettings) -> bool:
+    """Whether a request that names no score gets unsure detections, too."""
+    return settings.score is None and thresholds is None
 
 
 def _from_which_score(thresholds: Thresholds | None, settings: ServerSettings) -> str:
     if isinstance(settings.score, float):
         return f"detections from {settings.score:g} on"
-    return "all detections" if thresholds is None else f"detections from each class's threshold on ({thresholds.goal})"
+    return (
+        "all detections, unsure ones too"
+        if thresholds is None
+        else f"detections from each class's threshold on ({thresholds.goal})"
+    )
 
 
 def _show_log() -> None:
