@@ -373,6 +373,17 @@ def test_a_page_without_markers_is_refused_before_any_work(tmp_path: Path):
         check_page(tmp_path / "page.md")
 
 
+def test_a_chart_of_the_users_beside_the_page_is_never_replaced(tmp_path: Path) -> None:
+    page, chart = tmp_path / "page.md", tmp_path / "page.svg"
+    page.write_text("<!-- ablation: begin -->\n<!-- ablation: end -->\n![mine](page.svg)\n")
+    check_page(page)
+    chart.write_text("mine")
+    with pytest.raises(OutputError, match=r"page\.svg: is already there"):
+        check_page(page)
+    page.write_text("<!-- ablation: begin -->\n![ours](page.svg)\n<!-- ablation: end -->\n")
+    check_page(page)
+
+
 def test_the_page_tells_every_row_by_letter_and_name():
     page = (Path(__file__).parents[2] / "docs" / "ablation.md").read_text(encoding="utf-8")
     assert all(f"{design.letter} {design.short}" in page for design in map(DESIGNS.get, PAPER_ROWS))

@@ -184,6 +184,8 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
             earlier = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"{manifest}: can't be read ({error}). Choose another --output.") from error
+        if not isinstance(earlier, dict):
+            raise taken(output, "folder", by="fpn batch")
         others = [name for name, value in identity.items() if earlier.get(name) != value]
         if "settings" in others and isinstance(earlier.get("settings"), dict):
             named = [name for name, value in identity["settings"].items() if earlier["settings"].get(name) != value]

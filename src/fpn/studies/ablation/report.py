@@ -13,7 +13,7 @@ import torch
 
 from fpn.errors import ConfigError, DataNotFoundError
 from fpn.features.necks.designs import DESIGNS
-from fpn.files import write_text
+from fpn.files import taken, write_text
 from fpn.spreadsheets import write_csv
 from fpn.studies.ablation.chart import chart
 from fpn.studies.ablation.outcomes import OutcomeFolder
@@ -66,12 +66,16 @@ def _rows(findings: Findings) -> list[dict[str, object]]:
 
 
 def check_page(page: Path) -> None:
-    """See that a page has a place for the tables, before hours of work.
+    """See that a page has a place for the tables, and none of the user's files one's name, before hours of work.
 
     Raises:
         DataNotFoundError, ConfigError: no such page, or one without markers.
+        OutputError: where the chart would go lies a file that the page does not show between the markers.
     """
-    _filled(page, "")
+    beside = page.with_suffix(".svg")
+    shown = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if _filled(page, "") and beside.exists() and f"]({beside.name})" not in shown.partition(BEGIN)[2].partition(END)[0]:
+        raise taken(beside, "file", by="fpn ablate --page", otherwise="move it")
 
 
 def markdown(findings: Findings, about: Mapping[str, Any]) -> str:
