@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from fpn.errors import ConfigError
@@ -15,6 +15,8 @@ from fpn.suggestions import nearest
 
 # Far beyond any detector; numbers above cost memory or time, or are typing errors.
 LARGEST = 10_000_000
+# No count of anything is meant beyond it, and numbers of 64 bits end.
+LARGEST_COUNT = 2**53
 
 _UNKNOWN, _MEANT = "unknown setting '", "Did you mean '"
 
@@ -106,7 +108,7 @@ class CheckedSettings(BaseModel):
         ConfigError: an unknown name, or a value out of range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         refuse_unknown(values, type(self).model_fields)
@@ -114,6 +116,14 @@ class CheckedSettings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigError("; ".join(_complaint(detail) for detail in error.errors())) from None
+
+    @model_validator(mode="after")
+    def _fits_64_bits(self) -> CheckedSettings:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+                raise ValueError(f"{name} {value}: expected {LARGEST_COUNT} at most")
+        return self
 
 
 class Option:

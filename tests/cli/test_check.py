@@ -128,7 +128,6 @@ def test_nothing_is_written_over(fpn: Shell, sound: Path, tmp_path: Path, option
 
 
 def test_options_that_make_no_sense_stop_before_the_work(fpn: Shell, sound: Path, tmp_path: Path) -> None:
-    assert "--workers 0: expected at least 1" in fpn.fails("check", sound, "--workers", "0")
     assert "leave --split out" in fpn.fails("check", sound, "--split", "val", "--fix", tmp_path / "out")
     assert "Did you mean 'val'?" in fpn.fails("check", sound, "--split", "vall")
     assert "no such file or folder" in fpn.fails("check", tmp_path / "gone")

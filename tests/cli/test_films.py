@@ -127,10 +127,9 @@ def test_a_sigterm_leaves_nothing_of_the_film_at_hand(
     [
         (lambda film: [film, "photo.jpg"], "is a film, and others of what is named are not"),
         (lambda _: ["photo.jpg", "--track"], "are about films, and none is named"),
-        (lambda film: [film, "--every", "0"], "--every 0: expected 1"),
         (lambda film: [film, "--tiles", "64"], "are about images, and films are named"),
     ],
-    ids=["mixed", "image", "every", "tiles"],
+    ids=["mixed", "image", "tiles"],
 )
 def test_what_does_not_go_together_is_said_before_any_work(
     words: Callable[[str], list[str]],

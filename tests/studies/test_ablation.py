@@ -358,7 +358,7 @@ def test_two_runs_of_a_row_with_one_seed_are_the_same(tmp_path: Path):
 
 
 def test_unknown_rows_and_empty_data_stop_before_any_work(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"neck 'fnp'.*Did you mean 'fpn'"):
+    with pytest.raises(ConfigError, match=r"rows 'fnp'.*Did you mean 'fpn'"):
         run_ablation(small_ablation(rows=("fnp",)), tmp_path / "a")
     with pytest.raises(DataError, match="no images"):
         run_ablation(small_ablation(held_out=SceneDataset(0)), tmp_path / "b")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
@@ -29,12 +29,12 @@ def run(
     *,
     output: Path,
     rows: Annotated[tuple[str, ...], Parameter(help=f"Which designs or necks: {', '.join(DESIGNS)}.")] = PAPER_ROWS,
-    seeds: int = 3,
+    seeds: Annotated[int, bounds.FROM_1] = 3,
     split: str | None = None,
     held_out: Annotated[Path | None, paths.dataset("--held-out")] = None,
     held_out_split: str | None = None,
     drop_invalid: bool = False,
-    scenes: tuple[int, int] = (480, 100),
+    scenes: Annotated[tuple[int, int], bounds.FROM_1] = (480, 100),
     page: Annotated[Path | None, paths.file("--page")] = None,
     detector: Annotated[DetectorSettings | None, Parameter(name="*", group="Detector, the same for all rows")] = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
@@ -64,11 +64,14 @@ def run(
             between; the chart goes beside it.
     """
     from fpn.studies.ablation.report import check_page, write_report
-    from fpn.studies.ablation.running import Ablation, run_ablation
+    from fpn.studies.ablation.running import Ablation, refuse_unfit_rows, run_ablation
     from fpn.studies.screen import Screen
 
     if page is not None:
         check_page(page)
+    asked = detector or DetectorSettings()
+    paths.weights("--weights").look(asked.weights)
+    refuse_unfit_rows(rows, seeds, asked)
     drawn = data == SCENES
     datasets = (
         _draw(scenes)
@@ -82,7 +85,7 @@ def run(
         held_out=datasets[1],
         rows=rows,
         seeds=seeds,
-        detector=detector or DetectorSettings(),
+        detector=asked,
         budget=budget or BudgetSettings(),
     )
     try:

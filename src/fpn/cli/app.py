@@ -14,6 +14,7 @@ from importlib import import_module
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
+from fpn.cli import bounds
 from fpn.cli.complaints import of_options
 from fpn.cli.help import read_pages
 from fpn.cli.misuse import misplaced, told
@@ -81,7 +82,9 @@ def make_app(asked: str | None = None) -> App:
         # Plain text: reading Markdown would double the time that help takes.
         help_format="plaintext",
         # `--milestones 0.6 0.9` takes both. `--no-x` for switches is plain; `--empty-x` for lists would be noise.
-        default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_default=_as_typed),
+        default_parameter=Parameter(
+            negative_iterable=(), consume_multiple=True, show_default=_as_typed, validator=bounds.Bound()
+        ),
         suppress_keyboard_interrupt=False,
     )
     for place, (verb, (where, summary)) in enumerate(COMMANDS.items()):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from fpn.batch.forked_workers import worker_context
-from fpn.batch.sources import iterate_items
-from fpn.cli import paths
+from fpn.batch.sources import has_more
+from fpn.cli import bounds, paths
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
 from fpn.runtime.cores import usable_cores
@@ -24,17 +23,17 @@ def run(
     /,
     *,
     output: Path,
-    score: float | Literal["calibrated"] | None = None,
-    max_detections: int | None = None,
+    score: Annotated[float | Literal["calibrated"] | None, bounds.SHARE] = None,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
     engine: Literal["local", "ray"] = "local",
-    workers: int | None = None,
-    threads: int | None = None,
-    shard_size: int = 1000,
-    batch_size: int = 4,
+    workers: Annotated[int | None, bounds.FROM_1] = None,
+    threads: Annotated[int | None, bounds.FROM_1] = None,
+    shard_size: Annotated[int, bounds.FROM_1] = 1000,
+    batch_size: Annotated[int, bounds.FROM_1] = 4,
     column: str | None = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
-    max_pixels: int = 2**27,
+    max_pixels: Annotated[int, bounds.FROM_1] = 2**27,
     tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
 ) -> int:
     """Find objects in any number of images and write them as Parquet files, a shard each.
@@ -111,5 +110,4 @@ def _has_many_workers(
     """Whether several processes would share the work; a small job does not wait for the one they are forked from."""
     if (workers or usable_cores() // (threads or 2)) < 2 or shard_size < 1:
         return False
-    more_than_one_shard = islice(iterate_items(sources, column=column), shard_size, None)
-    return next(more_than_one_shard, None) is not None
+    return has_more(sources, shard_size, column=column)

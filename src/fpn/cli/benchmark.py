@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.terminal import errors, say
 from fpn.errors import ConfigError, OutputError
 from fpn.training.config import DetectorName
@@ -22,20 +22,20 @@ def run(
     backbone: str = "resnet50",
     weights: Annotated[str | None, paths.weights("--weights")] = None,
     size: str = "1066x800",
-    batch_sizes: tuple[int, ...] = (),
+    batch_sizes: Annotated[tuple[int, ...], bounds.FROM_1] = (),
     parts: tuple[Literal["inference", "training", "pooling", "memory"], ...] = (
         "inference",
         "training",
         "pooling",
         "memory",
     ),
-    repeats: int = 5,
-    rois: int = 2048,
-    classes: int = 90,
-    channels: int = 256,
-    head_width: int = 1024,
+    repeats: Annotated[int, bounds.FROM_1] = 5,
+    rois: Annotated[int, bounds.FROM_1] = 2048,
+    classes: Annotated[int, bounds.FROM_1] = 90,
+    channels: Annotated[int, bounds.FROM_1] = 256,
+    head_width: Annotated[int, bounds.FROM_1] = 1024,
     compile: bool | None = None,
-    threads: int | None = None,
+    threads: Annotated[int | None, bounds.FROM_1] = None,
     device: str | None = None,
     exported: Annotated[tuple[Path, ...], paths.file("--exported")] = (),
     images: Annotated[tuple[str, ...], paths.image_words("--images")] = (),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import say, say_error, say_warning
 from fpn.errors import ConfigError
@@ -30,7 +30,7 @@ def run(
     precision: float | None = None,
     recall: float | None = None,
     guarantee: float | None = None,
-    false_alarms: float | None = None,
+    false_alarms: Annotated[float | None, bounds.ABOVE_0] = None,
     sure: float = 0.95,
     together: bool = False,
     split: str | None = None,
@@ -39,8 +39,8 @@ def run(
     report: Path | None = None,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
-    batch_size: int = 8,
-    workers: int | None = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 8,
+    workers: Annotated[int | None, bounds.FROM_0] = None,
     arithmetic: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
@@ -91,8 +91,6 @@ def run(
     from fpn.evaluation import calibrate, match_detections
     from fpn.spreadsheets import refuse_others
 
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: at least 1")
     goal = _goal(f1, precision, recall, guarantee, false_alarms, sure)
     target = _target(model, output)
     refuse_others(report, "fpn calibrate")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import Given, LimitOptions
 from fpn.cli.terminal import progress_bar, say
 from fpn.data.loading.augmentation.config import AugmentationConfig
@@ -59,7 +59,7 @@ def run(
     long_side: int | None = None,
     anchor_sizes: tuple[float, ...] | None = None,
     anchor_ratios: tuple[float, ...] | None = None,
-    workers: int | None = None,
+    workers: Annotated[int | None, bounds.FROM_1] = None,
     augment_preview: Path | None = None,
     config: Annotated[Path | None, paths.file("--config")] = None,
     augmentation: Annotated[AugmentationConfig | None, Parameter(name="*", group="Preview of augmentation")] = None,
@@ -95,7 +95,7 @@ def run(
     from fpn.detectors.dialect import AnchorDialect
     from fpn.studies.anchor_fit import fit_dataset
 
-    _refuse(output, fix, split, workers)
+    _refuse(output, fix, split)
     changes = _refuse_preview(augment_preview, config, augmentation)
     asked: dict[str, Any] = {"anchor_sizes": anchor_sizes, "anchor_ratios": anchor_ratios}
     asked |= {"short_side": short_side, "long_side": long_side}
@@ -173,13 +173,11 @@ def _crowding(inspected: Inspected, limit: int | None) -> list[Finding]:
     return [each for split, survey in main for each in check_crowding(survey, inspected.objects[split], limit)]
 
 
-def _refuse(output: Path | None, fix: Path | None, split: str | None, workers: int | None) -> None:
+def _refuse(output: Path | None, fix: Path | None, split: str | None) -> None:
     """Stop before the work if its results can't be kept."""
     from fpn.data.formats.writer import refuse_filled
     from fpn.spreadsheets import refuse_others
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers {workers}: expected at least 1")
     if output is not None:
         refuse_others(output)
     if fix is not None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_error
-from fpn.errors import ConfigError, DataError
+from fpn.errors import DataError
 
 if TYPE_CHECKING:
     from fpn.evaluation import Comparison
@@ -34,14 +33,14 @@ def run(
     metric: Literal["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"] = "ap",
     fail_by: Literal["difference", "low", "high"] = "difference",
     task: Literal["boxes", "masks"] = "boxes",
-    resamples: int = 1000,
+    resamples: Annotated[int, bounds.FROM_1] = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
-    worst: int = 10,
+    seed: Annotated[int, bounds.FROM_0] = 0,
+    worst: Annotated[int, bounds.FROM_0] = 10,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
-    batch_size: int = 8,
-    workers: int | None = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 8,
+    workers: Annotated[int | None, bounds.FROM_0] = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
@@ -89,7 +88,6 @@ def run(
     from fpn.evaluation.comparison import compare_matches, count_steps
     from fpn.spreadsheets import refuse_others
 
-    _refuse(resamples, batch_size, worst, fail_below)
     check_confidence(confidence)
     refuse_others(output, "fpn compare", "-images.csv")
     accepted = (limits or LimitOptions()).limits()
@@ -117,14 +115,6 @@ def run(
     if output is not None:
         say(f"figures: {', '.join(map(str, comparison.save(output)))}")
     return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
-
-
-def _refuse(resamples: int, batch_size: int, worst: int, fail_below: float | None) -> None:
-    """Stop before anything is read."""
-    if resamples < 1 or batch_size < 1 or worst < 0:
-        raise ConfigError(f"--resamples {resamples} --batch-size {batch_size} --worst {worst}: at least 1, 1 and 0")
-    if fail_below is not None and not math.isfinite(fail_below):
-        raise ConfigError(f"--fail-below {fail_below}: a difference of AP, such as -0.01 or 0")
 
 
 def _refuse_nothing(truth: Mapping[str, Any], name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from fpn.cli import bounds
 from fpn.cli.terminal import say, say_warning
 
 
@@ -15,9 +16,9 @@ def run(
     *,
     output: Path = Path("fpn-demo"),
     tiny: Annotated[bool, Parameter(negative=())] = False,
-    scenes: int | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
+    scenes: Annotated[int | None, bounds.FROM_1] = None,
+    epochs: Annotated[int | None, bounds.FROM_1] = None,
+    seed: Annotated[int, bounds.FROM_0] = 0,
 ) -> None:
     """Train a small detector on drawn scenes, measure it on others, and draw what it finds. Needs no data and no GPU.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError
@@ -30,12 +30,12 @@ def run(
     split: str | None = None,
     images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
-    draw: int = 0,
-    score: float = 0.5,
+    draw: Annotated[int, bounds.FROM_0] = 0,
+    score: Annotated[float, bounds.SHARE] = 0.5,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
-    batch_size: int = 4,
-    workers: int | None = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 4,
+    workers: Annotated[int | None, bounds.FROM_0] = None,
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,
 ) -> None:
@@ -64,7 +64,7 @@ def run(
         workers: Processes that read images. None: half as many as there are cores. 0: none beside this one.
         device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
-    _refuse(score, draw, output)
+    _refuse(draw, output)
     from fpn.cli.decoding import advising, say_unreadable
     from fpn.cli.devices import check_device
     from fpn.cli.going_on import going_on
@@ -105,10 +105,8 @@ def run(
         _save(found, dataset, output, draw)
 
 
-def _refuse(score: float, draw: int, output: Path | None) -> None:
+def _refuse(draw: int, output: Path | None) -> None:
     """Stop before anything is done if it can't be, or if the folder holds something else than an earlier diagnosis."""
-    if not 0 <= score <= 1 or draw < 0:
-        raise ConfigError(f"--score {score:g} --draw {draw}: expected 0 to 1, and at least 0")
     if output is None:
         if draw:
             raise ConfigError("--draw: needs a folder for the drawings. Name one with --output.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.cli.tiles import TileOptions
@@ -33,11 +33,11 @@ def run(
     detections: Path | None = None,
     proposals: bool = False,
     intervals: bool = False,
-    max_detections: int | None = None,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
-    batch_size: int = 8,
-    workers: int | None = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 8,
+    workers: Annotated[int | None, bounds.FROM_0] = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,

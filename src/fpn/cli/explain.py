@@ -77,7 +77,7 @@ def run(
     sides = {"short_side": short_side, "long_side": long_side}
     parts = {"backbone": backbone, "neck": neck}
     explained = _explain(what, detector, parts=parts, dialect=dialect, size=size, sides=sides, as_is=as_is)
-    other = None if against is None else _dialect(against, explained.kind)
+    other = None if against is None else _other(against, explained.kind)
     tables = _about(explained, other, box, parts=parts, as_is=as_is)
     _show([*tables, *_origins(what)], markdown=markdown)
 
@@ -161,7 +161,7 @@ def _conventions(dialect: str | None, against: str | None, detector: str) -> lis
     one = _dialect(dialect or "paper", detector)
     if against is None:
         return [sources([one]), *whole(one)]
-    other = _dialect(against, detector)
+    other = _other(against, detector)
     speaking = with_rois([one, other])
     return [sources([one, other]), differences(one, other), *([equation_table(speaking)] if speaking else [])]
 
@@ -177,6 +177,13 @@ def _dialect(name: str, detector: str) -> Dialect:
     from fpn.detectors.presets import named_dialect
 
     return named_dialect(name, detector)
+
+
+def _other(name: str, detector: str) -> Dialect:
+    try:
+        return _dialect(name, detector)
+    except ConfigError as error:
+        raise ConfigError(f"--against: {error}") from None
 
 
 def _size(text: str) -> Size:

@@ -61,8 +61,6 @@ def find_films(words: Sequence[str], *, every: int, track: bool) -> list[Path]:
         )
     if films and len(films) < len(words):
         raise ConfigError(f"{films[0]}: is a film, and others of what is named are not. Predict them apart.")
-    if every < 1:
-        raise ConfigError(f"--every {every}: expected 1 (each frame) or more")
     return films
 
 

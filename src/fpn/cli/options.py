@@ -101,6 +101,15 @@ class DataOptions(LimitOptions):
         "(--skip-unreadable).",
     )
 
+    @field_validator("by_group")
+    @classmethod
+    def _is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression ({error})") from None
+        return value
+
     @property
     def names_validation(self) -> bool:
         """Whether it is said what to measure on."""
@@ -368,14 +377,22 @@ def _sections(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_wrong_settings(model: Mapping[str, Any]) -> None:
-    """Before the data are read. With an earlier model it is its dialect that counts, and it is read first."""
-    from fpn.detectors.presets import DIALECTS_OF
+    """Before the data are read. With an earlier model it is its recipe that counts, of which the file's header says."""
+    from fpn.detectors.builder import refuse_unfit_parts
+    from fpn.detectors.presets import preset_dialect
 
     options = ModelOptions(**model)
-    options.recipe(given=True)
-    known = DIALECTS_OF[options.detector]
-    if options.init is None and options.dialect in known:
-        known[options.dialect].changed(**read_assignments(options.set or ()))
+    asked = options.recipe(given=True)
+    if options.init is None:
+        dialect = preset_dialect(options.detector, {"dialect": options.dialect, **asked})
+        weights = options.weights if "weights" in model else None
+        refuse_unfit_parts(asked.get("backbone"), options.neck, dialect.neck, weights)
+    elif options.init.is_file():
+        from fpn.detectors.fine_tuning import adapt_recipe
+        from fpn.detectors.model_file import read_header, recipe_of
+
+        recipe = recipe_of(read_header(options.init), str(options.init))
+        adapt_recipe(recipe, classes=recipe.found, **asked)
 
 
 def _pick(values: Mapping[str, Any], kind: type[CheckedSettings]) -> dict[str, Any]:

@@ -66,17 +66,22 @@ def run(
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image. None: up to one in a
             hundred.
     """
+    from fpn.data.division import compile_groups
     from fpn.evaluation.bootstrap import check_confidence
     from fpn.runtime.waiting import considerate
     from fpn.studies.label_budget.report import save_budget
-    from fpn.studies.label_budget.running import forecast_labels
+    from fpn.studies.label_budget.running import forecast_labels, refuse_unfit_pilots
     from fpn.studies.screen import Screen
 
     seconds = _seconds(time_budget)
     if not 0 < validation_share < 1:
         raise ConfigError(f"--validation-share {validation_share:g}: a share between 0 and 1, such as 0.25")
     check_confidence(confidence)
+    if by_group is not None:
+        compile_groups(by_group)
     settings = pilots or PilotSettings()
+    paths.weights("--weights").look(settings.weights)
+    refuse_unfit_pilots(settings)
     reading = {"limits": (limits or LimitOptions()).limits(), "drop_invalid": bool(drop_invalid)}
     asked = drop_invalid is not None
     train_set, held_out = _open(data, images, (split, validation_split), validation, asked=asked, reading=reading)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error, say_note, say_warning
 from fpn.cli.tiles import TileOptions
@@ -37,15 +37,15 @@ def run(
     /,
     *,
     output: Path = Path("predictions"),
-    score: float | Literal["calibrated"] | None = None,
-    max_detections: int | None = None,
-    batch_size: int = 4,
+    score: Annotated[float | Literal["calibrated"] | None, bounds.SHARE] = None,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 4,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     drawn: Annotated[bool, Parameter(name="--images")] = True,
     ids: Annotated[Path | None, paths.file("--ids")] = None,
-    max_pixels: int = 2**27,
-    every: Annotated[int, Parameter(group="Films")] = 1,
+    max_pixels: Annotated[int, bounds.FROM_1] = 2**27,
+    every: Annotated[int, Parameter(group="Films"), bounds.FROM_1] = 1,
     track: Annotated[bool, Parameter(group="Films", negative=())] = False,
     tiles: Annotated[TileOptions | None, Parameter(name="*", group="Tiles")] = None,
 ) -> int:
@@ -85,10 +85,6 @@ def run(
     from fpn.runtime.waiting import considerate
     from fpn.structures import Detections
 
-    if (isinstance(score, float) and not 0 <= score <= 1) or batch_size < 1 or max_pixels < 1:
-        raise ConfigError(
-            f"--score {score} --batch-size {batch_size} --max-pixels {max_pixels}: expected 0 to 1, and at least 1"
-        )
     tiling = (tiles or TileOptions()).tiling()
     load_model = partial(load_fast, model, device=device, max_detections=max_detections, precision=precision)
     films = find_films(images, every=every, track=track)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.options import LimitOptions
 from fpn.cli.terminal import progress_bar, say, say_warning
 from fpn.errors import ConfigError
@@ -26,14 +26,14 @@ def run(
     run_folder: Annotated[Path | None, paths.folder("--run-folder")] = None,
     budget: bool = True,
     check: bool = True,
-    worst: int = 12,
-    labels: int = 12,
-    room: float = 8.0,
-    max_detections: int | None = None,
+    worst: Annotated[int, bounds.FROM_0] = 12,
+    labels: Annotated[int, bounds.FROM_0] = 12,
+    room: Annotated[float, bounds.ROOM] = 8.0,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
-    batch_size: int = 8,
-    workers: int | None = None,
+    batch_size: Annotated[int, bounds.FROM_1] = 8,
+    workers: Annotated[int | None, bounds.FROM_0] = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
     limits: Annotated[LimitOptions | None, Parameter(name="*", group="Limits")] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.terminal import say, say_error, say_note, say_warning
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(
     max_tiles: int = 256,
     seconds: float = 60.0,
     body_seconds: float = 30.0,
-    max_detections: int | None = None,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
 ) -> int:

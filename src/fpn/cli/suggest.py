@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.inputs import find_images
 from fpn.cli.terminal import progress_bar, say, say_error, say_warning
-from fpn.errors import ConfigError, DataNotFoundError
+from fpn.errors import DataNotFoundError
 from fpn.wording import counted
 
 if TYPE_CHECKING:
@@ -33,19 +33,19 @@ def run(
     images: Annotated[tuple[str, ...], Parameter(name="FOLDER"), paths.SOURCES] = (),
     /,
     *,
-    count: int = 20,
+    count: Annotated[int, bounds.FROM_1] = 20,
     labelled: Annotated[Path | None, paths.dataset("--labelled")] = None,
     split: str | None = None,
     output: Path = Path("suggestions"),
     to: Literal["coco", "voc", "yolo", "label-studio"] = "coco",
-    score: float | Literal["calibrated"] | None = None,
+    score: Annotated[float | Literal["calibrated"] | None, bounds.SHARE] = None,
     prefix: str = "/data/local-files/?d=",
     copy: bool = False,
     mirror: bool = True,
-    batch_size: int = 4,
+    batch_size: Annotated[int, bounds.FROM_1] = 4,
     precision: Literal["float32", "bf16", "auto"] = "auto",
     device: str | None = None,
-    max_pixels: int = 2**27,
+    max_pixels: Annotated[int, bounds.FROM_1] = 2**27,
 ) -> int:
     """Choose the images whose labels would teach a model most, say why, and write drafts of their labels.
 
@@ -90,7 +90,6 @@ def run(
     from fpn.studies.suggesting.saving import save_suggestions
     from fpn.studies.suggesting.suggest import pool_of, suggest
 
-    _refuse(count, score, batch_size, max_pixels)
     refuse_filled(output)
     sources = [source.path for source in find_images(images, own=frozenset())]
     _refuse_absent(sources)
@@ -118,14 +117,6 @@ def run(
     losses = save_suggestions(found, output, target=to, score=chosen, prefix=prefix, copy=copy, model=model.stem)
     _report(found, [*losses, *_beside_boxes(detector)], output, to)
     return 1 if found.unreadable else 0
-
-
-def _refuse(count: int, score: float | str | None, batch_size: int, max_pixels: int) -> None:
-    for name, value in {"count": count, "batch-size": batch_size, "max-pixels": max_pixels}.items():
-        if value < 1:
-            raise ConfigError(f"--{name} {value}: at least 1")
-    if isinstance(score, float) and not 0 <= score <= 1:
-        raise ConfigError(f"--score {score:g}: expected 0 to 1")
 
 
 def _refuse_absent(sources: list[Path]) -> None:

@@ -9,9 +9,24 @@ share of the images gets no more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from fpn.errors import ConfigError
+
+
+def compile_groups(pattern: str) -> re.Pattern[str]:
+    """What finds each image's group in its path.
+
+    Raises:
+        ConfigError: it is no regular expression.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"by_group {pattern!r}: no regular expression ({error})") from None
 
 
 def stratify(counts: np.ndarray, groups: np.ndarray, shares: Mapping[str, float], *, seed: int) -> dict[str, list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from fpn.data.checks.duplicates import find_duplicates
 from fpn.data.checks.images import inspect_images
 from fpn.data.convert import refuse_broken
 from fpn.data.dataset import Dataset
-from fpn.data.division import join_groups, stratify
+from fpn.data.division import compile_groups, join_groups, stratify
 from fpn.data.formats.open import choose_split, survey_dataset
 from fpn.data.formats.survey import Survey, names_of
 from fpn.data.formats.table import TableDataset
@@ -131,10 +130,8 @@ def _named_groups(names: Sequence[str], pattern: str | None) -> tuple[list[int],
     """Each image's group by its name, and remarks; without a pattern each is its own."""
     if pattern is None:
         return list(range(len(names))), []
-    try:
-        found = [re.search(pattern, name) for name in names]
-    except re.error as error:
-        raise ConfigError(f"by_group {pattern!r}: no regular expression ({error})") from None
+    finds = compile_groups(pattern)
+    found = [finds.search(name) for name in names]
     first: dict[tuple[str | None, ...], int] = {}
     groups = [
         row if match is None else first.setdefault(match.groups() or (match[0],), row)
@@ -259,6 +256,8 @@ def split_dataset(
     refuse_filled(output)
     _shares(validation, test)
     _check_seed(seed)
+    if by_group is not None:
+        compile_groups(by_group)
     chosen = choose_split(path, split, images=images)
     surveyed = survey_dataset(path, split=chosen, images=images, limits=limits)
     dropped = refuse_broken(surveyed, Path(path), drop_invalid=drop_invalid)

@@ -34,10 +34,11 @@ from fpn.detectors.recipe import (
 from fpn.detectors.segment_proposer import SegmentProposer
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
-from fpn.features.backbones.backbone import make_backbone
+from fpn.features.backbones.backbone import make_backbone, refuse_unfit_backbone
+from fpn.features.backbones.weights import refuse_other_offline
 from fpn.features.extractor import BottomUp, Extractor, FeatureExtractor
 from fpn.features.necks.config import NeckConfig
-from fpn.features.necks.designs import DESIGNS, Design
+from fpn.features.necks.designs import DESIGNS, Design, named_design
 from fpn.features.necks.fpn import FeaturePyramid
 from fpn.heads.anchors import AnchorsConfig
 from fpn.heads.atss import ATSSHead
@@ -142,6 +143,27 @@ def anchors_on(levels: tuple[Level, ...], dialect: AnchorDialect) -> AnchorsConf
     return dialect.anchors.changed(sizes=(tuple(chain.from_iterable(sizes)),))
 
 
+def refuse_unfit_parts(backbone: str | None, neck: str, config: NeckConfig, weights: str | Path | None = None) -> None:
+    """Stop at names that no detector can be made with, before data are read for it.
+
+    Args:
+        backbone, neck, weights: as presets take them; None: not chosen yet.
+        config: of the neck, by the dialect.
+
+    Raises:
+        ConfigError: there is no such backbone or neck, or one does not have what the other reads.
+    """
+    design = named_design(neck)
+    if backbone is not None:
+        refuse_unfit_backbone(backbone, _levels_read(design, config))
+        if weights == "offline":
+            refuse_other_offline(backbone)
+
+
+def _levels_read(design: Design, config: NeckConfig) -> tuple[int, ...]:
+    return tuple(number for number in design.out if number >= config.finest_level)
+
+
 def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, R]:
     """What every kind has: backbone and neck, and the recipe with the pixels that this backbone was trained on."""
     design, dialect = DESIGNS[recipe.neck], recipe.dialect
@@ -151,7 +173,7 @@ def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, 
         frozen_stages=recipe.frozen_stages,
         frozen_norm=recipe.frozen_norm,
         config=dialect.backbone,
-        out=tuple(number for number in design.out if number >= dialect.neck.finest_level),
+        out=_levels_read(design, dialect.neck),
     )
     seen = {"mean": dialect.pixels.mean or backbone.pixel_mean, "std": dialect.pixels.std or backbone.pixel_std}
     features = build_features(backbone, design, dialect.neck)

@@ -30,7 +30,7 @@ from fpn.detectors.recipe import (
 from fpn.detectors.roi_toolkits import CASCADE_MASK_DIALECTS, KEYPOINT_DIALECTS, MASK_DIALECTS
 from fpn.detectors.segment_proposer import SegmentProposer
 from fpn.detectors.segment_toolkits import SEGMENT_DIALECTS
-from fpn.detectors.toolkits import DIALECTS
+from fpn.detectors.toolkits import DIALECTS, PAPER
 from fpn.detectors.two_stage import TwoStageDetector
 from fpn.errors import ConfigError
 from fpn.structures import OBJECT, Classes, Skeleton
@@ -52,6 +52,9 @@ DIALECTS_OF: Mapping[str, Mapping[str, Dialect]] = {
     "atss": ATSS_DIALECTS,
     "segment_proposals": SEGMENT_DIALECTS,
 }
+
+# What presets take beside the settings of a dialect.
+_NOT_OF_DIALECTS = frozenset({"backbone", "neck", "frozen_stages", "frozen_norm", "detector"})
 
 
 def faster_rcnn(
@@ -413,6 +416,21 @@ def adapt_dialect(
         long_side = round(pixels.long_side * short_side / pixels.short_side)
     sides = {"pixels_short_side": short_side, "pixels_long_side": long_side}
     return spoken.changed(**{name: side for name, side in sides.items() if side is not None}, **conventions)
+
+
+def preset_dialect(kind: str, options: Mapping[str, Any]) -> Dialect:
+    """The dialect of the detector that a preset would make.
+
+    Args:
+        kind: of the detector.
+        options: as the preset takes them; those that are none of the dialect's are not looked at.
+
+    Raises:
+        ConfigError: as `adapt_dialect`.
+    """
+    rest = {name: value for name, value in options.items() if name not in _NOT_OF_DIALECTS}
+    wide = widths(rest.pop("channels", None), rest.pop("head_width", None))
+    return adapt_dialect(rest.pop("dialect", PAPER.name), kind, **wide, **rest)
 
 
 def named_dialect(name: str, kind: str = "faster_rcnn") -> Dialect:

@@ -13,6 +13,8 @@ from rich.text import Text
 
 # Where output is a file, a line at most this often: a night's log stays readable.
 SECONDS_BETWEEN_LINES = 15.0
+# Longer times left, of which nobody means any, are not shown.
+_SHOWN = 1e9
 
 
 class Reporter:
@@ -138,7 +140,7 @@ class _TimeLeft(ProgressColumn):
 
 
 def _duration(seconds: float | None) -> str:
-    return "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return "-:--:--" if seconds is None or seconds > _SHOWN else str(timedelta(seconds=round(seconds)))
 
 
 def _describe(losses: Mapping[str, float], images_per_second: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,21 @@ def make_backbone(
     if config.vit != ViTConfig():
         raise ConfigError(f"backbone {name!r}: the settings backbone.vit.* are of backbone {TRANSFORMER} alone")
     return Backbone(name, weights=weights, out=out, frozen_stages=frozen_stages, frozen_norm=frozen_norm, config=config)
+
+
+@cache
+def refuse_unfit_backbone(name: str, out: tuple[int, ...]) -> None:
+    """Stop at a backbone that there is not, or that has no such levels. Nothing is kept of it, not even in memory.
+
+    Args:
+        name, out: as `make_backbone` takes them.
+
+    Raises:
+        ConfigError: as `Backbone`.
+    """
+    if name != TRANSFORMER:
+        with torch.device("meta"):
+            _network(name, out)
 
 
 def _network(name: str, out: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:

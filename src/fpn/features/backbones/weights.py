@@ -187,13 +187,22 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], *, where: str, name: str) 
     net.load_state_dict(chosen)
 
 
-def _offline_state(name: str) -> dict[str, Tensor]:
-    """The package's tensors under timm's names: both list the same tensors in the same order."""
+def refuse_other_offline(name: str) -> None:
+    """Stop at a backbone whose weights the package of "offline" does not hold.
+
+    Raises:
+        ConfigError: so it is.
+    """
     if name.split(".")[0] != OFFLINE_BACKBONE:
         raise ConfigError(
             f"weights 'offline' are for backbone {OFFLINE_BACKBONE} only, not for {name!r}. "
             f"Use `--backbone {OFFLINE_BACKBONE}`, or other weights: 'imagenet', a file, none."
         )
+
+
+def _offline_state(name: str) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: both list the same tensors in the same order."""
+    refuse_other_offline(name)
     spec = importlib.util.find_spec(OFFLINE_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingExtraError(

@@ -12,15 +12,18 @@ import torch
 
 from fpn.data.dataset import Dataset
 from fpn.detectors import Detector, TwoStageDetector, faster_rcnn, load, save
+from fpn.detectors.builder import refuse_unfit_parts
+from fpn.detectors.presets import preset_dialect
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Evaluation, evaluate
-from fpn.features.necks.designs import DESIGNS, PAPER_ROWS, named_design
+from fpn.features.necks.designs import DESIGNS, PAPER_ROWS
 from fpn.shapes import Size
 from fpn.studies.ablation.costs import measure_costs
 from fpn.studies.ablation.outcomes import DETECTION_FIGURES, PROPOSAL_FIGURES, Outcome, OutcomeFolder
 from fpn.studies.ablation.settings import BudgetSettings, DetectorSettings
 from fpn.studies.screen import Screen
 from fpn.studies.study_folder import about_dataset
+from fpn.suggestions import nearest
 from fpn.training.config import FREE_ON_RESUME
 from fpn.training.precision import choose_precision
 from fpn.training.trainer import train
@@ -77,26 +80,34 @@ def run_ablation(ablation: Ablation, output: Path, screen: Screen | None = None)
         KeyboardInterrupt: after Ctrl-C. Complete rows are kept.
     """
     screen = screen or Screen()
-    _check(ablation)
+    refuse_unfit_rows(ablation.rows, ablation.seeds, ablation.detector)
+    for data in (ablation.train_set, ablation.held_out):
+        if len(data) == 0:
+            raise DataError(f"{data.name}: has no images")
     folder = OutcomeFolder(output, ablation.settings())
     _run_rows(ablation, folder, screen)
     _measure_costs(ablation, folder, screen)
     return folder
 
 
-def _check(ablation: Ablation) -> None:
-    if ablation.detector.detector != "faster_rcnn":
+def refuse_unfit_rows(rows: Sequence[str], seeds: int, detector: DetectorSettings) -> None:
+    """Stop at rows that can't be trained, before data are read for them.
+
+    Raises:
+        ConfigError: an unknown row, backbone or neck, none of them, or another kind of detector.
+    """
+    if detector.detector != "faster_rcnn":
         raise ConfigError(
-            f"detector {ablation.detector.detector!r}: an ablation compares the paper's designs, proposals among their "
+            f"detector {detector.detector!r}: an ablation compares the paper's designs, proposals among their "
             "figures, which faster_rcnn has. Leave it out."
         )
-    if not ablation.rows or ablation.seeds < 1:
-        raise ConfigError(f"rows {list(ablation.rows)}, seeds {ablation.seeds}: an ablation needs at least one of each")
-    for row in ablation.rows:
-        named_design(row)
-    for data in (ablation.train_set, ablation.held_out):
-        if len(data) == 0:
-            raise DataError(f"{data.name}: has no images")
+    if not rows or seeds < 1:
+        raise ConfigError(f"rows {list(rows)}, seeds {seeds}: an ablation needs at least one of each")
+    dialect = preset_dialect(detector.detector, detector.options())
+    for row in rows:
+        if row not in DESIGNS:
+            raise ConfigError(f"rows {row!r}: choose of {', '.join(DESIGNS)}.{nearest(row, DESIGNS)}")
+        refuse_unfit_parts(detector.backbone, row, dialect.neck, detector.weights)
 
 
 def _run_rows(ablation: Ablation, folder: OutcomeFolder, screen: Screen) -> None:
@@ -145,7 +156,7 @@ def build_row(ablation: Ablation, row: str, seed: int) -> TwoStageDetector:
     torch.manual_seed(seed)
     options = ablation.detector.options()
     # A design whose backbone ends at C4 has no fifth stage to freeze.
-    options["frozen_stages"] = min(options["frozen_stages"], max(named_design(row).out))
+    options["frozen_stages"] = min(options["frozen_stages"], max(DESIGNS[row].out))
     weights, classes = ablation.detector.weights, ablation.train_set.classes
     return faster_rcnn(classes=classes, weights=weights, neck=row, **options)
 

@@ -25,7 +25,7 @@ from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.structures import Detections
 from fpn.studies.benchmark.agreement import share_with_twin
-from fpn.studies.benchmark.images import draw_noise, write_jpegs
+from fpn.studies.benchmark.images import draw_noise, refuse_too_little, write_jpegs
 from fpn.studies.benchmark.inference import our_detections, their_detections
 from fpn.studies.benchmark.machine import describe_machine
 from fpn.studies.benchmark.their_models import PAIRED
@@ -141,8 +141,7 @@ def compare_files(
         ConfigError: the files are not of one model, or a number is below 1.
         DataNotFoundError, ModelFileError, MissingExtraError: as `fpn.load`.
     """
-    if repeats < 1 or batch < 1 or min(size) < 32:
-        raise ConfigError(f"repeats {repeats}, batch {batch}, size {tuple(size)}: must be at least 1, and 32 x 32")
+    refuse_too_little(size, repeats=repeats, batch_sizes=batch)
     loaded = {str(path): load(path, device="cpu") for path in files}
     _check_one_model(loaded)
     theirs, notes = _torchvision(next(iter(loaded.values())), size)

@@ -11,10 +11,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from fpn.detectors import Detector
+from fpn.errors import ConfigError
 from fpn.shapes import Size
 from fpn.structures import Masks, Targets
 
 _CORNERS = 24
+_SMALLEST = 32
+
+
+def refuse_too_little(size: Size, **counts: int) -> None:
+    """Stop where there would be nothing to measure.
+
+    Args:
+        size: of the images.
+        counts: by the names that people know them by.
+
+    Raises:
+        ConfigError: a count below 1, or images in which a pyramid has no cells.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} {count}: expected 1 or more")
+    if min(size) < _SMALLEST:
+        raise ConfigError(f"size {size.width}x{size.height}: expected {_SMALLEST} pixels a side or more")
 
 
 def draw_noise(count: int, size: Size) -> list[Tensor]:

@@ -14,12 +14,15 @@ import torch
 from torch import nn
 
 from fpn.detectors import Detector
+from fpn.detectors.builder import refuse_unfit_parts
+from fpn.detectors.presets import DIALECTS_OF
 from fpn.errors import ConfigError
+from fpn.features.necks.designs import FPN
 from fpn.inference.optimize import optimize
 from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
-from fpn.studies.benchmark.images import draw_noise, write_jpegs
+from fpn.studies.benchmark.images import draw_noise, refuse_too_little, write_jpegs
 from fpn.studies.benchmark.machine import describe_machine, matmul_rates
 from fpn.studies.benchmark.memory import peak_mebibytes
 from fpn.studies.benchmark.their_models import PAIRED
@@ -75,11 +78,8 @@ class BenchmarkSettings:
             )
         if self.head_width != 1024 and not takes(self.detector, "head_width"):
             raise ConfigError(f"head_width {self.head_width}: {self.detector} has no such part. Leave it out.")
-        if self.repeats < 1 or self.rois < 1 or not self.batches or min(self.batches) < 1 or min(self.size) < 32:
-            raise ConfigError(
-                f"repeats {self.repeats}, rois {self.rois}, batches {self.batches}, size {tuple(self.size)}: "
-                "must be at least 1, and the image at least 32x32"
-            )
+        counts = {name: getattr(self, name) for name in ("repeats", "rois", "classes", "channels", "head_width")}
+        refuse_too_little(self.size, **counts, batch_sizes=min(self.batches, default=0))
         if (self.channels, self.head_width) != (256, 1024) and "inference" in self.parts:
             raise ConfigError(
                 f"channels {self.channels}, head_width {self.head_width}: torchvision's are 256 and 1024, so that the "
@@ -155,7 +155,11 @@ def run_benchmark(settings: BenchmarkSettings, *, progress: Callable[[str], None
     Args:
         settings: what.
         progress: told what comes next.
+
+    Raises:
+        ConfigError: there is no such backbone, or not with the levels that a pyramid reads.
     """
+    refuse_unfit_parts(settings.backbone, FPN, DIALECTS_OF[settings.detector]["torchvision"].neck, settings.weights)
     progress("matrix products")
     about = asdict(settings) | {"device": str(settings.device), "size": list(settings.size)}
     report = BenchmarkReport(describe_machine(settings.device), about, matmul_rates(settings.device))

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from fpn.data.dataset import Dataset
-from fpn.detectors import Detector, faster_rcnn
+from fpn.detectors import PAPER, Detector, faster_rcnn
+from fpn.detectors.builder import refuse_unfit_parts
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import evaluate, match_detections
 from fpn.evaluation.bootstrap import average_precisions, check_confidence, draw_images, mean_of_defined
 from fpn.evaluation.known_truth import known_truth
+from fpn.features.necks.designs import FPN
 from fpn.studies.label_budget.forecast import LabelForecast, TimeHere
 from fpn.studies.label_budget.pilots import Pilot, PilotFolder, PilotOutcome, deal_pilots, refuse_few
 from fpn.studies.label_budget.settings import PilotSettings
@@ -142,6 +144,15 @@ def forecast_labels(
         time=timed,
         settings=folder.settings,
     )
+
+
+def refuse_unfit_pilots(settings: PilotSettings) -> None:
+    """Stop at a backbone that pilots can't have, before data are read for them.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    refuse_unfit_parts(settings.backbone, FPN, PAPER.neck, settings.weights)
 
 
 def run_pilot(study: LabelStudy, pilot: Pilot, steps: int, screen: Screen) -> PilotOutcome:
