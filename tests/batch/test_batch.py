@@ -19,8 +19,9 @@ from PIL import Image
 
 import fpn
 from fpn.batch import shards
+from fpn.batch.listing import list_items
 from fpn.batch.running import MANIFEST, run_batch
-from fpn.batch.sources import ImageItem, ItemReader, iterate_items
+from fpn.batch.sources import ImageItem, ItemReader, has_more, iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.cli import batch as cli_batch
 from fpn.data.synthetic.scenes import SceneDataset
@@ -85,6 +86,21 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 class TestSources:
     def test_a_folder_gives_all_images_in_it_in_an_order_of_names(self, images: Path) -> None:
         assert _inside(images) == NAMES
+
+    def test_a_listing_keeps_what_was_there_when_it_was_made(self, tmp_path: Path) -> None:
+        for name in ("b.png", "d.png", os.fsdecode(b"e\xff.png")):
+            (tmp_path / name).touch()
+        with tarfile.open(tmp_path / "c.tar", "w") as archive:
+            archive.add(tmp_path / "b.png", "x/1.png")
+        known = list(iterate_items([str(tmp_path)]))
+        with list_items([str(tmp_path)], None) as listing:
+            (tmp_path / "a.png").touch()
+            assert list(listing.items()) == known
+            assert [*listing.pick(3, frozenset({1}))] == [(1, known[3:])]
+            assert (listing.images, listing.shards(3)) == (4, 2)
+
+    def test_whether_there_are_more_is_known_without_all_of_them(self, images: Path) -> None:
+        assert [has_more([str(images)], count) for count in (0, 7, 8, 9)] == [True, True, False, False]
 
     def test_a_list_names_files_beside_it(self, images: Path, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text(f"# chosen\n{images}/1.png\n\nb.png\n", encoding="utf-8")

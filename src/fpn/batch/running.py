@@ -8,17 +8,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
 from fpn.batch.arrow import pyarrow_parquet
+from fpn.batch.listing import Listing, list_items
 from fpn.batch.local_pool import LocalPool
 from fpn.batch.ray_cluster import connect, import_ray
 from fpn.batch.shards import NumberedItems, ShardJob
-from fpn.batch.sources import iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.errors import ConfigError, OutputError
 from fpn.files import taken, write_text
@@ -27,23 +26,6 @@ from fpn.version import __version__
 EngineName = Literal["local", "ray"]
 # Beside the shards; what begins with an underscore, readers of Parquet folders leave out.
 MANIFEST = "_batch.json"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a run has before it.
-
-    Attributes:
-        images: how many.
-        digest: of all their names, in order.
-    """
-
-    images: int
-    digest: str
-
-    def shards(self, size: int) -> int:
-        """How many there are of `size` images each."""
-        return -(-self.images // size)
 
 
 @dataclass(frozen=True)
@@ -63,15 +45,6 @@ class BatchSummary:
     failed: int
     detections: dict[str, int]
     going_on: int
-
-
-def list_items(sources: Sequence[str], column: str | None) -> Listing:
-    """Count the images and take the digest of their names."""
-    digest, count = hashlib.sha256(), 0
-    for item in iterate_items(sources, column=column):
-        digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
-        count += 1
-    return Listing(count, digest.hexdigest())
 
 
 def run_batch(
@@ -115,23 +88,23 @@ def run_batch(
     if engine == "ray":
         import_ray()  # the extra that it names brings Parquet files, too
     pyarrow_parquet("a batch run writes Parquet files")
-    listing = list_items(sources, column)
-    # What is wrong with the model is said before anything is written; the machine that a cluster is driven from may
-    # have no GPU.
-    here = settings.changed(device="cpu") if engine == "ray" else settings
-    worker = BatchWorker(here.load(os.fspath(model)), here)
-    shards = listing.shards(shard_size)
-    with _engine(engine, workers, threads, device=settings.device, most=shards) as chosen:
-        identity = _identity(Path(model), listing, settings, shard_size, chosen.threads)
-        _claim(output, identity)
-        job = ShardJob(os.fspath(model), settings, output, chosen.threads, identity)
-        missing = [number for number in range(shards) if not job.path(number).exists()]
-        done = listing.images - sum(min(shard_size, listing.images - number * shard_size) for number in missing)
-        tell = progress or (lambda done, of: None)
-        tell(done, listing.images)
-        for count in chosen.run(job, worker, _pick(sources, column, shard_size, frozenset(missing))):
-            done += count
+    with list_items(sources, column) as listing:
+        # What is wrong with the model is said before anything is written; the machine that a cluster is driven from may
+        # have no GPU.
+        here = settings.changed(device="cpu") if engine == "ray" else settings
+        worker = BatchWorker(here.load(os.fspath(model)), here)
+        shards = listing.shards(shard_size)
+        with _engine(engine, workers, threads, device=settings.device, most=shards) as chosen:
+            identity = _identity(Path(model), listing, settings, shard_size, chosen.threads)
+            _claim(output, identity)
+            job = ShardJob(os.fspath(model), settings, output, chosen.threads, identity)
+            missing = [number for number in range(shards) if not job.path(number).exists()]
+            done = listing.images - sum(min(shard_size, listing.images - number * shard_size) for number in missing)
+            tell = progress or (lambda done, of: None)
             tell(done, listing.images)
+            for count in chosen.run(job, worker, listing.pick(shard_size, frozenset(missing))):
+                done += count
+                tell(done, listing.images)
     return _finish(job, listing, shards, going_on=shards - len(missing))
 
 
@@ -199,14 +172,6 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
     if output.is_dir() and any(output.iterdir()):
         raise taken(output, "folder", by="fpn batch")
     write_text(manifest, json.dumps(identity, indent=1) + "\n")
-
-
-def _pick(sources: Sequence[str], column: str | None, size: int, missing: frozenset[int]) -> Iterator[NumberedItems]:
-    items, number = iterate_items(sources, column=column), 0
-    while shard := list(islice(items, size)):
-        if number in missing:
-            yield number, shard
-        number += 1
 
 
 def _finish(job: ShardJob, listing: Listing, shards: int, *, going_on: int) -> BatchSummary:

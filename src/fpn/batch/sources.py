@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,26 @@ class ImageItem:
     column: str = ""
 
 
-def iterate_items(sources: Sequence[str], *, column: str | None = None) -> Iterator[ImageItem]:
+def has_more(sources: Sequence[str], than: int, *, column: str | None = None) -> bool:
+    """Whether the sources have more than so many images; no more than that are looked at, nor sorted.
+
+    Args:
+        sources, column: see `iterate_items`.
+        than: so many.
+
+    Raises:
+        ConfigError, DataNotFoundError, DataError, MissingExtraError: as `iterate_items`.
+    """
+    return next(islice(iterate_items(sources, column=column, ordered=False), than, None), None) is not None
+
+
+def iterate_items(sources: Sequence[str], *, column: str | None = None, ordered: bool = True) -> Iterator[ImageItem]:
     """All images of all sources, in an order that depends on names alone.
 
     Args:
         sources: files, folders, globs, `.txt` lists of paths, `.parquet` files, `.tar` files of images (WebDataset).
         column: of Parquet files that holds the images' bytes or paths; None: recognised by its name.
+        ordered: False: as folders have them, of which no more is read than is asked for.
 
     Raises:
         ConfigError: no source is named.
@@ -58,7 +73,7 @@ def iterate_items(sources: Sequence[str], *, column: str | None = None) -> Itera
         raise ConfigError("no images: name files, folders, globs, .txt lists, .parquet or .tar files")
     for source in sources:
         count = 0
-        for file in _files(source):
+        for file in _files(source, ordered=ordered):
             for item in _items(file, column):
                 count += 1
                 yield item
@@ -66,28 +81,33 @@ def iterate_items(sources: Sequence[str], *, column: str | None = None) -> Itera
             raise DataNotFoundError(f"{source}: holds no image")
 
 
-def _files(source: str) -> Iterator[Path]:
+def _files(source: str, *, ordered: bool) -> Iterator[Path]:
     path = Path(source)
     if path.is_dir():
-        yield from _in_folder(path)
+        yield from _in_folder(path, ordered=ordered)
     elif not path.exists() and _GLOB_SIGNS & set(source):
-        yield from (Path(match) for match in sorted(glob.glob(source, recursive=True)))  # noqa: PTH207  absolute ones
+        matches = glob.iglob(source, recursive=True)  # noqa: PTH207  absolute ones
+        yield from (Path(match) for match in (sorted(matches) if ordered else matches))
     elif path.exists() or path.is_symlink():
         yield path
     else:
         raise DataNotFoundError(f"{source}: no such file or folder.{nearest_path(source)}")
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
+def _in_folder(folder: Path, *, ordered: bool) -> Iterator[Path]:
     """All files that may hold images, folder by folder, each sorted by name; hidden ones are left out."""
-    with os.scandir(folder) as entries:
-        inside = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in inside:
+    for name, is_folder in sorted(_inside(folder)) if ordered else _inside(folder):
         path = folder / name
         if is_folder:
-            yield from _in_folder(path)
+            yield from _in_folder(path, ordered=ordered)
         elif path.suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".tar"}:
             yield path
+
+
+def _inside(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Names, and whether they are folders."""
+    with os.scandir(folder) as entries:
+        yield from ((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
 
 
 def _items(file: Path, column: str | None) -> Iterator[ImageItem]:
