@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -32,23 +33,45 @@ def spelling(name: str) -> str:
     return plain.casefold() if len(plain) > 1 else name
 
 
-def nearest_path(path: str | os.PathLike[str]) -> str:
-    """What to say after "no such file.": the path that was meant, or what there is where it was looked for.
+@dataclass(frozen=True)
+class NearestPath:
+    """What there is of a path that is not there.
 
-    Each part that is not there is taken for the nearest name in its folder, whatever its case or ending. Where none is
-    near, the names in the deepest folder that there is are told.
+    Attributes:
+        found: the deepest part of it that there is.
+        mistyped: whether a part was taken for the nearest name in its folder.
+        whole: whether nothing of the path is missing then.
     """
+
+    found: Path
+    mistyped: bool = False
+    whole: bool = True
+
+    def __str__(self) -> str:
+        """To stand after "no such file."."""
+        if self.whole:
+            return f" Did you mean '{self.found}'?" if self.mistyped else ""
+        there = _told(_names(self.found))
+        return f" Did you mean '{self.found}'? It {there}" if self.mistyped else f" {_named(self.found)} {there}"
+
+
+def find_nearest_path(path: str | os.PathLike[str]) -> NearestPath:
+    """Each part that is not there is taken for the nearest name in its folder, whatever its case or ending."""
     found, mistyped = Path(), False
     for part in Path(path).parts:
         meant = part
         if not os.path.lexists(found / part):
-            names = _names(found)
-            alike = _alike(part, names)
+            alike = _alike(part, _names(found))
             if alike is None:
-                return f" Did you mean '{found}'? It {_told(names)}" if mistyped else f" {_named(found)} {_told(names)}"
+                return NearestPath(found, mistyped, whole=False)
             meant, mistyped = alike, True
         found /= meant
-    return f" Did you mean '{found}'?" if mistyped else ""
+    return NearestPath(found, mistyped)
+
+
+def nearest_path(path: str | os.PathLike[str]) -> str:
+    """What to say after "no such file.": the path that was meant, or what there is where it was looked for."""
+    return str(find_nearest_path(path))
 
 
 def _names(folder: Path) -> list[str]:

@@ -35,6 +35,9 @@ def test_a_file_beside_it_is_nearer_than_a_name(tmp_path: Path) -> None:
     (tmp_path / "epoch_12.pth").touch()
     assert meant(str(tmp_path / "epoch_21.pth")) == f" Did you mean '{tmp_path / 'epoch_12.pth'}'?"
     assert meant(str(tmp_path / "nowhere" / "zzz.pth")) == f" '{tmp_path}' has epoch_12.pth."
+    (tmp_path / "Did you mean").mkdir()
+    (tmp_path / "Did you mean" / "it.pth").touch()
+    assert meant(str(tmp_path / "Did you mean" / "resnet18")) == f" '{tmp_path / 'Did you mean'}' has it.pth."
 
 
 def test_known_names_and_files_pass_and_a_detector_that_torchvision_lacks_does_not(tmp_path: Path) -> None:

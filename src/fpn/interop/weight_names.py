@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.suggestions import nearest, nearest_path
+from fpn.suggestions import find_nearest_path, nearest
 
 TORCHVISION, TIMM = "torchvision/", "timm/"
 # Of torchvision.models.detection, those with a pyramid.
@@ -86,5 +86,7 @@ def meant(source: str) -> str:
     if prefix == TIMM and rest:
         return nearest(source, [TIMM + rest])
     named = nearest(rest if prefix else source, (*NAMES, *BACKBONES)).replace("'", f"'{TORCHVISION}", 1)
-    beside = "" if prefix else nearest_path(source)
-    return beside if "Did you mean" in beside else named or beside
+    if prefix:
+        return named
+    beside = find_nearest_path(source)
+    return str(beside) if beside.mistyped else named or str(beside)
