@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def build_small(backbone: str = "tf_efficientnet_lite0", **options: object) -> T
 
 @pytest.fixture(scope="session")
 def small() -> TwoStageDetector:
-    """One for all tests, which is as the last test has left it."""
+    """One for all tests, none of which changes it; see `_shared_detectors_stay`."""
     return build_small()
 
 
@@ -115,7 +116,19 @@ def lean() -> TwoStageDetector:
     return build_small("test_efficientnet", **levels)
 
 
-@pytest.fixture(scope="session")
-def untouched() -> TwoStageDetector:
-    """Another one like `small`, for tests whose numbers depend on its weights, and which change nothing in it."""
-    return build_small()
+@pytest.fixture(autouse=True)
+def _shared_detectors_stay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that changed one of them would decide what those after it find."""
+    shared = [name for name in ("small", "lean") if name in request.fixturenames]
+    before = {name: _state(request.getfixturevalue(name)) for name in shared}
+    yield
+    for name in shared:
+        assert _state(request.getfixturevalue(name)) == before[name], f"{request.node.nodeid} has changed `{name}`"
+
+
+def _state(detector: TwoStageDetector) -> dict[str, object]:
+    """Of weights how often they were written to, so that none has to be read."""
+    tensors = {name: (each._version, id(each)) for name, each in detector.state_dict(keep_vars=True).items()}
+    modes = {name: part.training for name, part in detector.named_modules()}
+    about = (detector.recipe, detector.thresholds, dict(detector.training_record), detector.device)
+    return {"weights": tensors, "modes": modes, "about": about}

@@ -13,8 +13,8 @@ from fpn.errors import DataNotFoundError, ModelFileError, OutputError
 
 
 @pytest.fixture
-def saved(small, tmp_path):
-    small.training_record = {"epochs": 3}
+def saved(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "training_record", {"epochs": 3})
     return fpn.save(small, tmp_path / "model.safetensors")
 
 

@@ -32,11 +32,11 @@ def png(height: int = 64, width: int = 64, seed: int = 0) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def loaded(untouched: TwoStageDetector) -> Any:
+def loaded(small: TwoStageDetector) -> Any:
     """The small detector as a server has it."""
     from fpn.inference.optimize import optimize
 
-    return optimize(untouched)
+    return optimize(small)
 
 
 class Hold:
