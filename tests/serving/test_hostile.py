@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -142,6 +143,15 @@ class TestNothingThatComesBreaksTheServer:
             tiled = client.post("/predict?tiles=64", content=bomb(30_000))
             assert tiled.status_code == 413
             assert client.post("/predict", content=png()).status_code == 200
+
+    @pytest.mark.parametrize("encodings", [["gzip"], ["deflate"], ["br, gzip"], ["gzip", "identity"], ["\xe9"]])
+    def test_bodies_that_are_compressed_on_their_way_are_refused(self, serve: Serve, encodings: list[str]) -> None:
+        with serve() as client:
+            headers = [(b"content-encoding", each.encode("latin-1")) for each in encodings]
+            answer = client.post("/predict", content=gzip.compress(png()), headers=headers)
+            assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+            assert "without Content-Encoding" in answer.json()["remedy"]
+            assert client.post("/predict", content=png(), headers={"content-encoding": "identity"}).status_code == 200
 
     def test_forms_that_are_none(self, serve: Serve) -> None:
         with serve() as client:

@@ -124,6 +124,19 @@ class TestConnections:
             connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n")
             assert connection.recv(10_000).startswith(b"HTTP/1.1 413")
 
+    def test_a_body_in_chunks_and_one_that_waits_to_be_asked_for_are_answered(self, port: int) -> None:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            for part in (png()[:100], png()[100:], b""):
+                connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+            assert told(connection).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(png()))
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 100 Continue")
+            connection.sendall(png())
+            assert told(connection).startswith(b"HTTP/1.1 200")
+
     def test_a_head_that_does_not_come_ends_the_connection(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "HEAD_SECONDS", 0.05)
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:

@@ -114,8 +114,21 @@ class Gate:
                     "Send the header Authorization: Bearer TOKEN, with the --token of the server.",
                     {"WWW-Authenticate": "Bearer"},
                 )
+        _refuse_encoded(scope)
         if int(headers.get(b"content-length", b"0")) > self._settings.max_bytes:
             raise body_too_large(self._settings)
+
+
+def _refuse_encoded(scope: Scope) -> None:
+    """A body that is compressed on its way would be taken for what it holds, or unpack to any size."""
+    given = (value.decode("latin-1").strip().lower() for name, value in scope["headers"] if name == b"content-encoding")
+    if named := ", ".join(each for each in given if each not in ("", "identity")):
+        raise RequestError(
+            415,
+            f"the body is encoded: Content-Encoding {named!r:.100}",
+            "Send it as it is, without Content-Encoding.",
+            {"Accept-Encoding": "identity"},
+        )
 
 
 def _counted_as(scope: Scope) -> str:
