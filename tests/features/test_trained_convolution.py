@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import remove_parametrizations
 
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.backbones.resnet_variants import BackboneConfig
@@ -108,6 +110,30 @@ def test_weights_and_their_names_stay_where_they_are() -> None:
     torch.testing.assert_close(other(pixels)["c4"], backbone(pixels)["c4"], rtol=0, atol=0)
 
 
+def test_hooks_on_weights_are_called_with_the_same_gradients() -> None:
+    backbone, pixels = _backbone(), _pixels()
+    weights = [backbone.net.conv1.weight, backbone.net.layer3[0].conv2.weight]
+    seen: list[Tensor] = []
+    weights[0].register_hook(lambda grad: 3 * grad)
+    weights[1].register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad.clone()))
+    ours, theirs = (
+        _gradients(backbone, maps) for maps in (list(backbone(pixels).values()), _plainly(backbone, pixels))
+    )
+    assert _fused(backbone._trained._form)
+    for key, value in ours.items():
+        assert float((value - theirs[key]).norm()) <= 5e-3 * float(theirs[key].norm()), key
+    assert float((seen[0] - seen[1]).norm()) <= 5e-3 * float(seen[1].norm())
+
+
+def test_weights_that_are_made_anew_at_each_call_stay_with_their_parts() -> None:
+    backbone, pixels = _backbone(), _pixels()
+    assert _form(backbone, pixels) is not backbone.net
+    spectral_norm(backbone.net.layer3[0].conv1)  # which counts its calls in its buffers
+    assert _form(backbone, pixels) is backbone.net
+    remove_parametrizations(backbone.net.layer3[0].conv1, "weight")
+    assert _form(backbone, pixels) is not backbone.net
+
+
 def test_a_part_that_is_replaced_is_seen() -> None:
     backbone, pixels = _backbone(), _pixels()
     backbone(pixels)
@@ -122,9 +148,14 @@ def test_the_network_itself_runs_where_the_form_would_not_help() -> None:
     assert _form(backbone, pixels.double()) is backbone.net
     with torch.no_grad():
         assert _form(backbone, pixels) is backbone.net
-    handle = backbone.net.layer1.register_forward_hook(lambda *_: None)
-    assert _form(backbone, pixels) is backbone.net
-    handle.remove()
+    seen: list[object] = []
+    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        fresh = _backbone()
+        handle = getattr(fresh.net.layer1, register)(lambda *_: seen.append(None))
+        assert _form(fresh, pixels) is fresh.net
+        assert not seen  # a form that is tried out would call it
+        handle.remove()
+        assert _form(fresh, pixels) is not fresh.net
     backbone.eval()
     assert _form(backbone, pixels) is backbone.net
     learning = _backbone(frozen_norm=False, frozen_stages=2)

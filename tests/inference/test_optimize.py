@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import shutil
 import threading
 import weakref
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.fx import Tracer
+from torch.nn.utils.parametrizations import spectral_norm
 
 import fpn
 from fpn.detectors import TwoStageDetector
@@ -52,8 +54,9 @@ def _stir_norms(module: nn.Module) -> None:
 
 @pytest.fixture
 def stirred(small: TwoStageDetector) -> TwoStageDetector:
-    _stir_norms(small)
-    return small
+    stirred = copy.deepcopy(small)
+    _stir_norms(stirred)
+    return stirred
 
 
 def test_float32_detections_are_the_same(stirred) -> None:
@@ -123,6 +126,17 @@ def test_it_shares_no_memory_with_the_original_which_may_be_trained_on(stirred) 
     )
     assert own
     assert not own & other
+
+
+def test_what_hooks_and_parametrizations_do_to_weights_and_maps_is_kept(small) -> None:
+    detector = copy.deepcopy(small)
+    spectral_norm(detector.features.backbone.net.blocks[1][0].conv_pw)
+    spectral_norm(detector.rpn.shared)
+    detector.features.neck.laterals["c4"].register_forward_hook(lambda _part, _given, found: found + 1)
+    images = ImageBatch(torch.rand(1, 3, 64, 96), torch.tensor([[64, 96]]))
+    (ours,), (plain,) = optimize(detector).detect(images), detector.eval().detect(images)
+    torch.testing.assert_close(ours.boxes, plain.boxes, rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours.scores, plain.scores, rtol=0, atol=1e-4)
 
 
 def test_bf16_finds_the_same_objects_with_float32_boxes(stirred) -> None:

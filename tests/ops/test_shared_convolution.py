@@ -23,6 +23,13 @@ def test_results_and_gradients_are_those_of_the_convolution_alone() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * scale)
 
 
+def test_a_part_with_hooks_is_called() -> None:
+    layer = nn.Conv2d(128, 64, 3, padding=1)
+    layer.register_forward_hook(lambda _layer, _given, found: 2 * found)
+    maps = [torch.randn(1, 128, *size) for size in SIZES]
+    assert all(torch.equal(*pair) for pair in zip(convolve_levels(layer, maps), map(layer, maps), strict=True))
+
+
 def test_an_activation_may_work_in_place_behind_it() -> None:
     layer = nn.Conv2d(128, 64, 3, padding=1)
     (found,) = convolve_levels(layer, [torch.randn(1, 128, 60, 60)])

@@ -12,8 +12,10 @@ from timm.layers import Conv2dSame
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from fpn.features.frozen import FrozenNorm
+from fpn.ops.shared_convolution import has_hooks
 from fpn.runtime.turns import NETWORKS
 
 # (convolution, *, norm, activation, same) -> one module that is all of them; same: padded as TensorFlow does.
@@ -44,7 +46,8 @@ def fused_graph(
 ) -> fx.GraphModule | None:
     """A network that computes the same with fewer passes over memory; None: it can't be traced.
 
-    It is compared with the original before it is given out. What is not replaced is the original's own.
+    It is compared with the original before it is given out. What is not replaced is the original's own. None has a
+    network, too, whose weights are made anew at each call (parametrizations), or whose parts have hooks.
 
     Args:
         net: without norms whose statistics change: in eval mode, or all frozen.
@@ -53,6 +56,8 @@ def fused_graph(
         wanted: positions of those of its maps that are read, None: all. In place of another one it gives None, and the
             map's memory is free as soon as the network itself needs it no more.
     """
+    if any(has_hooks(module) or is_parametrized(module) for module in net.modules()):
+        return None
     try:
         with NETWORKS.alone():
             graph = _Tracer().trace(net)
@@ -70,8 +75,9 @@ def fused_graph(
 
 
 def plain_convolution(module: nn.Module) -> bool:
-    """Whether it is a convolution of weight and bias alone, padded with zeros."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    """Whether it is a convolution of weight and bias alone, padded with zeros, and nobody looks at its calls."""
+    plain = type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return plain and not has_hooks(module)
 
 
 def in_place(module: nn.Module | None) -> nn.Module | None:

@@ -20,6 +20,7 @@ from fpn.features.fused_graph import fused_graph
 from fpn.ops.matrix_products import multiply, onednn_is_faster
 from fpn.ops.onednn_convolution import NOTHING, ConvolutionOptions, FusedActivation, convolve_and, has_onednn
 from fpn.ops.same_padding import pad_same
+from fpn.ops.shared_convolution import has_hooks
 
 # Those whose gradient follows from their result, which the next convolution remembers anyway.
 _ACTIVATIONS: dict[type[nn.Module], FusedActivation] = {
@@ -50,11 +51,11 @@ class TrainedForms:
         if not net.training or not torch.is_grad_enabled() or torch.compiler.is_compiling() or not _suits(pixels):
             return net
         modules = list(net.modules())
+        if any(map(has_hooks, modules)):  # looked for first: a form is tried out, which would call them
+            return net
         if len(modules) != len(self._modules) or any(a is not b for a, b in zip(modules, self._modules, strict=True)):
             self._modules, self._form = modules, _form(modules, self._wanted)
-        if self._form is None or any(module._forward_hooks or module._forward_pre_hooks for module in modules):
-            return net
-        return self._form
+        return net if self._form is None else self._form
 
 
 class TrainedConvolution(nn.Module):

@@ -11,6 +11,7 @@ from fpn.features.extractor import BottomUp
 from fpn.features.frozen import FrozenNorm
 from fpn.features.fused_graph import fused_graph, in_place, plain_convolution
 from fpn.inference.fused_convolution import FusedConvolution
+from fpn.ops.shared_convolution import has_hooks
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid)
 
@@ -58,6 +59,8 @@ def _fold_place(sequence: nn.Sequential, place: int) -> None:
     if not plain_convolution(convolution):
         return
     behind = [sequence[k] for k in range(place + 1, min(place + 3, len(sequence)))]
+    if any(map(has_hooks, behind)):
+        return
     norm = _fixed(behind[0]) if behind else None
     rest = behind[1:] if norm is not None else behind
     activation = in_place(rest[0]) if rest and type(rest[0]) in _ACTIVATIONS else None

@@ -18,6 +18,7 @@ from fpn.errors import ConfigError
 from fpn.features.fused_graph import plain_convolution
 from fpn.inference.folding import fold_sequences, folded
 from fpn.inference.fused_convolution import FusedConvolution
+from fpn.ops.shared_convolution import has_hooks
 from fpn.runtime.device import has_fast_bf16, no_compiler
 from fpn.runtime.memory import give_back_freed_memory
 from fpn.structures import Detections, ImageBatch, LossTerms, Proposals, Targets
@@ -242,6 +243,8 @@ def _automatic(device: torch.device) -> Literal["float32", "bf16"]:
 
 
 def _fuse(convolution: nn.Conv2d, activation: nn.Module) -> nn.Module:
+    if has_hooks(convolution):  # which may make its weights anew at each call
+        return nn.Sequential(convolution, activation)
     return FusedConvolution(convolution, activation=activation)
 
 

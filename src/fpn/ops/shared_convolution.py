@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from fpn.ops import winograd
 from fpn.ops.matrix_products import plain_float32
@@ -33,8 +34,16 @@ def convolve_levels(convolution: nn.Module, maps: Sequence[Tensor]) -> list[Tens
     return [next(found) if pays else convolution(x) for x, pays in zip(maps, large, strict=True)]
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module does more than compute: then its weights are not for others to compute with."""
+    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own or _has_any_global_hook())  # type: ignore[no-untyped-call]
+
+
 def _suits(convolution: nn.Module, x: Tensor) -> bool:
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or type(convolution) is not nn.Conv2d:
+        return False
+    if has_hooks(convolution):
         return False
     shape = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
     if shape != ((3, 3), (1, 1), (1, 1), (1, 1)) or convolution.groups != 1 or convolution.padding_mode != "zeros":
