@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fpn.errors import OutputError
 
 if sys.platform != "win32":
     import fcntl
 
+# What Windows locks, which knows no locks of folders.
+LOCK_FILE = ".at-work"
+# What its C library says of a place that is locked.
+_LOCKED = (errno.EACCES, errno.EDEADLK)
 _held: set[int] = set()
 
 
@@ -20,13 +27,14 @@ _held: set[int] = set()
 def hold(run: Path) -> Iterator[None]:
     """Keep a run's folder for this process; the system takes it back however the process ends, and nothing stays there.
 
-    On Windows, and where the file system knows no locks, nothing is kept.
+    Where the file system knows no locks, nothing is kept.
 
     Raises:
         OutputError: another process trains there.
     """
     if sys.platform == "win32":
-        yield
+        with _hold_file(run):
+            yield
         return
     folder = os.open(run, os.O_RDONLY)
     _held.add(folder)
@@ -38,15 +46,36 @@ def hold(run: Path) -> Iterator[None]:
         os.close(folder)
 
 
+@contextmanager
+def _hold_file(run: Path) -> Iterator[None]:
+    """As Windows does it: by a file, which a killed process leaves there, but not its lock."""
+    windows: Any = import_module("msvcrt")
+    place = run / LOCK_FILE
+    file = os.open(place, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            windows.locking(file, windows.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in _LOCKED:
+                raise _at_work(run) from error
+        yield
+    finally:
+        os.close(file)
+        with suppress(OSError):  # whoever else has it open holds it by now, or is about to be told
+            place.unlink()
+
+
 def _lock(folder: int, run: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(
-            f"{run}: another training is at work there. Let it end, or stop it (Ctrl-C saves its state)."
-        ) from error
+        raise _at_work(run) from error
     except OSError:
         return
+
+
+def _at_work(run: Path) -> OutputError:
+    return OutputError(f"{run}: another training is at work there. Let it end, or stop it (Ctrl-C saves its state).")
 
 
 def _let_go() -> None:
