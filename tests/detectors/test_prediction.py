@@ -67,6 +67,12 @@ def _prepared(height: int, width: int) -> Prepared:
     return Prepared(torch.zeros(3, height, width), None, Frame(size, size, (1.0, 1.0)))
 
 
+def test_weights_of_another_type_are_refused_with_the_remedy(small) -> None:
+    other = copy.deepcopy(small).half()
+    with pytest.raises(ConfigError, match=r"weights are float16: float32 is expected \(detector\.float\(\)\)"):
+        other.predict([np.zeros((64, 64, 3), dtype=np.uint8)])
+
+
 def test_what_is_no_module_predicts_all_the_same() -> None:
     predictor = Exported()
     assert isinstance(predictor, Predictor)

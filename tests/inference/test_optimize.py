@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import shutil
 import threading
 import weakref
@@ -17,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import fpn
 from fpn.detectors import TwoStageDetector
 from fpn.errors import ConfigError
+from fpn.features import fused_graph
 from fpn.features.backbones.backbone import Backbone
 from fpn.features.frozen import FrozenNorm
 from fpn.inference.folding import fold_sequences, folded
@@ -61,8 +63,13 @@ def stirred(small: TwoStageDetector) -> TwoStageDetector:
 
 def test_float32_detections_are_the_same(stirred) -> None:
     images = [_image(64, 96), _image(128, 100, seed=1)]
-    for found, wanted in zip(optimize(stirred).predict(images), stirred.predict(images), strict=True):
+    fast = optimize(stirred)
+    for found, wanted in zip(fast.predict(images), stirred.predict(images), strict=True):
         _same(found, wanted)
+    for _ in range(2):  # weights are in oneDNN's order then
+        fast.predict(images[:1])
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        _same(twin.predict(images[:1])[0], stirred.predict(images[:1])[0])
 
 
 def test_wide_3x3_convolutions_take_fewer_multiplications_and_give_the_same() -> None:
@@ -256,6 +263,29 @@ def test_optimizing_waits_for_another_thread_that_detects_and_has_it_wait(stirre
     assert len(stirred.predict([_image(64, 96)])[0]) > 0
     other.join()
     assert traced.is_set()
+
+
+@pytest.mark.parametrize("work", [lambda _: Backbone("test_efficientnet"), lambda net: fused_graph._same(net, net)])
+def test_what_another_thread_builds_or_compares_waits_until_a_network_is_traced(monkeypatch, work) -> None:
+    traced, done, trace = threading.Event(), threading.Event(), Tracer.trace
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), FrozenNorm(8, eps=1e-5)).eval()
+
+    def wait_and_work() -> None:
+        traced.wait()
+        work(net)
+        done.set()
+
+    def slowly(self, *given, **named):
+        traced.set()
+        assert not done.wait(0.3)
+        return trace(self, *given, **named)
+
+    monkeypatch.setattr(Tracer, "trace", slowly)
+    other = threading.Thread(target=wait_and_work)
+    other.start()
+    assert folded(net) is not None
+    other.join()
+    assert done.is_set()
 
 
 @pytest.mark.skipif(not has_onednn(torch.float32), reason="a torch without oneDNN's fused convolutions")

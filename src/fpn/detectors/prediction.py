@@ -311,13 +311,27 @@ def leave(predictor: Predictor, found: Sequence[Detections], prepared: Sequence[
     return [restore(each.to("cpu"), image.frame) for each, image in zip(found, prepared, strict=True)]
 
 
+def _refuse_other_types(predictor: Predictor) -> None:
+    """Of a detector as it is trained: its boxes are float32, whatever its maps are."""
+    weights = next(predictor.parameters(), None) if isinstance(predictor, nn.Module) else None
+    if weights is not None and weights.dtype != torch.float32 and getattr(predictor, "saveable", False):
+        raise ConfigError(
+            f"the detector's weights are {str(weights.dtype).removeprefix('torch.')}: float32 is expected "
+            '(detector.float()). fpn.optimize(detector, "bf16") works in bf16.'
+        )
+
+
 @contextmanager
 def detecting(predictor: Predictor) -> Iterator[None]:
     """Nothing is remembered for gradients, what is a module is in evaluation mode, and others get their share.
 
     What a batch frees is kept for the next one: photos of many sizes took 11 % less processor time and 7 % more memory.
+
+    Raises:
+        ConfigError: its weights are of another type than they are trained in.
     """
     keep_freed_memory()
+    _refuse_other_types(predictor)
     mode = evaluating(predictor) if isinstance(predictor, nn.Module) else nullcontext()
     with NETWORKS.together(), mode, considerate(), torch.inference_mode():
         yield

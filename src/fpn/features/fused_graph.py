@@ -203,7 +203,7 @@ def _add(result: fx.GraphModule, module: nn.Module) -> str:
 @torch.no_grad()
 def _same(net: nn.Module, result: nn.Module) -> bool:
     device = next(net.parameters()).device
-    with torch.autocast(device.type, enabled=False):
+    with NETWORKS.together(), torch.autocast(device.type, enabled=False):
         return all(_same_maps(net, result, size, device) for size in _PROBES)
 
 

@@ -77,6 +77,10 @@ class FusedConvolution(nn.Module):
         self.transformed = winograd.transform_weight(weight)
         return size
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: in oneDNN's order a weight can neither be copied nor written down."""
+        return {**self.__dict__, "_buffers": {**self._buffers, "weight": _plain(self.weight)}, "_kept": None}
+
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """act(conv(x) + other)."""
         if self.same:

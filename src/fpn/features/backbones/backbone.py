@@ -24,6 +24,7 @@ from fpn.features.blocks import quicken_linear
 from fpn.features.extractor import BottomUp, Fold
 from fpn.features.frozen import freeze, freeze_norms
 from fpn.features.trained_convolution import TrainedForms
+from fpn.runtime.turns import NETWORKS
 from fpn.structures import Features, Level
 from fpn.suggestions import nearest
 
@@ -217,7 +218,7 @@ def _runs(net: nn.Module, size: tuple[int, int]) -> bool:
 
 def _probe(net: nn.Module, size: tuple[int, int]) -> list[Tensor]:
     training = net.training
-    with torch.no_grad():
+    with NETWORKS.together(), torch.no_grad():  # another thread may optimize a detector meanwhile
         maps: list[Tensor] = net.eval()(torch.zeros(1, 3, *size))
     net.train(training)
     return maps
