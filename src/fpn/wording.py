@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def in_unicode(name: str) -> str:
+    """A file's name as any text can hold it: bytes that are no UTF-8 are written as such, "\\xff"."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def counted(number: int, what: str) -> str:
     """Such as "1 image" or "2 images", and "1 class" or "2 classes"."""
     ending = "" if number == 1 else "es" if what.endswith("s") else "s"

@@ -99,6 +99,16 @@ class TestSources:
             assert [*listing.pick(3, frozenset({1}))] == [(1, known[3:])]
             assert (listing.images, listing.shards(3)) == (4, 2)
 
+    def test_links_that_lead_round_in_circles_are_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        for name in ("a/1.png", "a/b/2.png"):
+            (tmp_path / name).touch()
+        (tmp_path / "a" / "b" / "up").symlink_to("..")
+        (tmp_path / "other").symlink_to("a")  # leads elsewhere, not round
+        (tmp_path / "self.png").symlink_to("self.png")
+        wanted = ["a/1.png", "a/b/2.png", "other/1.png", "other/b/2.png", "self.png"]
+        assert _inside(tmp_path) == wanted
+
     def test_whether_there_are_more_is_known_without_all_of_them(self, images: Path) -> None:
         assert [has_more([str(images)], count) for count in (0, 7, 8, 9)] == [True, True, False, False]
 
@@ -163,6 +173,14 @@ class TestSources:
 
 
 class TestWorker:
+    def test_a_name_that_is_no_text_is_written_with_its_bytes(self, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / os.fsdecode(b"e\xff.png")).touch()
+        run_batch(model, [str(tmp_path / "in")], tmp_path / "out", BatchSettings(device="cpu"))
+        (row,) = _rows(tmp_path / "out")
+        assert row["name"].endswith("e\\xff.png")
+        assert "empty" in row["error"]
+
     def test_columns_hold_what_predict_finds(self, model: Path, images: Path) -> None:
         worker = BatchWorker(ON_CPU.load(str(model)), ON_CPU)
         columns = worker({"name": ["a", "b"], "path": [str(images / "0.png"), str(images / "5x.png")]})

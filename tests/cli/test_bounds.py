@@ -21,6 +21,8 @@ from fpn.cli.bounds import Bound
         ("benchmark --repeats 0", 'Invalid value "0" for --repeats. Expected 1 or more.'),
         ("benchmark --batch-sizes 1 0", "--batch-sizes. Expected 1 or more."),
         ("benchmark --threads 0", "--threads. Expected 1 or more."),
+        ("diagnose m d --score 2", "--score. Expected 0 to 1."),
+        ("suggest m d --count 0", "--count. Expected 1 or more."),
         ("demo --epochs=-1", "--epochs. Expected 1 or more."),
         ("compare a b d --resamples 0", "--resamples. Expected 1 or more."),
         ("compare a b d --seed=-1", "--seed. Expected 0 or more."),

@@ -313,3 +313,12 @@ def test_recall_of_segments_is_of_any_class_and_of_so_many_masks_an_image() -> N
     found = segment_recall(truth, results)
     assert (found.ar10, found.ar100, found.ar1000) == (0.0, 0.5, 0.5)
     assert (found.ar100_small, found.ar100_large) == (0.5, -1.0)
+
+
+def test_names_of_files_may_be_bytes_that_are_no_text() -> None:
+    named = truth((1, 3, [10, 10, 50, 50]), (2, 7, [10, 10, 50, 50]))
+    records = [found(1, 3, [10, 10, 50, 50], 0.9)]
+    wanted = coco_metrics(named, records)
+    for each in (*named["images"], *records):
+        each["file_name"] = "b\udcff.jpg"
+    assert coco_metrics(named, records) == wanted

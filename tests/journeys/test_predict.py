@@ -240,7 +240,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_at_once(
 
 @pytest.mark.parametrize(
     ("words", "reason"),
-    [(["--score", "2"], "expected 0 to 1"), (["--device", "warp"], "--device warp: is not usable"), ([], "name files")],
+    [(["--device", "warp"], "--device warp: is not usable"), ([], "name files")],
 )
 def test_wrong_options_are_refused_before_any_work(
     fpn: Shell, model: Path, tmp_path: Path, words: list[str], reason: str

@@ -94,12 +94,17 @@ def _files(source: str, *, ordered: bool) -> Iterator[Path]:
         raise DataNotFoundError(f"{source}: no such file or folder.{nearest_path(source)}")
 
 
-def _in_folder(folder: Path, *, ordered: bool) -> Iterator[Path]:
-    """All files that may hold images, folder by folder, each sorted by name; hidden ones are left out."""
+def _in_folder(folder: Path, *, ordered: bool, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """All files that may hold images, folder by folder, each sorted by name; hidden ones are left out, and so are links
+    to a folder that the link is in (`above`: all of these, by device and number)."""
+    own = folder.stat()
+    within = above | {(own.st_dev, own.st_ino)}
+    if within == above:
+        return
     for name, is_folder in sorted(_inside(folder)) if ordered else _inside(folder):
         path = folder / name
         if is_folder:
-            yield from _in_folder(path, ordered=ordered)
+            yield from _in_folder(path, ordered=ordered, above=within)
         elif path.suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".tar"}:
             yield path
 
@@ -107,7 +112,14 @@ def _in_folder(folder: Path, *, ordered: bool) -> Iterator[Path]:
 def _inside(folder: Path) -> Iterator[tuple[str, bool]]:
     """Names, and whether they are folders."""
     with os.scandir(folder) as entries:
-        yield from ((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        yield from ((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as of a link to itself, which is told where it is read
+        return False
 
 
 def _items(file: Path, column: str | None) -> Iterator[ImageItem]:

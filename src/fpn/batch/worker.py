@@ -23,6 +23,7 @@ from fpn.image_io import MAX_PIXELS, ImageBytes, ImageLike
 from fpn.inference.optimize import OptimizedDetector, optimize
 from fpn.sections import Section
 from fpn.structures import Classes, Detections, Thresholds
+from fpn.wording import in_unicode
 
 _ALWAYS = ("name", "width", "height", "error", "boxes", "scores", "labels", "category_ids")
 
@@ -110,7 +111,7 @@ class BatchWorker:
         columns: ResultColumns = {name: [] for name in (*_ALWAYS, *self._further())}
         for name, each in zip(names, self._predict(images), strict=True):
             row = _row(each, chosen, self.predictor.classes)
-            columns["name"].append(name)
+            columns["name"].append(in_unicode(name))
             for column in columns.keys() - {"name"}:
                 columns[column].append(row.get(column))
         return columns
@@ -129,7 +130,7 @@ class BatchWorker:
 
 def _row(prediction: Prediction, chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:
     if isinstance(prediction.found, FpnError):
-        return {"error": str(prediction.found)}
+        return {"error": in_unicode(str(prediction.found))}
     assert prediction.size is not None, "an image that was read has a size"
     found = sure_ones(prediction.found, chosen)
     labels = found.labels.tolist()

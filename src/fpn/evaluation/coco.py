@@ -387,12 +387,19 @@ def _counter(
     by_class: bool,
 ) -> COCOeval:
     """The evaluator, before it begins."""
-    truth = COCO(dict(ground_truth))
-    found = truth.load_res(results if isinstance(results, np.ndarray) else list(results))
+    truth = COCO({**ground_truth, "images": _nameless(ground_truth["images"])})
+    found = truth.load_res(results if isinstance(results, np.ndarray) else _nameless(results))
     counter = COCOeval(truth, found, iou_type)
     counter.params.max_dets = list(limits)
     counter.params.use_cats = by_class
     return counter
+
+
+def _nameless(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Without names of files, which are not looked at: some are no text (bytes that are no UTF-8)."""
+    if not any("file_name" in record for record in records):
+        return [dict(record) for record in records]
+    return [{name: value for name, value in record.items() if name != "file_name"} for record in records]
 
 
 def _per_class(ground_truth: Mapping[str, Any], best: np.ndarray, recall: np.ndarray) -> tuple[ClassMetrics, ...]:

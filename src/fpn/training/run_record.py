@@ -72,7 +72,7 @@ def fingerprint(dataset: Dataset) -> str:
     for index in range(len(dataset)):
         targets = dataset.targets(index)
         name = dataset.path(index).removeprefix(str(dataset.root))  # the same when the folder was moved
-        digest.update(f"{name}\n{dataset.image_id(index)}\n".encode())
+        digest.update(f"{name}\n{dataset.image_id(index)}\n".encode("utf-8", "surrogateescape"))
         for tensor in (targets.boxes, targets.labels, targets.ignore):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
