@@ -113,7 +113,10 @@ class TestSources:
         assert [has_more([str(images)], count) for count in (0, 7, 8, 9)] == [True, True, False, False]
 
     def test_a_list_names_files_beside_it(self, images: Path, tmp_path: Path) -> None:
-        (tmp_path / "a.txt").write_text(f"# chosen\n{images}/1.png\n\nb.png\n", encoding="utf-8")
+        (tmp_path / "b.txt").write_bytes(b"\xff\xfea.png")
+        with pytest.raises(DataError, match=r"b\.txt: the list is not UTF-8 text\. Save it again"):
+            list(iterate_items([str(tmp_path / "b.txt")]))
+        (tmp_path / "a.txt").write_text(f"\ufeff# chosen\n{images}/1.png\n\nb.png\n", encoding="utf-8")
         items = list(iterate_items([str(tmp_path / "a.txt")]))
         assert [item.file for item in items] == [f"{images}/1.png", str(tmp_path / "b.png")]
 

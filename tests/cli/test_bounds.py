@@ -49,13 +49,13 @@ def test_what_is_in_range_or_no_number_passes(value: object) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("train DATA --dialect pper", "unknown --dialect 'pper'"),
+        ("train DATA --dialect pper", "--dialect 'pper': faster_rcnn has paper, "),
         ("train DATA --neck pafp", "--neck 'pafp': choose one of"),
         ("train DATA --backbone resnet5", "--backbone 'resnet5': timm has no such model. Did you mean 'resnet50'"),
         ("train DATA --backbone vit_tiny_patch16_224", "use neck simple_pyramid"),
         ("train DATA --backbone resnet18 --weights offline", "for --backbone tf_efficientnet_lite0 only"),
         ("train DATA --anchor-sizes 0 1 2 3 4", "--anchor-sizes 0.0: input should be greater than 0"),
-        ("train DATA --detector fcos --dialect fpn_pytorch", "unknown --dialect of fcos"),
+        ("train DATA --detector fcos --dialect fpn_pytorch", "--dialect 'fpn_pytorch': fcos has paper, "),
         ("plan DATA --backbone resnet5", "--backbone 'resnet5'"),
         ("plan DATA --weights non", "--weights non: no such file of weights. Did you mean 'none'?"),
         ("plan DATA --by-group (", "--by-group '(': no regular expression"),
@@ -64,7 +64,7 @@ def test_what_is_in_range_or_no_number_passes(value: object) -> None:
         ("ablate DATA --held-out DATA --backbone resnet5", "--backbone 'resnet5'"),
         ("ablate DATA --held-out DATA --weights non", "--weights non: no such file of weights."),
         ("ablate DATA --held-out DATA --anchor-sizes 0", "--anchor-sizes 0.0: input should be greater than 0"),
-        ("explain 640x480 --against pper", "--against: unknown dialect 'pper'"),
+        ("explain 640x480 --against pper", "--against 'pper': faster_rcnn has paper, "),
         ("benchmark --backbone resnet5", "--backbone 'resnet5'"),
     ],
 )

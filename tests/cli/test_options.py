@@ -60,12 +60,29 @@ def test_trackers_and_the_metric_that_decides_may_stand_in_the_file(tmp_path: Pa
         ('tracker = "wandbb"\n', "tracker.0 'wandbb': input should be 'aim', 'clearml'"),
         ('tracker = "wandbb"\n', "Did you mean 'wandb'?"),
         ("epochs = \n", "run.toml: can't be parsed"),
+        ("\ufeffepochs = 0\n", "run.toml, line 1: epochs 0"),
+        ("epochs = 1\ndialect = 'pper'\n", "run.toml, line 2: dialect 'pper': faster_rcnn has paper, "),
+        ("backbone = 'resnet5'\n", "run.toml, line 1: backbone 'resnet5': timm has no such model."),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Given(None, written(tmp_path, "run.toml", text), {})
     assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("run.toml", "epochs = 1\n".encode("utf-16"), "run.toml: not UTF-8 text. Save it again as UTF-8."),
+        ("run.yaml", b"epochs: " + b"[" * 5000, "run.yaml: can't be parsed: nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_text_or_has_no_end_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError) as raised:
+        Given(None, tmp_path / name, {})
+    assert str(raised.value).endswith(reason)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

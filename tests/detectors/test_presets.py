@@ -117,7 +117,7 @@ def test_an_unknown_kind_gets_the_nearest_known_one() -> None:
 def test_a_dialect_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="'paper' is a TwoStageDialect, and fcos takes a FCOSDialect"):
         fpn.fcos(classes=["a"], dialect=PAPER)
-    with pytest.raises(ConfigError, match="unknown dialect of atss 'torchvision'; known: paper, mmdetection"):
+    with pytest.raises(ConfigError, match="dialect 'torchvision': atss has paper, mmdetection"):
         fpn.atss(classes=["a"], dialect="torchvision")
 
 

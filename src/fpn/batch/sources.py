@@ -139,12 +139,14 @@ def _items(file: Path, column: str | None) -> Iterator[ImageItem]:
 def _in_list(file: Path) -> Iterator[ImageItem]:
     """A path a line, relative to the list; empty lines and those that begin with # are left out."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             for line in lines:
                 text = line.strip()
                 if text and not text.startswith("#"):
                     yield ImageItem(text, str(file.parent / text))
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: the list is not UTF-8 text. Save it again as UTF-8.") from error
+    except OSError as error:
         raise DataError(f"{file}: the list can't be read ({error})") from error
 
 

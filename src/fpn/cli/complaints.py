@@ -73,7 +73,7 @@ def given_name(setting: str, given: Collection[str]) -> str | None:
 
 def line_of(file: Path, setting: str) -> int | None:
     """The line of a file at which a setting stands, from 1 on; a path's parts stand one after the other."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()  # of a file that is no text, too
     at = 0
     for part in _INDEX.sub("", setting).split("."):
         name = re.escape(part).replace("_", "[_-]")

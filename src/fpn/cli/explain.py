@@ -183,7 +183,7 @@ def _other(name: str, detector: str) -> Dialect:
     try:
         return _dialect(name, detector)
     except ConfigError as error:
-        raise ConfigError(f"--against: {error}") from None
+        raise ConfigError(str(error).replace("dialect", "--against", 1)) from None
 
 
 def _size(text: str) -> Size:

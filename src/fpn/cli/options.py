@@ -302,7 +302,8 @@ class Given:
             _pick(from_file, kind) | _asked(options.get(group)) for group, kind in GROUPS.items()
         )
         self.model = self._begin(_pick(from_file, ModelOptions), _asked(options.get("model")))
-        _refuse_wrong_settings(self.model)
+        with self.told():
+            _refuse_wrong_settings(self.model)
         # Options have a group of their own for them, the file and the settings of a run do not.
         self.training |= _asked(options.get("augmentation"))
 

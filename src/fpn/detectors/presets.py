@@ -442,6 +442,5 @@ def named_dialect(name: str, kind: str = "faster_rcnn") -> Dialect:
     named_preset(kind)
     known = DIALECTS_OF[kind]
     if name not in known:
-        of = "" if kind == "faster_rcnn" else f" of {kind}"
-        raise ConfigError(f"unknown dialect{of} {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        raise ConfigError(f"dialect {name!r}: {kind} has {', '.join(known)}.{nearest(name, known)}")
     return known[name]

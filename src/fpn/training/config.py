@@ -284,15 +284,17 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: not TOML or YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a mark before it
     except OSError as error:
         raise DataNotFoundError(f"{path}: can't read the settings ({error.strerror})") from error
     except UnicodeDecodeError:
-        raise ConfigError("is not a text file") from None
+        raise ConfigError("not UTF-8 text. Save it again as UTF-8.") from None
     try:
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text) or {}
     except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"can't be parsed: {error}") from None
+    except RecursionError:
+        raise ConfigError("can't be parsed: nested too deeply") from None
     if not isinstance(values, dict):
         raise ConfigError(f"expected lines such as 'epochs: 12', got a {type(values).__name__}")
     return {str(name): value for name, value in values.items()}
