@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from onnxscript import BOOL, FLOAT, INT64, script
 from onnxscript import opset18 as op
@@ -40,12 +41,18 @@ def _nms_mask(boxes: Any, scores: Any, threshold: float, least: float) -> Any:
     """(G, M, 4), (G, C, M) -> (G, C, M) bool: what is selected is written as ones into zeros."""
     most = op.Constant(value_ints=[2**31 - 1])
     selected = op.NonMaxSuppression(
-        boxes, scores, most, op.Constant(value_floats=[threshold]), op.Constant(value_floats=[least])
+        boxes, scores, most, op.Constant(value_floats=[_not_above(threshold)]), op.Constant(value_floats=[least])
     )
     zeros = op.ConstantOfShape(op.Shape(scores))
     first = op.Gather(selected, op.Constant(value_int=0), axis=1)
     ones = op.Add(op.Cast(op.Mul(first, op.Constant(value_int=0)), to=1), op.Constant(value_float=1.0))
     return op.Cast(op.ScatterND(zeros, selected, ones), to=9)
+
+
+def _not_above(threshold: float) -> float:
+    """As float32 has it, or the number before: an IoU is above 0.6 where it is 0.6 in float32, which is 0.60000002."""
+    nearest = np.float32(threshold)
+    return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
 
 
 def _soft_nms(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fpn.export.equal_scores import decide_alike
 from fpn.export.runtimes import import_openvino
 
 
@@ -27,5 +28,6 @@ def save_openvino(onnx_model: bytes, header: Mapping[str, Any], target: Path) ->
         source = Path(folder) / "model.onnx"
         source.write_bytes(onnx_model)
         model = openvino.Core().read_model(str(source))
+        decide_alike(model, openvino)
         model.set_rt_info(json.dumps(header), ["fpn", "header"])
         openvino.save_model(model, str(target), compress_to_fp16=False)

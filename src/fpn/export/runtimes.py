@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from fpn.errors import ConfigError, DataNotFoundError, MissingExtraError, ModelFileError
 
 Arrays = Mapping[str, NDArray[Any]]
+# How names end of what `equal_scores` puts into files of OpenVINO.
+TAKEN_AGAIN = "/equal"
 
 
 @runtime_checkable
@@ -113,6 +115,8 @@ class OpenVINORuntime:
         hint = {"float32": "f32", "bf16": "bf16"}[precision]
         try:
             read = core.read_model(str(model))
+            if precision == "bf16":
+                _as_they_come(read)
             settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
             self._compiled = core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
@@ -203,6 +207,19 @@ def read_file_header(text: str | None, where: str) -> dict[str, Any]:
 def as_arrays(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str, NDArray[Any]]:
     """Tensors by name, as runtimes take them."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _as_they_come(model: Any) -> None:
+    """Have a changed model take of equal scores whichever come first.
+
+    In bf16 there are some in every image, of which nothing is proven: with a Lite0 taking them once more was 2.8 % of
+    the time.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_friendly_name().endswith(TAKEN_AGAIN):
+            for output, number in zip(node.outputs(), (2, 4), strict=True):
+                for each in output.get_target_inputs():
+                    each.replace_source_output(node.input_value(number))
 
 
 def _begins_with(path: Path, what: bytes) -> bool:
