@@ -89,9 +89,9 @@ def pick_best(
         above &= values >= floor_of_best(values.permute(1, 2, 0).flatten(), count)
     channel, y, x = above.nonzero(as_tuple=True)
     found = values[channel, y, x]
-    if len(found) > count:
-        found, order = top_k(found, count)
-        channel, y, x = channel[order], y[order], x[order]
+    # Ordered also where all are taken: of logits that are one score as numbers the higher comes first, as in a file.
+    found, order = top_k(found, count)
+    channel, y, x = channel[order], y[order], x[order]
     anchor = channel // classes
     scores = found if scoring == "root" else found.sigmoid()
     if scoring == "product":
