@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,34 @@ class WholeGraph(nn.Module):
         return tuple(found.values())
 
 
+class BareGraph(nn.Module):
+    """Network pixels (B, 3, H, W) and sizes (B, 2) -> what `DetectorGraph` gives.
+
+    Sides are numbers that a tensor says: of those of the pixels a trace would settle that no map is of one cell.
+
+    Args:
+        detector: not optimized.
+
+    Raises:
+        ConfigError: a kind or a setting that can't be exported.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.network = DetectorGraph(with_plain_norms(detector))
+
+    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Detect."""
+        multiple = self.network.multiple
+        counts = [
+            cast(int, (torch.ones((), dtype=torch.int64) * (pixels.shape[axis] // multiple)).item()) for axis in (2, 3)
+        ]
+        for count in counts:
+            torch._check(count >= 1)
+        rows, columns = (count * multiple for count in counts)
+        return cast(tuple[Tensor, ...], self.network(pixels.reshape(pixels.shape[0], 3, rows, columns), sizes))
+
+
 def build_torch(detector: Detector, *, bare: bool) -> tuple[ExportedProgram, GraphInfo]:
     """The detector as a program, open in batch, height and width.
 
@@ -62,14 +90,21 @@ def build_torch(detector: Detector, *, bare: bool) -> tuple[ExportedProgram, Gra
     Raises:
         ConfigError: a kind or a setting that can't be exported.
     """
+    whole: BareGraph | WholeGraph
+    given: tuple[Tensor, ...]
+    shapes: tuple[dict[int, Any], ...]
+    batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
     if bare:
-        graph = DetectorGraph(detector)
-        return graph.trace(), GraphInfo("network", graph.outputs)
-    whole, shapes = WholeGraph(detector), ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
-    images = torch.zeros(2, 50, 70, 3, dtype=torch.uint8)
+        whole = BareGraph(detector)
+        multiple = whole.network.multiple
+        given = torch.zeros(2, 3, 3 * multiple, 5 * multiple), torch.tensor([[3 * multiple, 5 * multiple]] * 2)
+        shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns}, {0: batch})
+    else:
+        whole, given = WholeGraph(detector), (torch.zeros(2, 50, 70, 3, dtype=torch.uint8),)
+        shapes = ({0: batch, 1: rows, 2: columns},)
     with evaluating(whole), torch.no_grad(), TablesByProducts():
-        program = torch.export.export(whole, (images,), dynamic_shapes=shapes, strict=False)
-    return program, GraphInfo("original", whole.network.outputs)
+        program = torch.export.export(whole, given, dynamic_shapes=shapes, strict=False)
+    return program, GraphInfo("network" if bare else "original", whole.network.outputs)
 
 
 def save_torch(program: ExportedProgram, header: Mapping[str, Any], target: Path) -> None:
