@@ -149,6 +149,14 @@ def maker(target: Path) -> str:
     return "fpn evaluate" if (head.startswith("[{") and named) or head.strip() == "[]" else ""
 
 
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one; what can't be looked at, such as a link to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def read_umask() -> int:
     """The permissions that this process takes from new files."""
     mask = os.umask(0)

@@ -92,7 +92,7 @@ def test_compare_refuses_before_any_work(fpn: Shell, cells: Path, tmp_path: Path
     assert "no such model file" in fpn.fails("compare", a, tmp_path / "gone.safetensors", cells)
     assert "confidence 95" in fpn.fails("compare", a, a, cells, "--confidence", 95)
     strange = results(tmp_path / "strange.json", 99)
-    assert "image_id 99" in fpn.fails("compare", a, strange, cells)
+    assert f"{strange}: a detection has image_id 99" in fpn.fails("compare", a, strange, cells).replace("\n", " ")
     assert "is a folder" in fpn.fails("compare", a, a, cells, "--output", tmp_path)
     truth = fpn.fails("compare", a, cells / "instances.json", cells)
     assert "is no list of COCO results, such as fpn evaluate --detections writes" in truth

@@ -16,6 +16,7 @@ from typing import Any
 
 from fpn.batch.arrow import pyarrow_parquet
 from fpn.errors import ConfigError, DataError, DataNotFoundError
+from fpn.files import leads_to_folder
 from fpn.image_io import IMAGE_SUFFIXES, ImageBytes
 from fpn.suggestions import nearest_path
 
@@ -112,14 +113,7 @@ def _in_folder(folder: Path, *, ordered: bool, above: frozenset[tuple[int, int]]
 def _inside(folder: Path) -> Iterator[tuple[str, bool]]:
     """Names, and whether they are folders."""
     with os.scandir(folder) as entries:
-        yield from ((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # such as of a link to itself, which is told where it is read
-        return False
+        yield from ((entry.name, leads_to_folder(entry)) for entry in entries if not entry.name.startswith("."))
 
 
 def _items(file: Path, column: str | None) -> Iterator[ImageItem]:

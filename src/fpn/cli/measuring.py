@@ -226,18 +226,29 @@ class Measuring:
         Raises:
             DataError: a file names an image or a category that the dataset does not have.
         """
+        from fpn.evaluation.coco import refuse_strange_results
         from fpn.evaluation.matches import read_results
 
         records = read_results(path) if detector is None else self.detect(detector, path)
         left_out = set(self.dataset.classes.ids).difference(each["id"] for each in truth["categories"])
-        return [record for record in records if record["category_id"] not in left_out]
+        kept = [record for record in records if record["category_id"] not in left_out]
+        if detector is None:
+            try:
+                refuse_strange_results(truth, kept)
+            except DataError as error:
+                raise DataError(f"{path}: {error}. Was it made on other data?") from None
+        return kept
 
     def results_of(
         self, paths: Sequence[Path], truth: dict[str, Any]
     ) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
         """What `readable` gives of several models or files of results; all are loaded before the first is run."""
         detectors = [None if is_results(path) else self.load(path) for path in paths]
-        found = [self.results(path, detector, truth) for path, detector in zip(paths, detectors, strict=True)]
+        listed = {path: self.results(path, None, truth) for path in paths if is_results(path)}
+        found = [
+            listed[path] if detector is None else self.results(path, detector, truth)
+            for path, detector in zip(paths, detectors, strict=True)
+        ]
         return self.readable(truth, found)
 
     def readable(

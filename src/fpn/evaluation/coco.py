@@ -186,7 +186,7 @@ def coco_metrics(
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strange_results(ground_truth, results)
+    refuse_strange_results(ground_truth, results)
     if iou_type == "segm":
         results = _without(results, "bbox", "keypoints")
     precision, recall = _count(ground_truth, results, iou_type=iou_type, limits=_LIMITS, by_class=True)
@@ -216,7 +216,7 @@ def limit_metrics(
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strange_results(ground_truth, results)
+    refuse_strange_results(ground_truth, results)
     precision, recall = _count(ground_truth, results, iou_type="bbox", limits=(limit,), by_class=True)
     best, found = precision[..., -1], recall[..., -1]
     return LimitMetrics(
@@ -257,7 +257,7 @@ def keypoint_metrics(
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strange_results(ground_truth, results)
+    refuse_strange_results(ground_truth, results)
     precision, recall = _count(
         ground_truth,
         _without(results, "bbox", "segmentation"),
@@ -315,7 +315,7 @@ def segment_recall(ground_truth: Mapping[str, Any], results: Sequence[dict[str, 
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strange_results(ground_truth, results)
+    refuse_strange_results(ground_truth, results)
     masks = _without(results, "bbox", "keypoints")
     _, recall = _count(ground_truth, masks, iou_type="segm", limits=_SEGMENT_LIMITS, by_class=False)
     return SegmentRecall(**_by_limit_and_size(recall, dict(enumerate(_SEGMENT_LIMITS))))
@@ -347,7 +347,7 @@ def match_objects(
     Raises:
         DataError: a detection names an image or category that the truth does not have.
     """
-    _refuse_strange_results(ground_truth, results)
+    refuse_strange_results(ground_truth, results)
     if iou_type == "segm":
         results = _without(results, "bbox", "keypoints")
     counter = _counter(ground_truth, results, iou_type=iou_type, limits=_LIMITS, by_class=True)
@@ -455,7 +455,15 @@ def _without(results: Sequence[dict[str, Any]] | np.ndarray, *keys: str) -> Sequ
     return [{key: value for key, value in record.items() if key not in keys} for record in results]
 
 
-def _refuse_strange_results(ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]] | np.ndarray) -> None:
+def refuse_strange_results(ground_truth: Mapping[str, Any], results: Sequence[dict[str, Any]] | np.ndarray) -> None:
+    """Stop at detections of images or categories that the truth does not have.
+
+    Args:
+        ground_truth, results: as `coco_metrics` takes them.
+
+    Raises:
+        DataError: says the first of them.
+    """
     _refuse_strangers(ground_truth, "images", _column(results, "image_id", _IMAGE))
     _refuse_strangers(ground_truth, "categories", _column(results, "category_id", _CATEGORY))
 

@@ -18,6 +18,7 @@ from defusedxml.common import DefusedXmlException
 
 from fpn.data.limits import Limits
 from fpn.errors import ConfigError, DataError, DataNotFoundError
+from fpn.files import leads_to_folder
 from fpn.image_io import IMAGE_SUFFIXES
 from fpn.structures import Classes
 from fpn.suggestions import nearest
@@ -222,7 +223,7 @@ class Folder:
         if key not in self._listings:
             try:
                 with os.scandir(key) as entries:
-                    self._listings[key] = dict(sorted((entry.name, _is_folder(entry)) for entry in entries))
+                    self._listings[key] = dict(sorted((entry.name, leads_to_folder(entry)) for entry in entries))
             except (OSError, ValueError):
                 self._listings[key] = {}
         return self._listings[key]
@@ -311,13 +312,6 @@ class Folder:
 
     def _prefix(self) -> str:
         return str(self.root).rstrip(os.sep) + os.sep
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def plain_name(name: str) -> str:
