@@ -51,9 +51,12 @@ class Neck(nn.Module):
         incoming: the levels it reads, finest first; there may be more in what it is given.
         levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`, or larger: what is read
             ends with a whole cell, and a finer map may have more rows and columns than the image.
+        releases: whether `forward` takes `release=True` as well: the maps are the neck's own, and it takes each out of
+            `features` when it has read it for the last time, so that its memory is free for what comes.
     """
 
     levels: tuple[Level, ...]
+    releases = False
 
     def __init__(self, levels: Sequence[Level]) -> None:
         """Args:
@@ -124,15 +127,21 @@ class FeatureExtractor(Extractor):
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """The neck's maps, finest first."""
-        return self.read(self.backbone(pixels), (pixels.shape[-2], pixels.shape[-1]))
+        return self.read(self.backbone(pixels), (pixels.shape[-2], pixels.shape[-1]), release=True)
 
-    def read(self, bottom_up: Features, size: tuple[int, int]) -> Features:
+    def read(self, bottom_up: Features, size: tuple[int, int], *, release: bool = False) -> Features:
         """What the neck makes of the backbone's maps of pixels of this size, height and width.
 
         A neck that makes finer maps than it reads can't know where the image ends: such a map is cut to the size that
         its level declares.
+
+        Args:
+            bottom_up: the maps.
+            size: height and width of the pixels.
+            release: nobody else needs the maps; see `Neck`.
         """
-        maps: Features = self.neck(bottom_up)
+        release = release and self.neck.releases
+        maps: Features = self.neck(bottom_up, release=True) if release else self.neck(bottom_up)
         return {level.name: _cut(maps[level.name], level.stride, size) for level in self.levels}
 
 

@@ -33,6 +33,8 @@ class FeaturePyramid(Neck):
     convolutions: Lin et al. 2017, arXiv:1708.02002, section 4, footnote 2.
     """
 
+    releases = True
+
     def __init__(self, levels: Sequence[Level], *, config: NeckConfig) -> None:
         """A pyramid with as many levels as maps come in, and extra ones.
 
@@ -57,18 +59,20 @@ class FeaturePyramid(Neck):
         for part in (self.laterals, self.smooths, self.extras):
             initialize(part)
 
-    def forward(self, features: Features) -> Features:
-        """The maps of `levels`, finest first."""
-        merged, lateral = self._merge(features)
+    def forward(self, features: Features, *, release: bool = False) -> Features:
+        """The maps of `levels`, finest first; `release`: see `Neck`."""
+        merged, lateral = self._merge(features, release)
         return {level.name: merged[level.name] for level in self.merged} | self._extend(features, lateral, merged)
 
-    def _merge(self, features: Features) -> tuple[Features, Tensor]:
+    def _merge(self, features: Features, release: bool) -> tuple[Features, Tensor]:
         """Maps that come in to pyramid maps, finest first, without the extra levels; and the coarsest's lateral."""
         maps: Features = {}
         coarser: Tensor | None = None
         lateral = features[self.incoming[-1].name]
         for level in reversed(self.incoming):
-            summed = self._sum(level.name, features[level.name], coarser)
+            # No name for it here: it is gone before the sum is smoothed. The coarsest may be read once more.
+            take = features.pop if release and coarser is not None else features.__getitem__
+            summed = self._sum(level.name, take(level.name), coarser)
             lateral = summed if coarser is None else lateral
             name = _merged_name(level)
             maps[name] = convolve_levels(self.smooths[name], [summed])[0] if name in self.smooths else summed

@@ -50,9 +50,9 @@ class PathAggregation(FeaturePyramid):
         for part in (self.downs, self.outputs):
             initialize(part)
 
-    def forward(self, features: Features) -> Features:
-        """The maps of `levels`, finest first."""
-        merged, lateral = self._merge(features)
+    def forward(self, features: Features, *, release: bool = False) -> Features:
+        """The maps of `levels`, finest first; `release`: see `Neck`."""
+        merged, lateral = self._merge(features, release)
         finest = self.merged[0].name
         maps: Features = {finest: merged[finest]}
         climbed = merged[finest]
