@@ -282,7 +282,7 @@ def test_a_result_of_another_ablation_is_refused(tmp_path: Path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no ablation"):
+    with pytest.raises(OutputError, match="no earlier `fpn ablate` wrote it"):
         OutcomeFolder(tmp_path, {})
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
