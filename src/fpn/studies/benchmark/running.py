@@ -18,7 +18,7 @@ from fpn.detectors.builder import refuse_unfit_parts
 from fpn.detectors.presets import DIALECTS_OF
 from fpn.errors import ConfigError
 from fpn.features.necks.designs import FPN
-from fpn.inference.optimize import optimize
+from fpn.inference.optimize import Precision, optimize
 from fpn.runtime.device import has_fast_bf16
 from fpn.shapes import Size
 from fpn.studies.benchmark import inference, pooling, training
@@ -298,7 +298,7 @@ def _once(settings: BenchmarkSettings, part: str, side: str) -> None:
     if part == "training":
         _train_once(settings, side)
     else:
-        _detect_once(settings, side)
+        detect_once(settings, side)
 
 
 def _train_once(settings: BenchmarkSettings, side: str) -> None:
@@ -311,10 +311,18 @@ def _train_once(settings: BenchmarkSettings, side: str) -> None:
     step()  # the optimizer's own memory exists from the first step on
 
 
-def _detect_once(settings: BenchmarkSettings, side: str) -> None:
-    """Of ours the optimized detector alone, as `fpn predict` has it: the one that it is a copy of is gone."""
+def detect_once(settings: BenchmarkSettings, side: str, precision: Precision = "auto") -> None:
+    """Build one side and let it detect, for its memory.
+
+    Of ours the optimized detector alone, as `fpn predict` has it: the one that it is a copy of is gone.
+
+    Args:
+        settings: whose first batch size it takes.
+        side: "fpn" or "torchvision".
+        precision: of ours.
+    """
     theirs, ours = _one_side(settings, side)
-    ours = None if ours is None else optimize(ours, "auto")
+    ours = None if ours is None else optimize(ours, precision)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(draw_noise(settings.batches[0], settings.size), Path(folder))
         for _ in range(3):  # the second batch of a size finds weights put in order for it, and all that the first left
