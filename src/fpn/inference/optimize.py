@@ -34,6 +34,9 @@ Precision: TypeAlias = Literal["float32", "bf16", "auto"]
 T = TypeVar("T")
 
 _MAX_COMPILED_SIZES = 32
+# Batches before which freed memory goes back to the system: by the first one the original is gone, where nobody needs
+# it, and in the second one of a size weights are put into the order of that size.
+_TIDIED = (0, 2)
 _REWRITING = threading.Lock()
 
 
@@ -79,7 +82,7 @@ class OptimizedDetector(Detector):
         self.inner = inner
         self.info = info
         self.bucket = COMPILED_MULTIPLE if info.compiled else self.bucket
-        self._began = False
+        self._batches = 0
         self.eval()
 
     @property
@@ -147,9 +150,9 @@ class OptimizedDetector(Detector):
                 self.info = replace(self.info, compiled=False, notes=(*self.info.notes, note))
 
     def _do(self, verb: Callable[[ImageBatch], T], images: ImageBatch) -> T:
-        if not self._began:  # by now the original is gone, where nobody needs it
-            self._began = True
+        if self._batches in _TIDIED:
             give_back_freed_memory()
+        self._batches += 1
         with self._cast():
             return verb(self._enter(images))
 
