@@ -52,7 +52,7 @@ class Neck(nn.Module):
         levels: what `forward` emits, finest first, of the same sizes as those of `BottomUp`, or larger: what is read
             ends with a whole cell, and a finer map may have more rows and columns than the image.
         releases: whether `forward` takes `release=True` as well: the maps are the neck's own, and it takes each out of
-            `features` when it has read it for the last time, so that its memory is free for what comes.
+            `features` where it reads it, so that its memory is free for what comes.
     """
 
     levels: tuple[Level, ...]

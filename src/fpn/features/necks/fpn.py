@@ -61,18 +61,17 @@ class FeaturePyramid(Neck):
 
     def forward(self, features: Features, *, release: bool = False) -> Features:
         """The maps of `levels`, finest first; `release`: see `Neck`."""
-        merged, lateral = self._merge(features, release)
-        return {level.name: merged[level.name] for level in self.merged} | self._extend(features, lateral, merged)
+        top = features[self.incoming[-1].name]
+        merged, lateral = self._merge(features if release else dict(features))
+        return {level.name: merged[level.name] for level in self.merged} | self._extend(top, lateral, merged)
 
-    def _merge(self, features: Features, release: bool) -> tuple[Features, Tensor]:
-        """Maps that come in to pyramid maps, finest first, without the extra levels; and the coarsest's lateral."""
+    def _merge(self, features: Features) -> tuple[Features, Tensor]:
+        """Maps that come in, taken out one by one, to pyramid maps, without extra levels; and the coarsest's lateral."""
         maps: Features = {}
         coarser: Tensor | None = None
         lateral = features[self.incoming[-1].name]
         for level in reversed(self.incoming):
-            # No name for it here: it is gone before the sum is smoothed. The coarsest may be read once more.
-            take = features.pop if release and coarser is not None else features.__getitem__
-            summed = self._sum(level.name, take(level.name), coarser)
+            summed = self._sum(level.name, features.pop(level.name), coarser)
             lateral = summed if coarser is None else lateral
             name = _merged_name(level)
             maps[name] = convolve_levels(self.smooths[name], [summed])[0] if name in self.smooths else summed
@@ -86,11 +85,10 @@ class FeaturePyramid(Neck):
         on_lateral = self.config.extra_levels == "convolutions_on_lateral"
         return self.config.channels if on_lateral else self.config.output_channels
 
-    def _extend(self, features: Features, lateral: Tensor, merged: Features) -> Features:
-        """The levels above the coarsest merged one, whose lateral is given."""
-        top = self.incoming[-1]
-        sources = {"convolutions_on_c5": features[top.name], "convolutions_on_lateral": lateral}
-        current = sources.get(self.config.extra_levels, merged[_merged_name(top)])
+    def _extend(self, top: Tensor, lateral: Tensor, merged: Features) -> Features:
+        """The levels above the coarsest merged one; given are the coarsest map that came in, and its lateral."""
+        sources = {"convolutions_on_c5": top, "convolutions_on_lateral": lateral}
+        current = sources.get(self.config.extra_levels, merged[_merged_name(self.incoming[-1])])
         maps: Features = {}
         for level in self.extra:
             if level.name in self.extras:

@@ -52,11 +52,12 @@ class PathAggregation(FeaturePyramid):
 
     def forward(self, features: Features, *, release: bool = False) -> Features:
         """The maps of `levels`, finest first; `release`: see `Neck`."""
-        merged, lateral = self._merge(features, release)
+        top = features[self.incoming[-1].name]
+        merged, lateral = self._merge(features if release else dict(features))
         finest = self.merged[0].name
         maps: Features = {finest: merged[finest]}
         climbed = merged[finest]
         for level in self.merged[1:]:
             climbed = merged[level.name] + cast(Tensor, self.downs[level.name](climbed))
             maps[level.name] = self.outputs[level.name](climbed)
-        return maps | self._extend(features, lateral, maps)
+        return maps | self._extend(top, lateral, maps)
