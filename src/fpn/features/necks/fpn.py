@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,7 +67,7 @@ class FeaturePyramid(Neck):
         return {level.name: merged[level.name] for level in self.merged} | self._extend(top, lateral, merged)
 
     def _merge(self, features: Features) -> tuple[Features, Tensor]:
-        """Maps that come in, taken out one by one, to pyramid maps, without extra levels; and the coarsest's lateral."""
+        """Maps that come in, taken out one by one, to pyramid maps without extra levels; and the coarsest's lateral."""
         maps: Features = {}
         coarser: Tensor | None = None
         lateral = features[self.incoming[-1].name]
@@ -105,8 +106,10 @@ class FeaturePyramid(Neck):
         if coarser is None or self.config.top_down == "none":
             assert lateral is not None, f"{name} has neither a lateral nor a map above it"
             return lateral
-        down = upsample(coarser, finer, self.config.top_down)
-        return down if lateral is None else lateral + down
+        if lateral is None:
+            return upsample(coarser, finer, self.config.top_down)
+        del finer  # as high and wide as its lateral; where nobody else needs it, its memory is free now
+        return _add(lateral, upsample(coarser, lateral, self.config.top_down))
 
     def _check_widths(self) -> None:
         channels, output_channels = self.config.channels, self.config.output_channels
@@ -116,6 +119,12 @@ class FeaturePyramid(Neck):
                 f"output_channels {output_channels} differs from channels {channels}, but only a smoothing convolution "
                 "after the merge can change the width. Use smoothed='all' and smooth_before_merge=False."
             )
+
+
+def _add(own: Tensor, other: Tensor) -> Tensor:
+    """Their sum; where no gradients are wanted it takes the place of the first, which nobody else has."""
+    in_place = own.dtype == other.dtype and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return own.add_(other) if in_place else own + other
 
 
 def upsample(coarser: Tensor, finer: Tensor, mode: TopDown) -> Tensor:
