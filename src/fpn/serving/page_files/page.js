@@ -115,10 +115,11 @@ async function showPhoto(file, warnings) {
   const photo = $("photo");
   const { width, height } = state.size;
   $("result").style.setProperty("--ratio", width / height);
-  URL.revokeObjectURL(photo.src);
+  const earlier = photo.src;
   photo.src = URL.createObjectURL(file);
   photo.alt = `${file.name || "The image"}, ${width} × ${height} pixels`;
   const known = await photo.decode().then(() => true, () => false);
+  URL.revokeObjectURL(earlier); // not before: it may have been on its way still
   photo.classList.toggle("blank", !known);
   const unknown = known ? [] : ["this browser does not show its format, so boxes are drawn on an empty sheet"];
   $("caption").textContent = [`${width} × ${height} pixels`, ...unknown, ...warnings].join("; ");
