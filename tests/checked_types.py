@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from beartype import beartype
 from jaxtyping import jaxtyped
+from torch.fx import Proxy
 
 PACKAGE = "fpn"
 # What the decorators are called in the checked modules.
@@ -119,6 +120,8 @@ def _when_called(function: Checked, decorate: Callable[[Callable[..., Any]], Cal
     @wraps(function)
     def check_and_call(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
+        if any(isinstance(each, Proxy) for each in arguments):  # a graph is traced: these stand where tensors will
+            return function(*arguments, **named)
         if not decorated:
             decorated.append(decorate(function))
         return decorated[0](*arguments, **named)
