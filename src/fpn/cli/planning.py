@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.text import Text
 from fpn.cli.options import Given, ModelOptions, PlanOptions
 from fpn.cli.terminal import errors, say, say_note, say_warning
 from fpn.errors import ConfigError
-from fpn.files import maker, taken, write_text
+from fpn.files import maker, taken, write_figures
 from fpn.wording import counted, describe_seconds
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ def keep_plan(plan: TrainingPlan, pace: Pace | None, run: Path, *, validated: in
         validated: images of a validation.
     """
     from fpn.training.pace import alternatives
-    from fpn.version import __version__
 
     time: dict[str, Any] = {}
     if pace is not None:
@@ -81,9 +79,8 @@ def keep_plan(plan: TrainingPlan, pace: Pace | None, run: Path, *, validated: in
             }
         }
     about = {"data": str(plan.facts), "device": str(plan.capacity)}
-    told = {"made_by": _MADE_BY, "version": __version__, **about, **plan.to_json(), **time}
     path = file_beside(run)
-    write_text(path, json.dumps(told, indent=1) + "\n")
+    write_figures(path, _MADE_BY, {**about, **plan.to_json(), **time})
     return path
 
 

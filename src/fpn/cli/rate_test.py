@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from fpn.cli.planning import refuse_others_file
 from fpn.cli.terminal import progress_bar, say
 from fpn.errors import ConfigError
-from fpn.files import write_text
+from fpn.files import write_figures, write_text
 from fpn.wording import describe_seconds
 
 if TYPE_CHECKING:
@@ -130,11 +129,8 @@ def _highest_shown(found: RateRange) -> float:
 
 
 def _write(found: RateRange, run: Path) -> tuple[Path, Path]:
-    from fpn.version import __version__
-
     figures, chart = files_beside(run)
-    about: dict[str, Any] = {"made_by": _MADE_BY, "version": __version__, **found.to_dict()}
-    write_text(figures, json.dumps(about, indent=1) + "\n")
+    write_figures(figures, _MADE_BY, found.to_dict())
     write_text(chart, _draw(found))
     return figures, chart
 

@@ -155,13 +155,9 @@ def refuse_unfit_parts(backbone: str | None, neck: str, config: NeckConfig, weig
     """
     design = named_design(neck)
     if backbone is not None:
-        refuse_unfit_backbone(backbone, _levels_read(design, config))
+        refuse_unfit_backbone(backbone, design.reads(config.finest_level))
         if weights == "offline":
             refuse_other_offline(backbone)
-
-
-def _levels_read(design: Design, config: NeckConfig) -> tuple[int, ...]:
-    return tuple(number for number in design.out if number >= config.finest_level)
 
 
 def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, R]:
@@ -173,7 +169,7 @@ def prepare_features(recipe: R, weights: str | Path | None) -> tuple[Extractor, 
         frozen_stages=recipe.frozen_stages,
         frozen_norm=recipe.frozen_norm,
         config=dialect.backbone,
-        out=_levels_read(design, dialect.neck),
+        out=design.reads(dialect.neck.finest_level),
     )
     seen = {"mean": dialect.pixels.mean or backbone.pixel_mean, "std": dialect.pixels.std or backbone.pixel_std}
     features = build_features(backbone, design, dialect.neck)

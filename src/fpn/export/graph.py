@@ -44,13 +44,23 @@ class DetectorGraph(nn.Module):
 
     def trace(self) -> ExportedProgram:
         """The program, open in batch, rows and columns."""
-        # Three different numbers, or those that are equal would be taken to be the same for ever.
-        height, width = 3 * self.multiple, 5 * self.multiple
-        pixels, sizes = torch.zeros(2, 3, height, width), torch.tensor([[height, width - 1], [height - 2, width]])
-        batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
-        shapes = ({0: batch, 2: self.multiple * rows, 3: self.multiple * columns}, {0: batch})
-        with evaluating(self), torch.no_grad(), TablesByProducts():
-            return torch.export.export(self, (pixels, sizes), dynamic_shapes=shapes, strict=False)
+        return trace_network(self, self.multiple)
+
+
+def trace_network(graph: nn.Module, multiple: int) -> ExportedProgram:
+    """The program of a graph of network pixels and sizes, open in batch, rows and columns.
+
+    Args:
+        graph: a `DetectorGraph`, or what takes the same.
+        multiple: sides of the pixels are multiples of this.
+    """
+    # Three different numbers, or those that are equal would be taken to be the same for ever.
+    height, width = 3 * multiple, 5 * multiple
+    pixels, sizes = torch.zeros(2, 3, height, width), torch.tensor([[height, width - 1], [height - 2, width]])
+    batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")
+    shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns}, {0: batch})
+    with evaluating(graph), torch.no_grad(), TablesByProducts():
+        return torch.export.export(graph, (pixels, sizes), dynamic_shapes=shapes, strict=False)
 
 
 def _graph_of(detector: Detector, multiple: int) -> nn.Module:

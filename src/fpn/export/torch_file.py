@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from fpn.detectors.detector import Detector
 from fpn.detectors.modes import evaluating
-from fpn.export.graph import DetectorGraph
+from fpn.export.graph import DetectorGraph, trace_network
 from fpn.export.header import GraphInfo
 from fpn.export.inside import InsidePreprocessor
 from fpn.export.plain_norms import with_plain_norms
@@ -90,21 +90,14 @@ def build_torch(detector: Detector, *, bare: bool) -> tuple[ExportedProgram, Gra
     Raises:
         ConfigError: a kind or a setting that can't be exported.
     """
-    whole: BareGraph | WholeGraph
-    given: tuple[Tensor, ...]
-    shapes: tuple[dict[int, Any], ...]
-    batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
     if bare:
-        whole = BareGraph(detector)
-        multiple = whole.network.multiple
-        given = torch.zeros(2, 3, 3 * multiple, 5 * multiple), torch.tensor([[3 * multiple, 5 * multiple]] * 2)
-        shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns}, {0: batch})
-    else:
-        whole, given = WholeGraph(detector), (torch.zeros(2, 50, 70, 3, dtype=torch.uint8),)
-        shapes = ({0: batch, 1: rows, 2: columns},)
+        graph = BareGraph(detector)
+        return trace_network(graph, graph.network.multiple), GraphInfo("network", graph.network.outputs)
+    whole, shapes = WholeGraph(detector), ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
+    images = torch.zeros(2, 50, 70, 3, dtype=torch.uint8)
     with evaluating(whole), torch.no_grad(), TablesByProducts():
-        program = torch.export.export(whole, given, dynamic_shapes=shapes, strict=False)
-    return program, GraphInfo("network" if bare else "original", whole.network.outputs)
+        program = torch.export.export(whole, (images,), dynamic_shapes=shapes, strict=False)
+    return program, GraphInfo("original", whole.network.outputs)
 
 
 def save_torch(program: ExportedProgram, header: Mapping[str, Any], target: Path) -> None:

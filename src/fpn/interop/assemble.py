@@ -120,8 +120,7 @@ def _pyramid(
     own = {k.removeprefix("features."): value for k, value in state.items() if k.startswith("features.")}
     heads = tuple(k for k in state if not k.startswith("features."))
     design = DESIGNS[neck_name(state)]
-    out = tuple(number for number in design.out if number >= dialect.neck.finest_level)
-    backbone = make_backbone(name, out=out, config=dialect.backbone)
+    backbone = make_backbone(name, out=design.reads(dialect.neck.finest_level), config=dialect.backbone)
     return fill_pyramid(design.build(backbone, dialect.neck), own, dialect, (*leftover, *heads))
 
 

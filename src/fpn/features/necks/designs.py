@@ -55,6 +55,10 @@ class Design:
     rival: bool = True
     neck: Mapping[str, Any] = field(default_factory=dict)
 
+    def reads(self, finest_level: int) -> tuple[int, ...]:
+        """Which levels a bottom-up path has to emit for it: those of `out` from that number on."""
+        return tuple(number for number in self.out if number >= finest_level)
+
     def build(self, backbone: BottomUp, config: NeckConfig) -> Extractor:
         """The design on a backbone that emits `out`.
 

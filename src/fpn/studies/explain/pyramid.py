@@ -187,8 +187,7 @@ def dialects_page() -> str:
 def _bottom_up(dialect: Dialect, backbone: str, design: Design) -> BottomUp:
     if dialect.name == MINIMAL.name:
         return ThreeLayerBackbone()
-    out = tuple(number for number in design.out if number >= dialect.neck.finest_level)
-    return make_backbone(backbone, out=out, config=dialect.backbone)
+    return make_backbone(backbone, out=design.reads(dialect.neck.finest_level), config=dialect.backbone)
 
 
 def _explain(subject: str, features: Extractor, dialect: Dialect, kind: str, seen: View) -> Explanation:
