@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 from beartype import beartype
 from jaxtyping import jaxtyped
-from torch.fx import Proxy
 
 PACKAGE = "fpn"
 # What the decorators are called in the checked modules.
@@ -120,13 +119,21 @@ def _when_called(function: Checked, decorate: Callable[[Callable[..., Any]], Cal
     @wraps(function)
     def check_and_call(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
-        if any(isinstance(each, Proxy) for each in arguments):  # a graph is traced: these stand where tensors will
+        if any(isinstance(each, _proxies()) for each in arguments):
             return function(*arguments, **named)
         if not decorated:
             decorated.append(decorate(function))
         return decorated[0](*arguments, **named)
 
     return check_and_call  # type: ignore[return-value]
+
+
+@cache
+def _proxies() -> type:
+    """What stands where tensors will while a graph is traced. torch is not imported before threads have been chosen."""
+    from torch.fx import Proxy
+
+    return Proxy
 
 
 def _with_types(function: Callable[..., Any]) -> Callable[..., Any]:
