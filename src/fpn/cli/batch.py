@@ -108,6 +108,6 @@ def _has_many_workers(
     sources: Sequence[str], column: str | None, workers: int | None, threads: int | None, shard_size: int
 ) -> bool:
     """Whether several processes would share the work; a small job does not wait for the one they are forked from."""
-    if (workers or usable_cores() // (threads or 2)) < 2:
+    if (workers or usable_cores() // (threads or 2)) < 2 or shard_size < 1:
         return False
     return has_more(sources, shard_size, column=column)
