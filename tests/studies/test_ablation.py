@@ -285,6 +285,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     with pytest.raises(OutputError, match="no earlier `fpn ablate` wrote it"):
         OutcomeFolder(tmp_path, {})
     assert (tmp_path / "diary.txt").read_text() == "mine"
+    (tmp_path / "settings.json").write_text('{"theme": "dark"}')
+    with pytest.raises(OutputError, match="no earlier `fpn ablate` wrote it"):
+        OutcomeFolder(tmp_path, {"epochs": 1})
 
 
 def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path):

@@ -83,6 +83,8 @@ class StudyFolder:
         path = self.root / _SETTINGS
         if path.exists():
             before = _load(path)
+            if self.settings and not before.keys() & self.settings.keys():
+                raise taken(self.root, "folder", by=self.verb)  # another program's file of this name
             if before != self.settings:
                 raise ConfigError(_other_settings(self.root, before, self.settings, self.part))
             return
