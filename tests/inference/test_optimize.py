@@ -187,6 +187,9 @@ def test_training_and_saving_are_refused_with_the_remedy(stirred, tmp_path) -> N
         fpn.save(fast, tmp_path / "m.safetensors")
     with pytest.raises(ConfigError, match="optimized already"):
         optimize(fast)
+    with pytest.raises(ConfigError, match=r"turned into float16: .* works in bf16"):
+        fast.half()
+    assert fast.float() is fast
     assert not list(tmp_path.iterdir())
 
 

@@ -141,6 +141,16 @@ class OptimizedDetector(Detector):
             self._do_without_compiling(error)
         return self._do(verb, images)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OptimizedDetector:
+        """What `to`, `half`, `double` and their kind do to each tensor; another type of numbers is none of it."""
+        if (kind := fn(torch.zeros(1)).dtype) != torch.float32:
+            raise ConfigError(
+                f"an optimized detector can't be turned into {str(kind).removeprefix('torch.')}: its parts have the "
+                'types they need. fpn.optimize(detector, "bf16") of the original works in bf16.'
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _do_without_compiling(self, error: TorchDynamoException) -> None:
         """From now on. Of several threads that come here, the first one says so."""
         note = f"not compiled, because compiling failed ({type(error).__name__})"
