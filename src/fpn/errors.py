@@ -39,4 +39,4 @@ class TrainingError(FpnError, RuntimeError):
 
 
 class MissingExtraError(FpnError, ImportError):
-    """An optional part is not installed; the message names the extra."""
+    """An optional part is not installed; the message names the extra, which pip adds to an environment that has fpn."""

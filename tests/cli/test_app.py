@@ -8,6 +8,7 @@ from written_sets import write_coco
 
 from fpn import __version__
 from fpn.cli.app import COMMANDS, flowing, make_app, run_command
+from fpn.errors import MissingExtraError
 
 
 def test_help_lists_every_verb_with_what_it_does(fpn: Shell) -> None:
@@ -198,3 +199,19 @@ def test_defaults_are_shown_as_one_would_type_them(fpn: Shell, monkeypatch: pyte
     assert "[default: 480 100]" in shown
     assert "[default: c4 c5 fpn" in shown
     assert "[default: no]" in shown
+
+
+@pytest.mark.parametrize(
+    ("pip", "told"), [(None, ["This environment has no pip. In a clone: uv run --extra video fpn"]), (1, [])]
+)
+def test_a_missing_extra_is_named_as_uv_wants_it_where_there_is_no_pip(
+    fpn: Shell, monkeypatch: pytest.MonkeyPatch, pip: object, told: list[str]
+) -> None:
+    def run(words: object) -> None:
+        raise MissingExtraError("films are read by PyAV. pip install 'fpn[video]' brings it.")
+
+    monkeypatch.setattr("fpn.cli.app._run", run)
+    monkeypatch.setattr("fpn.cli.app.find_spec", lambda _: pip)
+    ended = fpn("predict", "cells.safetensors", "drift.mov")
+    assert ended.status == 1
+    assert ended.err.splitlines()[1:] == told

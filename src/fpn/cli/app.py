@@ -9,8 +9,10 @@ word of `fpn.cli.paths`.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
@@ -118,6 +120,7 @@ def run_command(words: Sequence[str]) -> int:
         say_error(str(error))
         if isinstance(error, MisplacedError):
             _show_usage(words)
+        _hint_at_uv(str(error))
         return FAILED
     except BrokenPipeError:
         raise  # is no error of the command; see `fpn.cli.main`
@@ -196,3 +199,10 @@ def _show_usage(words: Sequence[str]) -> None:
 def _hint_at_help(words: Sequence[str]) -> None:
     verb = f" {words[0]}" if words and words[0] in COMMANDS else ""
     errors().print(f"See: fpn{verb} --help")
+
+
+def _hint_at_uv(message: str) -> None:
+    """In an environment that uv has made, pip is that of another one, where it would look for another fpn."""
+    extra = re.search(r"pip install 'fpn\[(\w+)\]'", message)
+    if extra is not None and find_spec("pip") is None:
+        errors().print(f"This environment has no pip. In a clone: uv run --extra {extra[1]} fpn", markup=False)
