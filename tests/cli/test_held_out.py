@@ -8,8 +8,17 @@ from planted_faults import paint
 from shell import Shell
 from written_sets import Annotation, Shot, write_coco, write_text, write_voc
 
-from fpn.cli.held_out import find_held_out, find_untrained, untrained_split, warn_of_learned
+from fpn.cli.held_out import (
+    NOTE,
+    HeldOut,
+    find_held_out,
+    find_learned,
+    find_untrained,
+    untrained_split,
+    warn_of_learned,
+)
 from fpn.data import open_dataset
+from fpn.data.split import image_name
 from fpn.training.run import Run
 from fpn.training.run_record import describe_data
 
@@ -77,6 +86,9 @@ def test_a_share_is_held_out_and_measured_on_by_training_resume_and_evaluate(
     assert ended.status == 0, ended.err
     assert "measuring on the 2 images that the training held out of all; --split names others" in ended.out
     assert json.loads(figures.read_text())["ap"] == pytest.approx(measured["ap"], abs=1e-6)
+    assert "was trained on" not in ended.err
+    ended = fpn(*evaluate, "--split", "all")
+    assert "the model was trained on 8 of these 10 images" in " ".join(ended.err.split())
 
 
 def test_a_dataset_without_the_images_that_were_held_out_is_another_one(
@@ -131,7 +143,7 @@ def parts(tmp_path: Path) -> Path:
     """Ten images: five to train, three to validate, two to test, in VOC's lists."""
     root = write_voc(tmp_path / "parts", SHOTS)
     names = [Path(shot.file).stem for shot in SHOTS]
-    lists = {"train": names[:5], "val": names[5:8], "trainval": names[:8], "test": names[8:]}
+    lists = {"all": names, "train": names[:5], "val": names[5:8], "trainval": names[:8], "test": names[8:]}
     for split, its in lists.items():
         write_text(root / f"ImageSets/Main/{split}.txt", "".join(f"{name}\n" for name in its))
     return root
@@ -145,6 +157,12 @@ def parts(tmp_path: Path) -> Path:
         ("train", "trainval", "m was trained on 5 of these 8 images"),
         ("trainval", "test", ""),
         ("train", "val", ""),
+        (
+            "trainval",
+            "all",
+            "m was trained on 8 of these 10 images: it knows them by heart, and on others it is worse.",
+        ),
+        ("train", "all", "Measure with --split val, which it has not seen."),
     ],
 )
 def test_images_that_a_model_has_learned_from_are_counted(
@@ -155,6 +173,25 @@ def test_images_that_a_model_has_learned_from_are_counted(
     told = capsys.readouterr().err
     assert said in told
     assert bool(told) == bool(said)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_images_of_a_divided_split_are_counted_without_those_held_out(tmp_path: Path, moved: bool) -> None:
+    where = tmp_path / "set"
+    write_coco(where, SHOTS)
+    whole = open_dataset(where)
+    held = HeldOut("all", tuple(image_name(whole, row) for row in (2, 5)))
+    record = {"data": describe_data(held.divide(whole)[0]), "notes": {NOTE: held.to_json()}}
+    where = where.rename(tmp_path / "elsewhere") if moved else where
+    whole = open_dataset(where)
+    found = find_learned(record, where, whole, images=None)
+    assert found is not None
+    assert (found.images, found.of) == (8, 10)
+    assert str(found).endswith("Without --split, the 2 images that its training held out are measured.")
+    assert find_learned(record, where, held.divide(whole)[1], images=None) is None
+    # Other labels than it was trained on: nothing is known for sure.
+    other = {**record, "data": {**record["data"], "labels": "0"}}
+    assert find_learned(other, where, whole, images=None) is None
 
 
 def test_without_a_wish_other_images_are_measured_on_than_were_trained_on(parts: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fpn.errors import ConfigError
-from fpn.evaluation.comparison import Comparison, compare_matches, count_steps
+from fpn.evaluation.comparison import Comparison, Difference, compare_matches, count_steps
 from fpn.evaluation.matches import ClassMatches, Matches, match_detections
 
 from .simulated import simulate
@@ -61,6 +63,31 @@ def test_who_finds_one_object_more_is_better_by_half_and_the_image_is_named() ->
     assert first.influence == pytest.approx(50 / 101 - 1)
 
 
+@pytest.mark.parametrize(
+    ("a", "low", "high", "said"),
+    [
+        (
+            0.5,
+            -0.1,
+            0.3,
+            "Verdict: B is neither surely better nor surely worse than A: its AP is 0.600, that of A 0.500",
+        ),
+        (0.5, 0.1, 0.3, "Verdict: B is better than A: its AP is 0.600, that of A 0.500 (+0.100), which is more than"),
+        (0.7, -0.3, -0.1, "Verdict: B is worse than A: its AP is 0.600, that of A 0.700 (-0.100), which is more than"),
+        (
+            0.5,
+            math.nan,
+            math.nan,
+            "Verdict: not known. B against A: its AP is 0.600, that of A 0.500 (+0.100), and too",
+        ),
+    ],
+)
+def test_a_verdict_says_in_words_whether_b_is_better(a: float, low: float, high: float, said: str) -> None:
+    ap = Difference("ap", None, a, 0.6, 0.6 - a, low, high, 0.5)
+    assert replace(compared([FIRST], [FIRST, SECOND], resamples=10), differences=(ap,)).verdict().startswith(said)
+    assert "equal in every draw" in compared([FIRST], [FIRST], resamples=10).verdict()
+
+
 def test_turned_round_the_difference_and_the_probability_are_too() -> None:
     there, back = (compared(*pair).find("ap") for pair in (([FIRST], [FIRST, SECOND]), ([FIRST, SECOND], [FIRST])))
     assert back.difference == -there.difference
@@ -83,6 +110,8 @@ def test_json_and_two_csv_files_hold_what_the_table_shows(tmp_path: Path) -> Non
     text = console.export_text()
     assert "+0.000 .. +1.000" in text
     assert "1.jpg" in text
+    assert "(+0.4950 with all)" in text
+    assert "+1.0000" in text  # B leads by so much where the first image is left out
     assert "2.jpg" not in text
 
 

@@ -48,7 +48,8 @@ def run(
     """Say whether model B is better than model A on labelled images, and how sure that is.
 
     The images are resampled with replacement, the same ones for both models (bootstrap). How much the difference of
-    average precision varies from one sample to the next tells how far it may be off on other images of this kind.
+    average precision varies from one sample to the next tells how far it may be off on other images of this kind. The
+    last line is the verdict: whether B is better, by how much, and whether that may be chance.
 
     If it is stopped, the same command goes on from what was found until then.
 
@@ -126,10 +127,9 @@ def _refuse_nothing(truth: Mapping[str, Any], name: str) -> None:
 
 def _show(comparison: Comparison, worst: int) -> None:
     say(comparison.table())
-    if comparison.identical:
-        say("A and B are equal in every draw: not a bit of a difference")
-    elif worst:
+    if worst and not comparison.identical:
         say(comparison.image_table(worst))
+    say(comparison.verdict())
 
 
 def _judge(comparison: Comparison, limit: float, metric: str, by: str) -> int:

@@ -83,7 +83,7 @@ def run(
         "skip_unreadable": skip_unreadable,
         "limits": accepted,
     }
-    dataset = open_for_detector(detector, data, split, reading)
+    dataset, _ = open_for_detector(detector, data, split, reading)
     keeping = going_on("diagnose", model, detector, dataset, batch_size=batch_size, threshold=score)
     bar = progress_bar("tracing", len(dataset))
     with considerate(say_warning), keeping as unfinished, bar as progress, advising():

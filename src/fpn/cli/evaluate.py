@@ -84,7 +84,7 @@ def run(
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
-    dataset = open_for_detector(detector, data, split, reading)
+    dataset, _ = open_for_detector(detector, data, split, reading)
     cut = {} if tiling is None else tiling.model_dump()
     keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision, **cut)
     bar = progress_bar("measuring", len(dataset))

@@ -17,6 +17,7 @@ from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
+    from fpn.training.run_record import Learned
 
 # Under this name the notes of a run have it.
 NOTE = "held_out"
@@ -122,22 +123,41 @@ def find_untrained(data: Path, record: Mapping[str, Any], images: Path | None) -
     return None if used is None or found is None else (found, used)
 
 
-def warn_of_learned(model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> None:
-    """Say how many of the images to measure on a model has learned from: it knows them by heart.
+def find_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> Learned | None:
+    """Which of the images to measure on a model has learned from; None: none, or it can't be known.
+
+    The split trained on is opened again, and counts only where its digest is that of the training.
 
     Args:
-        model: its name.
-        record: its `training_record`.
+        record: the model's `training_record`.
         data: the dataset that they are of.
         dataset: what is measured on.
         reading: as `open_dataset` takes it.
     """
-    from fpn.training.run_record import learned_from
+    from fpn.training.run_record import Learned, learned_from
 
     known = len(dataset) if learned_from(record, dataset) else _count_learned(record, data, dataset, reading)
-    if known:
-        which = "these very images" if known == len(dataset) else f"{known} of these {len(dataset)} images"
-        say_warning(f"{model} was trained on {which}: on others it is worse. --split names such as it has not seen.")
+    return Learned(known, len(dataset), _unlearned(record, data, reading)) if known else None
+
+
+def warn_of_learned(model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> None:
+    """Say how many of the images to measure on a model, called `model`, has learned from; see `find_learned`."""
+    if (learned := find_learned(record, data, dataset, **reading)) is not None:
+        say_warning(f"{model} {learned}")
+
+
+def _unlearned(record: Mapping[str, Any], data: Path, reading: Mapping[str, Any]) -> str:
+    """Where to find images that a model has not learned from."""
+    from fpn.data import list_splits
+
+    splits = list_splits(data, images=reading.get("images"))
+    held, used = HeldOut.of(record.get("notes", {})), _split_learned(record, splits)
+    if held is not None and held.split == used:
+        return f"Without --split, the {counted(len(held.images), 'image')} that its training held out are measured."
+    found = None if used is None else untrained_split(splits, used)
+    if found is not None:
+        return f"Measure with --split {found}, which it has not seen."
+    return "Measure on images that it has not seen; fpn train --validation-share 0.2 keeps some."
 
 
 def _trained_split(data: Path, record: Mapping[str, Any], splits: Sequence[str]) -> str | None:
@@ -146,16 +166,29 @@ def _trained_split(data: Path, record: Mapping[str, Any], splits: Sequence[str])
     return split if split in splits and folder == data.resolve().name else None
 
 
+def _split_learned(record: Mapping[str, Any], splits: Sequence[str]) -> str | None:
+    """The split that a model learned from, whatever folder it was in; None: there is none of its name."""
+    held = HeldOut.of(record.get("notes", {}))
+    used = str(record.get("data", {}).get("name", "")).rpartition("/")[2] if held is None else held.split
+    return used if used in splits else None
+
+
 def _count_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, reading: Mapping[str, Any]) -> int:
-    """How many of them are in the split trained on, where one of the two may be a part of the other."""
+    """How many of them are among those trained on: two splits may share images, and a split may have been divided."""
     from fpn.data import list_splits, open_dataset
-    from fpn.data.formats.layout import WHOLE, plain_split
+    from fpn.data.formats.layout import plain_split
+    from fpn.data.split import image_name
     from fpn.training.run_record import learned_from
 
-    used = _trained_split(data, record, list_splits(data, images=reading.get("images")))
-    if used is None or not {plain_split(used), plain_split(dataset.name.rpartition("/")[2])} & {WHOLE, "trainval"}:
+    held = HeldOut.of(record.get("notes", {}))
+    used = _split_learned(record, list_splits(data, images=reading.get("images")))
+    apart = {plain_split(each) for each in (used or "", dataset.name.rpartition("/")[2])}
+    if used is None or (len(apart) == 2 and apart < {"train", "val", "test"}):
         return 0
-    learned = open_dataset(data, split=used, **{**reading, "drop_invalid": True})
+    if held is not None and {image_name(dataset, row) for row in range(len(dataset))} <= set(held.images):
+        return 0
+    whole = open_dataset(data, split=used, **{**reading, "drop_invalid": True})
+    learned = whole if held is None else held.divide(whole)[0]
     if not learned_from(record, learned):
         return 0
     paths = {learned.path(row) for row in range(len(learned))}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fpn.data.dataset import Dataset
     from fpn.detectors import Detector
     from fpn.image_values import PixelRange
+    from fpn.training.run_record import Learned
 
 
 def open_measured(
@@ -82,13 +83,15 @@ def _refuse_others_classes(data: Path, split: str | None, reading: dict[str, Any
         shared_ids(classes, dataset)
 
 
-def open_for_detector(detector: Detector, data: Path, split: str | None, reading: dict[str, Any]) -> Dataset:
-    """The same for a detector; which classes only one of the two knows is said, too.
+def open_for_detector(
+    detector: Detector, data: Path, split: str | None, reading: dict[str, Any]
+) -> tuple[Dataset, Learned | None]:
+    """The same for a detector, and what of it the detector learned from; which classes only one knows is said, too.
 
     Raises:
         ConfigError: they have none in common.
     """
-    from fpn.cli.held_out import warn_of_learned
+    from fpn.cli.held_out import find_learned
     from fpn.evaluation.known_truth import told_apart
 
     pixel_range = detector.preprocessor.config.pixel_range
@@ -96,8 +99,9 @@ def open_for_detector(detector: Detector, data: Path, split: str | None, reading
     opened = open_measured(data, split, detector.training_record, pixel_range, reading, known=known)
     dataset = told_apart(detector, opened)
     _tell_unknown(detector.classes, dataset)
-    warn_of_learned("the model", detector.training_record, data, opened, **reading)
-    return dataset
+    if (learned := find_learned(detector.training_record, data, opened, **reading)) is not None:
+        say_warning(f"the model {learned}")
+    return dataset, learned
 
 
 def _tell_unknown(classes: Classes, dataset: Dataset) -> None:

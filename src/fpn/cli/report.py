@@ -81,7 +81,8 @@ def run(
     detector = load(model, device=check_device(device), max_detections=max_detections)
     accepted = (limits or LimitOptions()).limits()
     reading: dict[str, Any] = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
-    dataset = open_for_detector(detector, data, split, {**reading, "images": images, "limits": accepted})
+    reading |= {"images": images, "limits": accepted}
+    dataset, learned = open_for_detector(detector, data, split, reading)
     looking = partial(look_through, data, images=images, limits=accepted, bar=partial(progress_bar, "checking images"))
     with considerate(say_warning), unheard(ClassWarning), advising():  # unheard is what was said above
         page = report(
@@ -90,6 +91,7 @@ def run(
             output,
             name=model.name,
             run=run_folder or model.parent,
+            learned=learned,
             budget=budget,
             check=looking if check else None,
             worst=worst,

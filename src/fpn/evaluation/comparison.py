@@ -40,6 +40,10 @@ _HEADINGS = {
     "ap_large": "large",
 }
 
+_WITHOUT = (
+    "Without it: what B - A would be if that image were not there. All images share one ranking of scores, so that an "
+    "image on which both have AP 0 matters, too: by its false detections, and by objects that both miss."
+)
 # Each image is left out once, which costs as much as a resample: of a large set only those that differ most alone.
 MOST_IMAGES = 2000
 _TOGETHER = 64
@@ -147,6 +151,23 @@ class Comparison:
         table = write_csv(beside(path), (without_nan(asdict(each)) for each in self.differences))
         return path, table, write_csv(images, (without_nan(asdict(each)) for each in self.by_image))
 
+    def verdict(self) -> str:
+        """Whether B is better in AP, by how much, and whether that is more than chance, in words."""
+        if self.identical:
+            return "Verdict: A and B are equal in every draw: not a bit of a difference."
+        found = self.find("ap")
+        size = f"its AP is {found.b:.3f}, that of A {found.a:.3f} ({found.difference:+z.3f})"
+        if math.isnan(found.low):
+            return f"Verdict: not known. B against A: {size}, and too few images tell whether by chance."
+        chance = f"{self.confidence:.0%} interval {found.low:+z.3f} .. {found.high:+z.3f}"
+        if found.low > 0 or found.high < 0:
+            better = "better" if found.low > 0 else "worse"
+            return f"Verdict: B is {better} than A: {size}, which is more than chance ({chance} is without 0)."
+        return (
+            f"Verdict: B is neither surely better nor surely worse than A: {size}, which may be chance ({chance} holds "
+            "0). More labelled images tell them apart sooner."
+        )
+
     def table(self) -> Table:
         """Differences for a terminal of 80 columns or more: of all metrics, and of each class's AP and AP50."""
         title = f"{self.dataset}: {counted(self.images, 'image')}, B less A, {self.confidence:.0%} intervals"
@@ -170,15 +191,17 @@ class Comparison:
         return table
 
     def image_table(self, count: int) -> Table:
-        """The images that matter most."""
-        title = "images that make the difference of AP"
+        """The images that matter most, each with what the difference of AP would be if it were left out."""
+        whole = next((each.difference for each in self.differences), 0.0)  # the first is AP of all classes
+        title = f"images that matter most to B - A of AP ({whole:+z.4f} with all)"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        table.caption, table.caption_justify = _WITHOUT, "left"
         table.add_column("image", overflow="fold", min_width=16)
-        for heading in ("objects", "AP of A", "AP of B", "adds to B - A"):
+        for heading in ("objects", "AP of A", "AP of B", "B - A without it"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.by_image[:count]:
             own = ("-" if math.isnan(value) else f"{value:.3f}" for value in (each.a, each.b))
-            table.add_row(each.file_name, str(each.objects), *own, f"{each.influence:+z.4f}")
+            table.add_row(each.file_name, str(each.objects), *own, f"{whole - each.influence:+z.4f}")
         return table
 
 

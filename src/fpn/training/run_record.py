@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,26 @@ def learned_from(record: Mapping[str, Any], dataset: Dataset) -> bool:
     """Whether a training learned from all of these very images and labels; `record`: its model's `training_record`."""
     learned = record.get("data", {})
     return bool(learned.get("images") == len(dataset) and learned.get("labels") == fingerprint(dataset)[:_DIGEST])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a model learned from of the images that it is measured on.
+
+    Attributes:
+        images: how many it learned from, at least 1.
+        of: how many it is measured on.
+        remedy: a sentence on where there are others.
+    """
+
+    images: int
+    of: int
+    remedy: str
+
+    def __str__(self) -> str:
+        """To stand after the model's name."""
+        which = "these very images" if self.images == self.of else f"{self.images} of these {self.of} images"
+        return f"was trained on {which}: it knows them by heart, and on others it is worse. {self.remedy}"
 
 
 def fingerprint(dataset: Dataset) -> str:

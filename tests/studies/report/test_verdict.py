@@ -12,7 +12,7 @@ POINT = {"how": "usual", "thresholds": {"nut": 0.5}, "overall": {"f1": None}, "b
 def figures(ap50: float | None, **more: Any) -> dict[str, Any]:
     """Of a model on 20 images with three labels that look wrong."""
     measured = {"ap": ap50, "ap50": ap50, "per_class": [], "objects": 100, "left_out": {}, "limit": None}
-    dataset = {"learned_from_these": False, "images": 20, "unreadable": {}}
+    dataset = {"learned": "", "images": 20, "unreadable": {}}
     rest: dict[str, Any] = {"budget": {"found": True, "stages": [], "kinds": [], "objects": 0}, "check": {}}
     about = {"figures": measured, "intervals": None, "operating_point": POINT, "label_errors": [{}] * 3}
     return {**about, "dataset": dataset, **rest, **more}
@@ -36,7 +36,7 @@ def test_without_objects_nothing_is_said_to_cost_little() -> None:
 
 
 def test_one_is_one_and_a_caution_begins_as_a_sentence() -> None:
-    told = figures(0.9, dataset={"learned_from_these": False, "images": 1, "unreadable": {"a.png": "no image"}})
+    told = figures(0.9, dataset={"learned": "", "images": 1, "unreadable": {"a.png": "no image"}})
     told["figures"] |= {"limit": {"advice": "the limit of 10 was reached"}, "objects": 1}
     told["check"] = {"findings": [{"severity": "error", "what": "images that can't be read", "count": 1}]}
     assert verdict(told)["cautions"] == [
@@ -46,6 +46,11 @@ def test_one_is_one_and_a_caution_begins_as_a_sentence() -> None:
         "The limit of 10 was reached. Allow more with --max-detections.",
         "The data have faults that fpn check names: images that can't be read (1).",
     ]
+
+
+def test_a_page_says_what_the_model_knows_by_heart() -> None:
+    told = figures(0.9, dataset={"learned": "was trained on 5 of these 8 images.", "images": 20, "unreadable": {}})
+    assert verdict(told)["cautions"] == ["The model was trained on 5 of these 8 images."]
 
 
 def test_masks_and_keypoints_are_named_beside_boxes_where_they_were_measured() -> None:

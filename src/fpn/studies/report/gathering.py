@@ -38,7 +38,7 @@ from fpn.studies.report.label_errors import LabelError, find_label_errors
 from fpn.studies.report.outcomes import ImageOutcome, confusion, found_by_size, judge_images
 from fpn.studies.report.training_curves import read_curves
 from fpn.training.data_facts import DataFacts
-from fpn.training.run_record import describe_data, learned_from
+from fpn.training.run_record import Learned, describe_data, learned_from
 from fpn.version import __version__
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Settings:
     skip_unreadable: bool
     budget: bool
     check: Callable[[], CheckReport] | None
+    learned: Learned | None = None
     bar: BarMaker = silent
 
     def key(self, detector: Detector, dataset: Dataset) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def gather(detector: Detector, dataset: Dataset, settings: Settings, draft: Draf
         "made_by": "fpn report",
         "version": __version__,
         "model": _model(detector, settings.name),
-        "dataset": _data(seen, dataset, detector, measured),
+        "dataset": _data(seen, dataset, settings.learned or _learned(detector, dataset), measured),
         "figures": measured["figures"],
         "intervals": _intervals(matches, settings.bar),
         "operating_point": point,
@@ -328,8 +329,16 @@ def _model(detector: Detector, name: str) -> dict[str, Any]:
     }
 
 
-def _data(seen: Dataset, whole: Dataset, detector: Detector, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What is measured on; which objects it has, and whether the model learned from the very same."""
+def _learned(detector: Detector, dataset: Dataset) -> Learned | None:
+    """What nobody told: whether the detector learned from the whole."""
+    count = len(dataset)
+    if not learned_from(detector.training_record, dataset):
+        return None
+    return Learned(count, count, "Measure on images that it has not seen (--split).")
+
+
+def _data(seen: Dataset, whole: Dataset, learned: Learned | None, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What is measured on; which objects it has, and how much of it the model learned from."""
     facts = DataFacts.of(seen)
     counts: Counter[int] = Counter()
     for index in range(len(seen)):
@@ -348,7 +357,9 @@ def _data(seen: Dataset, whole: Dataset, detector: Detector, measured: Mapping[s
         ],
         "unreadable": {_relative(path, whole): why for path, why in measured["unreadable"].items()},
         "dropped": len(whole.dropped),
-        "learned_from_these": learned_from(detector.training_record, whole),
+        "learned_from_these": learned is not None and learned.images == learned.of,
+        "learned_images": 0 if learned is None else learned.images,
+        "learned": "" if learned is None else str(learned),
     }
 
 

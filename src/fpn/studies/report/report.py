@@ -24,6 +24,7 @@ from fpn.studies.report.image_chapters import labels_chapter, worst_chapter
 from fpn.studies.report.page import render_page
 from fpn.studies.report.shown_images import ImageRoom
 from fpn.studies.report.verdict import verdict
+from fpn.training.run_record import Learned
 
 if TYPE_CHECKING:
     from fpn.data.checks.inspection import CheckReport
@@ -42,6 +43,7 @@ def report(
     run: str | os.PathLike[str] | None = None,
     budget: bool = True,
     check: Callable[[], CheckReport] | None = None,
+    learned: Learned | None = None,
     worst: int = 12,
     labels: int = 12,
     room: float = 8.0,
@@ -65,6 +67,7 @@ def report(
         run: folder of its training, for the curves; None: there are none.
         budget: trace what is missed and what it costs, as `fpn diagnose` does.
         check: gives what `fpn check` finds; None: that is left out.
+        learned: what of the dataset the detector learned from; None: whether it was the very whole is looked up.
         worst: how many of the worst images are shown.
         labels: how many of each kind of suspicious labels are shown.
         room: MiB that the images in the page may take.
@@ -99,6 +102,7 @@ def report(
         skip_unreadable=skip_unreadable,
         budget=budget,
         check=check,
+        learned=learned,
         bar=bar,
     )
     draft = Draft.begin(Path(output), settings.key(detector, dataset))

@@ -107,11 +107,8 @@ def is_mostly_wrong(figures: Mapping[str, Any]) -> bool:
 
 def _cautions(figures: Mapping[str, Any]) -> list[str]:
     data, numbers, said = figures["dataset"], figures["figures"], []
-    if data["learned_from_these"]:
-        said.append(
-            "The model was trained on these very images: it knows them by heart, and on others it is worse. Measure on "
-            "images that it has not seen (--split)."
-        )
+    if data["learned"]:
+        said.append(f"The model {data['learned']}")
     if data["images"] < _FEW_IMAGES or 0 < numbers["objects"] < _FEW_OBJECTS:
         few = f"{counted(data['images'], 'image')}, {counted(numbers['objects'], 'object')}"
         alone = " With one image there are no intervals, either: nothing tells how far these figures may be off."
