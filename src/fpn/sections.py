@@ -217,8 +217,28 @@ def _sentence(error: ValidationError, declared: Mapping[str, FieldInfo]) -> str:
         shown = ", ".join(map(str, choices))
         other = _or_number(details) if len({str(each["loc"][-1]) for each in details}) > 1 else ""
         return f"{name} {value!r}: choose one of {shown}{other}.{nearest(str(value), map(str, choices))}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{name} {value!r:.300}: {message[0].lower()}{message[1:]}"
+    return f"{name} {_expected(first)}"
+
+
+# pydantic's name of a number's fault -> where its limit stands and what is said, in the words of `fpn.cli.bounds`.
+_BOUNDS = {
+    "greater_than_equal": ("ge", "{:.12g} or more"),
+    "greater_than": ("gt", "more than {:.12g}"),
+    "less_than_equal": ("le", "{:.12g} or less"),
+    "less_than": ("lt", "less than {:.12g}"),
+}
+
+
+def _expected(detail: Any) -> str:
+    """One of pydantic's complaints as: value: what was expected."""
+    kind, value = str(detail["type"]), detail["input"]
+    if kind in _BOUNDS:
+        limit, words = _BOUNDS[kind]
+        return f"{value!s:.300}: expected {words.format(detail['ctx'][limit])}"
+    if kind == "finite_number":
+        return f"{value!s:.300}: expected a finite number"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{value!r:.300}: {message[0].lower()}{message[1:]}"
 
 
 def _or_number(details: list[Any]) -> str:
@@ -244,9 +264,9 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
 
 def _complaint(detail: Any) -> str:
     """One of pydantic's complaints as: name value: what was expected."""
-    message = str(detail["msg"]).removeprefix("Value error, ")
+    meant = ""
     if detail["type"] == "literal_error":
-        message += "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
+        meant = "." + nearest(str(detail["input"]), _QUOTED.findall(str(detail["ctx"]["expected"])))
     if not detail["loc"]:
-        return message
-    return f"{'.'.join(map(str, detail['loc']))} {detail['input']!r:.300}: {message[0].lower()}{message[1:]}"
+        return str(detail["msg"]).removeprefix("Value error, ") + meant
+    return f"{'.'.join(map(str, detail['loc']))} {_expected(detail)}{meant}"

@@ -87,7 +87,7 @@ def test_an_unknown_verb_is_a_usage_error_that_says_the_nearest(fpn: Shell) -> N
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--epochs", "0"], "--epochs '0': input should be greater than or equal to 1"),
+        (["--epochs", "0"], "--epochs 0: expected 1 or more"),
         (["--batch-size", "many"], "--batch-size 'many': input should be a valid integer"),
         (["--scale", "2", "1"], "--scale 2 1: expected least and greatest"),
         (["--optimizer", "adam"], "'adam'"),

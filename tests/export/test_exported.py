@@ -14,7 +14,7 @@ from fpn.detectors.prediction import detect_batch
 from fpn.errors import ConfigError, DataNotFoundError, ModelFileError
 from fpn.export import load, loading
 from fpn.export.certificate import Certificate, certify, difference_between
-from fpn.export.exported import ExportedDetector
+from fpn.export.exported import ExportedDetector, allow_more
 from fpn.export.header import GraphInfo
 from fpn.export.runtimes import read_file_header
 from fpn.structures import Detections, ImageBatch, Thresholds
@@ -63,6 +63,16 @@ def test_images_of_several_sizes_in_one_batch_go_in_one_size_after_the_other(sma
     found = detect_batch(exported, prepared)
     assert [each.boxes.tolist() for each in found] == [[[0, 0, 30, 20]], [[0, 0, 25, 25]], [[0, 0, 30, 20]]]
     assert [asked["images"][1] for asked in exported._runtime.asked] == [(2, 40, 60, 3), (1, 50, 50, 3)]
+
+
+def test_who_reaches_its_limit_is_told_what_helps_its_kind(small):
+    assert allow_more(small, 300) == "Allow more: --max-detections 300"
+    told = allow_more(_exported(small), 300)
+    assert told.startswith(
+        "The limit is a part of an exported file. Export its model anew: fpn export MODEL.safetensors "
+    )
+    assert told.endswith("--format onnx --max-detections 300 --output a-300.onnx")
+    assert "--format onnx --bare --max-detections" in allow_more(_exported(small, images="network"), 300)
 
 
 def test_calibrated_thresholds_travel(small):
@@ -196,7 +206,8 @@ def test_a_file_is_told_by_its_ending(small, tmp_path, monkeypatch):
     header = json.dumps(GraphInfo("original", OUTPUTS).header(small))
     monkeypatch.setitem(loading.RUNTIMES, ".onnx", lambda path, where: Runtime(header))
     assert isinstance(fpn.load(path), ExportedDetector)
-    with pytest.raises(ConfigError, match="was decided when it was made"):
+    anew = "fpn export MODEL.safetensors --format onnx --max-detections 5 --output "
+    with pytest.raises(ConfigError, match=f"was decided when it was made. Export its model anew: {anew}.*a-5.onnx$"):
         load(path, max_detections=5)
     with pytest.raises(ConfigError, match="run on the cpu"):
         load(path, device="meta")

@@ -102,7 +102,7 @@ def run(
         )
     say(measured.table())
     measured = _resample(dataset, detector, measured) if intervals else measured
-    _say_incomplete(measured)
+    _say_incomplete(measured, detector)
     detected = measured.images - len(unfinished.known)
     say(f"{detected / measured.seconds:.1f} images a second: {detector.info}")
     _save(measured, output, detections)
@@ -122,13 +122,14 @@ def _with_proposals(detector: Detector, dataset: Dataset, model: Path) -> tuple[
     return (*choose_tasks(detector, dataset), "proposals")
 
 
-def _say_incomplete(measured: Evaluation) -> None:
+def _say_incomplete(measured: Evaluation, detector: Detector) -> None:
     """Warn of images, and of detections, that the figures may lack."""
     from fpn.cli.decoding import say_unreadable
+    from fpn.export.exported import allow_more
 
     say_unreadable(measured.unreadable, "the figures are of the others")
     if measured.limit is not None and measured.limit.advice:
-        say_warning(f"{measured.limit.advice}. Allow more: --max-detections {measured.limit.larger}")
+        say_warning(f"{measured.limit.advice}. {allow_more(detector, measured.limit.larger)}")
 
 
 def _save(measured: Evaluation, output: Path | None, detections: Path | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.text import Text
 
-from fpn.cli import paths
+from fpn.cli import bounds, paths
 from fpn.cli.terminal import errors, say, say_warning
 from fpn.errors import ConfigError
 from fpn.wording import counted
@@ -34,6 +36,7 @@ def run(
     bare: Annotated[bool, Parameter(negative=())] = False,
     int8: Annotated[Path | None, paths.dataset("--int8")] = None,
     split: str | None = None,
+    max_detections: Annotated[int | None, bounds.FROM_1] = None,
     allow_inexact: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -64,6 +67,8 @@ def run(
             whole numbers. Ranges are taken from half of its images, at most 64, and AP is measured on the others
             before and after. Layers go back to float32, group after group, until at most 0.5 AP is lost.
         split: Of that set. None: the images that training held out, else one that it was not trained on.
+        max_detections: Most detections of an image that the file gives, which can't be changed later. None: the model's
+            own setting.
         allow_inexact: Write the file even where it finds something else than the model; the certificate says so.
         overwrite: Replace a file that is there.
     """
@@ -72,26 +77,27 @@ def run(
 
     if model.suffix in RUNTIMES:
         raise ConfigError(f"{model}: is an exported file. Export the model that it was made of.")
+    loaded = partial(load, model, device="cpu", max_detections=max_detections)
     if int8 is not None:
         if (format != "onnx" and format != "openvino") or bare or images:
             raise ConfigError("--int8: goes with --format onnx or openvino, without --bare and --images")
-        _export_int8(model, format, output, int8, split, allow_inexact=allow_inexact, replace=overwrite)
+        _export_int8(model, loaded, format, output, int8, split, allow_inexact=allow_inexact, replace=overwrite)
         return
     if split is not None:
         raise ConfigError("--split: goes with --int8")
     if format == "onnx" or format == "openvino" or format == "torch":
-        _export_graph(model, format, output, images, bare=bare, allow_inexact=allow_inexact, replace=overwrite)
+        _export_graph(loaded, format, output, images, bare=bare, allow_inexact=allow_inexact, replace=overwrite)
         return
     if images or bare or allow_inexact:
         raise ConfigError(f"--images, --bare, --allow-inexact: weights for {format} have no graph. Leave them out.")
     from fpn.interop.exporting import check_output
 
     check_output(output, replace=overwrite)
-    _export_weights(load(model, device="cpu"), format, output, replace=overwrite)
+    _export_weights(loaded(), format, output, replace=overwrite)
 
 
 def _export_graph(
-    model: Path,
+    loaded: Callable[[], Detector],
     format: ExportFormat,
     output: Path,
     images: tuple[str, ...],
@@ -101,13 +107,12 @@ def _export_graph(
     replace: bool,
 ) -> None:
     from fpn.cli.inputs import find_images
-    from fpn.detectors import load
     from fpn.export.exporting import check_extras, check_place, export_model
 
     check_place(output, format, replace=replace)
     check_extras(format)
     chosen = [source.path for source in find_images(images, own=frozenset())][:_MOST_IMAGES] if images else []
-    detector = load(model, device="cpu")
+    detector = loaded()
     errors().print("tracing, converting and comparing: this takes a minute or two")
     exported = export_model(
         detector, output, format=format, bare=bare, images=chosen, allow_inexact=allow_inexact, replace=replace
@@ -127,6 +132,7 @@ def _export_graph(
 
 def _export_int8(
     model: Path,
+    loaded: Callable[[], Detector],
     format: Literal["onnx", "openvino"],
     output: Path,
     data: Path,
@@ -136,7 +142,6 @@ def _export_int8(
     replace: bool,
 ) -> None:
     from fpn.cli.measuring import open_for
-    from fpn.detectors import load
     from fpn.evaluation import evaluate
     from fpn.export.exporting import check_extras, check_place
 
@@ -150,7 +155,7 @@ def _export_int8(
         raise ConfigError(
             f"--int8 {data}: {found}, but one is for ranges and another to be measured. Give some dozens."
         )
-    detector = load(model, device="cpu")
+    detector = loaded()
     first, others = dataset.subset(range(0, len(dataset), 2)), dataset.subset(range(1, len(dataset), 2))
     calibration = [first.image(number) for number in range(min(len(first), _MOST_CALIBRATION))]
 

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
-from cyclopts import CycloptsError, MissingArgumentError, UnknownOptionError
+from cyclopts import UNSET, CycloptsError, MissingArgumentError, UnknownOptionError, ValidationError
 from rich.text import Text
 
-from fpn.cli.paths import MisplacedError, There, hints_of
+from fpn.cli.foreign_options import meant_elsewhere
+from fpn.cli.paths import MisplacedError, There, hints_of, picture
 from fpn.errors import DataNotFoundError
 
-# What other programs call an option, without hyphens -> what it is called here.
-_ELSEWHERE = {
-    "lr": "learning-rate",
-    "lr0": "learning-rate",
-    "conf": "score",
-    "confidence": "score",
-    "threshold": "score",
-    "imgsz": "short-side",
-    "imagesize": "short-side",
-    "batch": "batch-size",
-    "bs": "batch-size",
-    "gpu": "device",
-    "gpus": "device",
-    "out": "output",
-    "outdir": "output",
-    "savedir": "output",
-    "project": "output",
-    "pretrained": "init",
-    "model": "backbone",
-    "maxdet": "max-detections",
-    "nepochs": "epochs",
-    "format": "to",
-    "to": "format",
-}
 _CLASSES = " Classes need not be named: they are those of the labelled data, or of the model file."
 # Names that are as near as a slip of the finger; what is further apart is another word.
 _SLIP = 0.7
@@ -44,8 +22,15 @@ def told(error: CycloptsError) -> str:
     """What is wrong, without pydantic's frame around it."""
     if isinstance(error, UnknownOptionError):
         option, _, _ = (error.token.keyword or error.token.value).partition("=")
-        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        known = [name for argument in error.argument_collection for name in argument.names]
+        if Path(option).exists() or picture(Path(option)):
+            return f"Unknown option: {option}. If it is a file, write ./{option}"
         return f"Unknown option: {option}.{meant_option(option, known)}"
+    if isinstance(error, ValidationError) and error.argument is not None and error.argument.tokens:
+        named = error.argument.tokens[0].keyword or error.argument.name.lstrip("-").upper()
+        value = error.argument.value if error.value is UNSET else error.value
+        why = error.exception_message.removesuffix(".")
+        return f"{named} {value}: {why[:1].lower()}{why[1:]}"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         missing = error.keyword or next((token.keyword for token in error.argument.tokens if token.keyword), None)
         if missing is not None:
@@ -67,14 +52,14 @@ def meant_option(option: str, known: Collection[str]) -> str:
 
     Args:
         option: as it was typed, hyphens included.
-        known: those of the verb.
+        known: those of the verb, and its words that have no option, such as DATA.
     """
     word = option.lstrip("-").casefold().replace("_", "-")
     if word in ("class", "classes"):
         return _CLASSES
-    names = {name.removeprefix("--"): name for name in known}
-    if (ours := _ELSEWHERE.get(word.replace("-", ""))) in names:
-        return f" Did you mean --{ours}?"
+    if (meant := meant_elsewhere(word, known)) is not None:
+        return meant
+    names = {name.removeprefix("--"): name for name in known if name.startswith("--")}
     begun = [name for name in names if len(word) > 2 and (name.startswith(f"{word}-") or name.endswith(f"-{word}"))]
     near = get_close_matches(word, names, n=1, cutoff=_SLIP) or begun[:3]
     return f" Did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""

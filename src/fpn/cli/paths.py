@@ -95,10 +95,10 @@ def _kind(path: Path) -> str:
     ending = path.suffix.lower()
     if ending in _MODELS:
         return "a model file"
-    return _picture(path) or "a file"
+    return picture(path) or "a file"
 
 
-def _picture(path: Path) -> str:
+def picture(path: Path) -> str:
     """ "an image" or "a film", told by the name; else nothing."""
     from fpn.films import FILM_SUFFIXES
     from fpn.image_io import IMAGE_SUFFIXES
@@ -141,7 +141,7 @@ def _is_model(path: Path) -> bool:
     # That a run was stopped before it wrote one is told where models are read.
     folder = path.parent
     if path.is_file():
-        return path.suffix.lower() in _MODELS or not _picture(path)
+        return path.suffix.lower() in _MODELS or not picture(path)
     return (folder / _RUN).is_file() and not any(folder.glob("*.safetensors"))
 
 
@@ -169,7 +169,7 @@ def _size_or_model(word: str) -> Path | None:
 
 
 def _may_be_labelled(path: Path) -> bool:
-    return path.is_dir() or (path.is_file() and path.suffix.lower() not in _MODELS and not _picture(path))
+    return path.is_dir() or (path.is_file() and path.suffix.lower() not in _MODELS and not picture(path))
 
 
 def _beginning(word: str) -> Path | None:

@@ -115,7 +115,7 @@ def run(
                     full.look(each.found, str(job[0].path))
     finally:
         predictions.save()  # after Ctrl-C, what was found until then
-    _warn_of_limit(full, chosen, detector.classes)
+    _warn_of_limit(full, chosen, detector)
     return _report(predictions, chosen)
 
 
@@ -189,11 +189,13 @@ def _choose(score: float | Literal["calibrated"] | None, thresholds: Thresholds 
     return choose_score(USUAL_SCORE if score is None and thresholds is None else score, thresholds)
 
 
-def _warn_of_limit(full: FullImages, chosen: float | Thresholds, classes: Classes) -> None:
+def _warn_of_limit(full: FullImages, chosen: float | Thresholds, detector: Predictor) -> None:
     """Say that detections may be missing, where such would be drawn and counted."""
-    lowest = chosen if isinstance(chosen, float) else min(chosen.by_class(classes).values())
+    from fpn.export.exported import allow_more
+
+    lowest = chosen if isinstance(chosen, float) else min(chosen.by_class(detector.classes).values())
     if full.count and full.floor >= lowest:
-        say_warning(f"{full}. Allow more: --max-detections {3 * (full.limit or 1)}")
+        say_warning(f"{full}. {allow_more(detector, 3 * (full.limit or 1))}")
 
 
 def _about(chosen: float | Thresholds, classes: Classes) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,7 @@ class ExportedDetector(Detector):
     Attributes:
         info: how it works.
         certificate: how near it came to the model that it was made of; None: the file does not say.
+        where: what messages call it.
 
     Args:
         runtime: the file, ready to run.
@@ -115,7 +118,7 @@ class ExportedDetector(Detector):
         self.certificate: Mapping[str, Any] | None = header.get("certificate")
         self.info = RuntimeInfo(runtime.name, inside, str(header.get("precision", "float32")))
         self.bucket = 1 if inside else self.bucket
-        self._runtime, self._outputs, self._inside, self._where = runtime, outputs, inside, where
+        self._runtime, self._outputs, self._inside, self.where = runtime, outputs, inside, where
         self.eval()
 
     @property
@@ -153,7 +156,7 @@ class ExportedDetector(Detector):
         values = [*map(torch.from_numpy, self._runtime(arrays))]
         if len(values) != len(self._outputs):
             raise ModelFileError(
-                f"{self._where}: gives {len(values)} outputs and says {len(self._outputs)}. Export it again."
+                f"{self.where}: gives {len(values)} outputs and says {len(self._outputs)}. Export it again."
             )
         found = dict(zip(self._outputs, values, strict=True))
         return [self._of_image(found, number, int(count)) for number, count in enumerate(found["counts"])]
@@ -175,3 +178,32 @@ def _of_one_size(images: ImageBatch) -> list[list[int]]:
     for number, size in enumerate(images.sizes.tolist()):
         groups.setdefault(tuple(size), []).append(number)
     return list(groups.values())
+
+
+# Ending -> `fpn export --format`.
+_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+
+
+def export_with(file: str, most: int, more: str = "") -> str:
+    """How to get a file like this one that gives more detections.
+
+    Args:
+        file: ends as exported files do.
+        most: the most detections an image.
+        more: other options of its export.
+    """
+    ending = Path(file).suffix
+    written = Path(file).with_name(f"{Path(file).stem}-{most}{ending}")
+    return (
+        f"Export its model anew: fpn export MODEL.safetensors --format {_FORMATS.get(ending, 'onnx')}{more} "
+        f"--max-detections {most} --output {shlex.quote(str(written))}"
+    )
+
+
+def allow_more(detector: object, most: int) -> str:
+    """A sentence on how to have a detector give more detections an image, at most `most`."""
+    if not isinstance(detector, ExportedDetector):
+        return f"Allow more: --max-detections {most}"
+    more = "" if detector.info.inside else " --bare"
+    more += " --int8 DATA" if "int8" in detector.info.precision else ""
+    return f"The limit is a part of an exported file. {export_with(detector.where, most, more)}"

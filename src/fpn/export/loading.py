@@ -12,7 +12,7 @@ import torch
 from fpn.detectors import model_file
 from fpn.detectors.detector import Detector
 from fpn.errors import ConfigError, DataNotFoundError
-from fpn.export.exported import ExportedDetector
+from fpn.export.exported import ExportedDetector, export_with
 from fpn.export.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, TorchRuntime, read_file_header
 
 RUNTIMES: dict[str, Callable[[Path, str], Runtime]] = {
@@ -68,7 +68,10 @@ def load_exported(
     if not path.is_file():
         raise DataNotFoundError(f"{path}: no such model file")
     if max_detections is not None:
-        raise ConfigError(f"{path}: how many detections an exported file gives was decided when it was made")
+        raise ConfigError(
+            f"{path}: how many detections an exported file gives was decided when it was made. "
+            f"{export_with(str(path), max_detections)}"
+        )
     if device is not None and torch.device(device).type != "cpu":
         raise ConfigError(f"{path}: device {device}: exported files run on the cpu here")
     in_bf16 = precision == "bf16"

@@ -211,7 +211,7 @@ def test_without_positions_and_relative_positions() -> None:
     [
         ({"heads": 3}, "width 8 can't be shared by 3 heads"),
         ({"global_blocks": (3,)}, "global_blocks has 3, and there are 3 blocks, counted from 0"),
-        ({"drop_path": 1.0}, "drop_path 1.0: input should be less than 1"),
+        ({"drop_path": 1.0}, "drop_path 1.0: expected less than 1"),
         ({"depth": 0}, "depth 0"),
     ],
 )

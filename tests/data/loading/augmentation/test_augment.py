@@ -229,7 +229,7 @@ def test_a_image_of_one_pixel_survives():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"flip": 1.5}, r"flip 1\.5: input should be less than or equal to 1"),
+        ({"flip": 1.5}, r"flip 1\.5: expected 1 or less"),
         ({"colour": -1.0}, "colour -1"),
         ({"scale": (2.0, 1.0)}, r"scale 2 1: expected least and greatest, from 0\.1 to 10"),
         ({"scale": (0.0, 1.0)}, "scale 0 1"),
