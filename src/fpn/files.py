@@ -115,6 +115,17 @@ def refuse_unwritable(target: str | os.PathLike[str]) -> None:
         raise OutputError(f"{target}: can't write there ({error.strerror}). Choose another --output.") from error
 
 
+def refuse_no_folder(target: Path) -> None:
+    """Stop before any work if results can't go into a folder of this name, which may be there.
+
+    Raises:
+        OutputError: it is a file, or nothing can be written there.
+    """
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file, and the results go into a folder. Choose another --output.")
+    refuse_unwritable(target)
+
+
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically (see `atomic_path`)."""
     with atomic_path(target) as path:

@@ -24,10 +24,12 @@ from fpn.batch.running import MANIFEST, run_batch
 from fpn.batch.sources import ImageItem, ItemReader, has_more, iterate_items
 from fpn.batch.worker import BatchSettings, BatchWorker
 from fpn.cli import batch as cli_batch
+from fpn.cli.app import run_command
 from fpn.data.synthetic.scenes import SceneDataset
 from fpn.detectors.tiling import Tiling
 from fpn.errors import ConfigError, DataError, DataNotFoundError, OutputError
 from fpn.image_io import ImageBytes
+from fpn.structures import Thresholds
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")
@@ -106,7 +108,8 @@ class TestSources:
         (tmp_path / "a" / "b" / "up").symlink_to("..")
         (tmp_path / "other").symlink_to("a")  # leads elsewhere, not round
         (tmp_path / "self.png").symlink_to("self.png")
-        wanted = ["a/1.png", "a/b/2.png", "other/1.png", "other/b/2.png", "self.png"]
+        (tmp_path / "z.svg").touch()  # of a kind that is not read: its row will say so
+        wanted = ["a/1.png", "a/b/2.png", "other/1.png", "other/b/2.png", "self.png", "z.svg"]
         assert _inside(tmp_path) == wanted
 
     def test_whether_there_are_more_is_known_without_all_of_them(self, images: Path) -> None:
@@ -324,8 +327,25 @@ def test_an_item_that_has_gone_is_a_row_with_an_error(model: Path, images: Path,
     assert isinstance(ItemReader()(ImageItem("a", str(tmp_path / "gone.png"))), Path)
     listed = tmp_path / "list.txt"
     listed.write_text(f"{images}/0.png\ngone.png\n", encoding="utf-8")
-    run_batch(model, [str(listed)], tmp_path / "out", ON_CPU, workers=1)
+    summary = run_batch(model, [str(listed)], tmp_path / "out", ON_CPU, workers=1)
+    assert summary.score == 0
+    assert [why.split(": ")[0] for why in summary.unread] == [str(tmp_path / "gone.png")]
     assert ["no such file" in (row["error"] or "") for row in _rows(tmp_path / "out")] == [False, True]
+
+
+def test_the_end_says_which_scores_were_kept_and_which_images_were_not_read(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.psd").write_bytes(b"8BPS")
+    words = ["batch", str(model), str(images / "0.png"), str(tmp_path), "--workers", "1", "--device", "cpu"]
+    assert run_command([*words, "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert ", of any score (--score 0.5 keeps those that fpn predict would draw)" in " ".join(told.out.split())
+    said = " ".join(told.err.split())
+    assert f"not read: {tmp_path / 'a.psd'}: " in said
+    assert "1 of 2 images could not be read: the column `error` of the results says why, for each" in said
+    assert cli_batch._kept(0.25) == ", with a score of 0.25 or more"
+    assert cli_batch._kept(Thresholds((0.3,), "f1", "set", 9, (True,))) == ", from their class's threshold on (f1)"
 
 
 def test_an_image_of_bytes_has_its_name_in_messages() -> None:

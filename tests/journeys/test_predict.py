@@ -228,6 +228,38 @@ def test_what_was_found_before_ctrl_c_is_kept(
     assert [each["file_name"] for each in listing(tmp_path / "out")["images"]] == [str(first)]
 
 
+def test_drawings_of_other_runs_are_not_taken_for_images(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "photos" / "a.png")
+    assert fpn("predict", model, tmp_path / "photos", "--output", tmp_path / "photos" / "drawn").status == 0
+    ended = fpn("predict", model, tmp_path / "photos", "--output", tmp_path / "out")
+    assert f"{tmp_path / 'photos'}: 1 drawing of an earlier `fpn predict` left out" in " ".join(ended.err.split())
+    assert contents(tmp_path / "out") == ["a.jpg", "detections.csv", "detections.json"]
+    told = fpn.fails("predict", model, tmp_path / "photos" / "drawn", "--output", tmp_path / "again")
+    assert "holds nothing but drawings of an earlier `fpn predict`" in " ".join(told.split())
+
+
+def test_results_do_not_go_among_labelled_images(fpn: Shell, model: Path, tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "set")
+    before = contents(root)
+    for output in (root, root / "images"):
+        told = " ".join(fpn.fails("predict", model, root / "images", "--output", output).split())
+        assert f"{output}: is a folder of " in told
+        assert "labelled images" in told
+        assert "Choose another --output." in told
+    assert contents(root) == before
+    assert fpn("predict", model, root / "images", "--output", root / "predictions").status == 0
+
+
+@pytest.mark.parametrize("verb", ["predict", "batch"])
+def test_a_file_in_the_place_of_the_results_is_told_before_the_model_is_read(
+    fpn: Shell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr("fpn.batch.worker.load", None)
+    image = photo(tmp_path / "a.png")
+    told = fpn.fails(verb, model, image, "--output", image)
+    assert "a.png: is a file, and the results go into a folder. Choose another --output." in " ".join(told.split())
+
+
 @pytest.mark.parametrize("output", ["a.png/out", "/proc/out"])
 def test_a_folder_that_cannot_be_written_is_noticed_at_once(
     fpn: Shell, model: Path, tmp_path: Path, output: str

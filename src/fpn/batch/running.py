@@ -19,13 +19,17 @@ from fpn.batch.local_pool import LocalPool
 from fpn.batch.ray_cluster import connect, import_ray
 from fpn.batch.shards import NumberedItems, ShardJob
 from fpn.batch.worker import BatchSettings, BatchWorker
+from fpn.detectors.operating_point import choose_score
 from fpn.errors import ConfigError, OutputError
 from fpn.files import taken, write_text
+from fpn.structures import Thresholds
 from fpn.version import __version__
 
 EngineName = Literal["local", "ray"]
 # Beside the shards; what begins with an underscore, readers of Parquet folders leave out.
 MANIFEST = "_batch.json"
+# Of images that could not be read so many are named.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class BatchSummary:
         failed: how many of them could not be read.
         detections: in all of them, by class.
         going_on: shards that an earlier run had done.
+        score: from which on detections were kept.
+        unread: of the first images that could not be read, why.
     """
 
     folder: Path
@@ -45,6 +51,8 @@ class BatchSummary:
     failed: int
     detections: dict[str, int]
     going_on: int
+    score: float | Thresholds
+    unread: tuple[str, ...]
 
 
 def run_batch(
@@ -105,7 +113,8 @@ def run_batch(
             for count in chosen.run(job, worker, listing.pick(shard_size, frozenset(missing))):
                 done += count
                 tell(done, listing.images)
-    return _finish(job, listing, shards, going_on=shards - len(missing))
+    chosen_score = choose_score(settings.score, getattr(worker.predictor, "thresholds", None))
+    return _finish(job, listing, shards, going_on=shards - len(missing), score=chosen_score)
 
 
 class _Engine(Protocol):
@@ -174,17 +183,18 @@ def _claim(output: Path, identity: dict[str, Any]) -> None:
     write_text(manifest, json.dumps(identity, indent=1) + "\n")
 
 
-def _finish(job: ShardJob, listing: Listing, shards: int, *, going_on: int) -> BatchSummary:
+def _finish(job: ShardJob, listing: Listing, shards: int, *, going_on: int, score: float | Thresholds) -> BatchSummary:
     """Count what all shards hold, and write it down."""
     parquet = pyarrow_parquet("the results are Parquet files")
-    failed, found = 0, dict[str, int]()
+    failed, found, unread = 0, dict[str, int](), list[str]()
     for number in range(shards):
         table = parquet.read_table(job.path(number), columns=["error", "labels"])
         failed += table.num_rows - table["error"].null_count
+        unread += table["error"].drop_null()[: _NAMED - len(unread)].to_pylist()
         for labels in table["labels"].to_pylist():
             for label in labels or ():
                 found[label] = found.get(label, 0) + 1
     found = dict(sorted(found.items()))
     totals = {"failed": failed, "detections": found}
     write_text(job.output / MANIFEST, json.dumps({**job.identity, "finished": totals}, indent=1) + "\n")
-    return BatchSummary(job.output, listing.images, failed, found, going_on)
+    return BatchSummary(job.output, listing.images, failed, found, going_on, score, tuple(unread))

@@ -17,13 +17,15 @@ from typing import Any
 from fpn.batch.arrow import pyarrow_parquet
 from fpn.errors import ConfigError, DataError, DataNotFoundError
 from fpn.files import leads_to_folder
-from fpn.image_io import IMAGE_SUFFIXES, ImageBytes
+from fpn.image_io import IMAGE_SUFFIXES, UNREAD_SUFFIXES, ImageBytes
 from fpn.suggestions import nearest_path
 
 # ResultColumns of a Parquet file that hold images, and that hold their names, unless told otherwise.
 _IMAGES = ("image", "bytes", "content", "data", "jpg", "jpeg", "png", "path", "file_name", "filename", "file")
 _NAMES = ("name", "key", "file_name", "filename", "path", "file", "id", "image_id")
 _GLOB_SIGNS = frozenset("*?[")
+# Of kinds that can't be read, too: each of these has a row with its error, as a damaged image has.
+_PICTURES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def _in_folder(folder: Path, *, ordered: bool, above: frozenset[tuple[int, int]]
         path = folder / name
         if is_folder:
             yield from _in_folder(path, ordered=ordered, above=within)
-        elif path.suffix.lower() in IMAGE_SUFFIXES | {".parquet", ".tar"}:
+        elif path.suffix.lower() in _PICTURES | {".parquet", ".tar"}:
             yield path
 
 
@@ -148,7 +150,7 @@ def _in_tar(file: Path) -> Iterator[ImageItem]:
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
-                if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                if member.isfile() and Path(member.name).suffix.lower() in _PICTURES:
                     yield ImageItem(f"{file.name}/{member.name}", str(file), (member.offset_data, member.size))
                 archive.members.clear()  # type: ignore[attr-defined]  # else it would remember all of them
     except (OSError, tarfile.TarError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -13,8 +13,12 @@ from fpn.batch.sources import has_more
 from fpn.cli import bounds, paths
 from fpn.cli.terminal import progress_bar, say, say_error
 from fpn.cli.tiles import TileOptions
+from fpn.files import refuse_no_folder
 from fpn.runtime.cores import usable_cores
 from fpn.wording import counted
+
+if TYPE_CHECKING:
+    from fpn.structures import Thresholds
 
 
 def run(
@@ -40,7 +44,8 @@ def run(
 
     It can be killed at any moment: the same command then does the shards that are missing, and the rows are the same.
     A row is an image: name, width, height, boxes (x1, y1, x2, y2 in its pixels), scores, labels, category_ids, masks
-    (COCO's run lengths) or keypoints. One that can't be read has its error instead, and the exit status is then 1.
+    (COCO's run lengths) or keypoints. One that can't be read, also of a kind such as .svg or .psd, has its error instead,
+    and the exit status is then 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
@@ -48,7 +53,8 @@ def run(
             paths, and .tar files of images (WebDataset).
         output: Folder for the shards: new, empty, or of the same run.
         score: Keep detections from this score on, 0 to 1. calibrated: from each class's own threshold. None:
-            calibrated where the model has that, else all that it gives.
+            calibrated where the model has that, else all that it gives, also such as `fpn predict`, which draws from
+            0.5 on, does not draw.
         max_detections: Most detections of an image. None: the model's own setting.
         engine: What runs the workers. local: processes of this machine. ray: Ray Data (extra ray), on the cluster that
             RAY_ADDRESS names or this machine belongs to, else here; all its machines have to see MODEL, SOURCES and the
@@ -70,6 +76,7 @@ def run(
     from fpn.batch.worker import BatchSettings
     from fpn.cli.devices import check_device
 
+    refuse_no_folder(output)
     tiling = (tiles or TileOptions()).tiling()
     chosen = device if engine == "ray" else check_device(device)  # a cluster's GPUs are on other machines
     settings = BatchSettings(
@@ -97,11 +104,26 @@ def run(
     if summary.going_on:
         say(f"{counted(summary.going_on, 'shard')} from an earlier run")
     found = ", ".join(f"{count} {name}" for name, count in summary.detections.items()) or "nothing found"
-    say(f"{counted(summary.images, 'image')}: {found}")
+    say(f"{counted(summary.images, 'image')}: {found}{_kept(summary.score) if summary.detections else ''}")
     say(f"results: {summary.folder} (read it as one Parquet dataset; settings in _batch.json)")
     if summary.failed:
-        say_error(f"{summary.failed} of {summary.images} images could not be read; see the column `error`")
+        for why in summary.unread:
+            say_error(f"not read: {why}")
+        more = f" ({len(summary.unread)} of them above)" if summary.failed > len(summary.unread) else ""
+        say_error(
+            f"{summary.failed} of {summary.images} images could not be read{more}: the column `error` of the results "
+            "says why, for each"
+        )
     return 1 if summary.failed else 0
+
+
+def _kept(score: float | Thresholds) -> str:
+    """Which detections were kept."""
+    if not isinstance(score, float):
+        return f", from their class's threshold on ({score.goal})"
+    if score > 0:
+        return f", with a score of {score:g} or more"
+    return ", of any score (--score 0.5 keeps those that fpn predict would draw)"
 
 
 def _has_many_workers(

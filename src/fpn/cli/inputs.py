@@ -8,11 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fpn.errors import ConfigError, DataNotFoundError, OutputError
+from fpn.cli.terminal import say_note
+from fpn.errors import ConfigError, DataNotFoundError, FpnError, OutputError
 from fpn.files import taken
 from fpn.image_io import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from fpn.wording import counted
 
 _GLOB_SIGNS = frozenset("*?[")
+# Endings of files that labels are in.
+_LABELS = (".json", ".yaml", ".yml", ".xml", ".txt", ".data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,41 @@ def refuse_overwriting(targets: Iterable[Path], sources: Iterable[ImageSource], 
             raise taken(target, "folder", by="fpn predict", otherwise="move the file")
 
 
+def refuse_labelled(output: Path) -> None:
+    """Stop before anything is done if results would lie among labelled images, of which they would seem a part.
+
+    Args:
+        output: the folder of the results, in which none are yet.
+
+    Raises:
+        OutputError: it is a dataset's folder, or one of those with its images.
+    """
+    entries = [each.name for each in output.iterdir()] if output.is_dir() else []
+    if not entries:
+        return
+    above = [output, output / "..", output / "../.."][: 3 if any(map(_named_as_image, entries)) else 1]
+    dataset = next((each for each in above if _seems_labelled(each)), None)
+    if dataset is None:
+        return
+    among = "labelled images" if dataset == output else f"the labelled images of {dataset.resolve()}"
+    raise OutputError(
+        f"{output}: is a folder of {among}, and whoever reads these would take the results for a part of them. Choose "
+        "another --output."
+    )
+
+
+def _seems_labelled(folder: Path) -> bool:
+    """Whether a dataset is known there; folders without a sign of labels are not looked through."""
+    from fpn.data import list_splits
+
+    try:
+        entries = [each.name.lower() for each in folder.iterdir()]
+        signs = any(name.startswith(("annotation", "label")) or name.endswith(_LABELS) for name in entries)
+        return signs and bool(list_splits(folder))
+    except (FpnError, OSError):
+        return False
+
+
 def _expand(word: str, own: frozenset[str]) -> list[ImageSource]:
     path = Path(word)
     if path.is_dir():
@@ -108,7 +147,7 @@ def _expand(word: str, own: frozenset[str]) -> list[ImageSource]:
 
 
 def _in_folder(folder: Path, own: frozenset[str]) -> list[ImageSource]:
-    found = [path for path in sorted(folder.rglob("*")) if _is_image(path, own)]
+    found = _without_drawings(folder, [path for path in sorted(folder.rglob("*")) if _is_image(path, own)])
     if not found:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataNotFoundError(f"{folder}: no image in this folder (looked for {kinds})")
@@ -117,10 +156,33 @@ def _in_folder(folder: Path, own: frozenset[str]) -> list[ImageSource]:
 
 def _in_glob(pattern: str, own: frozenset[str]) -> list[ImageSource]:
     found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  absolute ones too
-    found = [path for path in found if _is_image(path, own)]
+    found = _without_drawings(pattern, [path for path in found if _is_image(path, own)])
     if not found:
         raise DataNotFoundError(f"{pattern}: no image matches")
     return [ImageSource(path, PurePosixPath(path.name)) for path in found]
+
+
+def _without_drawings(word: object, found: list[Path]) -> list[Path]:
+    """Without what an earlier `fpn predict` drew into folders of its own, as its lists there say.
+
+    Raises:
+        DataNotFoundError: nothing else is there.
+    """
+    from fpn.cli.outputs import real_paths, written_before
+
+    folders = {above for parent in {path.parent for path in found} for above in (parent, *parent.parents)}
+    drawings = frozenset[str]().union(*(real_paths(each, written_before(each)) for each in folders))
+    left = [path for path in found if os.path.realpath(path) not in drawings]
+    if found and not left:
+        raise DataNotFoundError(f"{word}: holds nothing but drawings of an earlier `fpn predict`. Name the images.")
+    if len(left) < len(found):
+        drawn = counted(len(found) - len(left), "drawing")
+        say_note(f"{word}: {drawn} of an earlier `fpn predict` left out; a file named by itself is taken")
+    return left
+
+
+def _named_as_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_image(path: Path, own: frozenset[str]) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from fpn.cli import bounds, paths
-from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_overwriting
+from fpn.cli.inputs import ImageSource, find_films, find_images, name_results, refuse_labelled, refuse_overwriting
 from fpn.cli.terminal import progress_bar, say, say_error, say_note, say_warning
 from fpn.cli.tiles import TileOptions
 from fpn.errors import ConfigError, DataNotFoundError, FpnError
+from fpn.files import refuse_no_folder
 from fpn.suggestions import nearest_path
 from fpn.wording import counted
 
@@ -62,10 +63,13 @@ def run(
 
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.
-        images: Files, folders (with all inside of them) and globs in quotes; or films, by their names.
-        output: Folder for the results. In it nothing is replaced but what an earlier `fpn predict` wrote there.
+        images: Files, folders (with all inside of them, but for drawings of an earlier `fpn predict`) and globs in
+            quotes; or films, by their names.
+        output: Folder for the results, apart from labelled images. In it nothing is replaced but what an earlier `fpn
+            predict` wrote there.
         score: Draw and count detections with at least this score, 0 to 1. calibrated: with at least the threshold of
-            their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all.
+            their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all, as the
+            results of `fpn batch` do, which takes no detection away unless its --score says so.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.
@@ -88,12 +92,15 @@ def run(
     tiling = (tiles or TileOptions()).tiling()
     load_model = partial(load_fast, model, device=device, max_detections=max_detections, precision=precision)
     films = find_films(images, every=every, track=track)
+    earlier = written_before(output)
+    refuse_no_folder(output)
+    if not earlier:
+        refuse_labelled(output)
     if films:
         if tiling is not None or ids is not None:
             raise ConfigError("--tiles, --ids: are about images, and films are named. Leave them out.")
         settings = {"every": every, "track": track, "drawn": drawn, "batch_size": batch_size, "max_pixels": max_pixels}
         return _of_films(films, output, load_model, score, {"model": str(model)}, settings)
-    earlier = written_before(output)
     own = real_paths(output, earlier)
     sources = find_images(images, own=own)
     names = _name_drawings(output, sources, own, drawn=drawn, listed=ids is not None)
