@@ -179,6 +179,7 @@ def test_calibrate_writes_a_new_file_with_the_same_weights(
     ended = fpn("calibrate", model, cells, "--output", new, "--report", figures)
     assert ended.status == 0
     assert "platelet: f1 can't be reached: none of its objects is found" in ended.err
+    assert "It gets the threshold 0.500, from which on none of these images shows any" in " ".join(ended.err.split())
     assert "chosen by few objects: cell (6)" in ended.err.replace("\n", " ")
     assert tensors(new) == tensors(model)
     assert "thresholds" not in read_header(model)

@@ -74,6 +74,17 @@ def test_a_goal_out_of_reach_says_what_can_be_had() -> None:
     wrong = table([0.9, 0.8], [False, True], [0, 0], [1])
     (chosen,) = calibrate(matched(wrong), Goal("precision", 0.9), dataset="one").classes
     assert chosen.why == "its precision is 50.0% at best"
+    # The most precise one, 11 of 116, is a flood: no more false ones than the 20 objects are let through.
+    scores, right = [0.9] * 15 + [0.8] + [0.6] * 100, [False] * 15 + [True] + [True] * 10 + [False] * 90
+    flood = table(scores, right, [0] * 116, [20])
+    (chosen,) = calibrate(matched(flood), Goal("precision", 0.9), dataset="flood").classes
+    assert chosen.threshold == pytest.approx(0.7)
+    assert (chosen.precision, chosen.false_alarms) == pytest.approx((1 / 16, 15))
+    assert chosen.why == "its precision is 9.5% at best"
+    # Where the last object is found, false ones that score still less are left out.
+    worse = table([0.9, 0.8], [True, False], [0, 0], [2])
+    (chosen,) = calibrate(matched(worse), Goal("recall", 0.9), dataset="worse").classes
+    assert chosen.threshold == pytest.approx(0.85)
 
 
 def test_a_class_without_objects_and_one_without_finds_say_so() -> None:

@@ -44,8 +44,8 @@ def run(
 
     It can be killed at any moment: the same command then does the shards that are missing, and the rows are the same.
     A row is an image: name, width, height, boxes (x1, y1, x2, y2 in its pixels), scores, labels, category_ids, masks
-    (COCO's run lengths) or keypoints. One that can't be read, also of a kind such as .svg or .psd, has its error instead,
-    and the exit status is then 1.
+    (COCO's run lengths) or keypoints. One that can't be read, also of a kind such as .svg or .psd, has its error
+    instead, and the exit status is then 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote, or an .onnx, .xml or .pt2 file of `fpn export`.

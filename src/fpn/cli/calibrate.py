@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,7 @@ from fpn.files import refuse_unwritable, taken
 
 if TYPE_CHECKING:
     from fpn.evaluation import Calibration, Goal
+    from fpn.evaluation.calibration import Chosen
 
 # A class with fewer objects has thresholds that other images may well not ask for.
 _FEW = 20
@@ -57,8 +59,9 @@ def run(
 
     If it is stopped, the same command goes on from what was found until then.
 
-    A class that can't reach the goal gets the nearest threshold, a star and a warning. If none can, nothing is written,
-    and the exit status is 1.
+    A class that can't reach the goal gets a star, a warning that says what it has instead, and the nearest threshold;
+    of --precision the one of the best F1 with no more false detections than it has objects. If none can, nothing is
+    written, and the exit status is 1.
 
     Args:
         model: A .safetensors file that `fpn train` wrote.
@@ -153,12 +156,14 @@ def _target(model: Path, output: Path | None) -> Path:
 def _explain(calibration: Calibration) -> bool:
     """Warn of what can't be reached, and say what the thresholds promise; whether any class reaches the goal."""
     goal, reached = calibration.goal, [each for each in calibration.classes if each.reached]
-    missed: dict[str, list[str]] = {}
+    missed: dict[str, list[Chosen]] = {}
     for each in calibration.classes:
         if not each.reached:
-            missed.setdefault(each.why, []).append(str(each.name))
-    for why, names in missed.items():
-        say_warning(f"{', '.join(names)}: {goal} can't be reached: {why}")
+            missed.setdefault(each.why, []).append(each)
+    for why, classes in missed.items():
+        names = ", ".join(str(each.name) for each in classes)
+        had = f". {_what_it_gives(classes[0])}" if len(classes) == 1 and reached else ""
+        say_warning(f"{names}: {goal} can't be reached: {why}{had}")
     if not reached:
         return False
     whose = "all classes" if len(reached) == len(calibration.classes) else "the classes without *"
@@ -170,6 +175,18 @@ def _explain(calibration: Calibration) -> bool:
         most = f"of one image {goal.most_alarms:g} count at most"
         say(f"bound: on average at most {goal.level:g} false detections an image ({most}), {how}")
     return True
+
+
+def _what_it_gives(each: Chosen) -> str:
+    """What a user of the model gets of a class that misses the goal."""
+    if not each.objects:
+        return f"It gets the threshold {each.threshold:.3f}"
+    if math.isnan(each.precision):
+        return f"It gets the threshold {each.threshold:.3f}, from which on none of these images shows any"
+    return (
+        f"It gets the threshold {each.threshold:.3f}: {each.precision:.1%} of what is shown is right, "
+        f"{each.recall:.1%} of its objects are found, with {each.false_alarms:.2f} false alarms an image"
+    )
 
 
 def _name_unlabelled(calibration: Calibration, names: tuple[str, ...]) -> None:

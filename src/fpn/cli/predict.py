@@ -68,8 +68,8 @@ def run(
         output: Folder for the results, apart from labelled images. In it nothing is replaced but what an earlier `fpn
             predict` wrote there.
         score: Draw and count detections with at least this score, 0 to 1. calibrated: with at least the threshold of
-            their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all, as the
-            results of `fpn batch` do, which takes no detection away unless its --score says so.
+            their class that `fpn calibrate` chose. None: calibrated if the model is, else 0.5. The lists hold all, as
+            the results of `fpn batch` do, which takes no detection away unless its --score says so.
         max_detections: Most detections of an image. None: the model's own setting, 100 unless it was trained with
             another.
         batch_size: Images that go through the network together.

@@ -281,28 +281,38 @@ def _choose(table: ClassMatches, goal: Goal) -> tuple[float, str]:
     if goal.bounds:
         return _choose_bound(table, cuts, goal)
     true, false = (np.concatenate([[0], np.cumsum(flags[_OVERLAP])])[cuts.ends] for flags in (table.true, table.false))
-    objects = table.objects.sum()
+    objects = int(table.objects.sum())
     if goal.kind == "f1":
         # Of equal ones the highest threshold: fewer false ones.
-        return float(cuts.scores[np.argmax(2 * true / (true + false + objects))]), ""
+        return float(cuts.scores[np.argmax(_f1(true, false, objects))]), ""
     assert goal.level is not None, "Goal has checked it"
     if goal.kind == "precision":
-        return _choose_precision(cuts, true, false, goal.level)
+        return _choose_precision(cuts, true, false, goal.level, objects)
     assert goal.kind == "recall", goal.kind
     enough = true >= goal.level * objects - 1e-9
     if enough.any():
         return float(cuts.scores[np.argmax(enough)]), ""
-    return float(cuts.scores[-1]), f"only {true[-1] / objects:.1%} of its objects are found at any score"
+    # The lowest score that finds one more: below it there are false ones alone.
+    return float(cuts.scores[np.argmax(true)]), f"only {true[-1] / objects:.1%} of its objects are found at any score"
 
 
-def _choose_precision(cuts: _Cuts, true: np.ndarray, false: np.ndarray, level: float) -> tuple[float, str]:
-    """The lowest threshold that is precise enough, else the most precise one."""
+def _f1(true: np.ndarray, false: np.ndarray, objects: int) -> Float64[np.ndarray, " c"]:
+    return np.asarray(2 * true / (true + false + objects))
+
+
+def _choose_precision(
+    cuts: _Cuts, true: np.ndarray, false: np.ndarray, level: float, objects: int
+) -> tuple[float, str]:
+    """The lowest threshold that is precise enough; else the best F1 with no more false ones than there are objects.
+
+    The most precise one may be a flood: of a class that is never found for sure, precision says next to nothing.
+    """
     precision = true / np.maximum(true + false, 1)
     enough = np.flatnonzero(precision >= level - 1e-9)
     if len(enough):
         return float(cuts.scores[enough[-1]]), ""
-    best = int(np.argmax(precision))
-    return float(cuts.scores[best]), f"its precision is {precision[best]:.1%} at best"
+    best = int(np.argmax(np.where(false <= objects, _f1(true, false, objects), -1)))
+    return float(cuts.scores[best]), f"its precision is {precision.max():.1%} at best"
 
 
 def _choose_bound(table: ClassMatches, cuts: _Cuts, goal: Goal) -> tuple[float, str]:
