@@ -162,6 +162,7 @@ def parts(tmp_path: Path) -> Path:
             "all",
             "m was trained on 8 of these 10 images: it knows them by heart, and on others it is worse.",
         ),
+        ("all", "val", "m was trained on these very images"),
         ("train", "all", "Measure with --split val, which it has not seen."),
     ],
 )
@@ -187,7 +188,7 @@ def test_images_of_a_divided_split_are_counted_without_those_held_out(tmp_path: 
     found = find_learned(record, where, whole, images=None)
     assert found is not None
     assert (found.images, found.of) == (8, 10)
-    assert str(found).endswith("Without --split, the 2 images that its training held out are measured.")
+    assert str(found).endswith("Leave --split out to measure on the 2 images that its training held out.")
     assert find_learned(record, where, held.divide(whole)[1], images=None) is None
     # Other labels than it was trained on: nothing is known for sure.
     other = {**record, "data": {**record["data"], "labels": "0"}}

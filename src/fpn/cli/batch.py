@@ -18,6 +18,7 @@ from fpn.runtime.cores import usable_cores
 from fpn.wording import counted
 
 if TYPE_CHECKING:
+    from fpn.batch.running import BatchSummary
     from fpn.structures import Thresholds
 
 
@@ -101,6 +102,11 @@ def run(
             column=column,
             progress=progress,
         )
+    return _tell(summary)
+
+
+def _tell(summary: BatchSummary) -> int:
+    """Say what was found, and what could not be read; the exit status."""
     if summary.going_on:
         say(f"{counted(summary.going_on, 'shard')} from an earlier run")
     found = ", ".join(f"{count} {name}" for name, count in summary.detections.items()) or "nothing found"

@@ -17,7 +17,7 @@ from fpn.wording import counted
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
-    from fpn.training.run_record import Learned
+    from fpn.training.run_record import LearnedImages
 
 # Under this name the notes of a run have it.
 NOTE = "held_out"
@@ -123,7 +123,7 @@ def find_untrained(data: Path, record: Mapping[str, Any], images: Path | None) -
     return None if used is None or found is None else (found, used)
 
 
-def find_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> Learned | None:
+def find_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> LearnedImages | None:
     """Which of the images to measure on a model has learned from; None: none, or it can't be known.
 
     The split trained on is opened again, and counts only where its digest is that of the training.
@@ -134,10 +134,10 @@ def find_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, **read
         dataset: what is measured on.
         reading: as `open_dataset` takes it.
     """
-    from fpn.training.run_record import Learned, learned_from
+    from fpn.training.run_record import LearnedImages, learned_from
 
     known = len(dataset) if learned_from(record, dataset) else _count_learned(record, data, dataset, reading)
-    return Learned(known, len(dataset), _unlearned(record, data, reading)) if known else None
+    return LearnedImages(known, len(dataset), _unlearned(record, data, reading)) if known else None
 
 
 def warn_of_learned(model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> None:
@@ -153,7 +153,8 @@ def _unlearned(record: Mapping[str, Any], data: Path, reading: Mapping[str, Any]
     splits = list_splits(data, images=reading.get("images"))
     held, used = HeldOut.of(record.get("notes", {})), _split_learned(record, splits)
     if held is not None and held.split == used:
-        return f"Without --split, the {counted(len(held.images), 'image')} that its training held out are measured."
+        kept = counted(len(held.images), "image")
+        return f"Leave --split out to measure on the {kept} that its training held out."
     found = None if used is None else untrained_split(splits, used)
     if found is not None:
         return f"Measure with --split {found}, which it has not seen."
@@ -168,8 +169,11 @@ def _trained_split(data: Path, record: Mapping[str, Any], splits: Sequence[str])
 
 def _split_learned(record: Mapping[str, Any], splits: Sequence[str]) -> str | None:
     """The split that a model learned from, whatever folder it was in; None: there is none of its name."""
+    from fpn.data.formats.layout import WHOLE
+
     held = HeldOut.of(record.get("notes", {}))
-    used = str(record.get("data", {}).get("name", "")).rpartition("/")[2] if held is None else held.split
+    _, divided, last = str(record.get("data", {}).get("name", "")).rpartition("/")
+    used = held.split if held is not None else last if divided else WHOLE
     return used if used in splits else None
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fpn.data.dataset import Dataset
     from fpn.detectors import Detector
     from fpn.image_values import PixelRange
-    from fpn.training.run_record import Learned
+    from fpn.training.run_record import LearnedImages
 
 
 def open_measured(
@@ -85,7 +85,7 @@ def _refuse_others_classes(data: Path, split: str | None, reading: dict[str, Any
 
 def open_for_detector(
     detector: Detector, data: Path, split: str | None, reading: dict[str, Any]
-) -> tuple[Dataset, Learned | None]:
+) -> tuple[Dataset, LearnedImages | None]:
     """The same for a detector, and what of it the detector learned from; which classes only one knows is said, too.
 
     Raises:

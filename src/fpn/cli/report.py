@@ -79,11 +79,10 @@ def run(
 
     _refuse(output, run_folder)
     detector = load(model, device=check_device(device), max_detections=max_detections)
-    accepted = (limits or LimitOptions()).limits()
-    reading: dict[str, Any] = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
-    reading |= {"images": images, "limits": accepted}
+    elsewhere: dict[str, Any] = {"images": images, "limits": (limits or LimitOptions()).limits()}
+    reading = {"drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, **elsewhere}
     dataset, learned = open_for_detector(detector, data, split, reading)
-    looking = partial(look_through, data, images=images, limits=accepted, bar=partial(progress_bar, "checking images"))
+    looking = partial(look_through, data, **elsewhere, bar=partial(progress_bar, "checking images"))
     with considerate(say_warning), unheard(ClassWarning), advising():  # unheard is what was said above
         page = report(
             detector,

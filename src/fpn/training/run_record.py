@@ -68,7 +68,7 @@ def learned_from(record: Mapping[str, Any], dataset: Dataset) -> bool:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedImages:
     """What a model learned from of the images that it is measured on.
 
     Attributes:

@@ -51,6 +51,9 @@ def test_one_is_one_and_a_caution_begins_as_a_sentence() -> None:
 def test_a_page_says_what_the_model_knows_by_heart() -> None:
     told = figures(0.9, dataset={"learned": "was trained on 5 of these 8 images.", "images": 20, "unreadable": {}})
     assert verdict(told)["cautions"] == ["The model was trained on 5 of these 8 images."]
+    assert (
+        "(expect less on other images: the model was trained on some or all of these)" in verdict(told)["sentences"][0]
+    )
 
 
 def test_masks_and_keypoints_are_named_beside_boxes_where_they_were_measured() -> None:

@@ -38,7 +38,7 @@ from fpn.studies.report.label_errors import LabelError, find_label_errors
 from fpn.studies.report.outcomes import ImageOutcome, confusion, found_by_size, judge_images
 from fpn.studies.report.training_curves import read_curves
 from fpn.training.data_facts import DataFacts
-from fpn.training.run_record import Learned, describe_data, learned_from
+from fpn.training.run_record import LearnedImages, describe_data, learned_from
 from fpn.version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Settings:
     skip_unreadable: bool
     budget: bool
     check: Callable[[], CheckReport] | None
-    learned: Learned | None = None
+    learned: LearnedImages | None = None
     bar: BarMaker = silent
 
     def key(self, detector: Detector, dataset: Dataset) -> dict[str, Any]:
@@ -329,15 +329,15 @@ def _model(detector: Detector, name: str) -> dict[str, Any]:
     }
 
 
-def _learned(detector: Detector, dataset: Dataset) -> Learned | None:
+def _learned(detector: Detector, dataset: Dataset) -> LearnedImages | None:
     """What nobody told: whether the detector learned from the whole."""
     count = len(dataset)
     if not learned_from(detector.training_record, dataset):
         return None
-    return Learned(count, count, "Measure on images that it has not seen (--split).")
+    return LearnedImages(count, count, "Measure on images that it has not seen (--split).")
 
 
-def _data(seen: Dataset, whole: Dataset, learned: Learned | None, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _data(seen: Dataset, whole: Dataset, learned: LearnedImages | None, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What is measured on; which objects it has, and how much of it the model learned from."""
     facts = DataFacts.of(seen)
     counts: Counter[int] = Counter()

@@ -24,7 +24,7 @@ from fpn.studies.report.image_chapters import labels_chapter, worst_chapter
 from fpn.studies.report.page import render_page
 from fpn.studies.report.shown_images import ImageRoom
 from fpn.studies.report.verdict import verdict
-from fpn.training.run_record import Learned
+from fpn.training.run_record import LearnedImages
 
 if TYPE_CHECKING:
     from fpn.data.checks.inspection import CheckReport
@@ -43,7 +43,7 @@ def report(
     run: str | os.PathLike[str] | None = None,
     budget: bool = True,
     check: Callable[[], CheckReport] | None = None,
-    learned: Learned | None = None,
+    learned: LearnedImages | None = None,
     worst: int = 12,
     labels: int = 12,
     room: float = 8.0,

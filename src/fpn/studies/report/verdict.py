@@ -43,7 +43,9 @@ def _accuracy(figures: Mapping[str, Any]) -> str:
     if numbers["ap"] is None:
         return "These images have no object that counts, so no AP can be measured on them."
     within = ""
-    if interval and interval[1] is not None:
+    if figures["dataset"]["learned"]:
+        within = " (expect less on other images: the model was trained on some or all of these)"
+    elif interval and interval[1] is not None:
         within = f" (on other images of this kind most likely {interval[1]:.2f} to {interval[2]:.2f})"
     half = grade(numbers["ap50"])
     said = f"Average precision (AP) is {numbers['ap']:.3f}{within}; with boxes that need to fit by half only, {half}."
