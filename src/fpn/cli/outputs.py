@@ -35,7 +35,7 @@ def written_before(folder: Path, lists: str = NAME) -> tuple[str, ...]:
             return ()
         drawn = [image["drawn"] for image in data.get("images", ()) if "drawn" in image]
         return tuple(name for name in (*data["info"]["files"], *drawn) if os.path.lexists(folder / name))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
