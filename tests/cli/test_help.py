@@ -38,7 +38,8 @@ def test_the_pages_are_what_the_verbs_say_now() -> None:
 
 
 def test_every_option_that_a_text_of_the_source_names_is_one() -> None:
-    others = {"--data-binary", "--head", "--rdzv-id", "--shm-size", "--upgrade"}  # of curl, ray, torchrun, docker, pip
+    # Of curl, uv, ray, torchrun, docker and pip.
+    others = {"--data-binary", "--extra", "--head", "--rdzv-id", "--shm-size", "--upgrade"}
     pages = json.dumps(read_pages())
     known = others | set(re.findall(OPTION, pages))
     wrong = [
