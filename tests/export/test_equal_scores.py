@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fpn.errors import ConfigError
 from fpn.export.operators import LOWEST, nms_mask
 from fpn.export.runtimes import OpenVINORuntime, _as_they_come
 from fpn.ops.nms import top_k
@@ -84,6 +85,24 @@ def test_the_earlier_of_equal_scores_is_taken_as_in_the_model(fixed, tmp_path):
                 wanted, where = top_k(-wanted, 3)
                 assert torch.equal(torch.from_numpy(last), wanted)
                 assert name == "padding" or torch.equal(torch.from_numpy(second), where)
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["a count in the file", "a count that comes"])
+def test_of_more_scores_than_a_key_has_room_for_the_earlier_is_taken(fixed, tmp_path):
+    count, random = 60_000, np.random.default_rng(0)
+    scores = random.permutation(70_000)[None].astype(np.float32)
+    scores[scores > 69_000] = 69_000  # a few are equal, among more different ones than 31 bits have keys for
+    run = picking(count if fixed else None, tmp_path)
+    values, places, *_ = run({"scores": scores} | ({} if fixed else {"count": np.array([count])}))
+    wanted, where = top_k(torch.from_numpy(scores), count)
+    assert torch.equal(torch.from_numpy(values), wanted)
+    assert torch.equal(torch.from_numpy(places), where)
+
+
+def test_more_scores_than_can_be_told_apart_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"8388609 scores are taken at once: an .xml takes at most 8388608"):
+        picking(2**23 + 1, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.6, 0.7])

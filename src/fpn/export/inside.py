@@ -147,12 +147,16 @@ class InsidePreprocessor(nn.Module):
         return torch.floor((high @ rows + rest) / _HALF).clamp(0.0, 255.0).flatten(2, 3)
 
     def _bilinear(self, pixels: Tensor, outside: Tensor, padded: int) -> Tensor:
-        """As `_pillow`, neither antialiased nor rounded."""
-        inside = pixels.shape[2]
-        place = ((torch.arange(padded) + 0.5) * (inside / outside.to(torch.float32)) - 0.5).clamp(min=0.0)
-        place = place.clamp(max=inside - 1.0)
-        far = (torch.arange(inside) - place[:, None]).abs()
-        return (1 - far).clamp(min=0.0) @ pixels
+        """As `_pillow`, neither antialiased nor rounded; with the weights of PyTorch's own, to the bit.
+
+        It divides the sides in float32, and rounds a place once, when half a pixel has been taken away.
+        """
+        inside = torch.ones(()) * pixels.shape[2]
+        step = inside / outside.to(torch.float32)  # a number over a tensor would be its reciprocal, times the number
+        place = ((torch.arange(padded) + 0.5).to(torch.float64) * step.to(torch.float64) - 0.5).to(torch.float32)
+        place = torch.minimum(place.clamp(min=0.0), inside - 1)[:, None]
+        columns = torch.arange(pixels.shape[2])
+        return torch.minimum(1 - (place - columns), place - (columns - 1)).clamp(min=0.0) @ pixels
 
 
 def _less_by_one(short_side: int, long_side: int | None) -> Tensor:

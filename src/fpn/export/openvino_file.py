@@ -21,6 +21,7 @@ def save_openvino(onnx_model: bytes, header: Mapping[str, Any], target: Path) ->
         target: an `.xml`; the weights go to a `.bin` of the same name.
 
     Raises:
+        ConfigError: it takes more scores at once than OpenVINO can tell apart.
         MissingExtraError: OpenVINO is not installed.
     """
     openvino = import_openvino(str(target))
