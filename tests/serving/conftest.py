@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,22 @@ def serve(app_of: Callable[..., Any]) -> Serve:
             yield client
 
     return begin
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address, with a / at its end, of a server of this process that has an application."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 async def talk(

@@ -6,15 +6,12 @@ import base64
 import io
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from contracts.test_detectors import KEYPOINTS, SMALL
 from export.test_exported import OUTPUTS, Runtime
 from PIL import Image
@@ -30,6 +27,7 @@ from fpn.inference.optimize import OptimizationInfo, OptimizedDetector
 from fpn.serving import ServerSettings, build_app
 from fpn.serving.models import ServedModel, ServedModels
 from fpn.structures import Classes, Skeleton
+from serving.conftest import listening
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright, of the extra dev")
 CHROMIUM = shutil.which("chromium")
@@ -81,15 +79,8 @@ def serving(folder: Path, settings: ServerSettings, **makers: Callable[[], Detec
     for name, maker in makers.items():
         (folder / name).write_bytes(b"loaded by a function")
         models.append(ServedModel(name, folder / name, lambda path, maker=maker: maker()))
-    bound = socket.create_server(("127.0.0.1", 0))
-    app = build_app(ServedModels(models), settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-    bound.close()
+    with listening(build_app(ServedModels(models), settings)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
