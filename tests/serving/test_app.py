@@ -284,6 +284,27 @@ class TestAccess:
             assert 'fpn_requests_total{code="401",path="other"} 1.0' in counted
             assert client.get("/health", headers=known).json()["models"]["first"]["number"] == 1
 
+    def test_each_answer_counts_under_its_route_also_where_it_was_refused_before_one_was_looked_for(
+        self, app_of: Callable[..., Any]
+    ) -> None:
+        from fastapi.testclient import TestClient
+
+        app = app_of()
+        asked = 0
+        with TestClient(app) as client:
+            for route in app.routes:
+                for method in (*route.methods, "DELETE"):
+                    asked += 1
+                    address = route.path.replace("{name}", "x")
+                    refused = client.request(method, address, headers={"content-encoding": "gzip"})
+                    assert refused.status_code == 415
+                    counted = client.get("/metrics").text
+                    assert f'fpn_requests_total{{code="415",path="{route.path}"}}' in counted, route
+            assert 'code="415",path="other"' not in counted
+            client.get("/nothing", headers={"content-encoding": "gzip"})
+            assert 'code="415",path="other"} 1.0' in client.get("/metrics").text
+        assert asked > 20
+
     def test_health_tells_of_a_file_that_could_not_be_loaded(self, app_of: Callable[..., Any]) -> None:
         from fastapi.testclient import TestClient
 

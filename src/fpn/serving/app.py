@@ -16,7 +16,7 @@ from fpn.serving.gate import Door, Gate, is_known
 from fpn.serving.inference_protocol import add_protocol
 from fpn.serving.metrics import ServerMetrics
 from fpn.serving.models import ServedModel, ServedModels
-from fpn.serving.page import page_router
+from fpn.serving.page import add_page
 from fpn.serving.problems import RequestError, answer_problems
 from fpn.serving.queries import PredictQuery
 from fpn.serving.receiving import HOW_TO_SEND, BodyReader, unless_gone
@@ -63,7 +63,7 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
     _add_predict(app, models, service, app.state.bodies)
     _add_health(app, models, metrics, settings)
     add_protocol(app, models, service, app.state.bodies)
-    app.include_router(page_router(models, service, app.state.bodies))
+    add_page(app, models, service, app.state.bodies)
     return app
 
 

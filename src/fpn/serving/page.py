@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from fpn.serving.inside import look_inside, why_not
 from fpn.serving.models import LoadedModel, ServedModel, ServedModels
@@ -40,25 +40,25 @@ _HEADERS = {
 }
 
 
-def page_router(models: ServedModels, service: DetectionService, bodies: BodyReader) -> APIRouter:
+def add_page(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
     """`GET /` and the files behind it, `GET /inside` and `POST /inside`.
 
     Args:
+        app: that they are added to.
         models: what is served.
         service: keeps the limits.
         bodies: reads images of requests.
     """
-    router = APIRouter()
     texts = {name: (_FILES / name).read_bytes() for name in ("index.html", *_KINDS)}
-    _add_files(router, texts)
+    _add_files(app, texts)
     # One at a time: maps of all levels are in memory meanwhile, and detecting for others goes on beside it.
     looking = asyncio.Semaphore(1)
 
-    @router.get("/inside", summary="What the page has to know of the models.")
+    @app.get("/inside", summary="What the page has to know of the models.")
     async def describe() -> dict[str, Any]:
         return {"fpn": __version__, "models": [describe_model(each) for each in models.values()]}
 
-    @router.post("/inside", summary="Levels, anchors, proposals, and where each detection of one image comes from.")
+    @app.post("/inside", summary="Levels, anchors, proposals, and where each detection of one image comes from.")
     async def look(request: Request, model: str | None = None) -> Response:
         served = named_model(models, model)
         async with bodies.images(request) as images:
@@ -72,8 +72,6 @@ def page_router(models: ServedModels, service: DetectionService, bodies: BodyRea
                 finally:
                     looking.release()
         return Response(text, media_type="application/json")
-
-    return router
 
 
 def describe_model(model: ServedModel) -> dict[str, Any]:
@@ -94,12 +92,12 @@ def describe_model(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _add_files(router: APIRouter, texts: dict[str, bytes]) -> None:
-    @router.get("/", include_in_schema=False)
+def _add_files(app: FastAPI, texts: dict[str, bytes]) -> None:
+    @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return Response(texts["index.html"], media_type="text/html; charset=utf-8", headers=_HEADERS)
 
-    @router.get("/page/{name}", include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
     async def file(name: str) -> Response:
         if name not in _KINDS:
             raise RequestError(404, f"/page/{name!s:.100}: nothing is here", "The page itself is at /.")
