@@ -267,9 +267,12 @@ def test_a_proposer_of_segments_shows_its_levels_and_says_what_it_does_not_show(
 
 
 def test_an_exported_file_shows_its_detections_and_says_why_no_more() -> None:
-    header = json.loads(json.dumps(GraphInfo("original", OUTPUTS).header(detector([]))))
+    made_of = made("faster_rcnn")
+    header = json.loads(json.dumps(GraphInfo("original", OUTPUTS).header(made_of)))
     exported = ExportedDetector(Runtime(), header, where="a.onnx")
     told = look_inside(exported, PHOTO)
+    assert (told.image, told.network) == (Size(80, 100), look_inside(made_of, PHOTO).network)
+    assert told.network == Size(64, 80)
     assert [(each.box, each.score, each.label, each.level) for each in told.detections] == [
         ((0.0, 0.0, 50.0, 40.0), 0.75, 1, None)
     ]

@@ -13,6 +13,7 @@ from fpn.export.exported import ExportedDetector
 from fpn.heads.dense_towers import TowerHead
 from fpn.inference.optimize import OptimizedDetector
 from fpn.preprocessing.frame import Frame
+from fpn.preprocessing.resizing import network_frame
 from fpn.serving.inside_figures import SHOWN, Explained, Inside, LevelInside, describe_level, rounded_scores
 from fpn.serving.inside_one_stage import look_into_one_stage
 from fpn.serving.inside_two_stage import look_into_two_stage
@@ -69,7 +70,8 @@ def _look(model: Detector, images: ImageBatch, frame: Frame) -> Inside:
     return Inside(
         kind=model.recipe.kind,
         image=frame.original,
-        network=frame.network,
+        # Not the frame's: an exported file that has the preprocessor inside gets the image as it is.
+        network=network_frame(frame.original, **model.preprocessor.config.sizing).network,
         levels=levels,
         count=len(found),
         detections=_told(found[:SHOWN]),
