@@ -245,7 +245,10 @@ def test_a_level_opens_with_its_map_its_anchors_and_equation_1(page: sync_api.Pa
     assert [each.get_attribute("aria-pressed") for each in levels.all()] == ["false", "true", "false", "false", "false"]
     assert "16 found" in levels.nth(1).inner_text()
     assert page.locator("#map").is_visible()
-    page.locator("#why button").first.click()
+    first = page.locator("#why button").first
+    assert (page.locator("#why p").count(), first.get_attribute("aria-expanded")) == (0, "false")
+    first.press("Enter")
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-expanded')") == "true"
     said = page.locator("#why li.chosen").inner_text()
     assert re.search(r"k = floor\(4 \+ log2\([\d.]+ / 56\)\) = floor\(3\.\d\d\) = 3, so p3", said)
     assert page.locator("#boxes g.chosen").count() == 1
@@ -365,6 +368,20 @@ def test_a_phone_scrolls_in_one_direction_only(page: sync_api.Page, photo: Path)
         page.get_by_role("tab", name=tab).click()
         page.locator("[role=tabpanel]:visible .controls").first.wait_for()
         assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize(("width", "height", "screens"), [(1280, 800, 1.5), (390, 844, 2.5)])
+def test_levels_stand_in_one_row_and_the_pyramid_does_not_scroll_for_long(
+    page: sync_api.Page, photo: Path, width: int, height: int, screens: float
+) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    choose(page, photo)
+    page.get_by_role("tab", name="Pyramid").click()
+    levels = page.locator("#levels button")
+    levels.first.wait_for()
+    assert len({box["y"] for each in levels.all() if (box := each.bounding_box()) is not None}) == 1
+    assert "16 found" in levels.nth(1).inner_text()
+    assert page.evaluate("() => document.documentElement.scrollHeight") < screens * height
 
 
 # --- without a browser ------------------------------------------------------------------------------------------------

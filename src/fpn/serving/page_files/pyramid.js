@@ -84,7 +84,6 @@ export class Pyramid {
     $("cell-row").max = level.rows - 1;
     $("cell-column").max = level.columns - 1;
     $("cell-row").value = $("cell-column").value = "";
-    $("why-title").textContent = `Detections of ${level.name}`;
     this.count();
     this.paint();
   }
@@ -175,24 +174,29 @@ export class Pyramid {
     const known = this.inside.detections.some((each) => each.level);
     for (const level of this.inside.levels) level.found.textContent = known ? `${found.filter((each) => each.level === level.name).length} found` : "";
     const own = found.filter((each) => each.level === this.level.name);
+    $("why-title").textContent = `Detections of ${this.level.name}${own.length ? ": choose one to see where it comes from" : ""}`;
     const rows = own.slice(0, LISTED).map((each) => {
       const row = make("li");
       const button = make("button", this.label(each), "pick");
       button.type = "button";
-      button.addEventListener("click", () => {
-        this.chosen = this.chosen === each.number ? null : each.number;
-        this.count();
-        this.changed();
-        $("why").querySelector("[aria-pressed=true]")?.focus();
-      });
-      button.setAttribute("aria-pressed", String(each.number === this.chosen));
-      row.classList.toggle("chosen", each.number === this.chosen);
-      row.append(button, ...each.why.map((sentence) => make("p", sentence)));
+      const open = each.number === this.chosen;
+      button.addEventListener("click", () => this.choose(open ? null : each.number, rows.indexOf(row)));
+      button.setAttribute("aria-expanded", String(open));
+      row.classList.toggle("chosen", open);
+      row.append(button, ...(open ? each.why : []).map((sentence) => make("p", sentence)));
       return row;
     });
-    if (own.length > LISTED) rows.push(make("li", `and ${own.length - LISTED} more: a higher threshold leaves fewer.`));
-    if (!own.length) rows.push(make("li", known ? "None, at this threshold." : "It is not told which level detections come from."));
+    if (own.length > LISTED) rows.push(make("li", `and ${own.length - LISTED} more: a higher threshold leaves fewer.`, "said"));
+    if (!own.length) rows.push(make("li", known ? "None, at this threshold." : "It is not told which level detections come from.", "said"));
     $("why").replaceChildren(...rows);
+  }
+
+  // Says why of one detection, or of none; its place in the list keeps the focus.
+  choose(number, place) {
+    this.chosen = number;
+    this.count();
+    this.changed();
+    $("why").children[place]?.querySelector("button")?.focus();
   }
 
   marks() {
