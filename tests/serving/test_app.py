@@ -150,6 +150,40 @@ class TestPredict:
         assert cases[422][1].json()["remedy"] == "Did you mean 'score'?"
         assert "64 x 65 is 4160 pixels" in cases[413][1].json()["error"]
 
+    @pytest.mark.parametrize(
+        ("method", "address", "status", "told"),
+        [
+            ("POST", "/inside?model=first&model=second", 422, "'model' stands 2 times in the address"),
+            ("POST", "/inside?modle=first", 422, "Did you mean 'model'?"),
+            ("POST", "/inside?score=0.5", 422, "unknown query 'score'"),
+            ("POST", "/inside", 400, "curl --data-binary"),
+            ("POST", "/v2/models/first/infer?score=0.5", 422, "Settings stand in the JSON"),
+            ("POST", "/predict?score=0,5", 422, 'Give a number from 0 to 1, or \\"calibrated\\".'),
+            ("POST", "/predict?score=", 422, "Give a number from 0 to 1"),
+            ("POST", "/predict?tiles=64.5", 422, "Give a whole number."),
+            ("POST", "/predict?tiles=64&also_whole=maybe", 422, "Give true or false."),
+            ("POST", "/predict?tiles=64&overlap=much", 422, "Give a number."),
+            ("POST", "/predict/", 404, "Did you mean '/predict'?"),
+            ("GET", "//Health/", 404, "Did you mean '/health'?"),
+            ("GET", "/v2/models/first/", 404, "Did you mean '/v2/models/first'?"),
+            ("GET", "/metric", 404, "Did you mean '/metrics'?"),
+            ("GET", "/etc/passwd", 404, '"remedy":"GET /openapi.json lists'),
+            ("PUT", "/health", 405, "Allowed: GET, HEAD."),
+            ("GET", "/v2/models/fir%73t", 200, '"name":"first"'),
+            ("HEAD", "/health", 200, ""),
+            ("HEAD", "/page/page.css", 200, ""),
+            ("HEAD", "/predict", 405, ""),
+        ],
+    )
+    def test_what_is_asked_oddly_is_told_how_it_is_asked(
+        self, app_of: Callable[..., Any], method: str, address: str, status: int, told: str
+    ) -> None:
+        from fastapi.testclient import TestClient
+
+        # Not as a context: nothing here gets to a network.
+        answer = TestClient(app_of()).request(method, f"http://testserver{address}")
+        assert (answer.status_code, told in answer.text) == (status, True), answer.text
+
     def test_more_tiles_than_allowed_are_refused_before_anything_is_decoded(self, serve: Serve) -> None:
         with serve(max_tiles=3) as client:
             answer = client.post("/predict?tiles=32&overlap=0", content=png(64, 64))
@@ -385,3 +419,10 @@ class TestOpenInferenceProtocol:
         assert answer["outputs"] == [{"name": "counts", "datatype": "INT64", "shape": [1], "data": [2]}]
         assert refused.status_code == 400
         assert refused.json()["error"] == "this model gives no masks"
+
+    def test_an_image_that_can_t_be_read_is_named_once(self, serve: Serve) -> None:
+        with serve() as client:
+            for data in ("AAAA", ""):
+                answer = infer(client, data=[data])
+                assert answer.status_code in (400, 422)
+                assert answer.json()["error"].count("images[0]") == 1, answer.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -17,8 +16,8 @@ from fpn.serving.inference_protocol import add_protocol
 from fpn.serving.metrics import ServerMetrics
 from fpn.serving.models import ServedModel, ServedModels
 from fpn.serving.page import add_page
-from fpn.serving.problems import RequestError, answer_problems
-from fpn.serving.queries import PredictQuery
+from fpn.serving.problems import RequestError, answer_problems, refuse_odd_query
+from fpn.serving.queries import KNOWN_QUERIES, PredictQuery
 from fpn.serving.receiving import HOW_TO_SEND, BodyReader, unless_gone
 from fpn.serving.service import DetectionService, named_model, raise_if_none_was_read
 from fpn.serving.settings import ServerSettings
@@ -55,7 +54,10 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
         await asyncio.to_thread(service.close)
 
     # Its pages of documentation would load scripts from elsewhere.
-    app = FastAPI(title="fpn", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # An address with a slash too many is answered with the right one, not sent there without a word.
+    app = FastAPI(
+        title="fpn", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.state.service, app.state.bodies = service, BodyReader(settings, service)
     app.state.door = Door()
     answer_problems(app)
@@ -70,7 +72,7 @@ def build_app(models: ServedModels, settings: ServerSettings | None = None) -> F
 def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
     @app.post("/predict", summary="Find objects in an image's bytes, or in the files of a form.", openapi_extra=_BODY)
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
-        _refuse_repeated(request)
+        refuse_odd_query(request, KNOWN_QUERIES)
         model = named_model(models, query.model)
         tiling = query.tiling()
         async with bodies.images(request) as images:
@@ -82,13 +84,6 @@ def _add_predict(app: FastAPI, models: ServedModels, service: DetectionService, 
         if query.format == "coco":
             return JSONResponse(await service.in_pool(coco_answer, answers))
         return JSONResponse(await service.in_pool(json_answer, answers, model.name))
-
-
-def _refuse_repeated(request: Request) -> None:
-    """What is said twice in an address would be half ignored."""
-    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if count > 1:
-            raise RequestError(422, f"{name!r:.100} stands {count} times in the address", "Say it once.")
 
 
 def _add_health(app: FastAPI, models: ServedModels, metrics: ServerMetrics, settings: ServerSettings) -> None:

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fpn.serving.models import ServedModel, ServedModels
-from fpn.serving.problems import RequestError
+from fpn.serving.problems import RequestError, refuse_odd_query
 from fpn.serving.receiving import BodyReader, unless_gone
 from fpn.serving.service import DetectionService, named_model
 from fpn.serving.tensors import INPUT, output_kinds, read_inference, to_tensors
@@ -43,6 +43,7 @@ def add_protocol(app: FastAPI, models: ServedModels, service: DetectionService, 
 def _add_infer(app: FastAPI, models: ServedModels, service: DetectionService, bodies: BodyReader) -> None:
     @app.post("/v2/models/{name}/infer", summary="Find objects in image files (BYTES) or pixels (UINT8).")
     async def infer(name: str, request: Request) -> JSONResponse:
+        refuse_odd_query(request, (), elsewhere='Settings stand in the JSON: "parameters": {"score": 0.5}.')
         model = named_model(models, name)
         if "inference-header-content-length" in request.headers:
             raise RequestError(415, "tensors as binary data are not taken", "Send them as JSON.")
@@ -52,8 +53,8 @@ def _add_infer(app: FastAPI, models: ServedModels, service: DetectionService, bo
             answers = await unless_gone(request, looking)
         for number, each in enumerate(answers):
             if isinstance(each.found, RequestError):
-                error = each.found
-                raise RequestError(error.status, f"{INPUT}[{number}]: {error.what}", error.remedy)
+                error, where = each.found, f"{INPUT}[{number}]: "
+                raise RequestError(error.status, where + error.what.removeprefix(where), error.remedy)
         tensors = await service.in_pool(to_tensors, answers, asked.outputs)
         loaded = answers[0].loaded
         about = {"model_name": model.name, "model_version": str(loaded.number)}

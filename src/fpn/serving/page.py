@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request, Response
 
 from fpn.serving.inside import look_inside, why_not
 from fpn.serving.models import LoadedModel, ServedModel, ServedModels
-from fpn.serving.problems import RequestError
-from fpn.serving.receiving import BodyReader, unless_gone
+from fpn.serving.problems import RequestError, refuse_odd_query
+from fpn.serving.receiving import HOW_TO_SEND, BodyReader, unless_gone
 from fpn.serving.service import DetectionService, Sent, decode_image, named_model
 from fpn.version import __version__
 
@@ -60,11 +60,14 @@ def add_page(app: FastAPI, models: ServedModels, service: DetectionService, bodi
 
     @app.post("/inside", summary="Levels, anchors, proposals, and where each detection of one image comes from.")
     async def look(request: Request, model: str | None = None) -> Response:
+        refuse_odd_query(request, ("model",))
         served = named_model(models, model)
         async with bodies.images(request) as images:
-            if len(images) != 1:
+            if not images:
+                raise RequestError(400, "no image came", HOW_TO_SEND)
+            if len(images) > 1:
                 what = f"{len(images)} images in one request"
-                raise RequestError(413 if images else 400, what, "Look into a model with one image at a time.")
+                raise RequestError(413, what, "Look into a model with one image at a time.")
             with service.accepted(1, served):
                 await unless_gone(request, _take_turn(looking, service.settings.seconds))
                 try:

@@ -110,7 +110,9 @@ class _ImpatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is told so as all else is, as JSON."""
-        body = RequestError(400, msg, "Send HTTP/1.1 with a head of at most 16 KiB.").response()
+        body = RequestError(
+            400, msg, "Send HTTP/1.1 with a head of at most 16 KiB, in which all but ASCII is percent-encoded."
+        ).response()
         head = h11.Response(
             status_code=400, headers=[*body.raw_headers, (b"connection", b"close")], reason=b"Bad Request"
         )

@@ -16,7 +16,7 @@ import pydantic_core
 from fpn.detectors.operating_point import Score
 from fpn.detectors.prediction import TaskName
 from fpn.image_io import ImageBytes
-from fpn.serving.problems import RequestError
+from fpn.serving.problems import SCORE_REMEDY, RequestError
 from fpn.serving.service import Answer, Sent
 from fpn.serving.settings import ServerSettings
 from fpn.shapes import in_pixels
@@ -103,7 +103,7 @@ def _score(parameters: object) -> Score:
     if score is None or score == "calibrated":
         return None if score is None else "calibrated"
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise RequestError(400, f"score {score!r:.100}", 'Give a number from 0 to 1, or "calibrated".')
+        raise RequestError(400, f"score {score!r:.100}", SCORE_REMEDY)
     return float(score)
 
 
