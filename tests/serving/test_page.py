@@ -119,7 +119,8 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def opened(browser: sync_api.Browser, address: str) -> Iterator[Watched]:
-    context = browser.new_context()
+    # Colours are read as they stand, none on its way from another.
+    context = browser.new_context(reduced_motion="reduce")
     yield Watched(context.new_page(), address)
     context.close()
 
@@ -345,7 +346,7 @@ def test_every_control_has_a_name_and_every_text_stands_out_in_light_and_dark(pa
         assert any(f'tab "{tab}" [selected]' in line for line in lines)
         assert [line for line in lines if UNNAMED.match(line)] == []
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.emulate_media(color_scheme=scheme)
             assert page.evaluate(CONTRASTS) == []
 
 
@@ -382,6 +383,21 @@ def test_levels_stand_in_one_row_and_the_pyramid_does_not_scroll_for_long(
     assert len({box["y"] for each in levels.all() if (box := each.bounding_box()) is not None}) == 1
     assert "16 found" in levels.nth(1).inner_text()
     assert page.evaluate("() => document.documentElement.scrollHeight") < screens * height
+
+
+def test_of_many_detections_of_a_level_some_are_listed_and_more_are_asked_for(page: sync_api.Page, photo: Path) -> None:
+    choose(page, photo)
+    page.get_by_role("tab", name="Pyramid").click()
+    page.locator("#levels button").nth(1).click()
+    page.locator("#threshold").evaluate("(slider) => { slider.value = 0; slider.dispatchEvent(new Event('input')); }")
+    count(page, "objects found.")
+    listed = page.locator("#why button.pick")
+    at_first = listed.count()
+    more = page.get_by_role("button", name=re.compile("^Show .* more of"))
+    assert (at_first, more.count()) == (20, 1)
+    more.press("Enter")
+    assert listed.count() > 20
+    assert page.evaluate("() => document.activeElement === document.querySelectorAll('#why button.pick')[20]")
 
 
 # --- without a browser ------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ const $ = (id) => document.getElementById(id);
 const WHITE = [255, 255, 255];
 const ANCHOR = [240, 228, 66];
 const ORIGIN = [86, 180, 233];
-// Detections of a level that are listed; the threshold makes them fewer.
-const LISTED = 60;
+// Detections of a level that are listed at first, and with each "Show more".
+const LISTED = 20;
 
 const round = (value) => (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
@@ -34,6 +34,7 @@ export class Pyramid {
     this.level = null;
     this.cell = null;
     this.chosen = null;
+    this.listed = LISTED;
     $("alike").addEventListener("change", () => this.paint());
     $("opacity").addEventListener("input", () => this.paint());
     for (const id of ["cell-row", "cell-column"]) {
@@ -73,6 +74,7 @@ export class Pyramid {
   open(level) {
     this.level = level;
     this.cell = null;
+    this.listed = LISTED;
     for (const each of this.inside.levels) each.button.setAttribute("aria-pressed", String(each === level));
     const readers = level.read_by.length ? `Read by: ${level.read_by.join("; ")}.` : "No head reads it.";
     $("level-facts").textContent =
@@ -175,7 +177,7 @@ export class Pyramid {
     for (const level of this.inside.levels) level.found.textContent = known ? `${found.filter((each) => each.level === level.name).length} found` : "";
     const own = found.filter((each) => each.level === this.level.name);
     $("why-title").textContent = `Detections of ${this.level.name}${own.length ? ": choose one to see where it comes from" : ""}`;
-    const rows = own.slice(0, LISTED).map((each) => {
+    const rows = own.slice(0, this.listed).map((each) => {
       const row = make("li");
       const button = make("button", this.label(each), "pick");
       button.type = "button";
@@ -186,9 +188,24 @@ export class Pyramid {
       row.append(button, ...(open ? each.why : []).map((sentence) => make("p", sentence)));
       return row;
     });
-    if (own.length > LISTED) rows.push(make("li", `and ${own.length - LISTED} more: a higher threshold leaves fewer.`, "said"));
+    if (own.length > this.listed) rows.push(this.moreOf(own.length - this.listed));
     if (!own.length) rows.push(make("li", known ? "None, at this threshold." : "It is not told which level detections come from.", "said"));
     $("why").replaceChildren(...rows);
+  }
+
+  // What lists some of those that are left; the first of these has the focus then.
+  moreOf(left) {
+    const row = make("li", "", "said");
+    const button = make("button", `Show ${Math.min(left, LISTED)} more of ${left}`);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      const next = this.listed;
+      this.listed += LISTED;
+      this.count();
+      $("why").children[next].querySelector("button").focus();
+    });
+    row.append(button);
+    return row;
   }
 
   // Says why of one detection, or of none; its place in the list keeps the focus.
