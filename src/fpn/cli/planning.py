@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from fpn.training.planned import TrainingPlan
 
 _MADE_BY = "fpn train --plan"
+_NOTHING_HELD_OUT = (
+    "no images are held out to measure on: --validation-share 0.2 keeps a fifth, --validation-split or --validation "
+    "name others"
+)
 
 
 def file_beside(run: Path) -> Path:
@@ -177,6 +181,8 @@ def _show(plan: TrainingPlan, pace: Pace | None, validated: int) -> None:
         say_warning(warning)
     for note in plan.notes:
         say_note(note)
+    if plan.settings and not validated:
+        say_note(_NOTHING_HELD_OUT)
     if pace is not None:
         _show_time(plan, pace, validated)
 

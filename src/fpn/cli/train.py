@@ -213,7 +213,20 @@ def _splits(path: Path, options: DataOptions) -> tuple[str | None, str | None]:
         if trained is not None and _speaks():
             beside = f", validating on {held_out}" if held_out else ""
             say(f"training on the split {trained}{beside}; --split and --validation-split name others")
+        elif trained is None and _speaks():
+            _say_which_split(path, options.images)
     return trained, held_out
+
+
+def _say_which_split(path: Path, images: Path | None) -> None:
+    """Where there are several and nobody was asked."""
+    from fpn.data.formats.open import choose_split, list_splits
+
+    splits = list_splits(path, images=images)
+    chosen = choose_split(path, None, images=images)
+    others = [name for name in splits if name != chosen]
+    if others:
+        say(f"training on the split {chosen}; --split names another of {', '.join(others)}")
 
 
 def _speaks() -> bool:

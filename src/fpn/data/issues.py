@@ -29,7 +29,7 @@ class Kind:
     repair: str = ""
 
 
-_LABEL_AGAIN = "Label again. Training leaves a few out; --drop-invalid: all."
+_LABEL_AGAIN = "Label again. fpn train leaves up to 1 % of all boxes out; --drop-invalid any number."
 _LEFT_OUT = "leaves them out"
 
 # In the order of the report.
