@@ -14,11 +14,13 @@ from fpn.cli.held_out import (
     find_held_out,
     find_learned,
     find_untrained,
+    refuse_too_few,
     untrained_split,
     warn_of_learned,
 )
 from fpn.data import open_dataset
 from fpn.data.split import image_name
+from fpn.errors import ConfigError
 from fpn.training.run import Run
 from fpn.training.run_record import describe_data
 
@@ -84,11 +86,18 @@ def test_a_share_is_held_out_and_measured_on_by_training_resume_and_evaluate(
     evaluate = ["evaluate", run / "best.safetensors", tmp_path / "set", "--batch-size", 4, "--workers", 0]
     ended = fpn(*evaluate, "--output", figures)
     assert ended.status == 0, ended.err
-    assert "measuring on the 2 images that the training held out of all; --split names others" in ended.out
+    assert "measuring on the 2 images that training held out (for other images: --split NAME)" in ended.out
     assert json.loads(figures.read_text())["ap"] == pytest.approx(measured["ap"], abs=1e-6)
     assert "was trained on" not in ended.err
     ended = fpn(*evaluate, "--split", "all")
     assert "the model was trained on 8 of these 10 images" in " ".join(ended.err.split())
+
+    others = write_text(tmp_path / "others.json", "[]")
+    compare = ["compare", others, run / "best.safetensors", tmp_path / "set", "--workers", 0, "--resamples", 5]
+    ended = fpn(*compare, "--split", "all")
+    assert "But B has learned from 8 of these 10 images: the verdict is not to be trusted." in " ".join(
+        ended.out.split()
+    )
 
 
 def test_a_dataset_without_the_images_that_were_held_out_is_another_one(
@@ -189,7 +198,11 @@ def test_images_of_a_divided_split_are_counted_without_those_held_out(tmp_path: 
     assert found is not None
     assert (found.images, found.of) == (8, 10)
     assert str(found).endswith("Leave --split out to measure on the 2 images that its training held out.")
-    assert find_learned(record, where, held.divide(whole)[1], images=None) is None
+    apart = held.divide(whole)[1]
+    assert find_learned(record, where, apart, images=None) is None
+    refuse_too_few(apart)
+    with pytest.raises(ConfigError, match=r"1 image that training held out.*--split.*--validation-share"):
+        refuse_too_few(HeldOut("all", held.images[:1]).divide(whole)[1])
     # Other labels than it was trained on: nothing is known for sure.
     other = {**record, "data": {**record["data"], "labels": "0"}}
     assert find_learned(other, where, whole, images=None) is None

@@ -115,7 +115,7 @@ def test_compare_refuses_models_that_cannot_be_compared_before_one_has_run(
     assert "a.safetensors knows cell, nut" in told
     truth = json.loads((cells / "instances.json").read_text())
     write_json(cells / "instances.json", {**truth, "images": truth["images"][:1], "annotations": []})
-    assert "images: 1, resamples: 1000; at least 2" in fpn.fails("compare", model, model, cells)
+    assert "cells: 1 image; an interval needs 2 or more. Name others" in fpn.fails("compare", model, model, cells)
 
 
 @pytest.fixture

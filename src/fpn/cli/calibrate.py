@@ -99,7 +99,7 @@ def run(
     refuse_others(report, "fpn calibrate")
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
-    dataset = open_for((model,), data, split, reading, doing="calibrating")
+    dataset, _ = open_for((model,), data, split, reading, doing="calibrating")
     truth = common_truth((model,), dataset)
     on = check_device(device)
     measuring = Measuring(dataset, batch_size, workers, arithmetic, on, skip_unreadable=skip_unreadable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from fpn.errors import DataError
 
 if TYPE_CHECKING:
     from fpn.evaluation import Comparison
+    from fpn.training.run_record import LearnedImages
 
 # Exit status when all went well and B is below what was asked for.
 BELOW = 3
@@ -83,9 +84,10 @@ def run(
         device: Where to run: cpu, cuda, cuda:1 and so on. None: the GPU if there is one, else the CPU.
     """
     from fpn.cli.devices import check_device
+    from fpn.cli.held_out import refuse_too_few
     from fpn.cli.measuring import Measuring, common_truth, open_for
     from fpn.evaluation import match_detections
-    from fpn.evaluation.bootstrap import check_confidence, check_resamples
+    from fpn.evaluation.bootstrap import check_confidence
     from fpn.evaluation.comparison import compare_matches, count_steps
     from fpn.spreadsheets import refuse_others
 
@@ -93,8 +95,8 @@ def run(
     refuse_others(output, "fpn compare", "-images.csv")
     accepted = (limits or LimitOptions()).limits()
     reading = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable, "limits": accepted}
-    dataset = open_for((a, b), data, split, reading, doing="comparing")
-    check_resamples(len(dataset), resamples)
+    dataset, learned = open_for((a, b), data, split, reading, doing="comparing")
+    refuse_too_few(dataset)
     truth = common_truth((a, b), dataset)
     _refuse_nothing(truth, dataset.name)
     measuring = Measuring(dataset, batch_size, workers, precision, check_device(device), task, skip_unreadable)
@@ -112,7 +114,7 @@ def run(
             seed=seed,
             progress=progress,
         )
-    _show(comparison, worst)
+    _show(comparison, worst, learned)
     if output is not None:
         say(f"figures: {', '.join(map(str, comparison.save(output)))}")
     return 0 if fail_below is None else _judge(comparison, fail_below, metric, fail_by)
@@ -125,11 +127,19 @@ def _refuse_nothing(truth: Mapping[str, Any], name: str) -> None:
         raise DataError(f"{name}: no labelled object in {images} images, so nothing can be compared")
 
 
-def _show(comparison: Comparison, worst: int) -> None:
+def _show(comparison: Comparison, worst: int, learned: Sequence[LearnedImages | None]) -> None:
     say(comparison.table())
     if worst and not comparison.identical:
         say(comparison.image_table(worst))
-    say(comparison.verdict())
+    say(" ".join([comparison.verdict(), *_distrust(learned)]))
+
+
+def _distrust(learned: Sequence[LearnedImages | None]) -> Iterator[str]:
+    """What has to be said beside a verdict on images that A, B or both have learned from."""
+    told = [(name, each) for name, each in zip("AB", learned, strict=True) if each is not None]
+    if told:
+        whose = " and ".join(f"{name} has learned from {each.images}" for name, each in told)
+        yield f"But {whose} of these {told[0][1].of} images: the verdict is not to be trusted."
 
 
 def _judge(comparison: Comparison, limit: float, metric: str, by: str) -> int:

@@ -61,4 +61,6 @@ def _say_what_next(folder: Path) -> None:
     say("What to try next:")
     say(f"  fpn predict {model} {scenes}/images --output {predictions}")
     say(f"  fpn evaluate {model} {scenes} --proposals")
-    say("  fpn train YOUR-DATA --output runs/first --backbone tf_efficientnet_lite0 --weights offline --short-side 320")
+    say("With your own labelled images (the recipe chooses the settings):")
+    say("  fpn check YOUR-DATA")
+    say("  fpn train YOUR-DATA --output runs/first --validation-share 0.2")

@@ -71,6 +71,7 @@ def run(
     from fpn.cli.decoding import advising
     from fpn.cli.fast_models import load_fast
     from fpn.cli.going_on import going_on
+    from fpn.cli.held_out import refuse_too_few
     from fpn.cli.measuring import open_for_detector
     from fpn.evaluation import evaluate as measure
     from fpn.evaluation.known_truth import ClassWarning
@@ -85,6 +86,8 @@ def run(
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
     dataset, _ = open_for_detector(detector, data, split, reading)
+    if intervals:
+        refuse_too_few(dataset)
     cut = {} if tiling is None else tiling.model_dump()
     keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision, **cut)
     bar = progress_bar("measuring", len(dataset))

@@ -149,7 +149,9 @@ def _export_int8(
     check_extras(format)
     from fpn.export.int8 import PROCESSORS, export_int8
 
-    dataset = open_for((model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring")
+    dataset, _ = open_for(
+        (model,), data, split, {"images": None, "drop_invalid": True}, doing="calibrating and measuring"
+    )
     if len(dataset) < 2:
         found = counted(len(dataset), "image")
         raise ConfigError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpn.cli.terminal import progress_bar, say, say_warning
+from fpn.errors import ConfigError
 from fpn.wording import counted
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Under this name the notes of a run have it.
 NOTE = "held_out"
+# Ends the name of a dataset that was held out.
+_HELD = " (held out)"
 # Of the table, so that what comes after it is still on the screen.
 _CLASSES = 12
 
@@ -56,7 +59,7 @@ class HeldOut:
         for row in range(len(dataset)):
             kept[image_name(dataset, row) in held].append(row)
         training, validation = kept
-        return dataset.subset(training), dataset.subset(validation, name=f"{dataset.name} (held out)")
+        return dataset.subset(training), dataset.subset(validation, name=f"{dataset.name}{_HELD}")
 
 
 def hold_out(dataset: Dataset, split: str, share: float, *, speaks: bool, **wishes: Any) -> HeldOut:
@@ -83,6 +86,7 @@ def find_held_out(data: Path, record: Mapping[str, Any], **reading: Any) -> Data
         reading: as `open_dataset` takes it.
     """
     from fpn.data import list_splits, open_dataset
+    from fpn.data.formats.layout import WHOLE
     from fpn.data.split import image_name
 
     held = HeldOut.of(record.get("notes", {}))
@@ -94,7 +98,8 @@ def find_held_out(data: Path, record: Mapping[str, Any], **reading: Any) -> Data
         say_warning(f"{len(absent)} of the {len(held.images)} images that the training held out are not in {data}")
         return None
     images = counted(len(held.images), "image")
-    say(f"measuring on the {images} that the training held out of {held.split}; --split names others")
+    of = "" if held.split == WHOLE else f" of {held.split}"
+    say(f"measuring on the {images} that training held out{of} (for other images: --split NAME)")
     return held.divide(dataset)[1]
 
 
@@ -140,10 +145,32 @@ def find_learned(record: Mapping[str, Any], data: Path, dataset: Dataset, **read
     return LearnedImages(known, len(dataset), _unlearned(record, data, reading)) if known else None
 
 
-def warn_of_learned(model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any) -> None:
-    """Say how many of the images to measure on a model, called `model`, has learned from; see `find_learned`."""
+def warn_of_learned(
+    model: str, record: Mapping[str, Any], data: Path, dataset: Dataset, **reading: Any
+) -> LearnedImages | None:
+    """Say how many of the images to measure on a model, called `model`, has learned from; as `find_learned` has it."""
     if (learned := find_learned(record, data, dataset, **reading)) is not None:
         say_warning(f"{model} {learned}")
+    return learned
+
+
+def refuse_too_few(dataset: Dataset) -> None:
+    """Stop before anything is detected where there are too few images to tell what is chance.
+
+    Raises:
+        ConfigError: it has fewer than 2 images.
+    """
+    images = counted(len(dataset), "image")
+    if len(dataset) > 1:
+        return
+    if dataset.name.endswith(_HELD):
+        raise ConfigError(
+            f"{dataset.name}: {images} that training held out; an interval needs 2 or more. Name other images with "
+            "--split, or train with a larger --validation-share."
+        )
+    raise ConfigError(
+        f"{dataset.name}: {images}; an interval needs 2 or more. Name others with --split, or label more."
+    )
 
 
 def _unlearned(record: Mapping[str, Any], data: Path, reading: Mapping[str, Any]) -> str:

@@ -123,8 +123,10 @@ def _tell_left_out(classes: Classes, dataset: Dataset, model: str = "the model")
         say_warning(describe_unknown(unknown, classes, dataset.name, model))
 
 
-def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dict[str, Any], *, doing: str) -> Dataset:
-    """The same for model files, or files of results; they are looked at before the dataset is.
+def open_for(
+    models: Sequence[Path], data: Path, split: str | None, reading: dict[str, Any], *, doing: str
+) -> tuple[Dataset, list[LearnedImages | None]]:
+    """The same for model files, or files of results, and what of it each learned from; they are looked at before it is.
 
     Raises:
         DataNotFoundError, ModelFileError: one is missing or can't be read.
@@ -151,9 +153,9 @@ def open_for(models: Sequence[Path], data: Path, split: str | None, reading: dic
         raise ConfigError(f"{' and '.join(map(str, models))}: only one of them tells classes apart. Compare equals.")
     first = next((record for record in records.values() if record), {})
     dataset = open_measured(data, split, first, pixel_range, reading, known=known, doing=doing)
-    for name, record in records.items():
-        warn_of_learned(name, record, data, dataset, **reading)
-    return dataset.without_classes() if any(class_free) else dataset
+    learned = {name: warn_of_learned(name, record, data, dataset, **reading) for name, record in records.items()}
+    of_each = [learned.get(path.name if len(models) == 1 else str(path)) for path in models]
+    return dataset.without_classes() if any(class_free) else dataset, of_each
 
 
 def is_results(path: Path) -> bool:

@@ -27,6 +27,14 @@ _MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 # Begin to name what changes how the library or the packages below it work.
 _VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "CUDA_", "PYTORCH_", "TORCH_", "HF_", "ACCELERATE_", "XDG_")
 _SECRET = re.compile("TOKEN|KEY|SECRET|PASS")
+_YES = {True: "yes", False: "no"}
+# Instructions with many numbers at once, and the flags of which one means that a processor has them.
+_INSTRUCTIONS = {
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "AMX": {"amx_tile"},
+}
 # Extras of those who work on the library itself.
 _NOT_FOR_USERS = {"dev"}
 # Below this a folder is nearly full, and workers run out of shared memory; GiB.
@@ -120,16 +128,26 @@ def _package(name: str, least: str) -> Fact:
 
 
 def _extras() -> list[Fact]:
-    """What may be installed beside; that something is absent is no trouble."""
-    facts = []
+    """What may be installed beside, each with all of its packages; that something is absent is no trouble."""
+    packages: dict[str, list[tuple[str, str]]] = {}
     for name, least, extra in _requirements():
         if extra and extra not in _NOT_FOR_USERS:
-            try:
-                value = f"{name} {metadata.version(name)}"
-            except metadata.PackageNotFoundError:
-                value = f"not installed; pip install 'fpn[{extra}]' brings {name} {least} or later"
-            facts.append(Fact("extras", extra, value))
-    return facts
+            packages.setdefault(extra, []).append((name, least))
+    return [Fact("extras", extra, _extra(extra, needed)) for extra, needed in packages.items()]
+
+
+def _extra(extra: str, needed: Sequence[tuple[str, str]]) -> str:
+    """What is there of its packages, and what is absent, of which it says the least version that it takes."""
+    there, absent = [], []
+    for name, least in needed:
+        try:
+            there.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            absent.append(f"{name} {least} or later")
+    if not absent:
+        return ", ".join(there)
+    state = f"incomplete, {', '.join(there)} alone" if there else "not installed"
+    return f"{state}; pip install 'fpn[{extra}]' brings {', '.join(absent)}"
 
 
 def _requirements() -> list[tuple[str, str, str]]:
@@ -161,9 +179,14 @@ def _devices() -> list[Fact]:
     from fpn.runtime.device import has_fast_bf16, no_compiler
 
     cpu = torch.device("cpu")
-    able = [torch.backends.cpu.get_cpu_capability(), f"bf16 in hardware: {'yes' if has_fast_bf16(cpu) else 'no'}"]
-    able.append(f"for --compile: {no_compiler(cpu) or 'a C++ compiler'}")
-    facts = [Fact("devices", "cpu", f"{_processor()}, {', '.join(able)}")]
+    told = {
+        "cpu": _processor(),
+        "torch uses": torch.backends.cpu.get_cpu_capability(),
+        **_instructions(_read(Path("/proc/cpuinfo"))),
+        "bf16 in hardware": _YES[has_fast_bf16(cpu)],
+        "for --compile": no_compiler(cpu) or "a C++ compiler",
+    }
+    facts = [Fact("devices", name, value) for name, value in told.items()]
     facts += [Fact("devices", f"cuda:{number}", _gpu(number)) for number in range(torch.cuda.device_count())]
     if torch.cuda.device_count() == 0 and shutil.which("nvidia-smi"):
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
@@ -180,6 +203,13 @@ def _gpu(number: int) -> str:
     free = torch.cuda.mem_get_info(number)[0] / _GIB
     able = f"compute capability {about.major}.{about.minor}, CUDA {torch.version.cuda}"
     return f"{about.name}, {free:.1f} of {about.total_memory / _GIB:.1f} GiB free, {able}"
+
+
+def _instructions(cpuinfo: str) -> dict[str, str]:
+    """Whether an x86 processor has what docs/words.md explains; nothing where its system does not list flags."""
+    listed = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = set(listed[1].split()) if listed else set()
+    return {name: _YES[bool(flags & any_of)] for name, any_of in _INSTRUCTIONS.items()} if flags else {}
 
 
 def _processor() -> str:
