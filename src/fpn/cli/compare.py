@@ -139,6 +139,8 @@ def _distrust(learned: Sequence[LearnedImages | None]) -> Iterator[str]:
     told = [(name, each) for name, each in zip("AB", learned, strict=True) if each is not None]
     if told:
         whose = " and ".join(f"{name} has learned from {each.images}" for name, each in told)
+        if len(told) > 1 and told[0][1].images == told[1][1].images:
+            whose = f"A and B have learned from {told[0][1].images}"
         yield f"But {whose} of these {told[0][1].of} images: the verdict is not to be trusted."
 
 

@@ -71,8 +71,6 @@ def run(
     from fpn.cli.decoding import advising
     from fpn.cli.fast_models import load_fast
     from fpn.cli.going_on import going_on
-    from fpn.cli.held_out import refuse_too_few
-    from fpn.cli.measuring import open_for_detector
     from fpn.evaluation import evaluate as measure
     from fpn.evaluation.known_truth import ClassWarning
     from fpn.runtime.unheard import unheard
@@ -85,9 +83,7 @@ def run(
     detector = load_fast(model, device=device, max_detections=max_detections, precision=precision)
     reading: dict[str, Any] = {"images": images, "drop_invalid": drop_invalid, "skip_unreadable": skip_unreadable}
     reading["limits"] = (limits or LimitOptions()).limits()
-    dataset, _ = open_for_detector(detector, data, split, reading)
-    if intervals:
-        refuse_too_few(dataset)
+    dataset = _open(detector, data, split, reading, intervals)
     cut = {} if tiling is None else tiling.model_dump()
     keeping = going_on("found", model, detector, dataset, batch_size=batch_size, precision=precision, **cut)
     bar = progress_bar("measuring", len(dataset))
@@ -142,6 +138,17 @@ def _save(measured: Evaluation, output: Path | None, detections: Path | None) ->
         say(f"figures: {measured.save(output)} and {beside(output).name}")
     if detections is not None:
         say(f"detections: {measured.save_detections(detections)} and {beside(detections).name}")
+
+
+def _open(detector: Detector, data: Path, split: str | None, reading: dict[str, Any], intervals: bool) -> Dataset:
+    """What to measure on; for intervals, of enough images."""
+    from fpn.cli.held_out import refuse_too_few
+    from fpn.cli.measuring import open_for_detector
+
+    dataset, _ = open_for_detector(detector, data, split, reading)
+    if intervals:
+        refuse_too_few(dataset)
+    return dataset
 
 
 def _resample(dataset: Dataset, detector: Detector, measured: Evaluation) -> Evaluation:
