@@ -40,7 +40,7 @@ def test_the_demo_leaves_a_model_figures_a_contact_sheet_and_scenes_that_its_adv
     with Image.open(left / "contact-sheet.png") as sheet:
         assert sheet.width > sheet.height
     advice = [line.split()[1:] for line in ended.out.splitlines() if line.startswith("  fpn ")]
-    assert [words[0] for words in advice] == ["predict", "evaluate", "train"]
+    assert [words[0] for words in advice] == ["predict", "evaluate", "check", "train"]
     for words in advice[:2]:
         assert fpn(*words).status == 0
     assert len(list((left / "predictions").glob("*.jpg"))) == 2
