@@ -41,7 +41,8 @@ def test_an_error_ends_with_status_1_and_tells_file_object_and_remedy(fpn: Shell
     # Not cut at 80 columns where it is read by another program.
     where = "annotations/instances_train.json: annotation id 23 of images/p11.png (bolt)"
     assert f"        {where} has box (2, 3, 22, 3): height 0" in lines
-    assert "        > Label again. fpn train leaves up to 1 % of all boxes out; --drop-invalid any number. --fix leaves them out." in lines
+    remedy = "Label again. fpn train leaves up to 1 % of all boxes out; --drop-invalid any number."
+    assert f"        > {remedy} --fix leaves them out." in lines
     assert "Not ready for training: 1 error, 1 warning, 1 note" in lines
     assert lines[-1] == f"A copy with what can be repaired: fpn check {faulty} --fix NEW-FOLDER"
 

@@ -15,6 +15,7 @@ from fpn.files import maker, refuse_unwritable, taken
 
 if TYPE_CHECKING:
     from fpn.data import Dataset
+    from fpn.detectors import Detector
     from fpn.studies.diagnosis.diagnosis import Diagnosis
 
 _RESULT = "diagnosis.json"
@@ -31,7 +32,7 @@ def run(
     images: Annotated[Path | None, paths.folder("--images")] = None,
     output: Path | None = None,
     draw: Annotated[int, bounds.FROM_0] = 0,
-    score: Annotated[float, bounds.SHARE] = 0.5,
+    score: Annotated[float | None, bounds.SHARE] = None,
     drop_invalid: bool = False,
     skip_unreadable: bool = False,
     batch_size: Annotated[int, bounds.FROM_1] = 4,
@@ -57,7 +58,8 @@ def run(
         output: Folder for diagnosis.json, budget.csv, misses.csv and false_alarms.csv.
         draw: Also draw so many missed objects, into the folder "missed" of --output: the truth and the best anchor,
             proposal and detection.
-        score: An object is found by a detection with this score or more. AP is of these detections, too.
+        score: An object is found by a detection with this score or more. AP is of these detections, too. None: the
+            middle of the thresholds that `fpn calibrate` chose for the classes, 0.5 where it did not.
         drop_invalid: Leave out boxes that are empty, not finite or outside of their image, and count them.
         skip_unreadable: Leave out images that can't be read, and name them. Else the first one stops the command.
         batch_size: Images that go through the network together.
@@ -75,6 +77,7 @@ def run(
     from fpn.studies.diagnosis.diagnosis_tables import diagnosis_tables
 
     detector = load(model, device=check_device(device))
+    score = _usual(detector) if score is None else score
     find_tracer(detector, score)
     accepted = (limits or LimitOptions()).limits()
     reading: dict[str, Any] = {
@@ -103,6 +106,21 @@ def run(
     say_unreadable(found.unreadable, "the figures are of the others")
     if output is not None:
         _save(found, dataset, output, draw)
+
+
+def _usual(detector: Detector) -> float:
+    """The one score for all classes where none was given; it is told where it is no common one."""
+    from fpn.detectors.operating_point import USUAL_SCORE, middle_score
+
+    if detector.thresholds is None:
+        return USUAL_SCORE
+    own = detector.thresholds.by_class(detector.classes).values()
+    score = middle_score(own)
+    say(
+        f"tracing at a score of {score:.2f}, the middle of the model's thresholds ({min(own):.2f} to {max(own):.2f}); "
+        "--score takes another"
+    )
+    return score
 
 
 def _refuse(draw: int, output: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from jaxtyping import Bool
@@ -34,6 +35,12 @@ def choose_score(score: Score, thresholds: Thresholds | None) -> float | Thresho
     if not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ConfigError(f'score {score!r}: a number from 0 to 1, or "calibrated"')
     return float(score)
+
+
+def middle_score(thresholds: Iterable[float]) -> float:
+    """One score for all classes in place of each one's own: the middle one, of an even number the upper."""
+    ordered = sorted(thresholds)
+    return float(ordered[len(ordered) // 2])
 
 
 def sure_ones(found: Detections, chosen: float | Thresholds) -> Detections:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from written_sets import write_json
 
+from fpn.cli.diagnose import _usual
 from fpn.cli.entry import main
 from fpn.data import open_dataset
 from fpn.data.dataset import Dataset
@@ -124,6 +126,14 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path, capsys: py
     (tmp_path / "empty.safetensors").touch()
     assert main(["diagnose", str(tmp_path / "empty.safetensors"), str(tmp_path), "--output", str(tmp_path)]) == 1
     assert "no earlier `fpn diagnose` wrote" in capsys.readouterr().err
+
+
+def test_a_calibrated_model_is_traced_at_the_middle_of_its_thresholds(capsys: pytest.CaptureFixture[str]) -> None:
+    own = SimpleNamespace(by_class=lambda classes: {"a": 0.5, "b": 0.1, "c": 0.2})
+    assert _usual(SimpleNamespace(thresholds=own, classes=None)) == 0.2
+    assert "at a score of 0.20, the middle of the model's thresholds (0.10 to 0.50)" in capsys.readouterr().out
+    assert _usual(SimpleNamespace(thresholds=None)) == 0.5
+    assert capsys.readouterr().out == ""
 
 
 def test_a_threshold_out_of_range_is_refused(unseen: tuple[Diagnosis, Dataset]) -> None:

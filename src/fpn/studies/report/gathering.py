@@ -17,7 +17,7 @@ from fpn.data.dataset import Dataset
 from fpn.data.progress import no_bar
 from fpn.detectors import Detector
 from fpn.detectors.detector import count_parameters
-from fpn.detectors.operating_point import USUAL_SCORE
+from fpn.detectors.operating_point import USUAL_SCORE, middle_score
 from fpn.errors import ConfigError, DataError
 from fpn.evaluation import Goal, bootstrap_intervals, calibrate, evaluate, judge_thresholds, match_detections
 from fpn.evaluation.bootstrap import alone
@@ -246,8 +246,7 @@ def _budget(
     """What `fpn diagnose` says, at one score for all classes: the middle of those in use."""
     if not settings.budget:
         return {"found": False, "why": "it was not asked for (--no-budget)"}
-    thresholds = sorted(point["thresholds"].values())
-    score = float(thresholds[len(thresholds) // 2])
+    score = middle_score(point["thresholds"].values())
     try:
         find_tracer(detector, score)
     except ConfigError as error:
