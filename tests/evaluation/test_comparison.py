@@ -84,7 +84,10 @@ def test_who_finds_one_object_more_is_better_by_half_and_the_image_is_named() ->
 )
 def test_a_verdict_says_in_words_whether_b_is_better(a: float, low: float, high: float, said: str) -> None:
     ap = Difference("ap", None, a, 0.6, 0.6 - a, low, high, 0.5)
-    assert replace(compared([FIRST], [FIRST, SECOND], resamples=10), differences=(ap,)).verdict().startswith(said)
+    found = replace(compared([FIRST], [FIRST, SECOND], resamples=10), differences=(ap,), images=20)
+    assert found.verdict().startswith(said)
+    of_few = replace(found, images=19).verdict()
+    assert of_few.startswith("Verdict: not sure" if low > 0 or high < 0 else said)
     assert "equal in every draw" in compared([FIRST], [FIRST], resamples=10).verdict()
 
 

@@ -44,6 +44,8 @@ _WITHOUT = (
     "Without it: what B - A would be if that image were not there. All images share one ranking of scores, so that an "
     "image on which both have AP 0 matters, too: by its false detections, and by objects that both miss."
 )
+# Images from which on an interval is believed: drawn again and again, fewer are too much alike.
+_BELIEVED = 20
 # Each image is left out once, which costs as much as a resample: of a large set only those that differ most alone.
 MOST_IMAGES = 2000
 _TOGETHER = 64
@@ -160,6 +162,11 @@ class Comparison:
         if math.isnan(found.low):
             return f"Verdict: not known. B against A: {size}, and too few images tell whether by chance."
         chance = f"{self.confidence:.0%} interval {found.low:+z.3f} .. {found.high:+z.3f}"
+        if (found.low > 0 or found.high < 0) and self.images < _BELIEVED:
+            return (
+                f"Verdict: not sure. B against A: {size}; the {chance} is without 0, but from so few images (fewer "
+                f"than {_BELIEVED}) an interval comes out too narrow. Compare on more."
+            )
         if found.low > 0 or found.high < 0:
             better = "better" if found.low > 0 else "worse"
             return f"Verdict: B is {better} than A: {size}, which is more than chance ({chance} is without 0)."
